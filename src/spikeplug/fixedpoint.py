@@ -1,0 +1,91 @@
+"""Integer verbs: all arithmetic between encoding and decoding is written in these.
+
+Every function takes and returns integer tensors. int32 holds mantissas and weights (up to 24 bits), int64 sums and
+products. A width is stated in bits, sign excluded.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from spikeplug.errors import SpikeplugError
+
+#: float64 holds every integer up to 2^53, so a float64 sum whose partial sums stay below is an integer sum.
+FLOAT64_EXACT_BITS = 53
+
+
+def constant(value: float, fraction_bits: int) -> int:
+    """round(value · 2^fraction_bits), exactly, half away from zero: how every table entry and constant is made."""
+    scaled = Fraction(value) * (1 << fraction_bits)
+    return int(math.copysign(math.floor(abs(scaled) + Fraction(1, 2)), scaled))
+
+
+def shift_right(x: Tensor, places: Tensor | int) -> Tensor:
+    """floor(x / 2^places), places >= 0; more places than the dtype has give 0 or -1, as the mathematics says."""
+    last = torch.iinfo(x.dtype).bits - 1
+    if isinstance(places, int):
+        return x >> min(places, last)
+    return x >> places.clamp(max=last).to(x.dtype)
+
+
+def shift(x: Tensor, places: Tensor) -> Tensor:
+    """x · 2^places for either sign of places (floored if negative); the caller keeps left shifts within the width."""
+    return torch.where(places >= 0, x << places.clamp(min=0).to(x.dtype), shift_right(x, (-places).clamp(min=0)))
+
+
+def halve_to_nearest(x: Tensor) -> Tensor:
+    """floor(x/2 + 1/2): drops one guard bit, rounding half up."""
+    return (x + 1) >> 1
+
+
+def bit_length(x: Tensor) -> Tensor:
+    """Number of bits of x >= 0 (0 for 0): position of the leading one, plus one. int64 in, int64 out."""
+    x = x.to(torch.int64)
+    length = torch.zeros_like(x)
+    for step in (32, 16, 8, 4, 2, 1):
+        long = x >= (1 << step)
+        length += long * step
+        x = torch.where(long, x >> step, x)
+    return length + (x > 0)
+
+
+def matrix_product(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
+    """Exact integer matrix product a @ b in int64, a of shape (..., m, k), b of shape (..., k, n).
+
+    |a| <= 2^a_bits and |b| <= 2^b_bits, which the caller guarantees: with k keys every partial sum then stays within
+    2^(a_bits + b_bits + log2 k), and the product is cut along k so that this is at most 2^53. Within that, a float64
+    GEMM *is* an integer GEMM; it stays inside the opaque op `spikeplug::matrix_product`.
+
+    Errors: SpikeplugError if a single product, or the whole int64 sum, would not fit.
+    """
+    total_bits = a_bits + b_bits + max(a.shape[-1] - 1, 0).bit_length()
+    if a_bits + b_bits > FLOAT64_EXACT_BITS or total_bits > 62:
+        raise SpikeplugError(
+            f"an integer product of {a_bits} by {b_bits} bits over {a.shape[-1]} terms does not fit 63 bits; "
+            "use a smaller working_bits or a shorter context."
+        )
+    product: Tensor = torch.ops.spikeplug.matrix_product(a, b, 1 << (FLOAT64_EXACT_BITS - a_bits - b_bits))
+    return product
+
+
+def _matrix_product(a: Tensor, b: Tensor, block: int) -> Tensor:
+    total: Tensor | None = None
+    for start in range(0, max(a.shape[-1], 1), block):
+        part = a[..., start : start + block].to(torch.float64) @ b[..., start : start + block, :].to(torch.float64)
+        total = part.to(torch.int64) if total is None else total + part.to(torch.int64)
+    assert total is not None
+    return total
+
+
+def _matrix_product_fake(a: Tensor, b: Tensor, block: int) -> Tensor:
+    return torch.matmul(a.to(torch.int64), b.to(torch.int64))
+
+
+_library = torch.library.Library("spikeplug", "DEF")
+_library.define("matrix_product(Tensor a, Tensor b, int block) -> Tensor")
+_library.impl("matrix_product", _matrix_product, "CompositeExplicitAutograd")
+torch.library.register_fake("spikeplug::matrix_product", _matrix_product_fake, lib=_library)

@@ -1,0 +1,70 @@
+"""Numerator over denominator, and the output's scale: what every operator ends in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+from spikeplug.fixedpoint import bit_length, halve_to_nearest, shift
+from spikeplug.primitives.arithmetic import Arithmetic
+from spikeplug.primitives.divide import DivideSpec
+from spikeplug.saturation import record
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """y = A / B · 2^exponent for vectors A >= 0 along the last dimension; config says how the quotient is scaled.
+
+    operator         name under which saturations are counted
+    numerator_bits   A < 2^numerator_bits
+    denominator_bits B < 2^denominator_bits
+    largest_output   the largest |y| the published group is built for: it has 2^n · largest_output neurons
+    per_element      B has the shape of A and at least working_bits bits; else it is (..., 1) and of any size
+    """
+
+    operator: str
+    numerator_bits: int
+    denominator_bits: int
+    largest_output: int
+    per_element: bool = False
+
+    def __call__(
+        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, config: SpikeConfig, on: Arithmetic
+    ) -> tuple[Tensor, Tensor]:
+        """(q, exponent): y ≈ q·2^exponent, int64.
+
+        shift_scaling: each vector is shifted so that its largest element fills working_bits; n + 1 bits are divided
+        out and the guard bit rounded away, so |q - y·2^-exponent| <= 1/2 + 2^(n+3-working_bits).
+        Without: q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
+        """
+        if config.shift_scaling:
+            return self._scaled(numerator, denominator, exponent, config, on)
+        assert isinstance(exponent, int)  # a fixed step needs a fixed scale; negative as fraction bits are
+        limit = self.largest_output << config.bits
+        spec = DivideSpec(self.numerator_bits, self.denominator_bits - exponent, config.bits, limit)
+        quotient = on.divide(numerator, denominator << -exponent, spec)
+        if self.largest_output > 1:  # a quotient of at most 1 fills its group without saturating
+            record(f"{self.operator}: quotient at the size of the group", quotient >= limit)
+        return quotient, torch.tensor(-config.bits, device=quotient.device)
+
+    def _scaled(
+        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, config: SpikeConfig, on: Arithmetic
+    ) -> tuple[Tensor, Tensor]:
+        width, denominator_bits = config.working_bits, self.denominator_bits
+        # The leading one of the largest element sets the shift of the whole vector.
+        places = width - bit_length(numerator.amax(-1, keepdim=True))
+        numerator, exponent = shift(numerator, places), exponent - places
+        if not self.per_element:
+            places = width - bit_length(denominator)
+            denominator, exponent, denominator_bits = shift(denominator, places), exponent + places, width
+        # A < 2^P and B >= 2^(P-1) now, so the quotient stays below 2: a group of 2^(n+2) neurons never saturates.
+        spec = DivideSpec(width, denominator_bits, config.bits + 1, limit=4 << config.bits)
+        return halve_to_nearest(on.divide(numerator, denominator, spec)), exponent - config.bits
+
+
+def signed(magnitude: Tensor, sign_of: Tensor) -> Tensor:
+    """magnitude with the sign of `sign_of`: one population for each sign, of which one is silent."""
+    return torch.where(sign_of < 0, -magnitude, magnitude)

@@ -1,0 +1,87 @@
+"""RMSNorm: x·sqrt(d) / ‖[x, sqrt(eps·d)]‖, times weight."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from spikeplug.coding import as_real, decode, encode, power_of_two
+from spikeplug.config import SpikeConfig
+from spikeplug.errors import SpikeplugError
+from spikeplug.neurons import Events
+from spikeplug.operators.ratio import Ratio, signed
+from spikeplug.operators.rows import by_rows
+from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
+from spikeplug.primitives.norm import CordicSpec, RootSpec
+
+#: Fraction bits of the constant sqrt(d).
+_SQRT_BITS = 16
+
+
+def rms_norm_integers(
+    mantissa: Tensor, extension: Tensor, config: SpikeConfig, on: Arithmetic
+) -> tuple[Tensor, Tensor]:
+    """(q, exponent): x·sqrt(d) / ‖[x, extension]‖ is q·2^exponent; int64.
+
+    mantissa: int32 (..., d), extension: int32 (..., 1) at the same scale, magnitudes at most 2^(working_bits-1). The
+    scale itself cancels. The norm needs no shift: the encoder's scale already puts the largest magnitude within a
+    factor 4 of the top.
+    """
+    width, dimension = config.working_bits, mantissa.shape[-1]
+    growth = (dimension.bit_length() + 1) // 2 + 1  # bits by which ‖[x, extension]‖ can exceed its largest element
+    if config.norm == "root":
+        square = on.square_sum(mantissa, width) + on.square_sum(extension, width)
+        length = on.root(square, RootSpec(width + growth))
+    else:
+        length = on.cordic(torch.cat([mantissa.abs(), extension], -1), CordicSpec(config.iterations, width))
+    root_dimension = math.isqrt(dimension << 2 * _SQRT_BITS)  # floor(sqrt(d) · 2^_SQRT_BITS): an integer constant
+    numerator = mantissa.abs().to(torch.int64) * root_dimension
+    ratio = Ratio("rms_norm", width + root_dimension.bit_length(), width + growth, 2 << dimension.bit_length() // 2)
+    quotient, exponent = ratio(numerator, length, -_SQRT_BITS, config, on)
+    return signed(quotient, mantissa), exponent
+
+
+@torch.no_grad()
+def rms_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-6,
+    *,
+    config: SpikeConfig | None = None,
+    events: Events | None = None,
+) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension, by spiking integers; shape and dtype of x.
+
+    `weight` (shape (d,), or None) multiplies the decoded result: it is part of the next layer's synaptic weights.
+    All-zero vectors give 0. A vector with +-inf gives 0 but NaN at the infinities, one with NaN gives NaN, as torch's
+    does. events: count into it, simulating neuron by neuron.
+    Errors: SpikeplugError for a non-floating or 0-dimensional tensor, a weight of another size, eps < 0.
+    """
+    config = config or SpikeConfig()
+    as_real(x, "rms_norm")
+    if x.dim() == 0:
+        raise SpikeplugError("rms_norm needs at least one dimension to normalise over; reshape the scalar to (1,).")
+    if not (isinstance(eps, (int, float)) and 0 <= eps < math.inf):
+        raise SpikeplugError(f"rms_norm got eps={eps}; it must be a number >= 0.")
+    dimension = x.shape[-1]
+    if weight is not None and weight.shape != (dimension,):
+        raise SpikeplugError(f"rms_norm got a weight of shape {tuple(weight.shape)} ; give one of ({dimension},).")
+    if x.numel() == 0:
+        return torch.empty_like(x)
+    on = arithmetic(config, events)
+    output = by_rows(lambda rows: _rms_norm_rows(as_real(rows, "rms_norm"), eps, config, on), x)
+    return output if weight is None else output * weight
+
+
+def _rms_norm_rows(x: Tensor, eps: float, config: SpikeConfig, on: Arithmetic) -> Tensor:
+    extended = math.sqrt(eps * x.shape[-1])
+    code = encode(x, config.working_bits, floor=extended)
+    extension = (extended * power_of_two(-code.exponent, x.dtype)).round_().to(torch.int32)
+    output = decode(*rms_norm_integers(code.mantissa, extension, config, on), x.dtype)
+    if code.nonfinite is None:
+        return output
+    broken = code.nonfinite.any(-1, keepdim=True)
+    output = torch.where(broken, torch.where(code.nonfinite, torch.nan, 0.0), output)
+    return torch.where(torch.isnan(x).any(-1, keepdim=True), torch.nan, output)

@@ -1,0 +1,101 @@
+"""Scores in, weights out: what softmax and attention share."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikeplug.coding import power_of_two
+from spikeplug.config import SpikeConfig
+from spikeplug.primitives.arithmetic import Arithmetic
+from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
+from spikeplug.saturation import record
+
+#: Scores live in [-2^29, 2^29]; MASKED stands so far below that its weight is 0 beside any score, and differences
+#: (at most 2^29 + 2^30 + one octave) stay within int32.
+_SCORE_BITS = 29
+MASKED = -(1 << 30)
+
+
+class Scores(NamedTuple):
+    """integers: int32, F fraction bits, in octaves (shift) or nats (piecewise), MASKED where the score is -inf.
+    places: int32 (..., 1), rows whose scores are too large for F fraction bits have 2^-places times theirs; or None.
+    undefined: bool (..., 1), rows with a NaN or +inf, which have no softmax; or None."""
+
+    integers: Tensor
+    places: Tensor | None
+    undefined: Tensor | None
+
+
+def natural_unit(config: SpikeConfig) -> float:
+    """What a score is multiplied by (a synaptic weight): log2(e) for octaves, 1 for nats."""
+    return math.log2(math.e) if config.exponential == "shift" else 1.0
+
+
+def encode_scores(x: Tensor, unit: float, config: SpikeConfig) -> Scores:
+    """Fixed-point scores of x·unit along the last dimension; |error| <= 2^-(F+1).
+
+    Softmax needs absolute precision in the exponent, hence a fixed step; only a row whose largest magnitude does not
+    fit gives up low bits (where they no longer matter: its weights are 0 or 1 but for ties).
+    """
+    integers_per_one = unit * (1 << config.fraction_bits)
+    if x.shape[-1] == 0:
+        return Scores(x.to(torch.int32), None, None)
+    largest = x.amax(-1, keepdim=True)
+    undefined = None
+    finite = torch.isfinite(largest)
+    if not bool(finite.all()):
+        undefined = ~finite & (largest != -math.inf)
+        record("softmax: row not finite", undefined)
+        x = x.masked_fill(undefined, 0.0)
+        largest = largest.masked_fill(~finite, 0.0)
+    # exponent + 1 bit for log2(e) + F <= 29
+    excess = torch.frexp(largest).exponent.to(torch.int32) + (1 + config.fraction_bits - _SCORE_BITS)
+    low, high = float(MASKED), float(1 << _SCORE_BITS)
+    if bool((excess > 0).any()):
+        places = excess.clamp(min=0)
+        scaled = x * power_of_two(-places, x.dtype)
+        return Scores((scaled * integers_per_one).clamp_(low, high).round_().to(torch.int32), places, undefined)
+    return Scores((x * integers_per_one).clamp_(low, high).round_().to(torch.int32), None, undefined)
+
+
+def distances(scores: Scores, config: SpikeConfig) -> tuple[Tensor, Tensor]:
+    """(M - scores, M) with M the row's largest score, rounded up to a whole octave for the shift form; int32, >= 0.
+
+    M is never below every possible score, so a row that is all MASKED keeps its distance and gets weight 0.
+    """
+    ceiling = scores.integers.amax(-1, keepdim=True).clamp(min=-(1 << _SCORE_BITS))
+    if config.exponential == "shift":
+        octave = torch.tensor(1 << config.fraction_bits, dtype=torch.int32, device=ceiling.device)
+        if scores.places is not None:  # those rows count in units of 2^places
+            octave = octave >> scores.places.clamp(max=config.fraction_bits)
+        ceiling = (ceiling + (octave - 1)) & -octave
+    distance = ceiling - scores.integers
+    if scores.places is not None:
+        places = scores.places.clamp(max=30)
+        distance = torch.minimum(distance, (1 << 30) >> places) << places
+    return distance, ceiling
+
+
+def shift_exponential(config: SpikeConfig) -> ShiftExponential:
+    """The 2^-x of `config`."""
+    return ShiftExponential(config.fraction_bits, config.segments, config.working_bits)
+
+
+def piecewise_exponential(half_range: float, config: SpikeConfig) -> PiecewiseExponential:
+    """The PWL exponential of `config` on [-half_range, half_range]."""
+    return PiecewiseExponential(half_range, config.segments, config.fraction_bits, config.working_bits)
+
+
+def weights(scores: Scores, config: SpikeConfig, on: Arithmetic) -> Tensor:
+    """exp(score - max), up to a common power of two: integers up to 2^working_bits."""
+    distance, _ = distances(scores, config)
+    if config.exponential == "shift":
+        spec = shift_exponential(config)
+        return on.decay(on.mantissa(distance, spec), distance >> config.fraction_bits)
+    piecewise = piecewise_exponential(config.softmax_half_range, config)
+    record("softmax: exponent below -H", (distance > -piecewise.knots[0]) & (scores.integers > MASKED))
+    return on.piecewise(-distance, piecewise)

@@ -1,0 +1,1 @@
+"""Populations of threshold neurons: division, exponential, norm, product. Each: spec, simulate, closed, README."""

@@ -1,0 +1,18 @@
+"""Division in closed form: vectorised integers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.primitives.divide.spec import DivideSpec
+
+
+def divide(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> Tensor:
+    """min(floor(2^n·A / B), limit), 0 where B = 0; int64. Operands as `spec.check` wants them (not checked here)."""
+    shifted = numerator.to(torch.int64) << spec.fraction_bits
+    # A, B >= 0, so truncation is the floor; B = 0 divides by 1 and is silenced afterwards.
+    quotient = torch.div(shifted, denominator.clamp(min=1), rounding_mode="trunc")
+    if spec.limit is not None:
+        quotient = quotient.clamp(max=spec.limit)
+    return quotient * (denominator > 0)

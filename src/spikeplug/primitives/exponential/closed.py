@@ -1,0 +1,61 @@
+"""Both exponentials in closed form: table look-ups, one product, shifts."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spikeplug.fixedpoint import shift_right
+from spikeplug.primitives.exponential.spec import PiecewiseExponential, ShiftExponential
+
+
+def mantissa(distance: Tensor, spec: ShiftExponential) -> Tensor:
+    """2^-f in Q(P), int32, of the fraction f of distance >= 0 (int32, F fraction bits)."""
+    fraction = (distance & ((1 << spec.fraction_bits) - 1)).to(torch.int64)
+    table = _mantissa_table(spec, distance.device)
+    # gather over a broadcast table is torch's fastest look-up, several times faster than indexing.
+    flat = fraction.reshape(1, -1)
+    return torch.gather(table.expand(1, -1), 1, flat).view(distance.shape)
+
+
+def decay(weight: Tensor, octaves: Tensor) -> Tensor:
+    """weight >> octaves (>= 0): floor(weight · 2^-octaves)."""
+    return shift_right(weight, octaves)
+
+
+def power_of_half(distance: Tensor, spec: ShiftExponential) -> Tensor:
+    """2^-(distance / 2^F) in Q(P)."""
+    return decay(mantissa(distance, spec), distance >> spec.fraction_bits)
+
+
+def piecewise(x: Tensor, spec: PiecewiseExponential) -> Tensor:
+    """exp(x / 2^F) in Q(P), int64."""
+    knots, intercepts, slopes, places = _piecewise_tables(spec, x.device)
+    x = x.to(torch.int64).contiguous()
+    segment = torch.bucketize(x, knots, right=True) - 1  # knots reached, minus one
+    inside = segment.clamp(0, spec.segments - 1)
+    rise = slopes[inside] * (x - knots[inside]).clamp(min=0)
+    rise = torch.where(places[inside] >= 0, rise >> places[inside].clamp(min=0), rise << (-places[inside]).clamp(min=0))
+    value = intercepts[inside] + rise
+    value = torch.where(segment >= spec.segments, intercepts[-1], value)
+    return value * (segment >= 0)
+
+
+@lru_cache(maxsize=64)
+def _mantissa_table(spec: ShiftExponential, device: torch.device) -> Tensor:
+    """The interpolated table at all 2^F fractions: what the segments compute, once."""
+    knots = torch.tensor(spec.knots, dtype=torch.int64)
+    fraction = torch.arange(1 << spec.fraction_bits)
+    segment, rest = fraction >> spec.rest_bits, fraction & ((1 << spec.rest_bits) - 1)
+    fall = knots[segment] - knots[segment + 1]
+    return (knots[segment] - (fall * rest >> spec.rest_bits)).to(torch.int32).to(device)
+
+
+@lru_cache(maxsize=64)
+def _piecewise_tables(spec: PiecewiseExponential, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    slopes, places = zip(*spec.slopes, strict=True)
+    tables = (spec.knots, spec.intercepts, slopes, places)
+    knots, intercepts, slope, place = (torch.tensor(t, dtype=torch.int64, device=device) for t in tables)
+    return knots, intercepts, slope, place

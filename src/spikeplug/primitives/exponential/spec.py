@@ -1,0 +1,113 @@
+"""Tables of the two exponentials. Every entry is made from its formula when the spec is built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.fixedpoint import constant
+
+
+@dataclass(frozen=True)
+class ShiftExponential:
+    """2^-x of x >= 0 in octaves: x = k + f, 2^-x = 2^-f >> k.
+
+    Input: integer d = x·2^F, 0 <= d < 2^31. Output: 2^-x in Q(P), at most 2^P.
+    2^-f is interpolated over S segments (a power of two) between knots t_j = round(2^P · 2^(-j/S)).
+    Error against 2^(P-x), in LSB: above by at most 2^P·(ln 2 / S)²/8 + 3/2, below by at most 3/2; see README.md.
+    """
+
+    fraction_bits: int
+    segments: int
+    weight_bits: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction_bits <= 16 or not 2 <= self.weight_bits <= 30:
+            raise SpikeplugError("fraction_bits must lie in [0, 16] and weight_bits in [2, 30].")
+        if self.segments < 1 or self.segments & (self.segments - 1) or self.segments > 1 << self.fraction_bits:
+            raise SpikeplugError(f"segments is {self.segments}; it must be a power of two up to 2^fraction_bits.")
+
+    @property
+    def rest_bits(self) -> int:
+        """Bits of a fraction that lie within one segment."""
+        return self.fraction_bits - (self.segments.bit_length() - 1)
+
+    @cached_property
+    def knots(self) -> tuple[int, ...]:
+        """t_j = round(2^P · 2^(-j/S)), j = 0..S."""
+        return tuple(constant(2.0 ** (-j / self.segments), self.weight_bits) for j in range(self.segments + 1))
+
+    @property
+    def table_bytes(self) -> float:
+        """Size of the knots, bit-packed."""
+        return len(self.knots) * (self.weight_bits + 1) / 8
+
+
+@dataclass(frozen=True)
+class PiecewiseExponential:
+    """exp(x) on [-H, H] by K chords; 0 below -H, exp(H) from H on.
+
+    Input: integer x·2^F, any int32. Output: exp(x) in Q(P).
+    Segment j starts at x_j = round((-H + 2Hj/K)·2^F); exp there is an intercept of 16 bits, the chord's slope one of
+    8 bits, each with a power-of-two scale of its own (8 bits of one fixed-point format could not hold slopes from
+    exp(-H) to exp(H)).
+    """
+
+    half_range: float
+    segments: int
+    fraction_bits: int
+    output_bits: int
+    slope_bits: int = 8
+    intercept_bits: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 < self.half_range <= 16 or self.segments < 1:
+            raise SpikeplugError("half_range (H) must lie in (0, 16] and segments (K) be at least 1.")
+        if not 0 <= self.fraction_bits <= 16 or not 2 <= self.output_bits <= 30:
+            raise SpikeplugError("fraction_bits must lie in [0, 16] and output_bits in [2, 30].")
+        if len(set(self.knots)) != len(self.knots):
+            raise SpikeplugError(
+                f"{self.segments} segments on [-{self.half_range}, {self.half_range}] are narrower than the input step "
+                f"2^-{self.fraction_bits}; use fewer segments or more fraction_bits."
+            )
+
+    @cached_property
+    def knots(self) -> tuple[int, ...]:
+        """x_j·2^F, j = 0..K."""
+        step = 2 * self.half_range / self.segments
+        return tuple(constant(-self.half_range + j * step, self.fraction_bits) for j in range(self.segments + 1))
+
+    @cached_property
+    def intercepts(self) -> tuple[int, ...]:
+        """exp(x_j) in Q(P), rounded to 16 significant bits, j = 0..K."""
+        values = (math.exp(knot / (1 << self.fraction_bits)) for knot in self.knots)
+        return tuple(_shifted(*_significant(value, self.intercept_bits), self.output_bits) for value in values)
+
+    @cached_property
+    def slopes(self) -> tuple[tuple[int, int], ...]:
+        """(m, s): the chord rises by m·2^-s output LSB per input LSB, m of 8 bits, s >= 0 or a left shift if < 0."""
+        unit = 1 << self.fraction_bits
+        pairs = []
+        for left, right in zip(self.knots, self.knots[1:], strict=False):
+            slope = (math.exp(right / unit) - math.exp(left / unit)) / (right - left) * 2**self.output_bits
+            pairs.append(_significant(slope, self.slope_bits))
+        return tuple(pairs)
+
+    @property
+    def table_bytes(self) -> float:
+        """Slopes of 8 and intercepts of 16 bits, with 6 bits of scale for each."""
+        return (self.segments * (self.slope_bits + 6) + (self.segments + 1) * (self.intercept_bits + 6)) / 8
+
+
+def _significant(value: float, bits: int) -> tuple[int, int]:
+    """(m, s) with value ≈ m·2^-s and m of exactly `bits` bits (rounded to nearest)."""
+    places = bits - math.frexp(value)[1]
+    mantissa = constant(math.ldexp(value, places), 0)
+    return (mantissa >> 1, places - 1) if mantissa >> bits else (mantissa, places)
+
+
+def _shifted(mantissa: int, places: int, fraction_bits: int) -> int:
+    """m·2^-places in Q(fraction_bits), rounded to nearest."""
+    return constant(math.ldexp(mantissa, -places), fraction_bits)

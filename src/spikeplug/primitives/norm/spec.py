@@ -1,0 +1,49 @@
+"""Widths and constants of the two norms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.fixedpoint import constant
+
+
+@dataclass(frozen=True)
+class RootSpec:
+    """floor(sqrt(S)) for integers 0 <= S < 2^(2·root_bits); the root has root_bits bits. Error: (-1, 0] LSB."""
+
+    root_bits: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.root_bits <= 30:
+            raise SpikeplugError(f"root_bits is {self.root_bits}; it must lie between 1 and 30.")
+
+
+@dataclass(frozen=True)
+class CordicSpec:
+    """‖x‖ of non-negative integers below 2^value_bits, over a binary tree of CORDIC merges.
+
+    A merge turns (x, y) by ±atan(2^-k), k = 0..iterations-1, until y is small; x is then gain·hypot(x, y).
+    guard_bits: fraction bits carried inside a merge. The gain Π sqrt(1 + 4^-k) is removed by a constant of gain_bits
+    bits (1.6467... at 8 iterations; not a power of two, so it is a multiplication by a constant).
+    Relative error of one merge: at most 2^(1-2·iterations) (the angle left over) plus rounding; see README.md.
+    """
+
+    iterations: int
+    value_bits: int
+    guard_bits: int = 6
+    gain_bits: int = 22
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.iterations <= 24:
+            raise SpikeplugError(f"iterations is {self.iterations}; it must lie between 1 and 24.")
+        # Widest term: gain · sqrt(2^14 elements) · guard · constant, in int64.
+        if self.value_bits < 1 or self.value_bits + self.guard_bits + self.gain_bits + 8 > 62:
+            raise SpikeplugError(f"value_bits is {self.value_bits}; with the guard and gain bits it exceeds 62 bits.")
+
+    @property
+    def inverse_gain(self) -> int:
+        """round(2^gain_bits / Π_k sqrt(1 + 4^-k))."""
+        gain = math.prod(math.sqrt(1 + 4.0**-k) for k in range(self.iterations))
+        return constant(1 / gain, self.gain_bits)

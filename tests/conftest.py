@@ -1,0 +1,23 @@
+"""Shared by all tests: two threads at most, a clean ledger before each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def clean_ledger() -> Iterator[None]:
+    """Saturations of one test must not be seen by another."""
+    from spikeplug.saturation import reset_saturations
+
+    reset_saturations()
+    yield
+    reset_saturations()

@@ -1,0 +1,198 @@
+"""revert and roll-back: the very same objects back in their places, the same bits out."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import logits, relative_error, tiny_model, tokens
+from torch import nn
+from transformers import PreTrainedModel
+
+from spikeplug.conversion import convert, revert, swap
+from spikeplug.errors import SpikeplugError
+
+
+def snapshot(model: PreTrainedModel) -> dict[str, Any]:
+    """Everything convert could leave changed, by identity."""
+    return {
+        "modules": [(name, id(module)) for name, module in model.named_modules()],
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "parameters": [(name, id(parameter)) for name, parameter in model.named_parameters()],
+        "config": id(model.config),
+        "implementation": model.config._attn_implementation,
+        "training": [module.training for module in model.modules()],
+    }
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_revert_gives_the_same_objects_and_bits(family: str, implementation: str) -> None:
+    model = tiny_model(family, implementation)
+    before, exact = snapshot(model), logits(model, tokens())
+    for _ in range(2):
+        convert(model)
+        assert model.config._attn_implementation == "spiking"
+        revert(model)
+        assert snapshot(model) == before
+        assert torch.equal(logits(model, tokens()), exact)
+
+
+@given(
+    operators=st.sets(st.sampled_from(["softmax", "silu", "rms_norm"]), min_size=1),
+    exclude=st.sampled_from([None, r"layers\.0\.", r"layers\.1\.", "norm", "self_attn", r"mlp|self_attn$"]),
+)
+@settings(max_examples=30, deadline=None)
+def test_any_request_is_undone_or_refused_whole(operators: set[str], exclude: str | None) -> None:
+    model = tiny_model("qwen3")
+    before, exact = snapshot(model), logits(model, tokens(1, 5))
+    try:
+        convert(model, operators=tuple(operators), exclude=exclude)
+    except SpikeplugError:
+        assert snapshot(model) == before
+    else:
+        assert snapshot(model) != before
+        revert(model)
+    assert snapshot(model) == before
+    assert torch.equal(logits(model, tokens(1, 5)), exact)
+
+
+def test_training_mode_and_weights_follow_the_model_through_revert() -> None:
+    model = tiny_model()
+    convert(model)
+    model.train()
+    model.to(torch.float64)
+    replacement = nn.Parameter(torch.full((32,), 2.0, dtype=torch.float64))
+    model.model.norm.weight = replacement
+    revert(model)
+    assert all(module.training for module in model.modules())
+    assert model.model.norm.weight is replacement
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+
+
+class PlannedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("calls_before_failure", [0, 1, 4, 10])
+def test_a_failure_while_applying_is_rolled_back(monkeypatch: pytest.MonkeyPatch, calls_before_failure: int) -> None:
+    model = tiny_model("qwen3")
+    before, exact = snapshot(model), logits(model, tokens())
+    slot, calls = swap._slot, 0
+
+    def failing_slot(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+        nonlocal calls
+        calls += 1
+        if calls == calls_before_failure + 1:
+            raise PlannedError
+        return slot(model, path)
+
+    monkeypatch.setattr(swap, "_slot", failing_slot)
+    with pytest.raises(PlannedError):
+        convert(model)
+    assert snapshot(model) == before
+    assert torch.equal(logits(model, tokens()), exact)
+
+
+def test_a_failure_in_the_last_step_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    before, config = snapshot(model), type(model.config)
+    plain = config._attn_implementation
+
+    def refuse(self: Any, value: str) -> None:
+        plain.fset(self, value)  # fails after the change was made
+        if value == "spiking":
+            raise PlannedError
+
+    monkeypatch.setattr(config, "_attn_implementation", property(plain.fget, refuse))
+    with pytest.raises(PlannedError):
+        convert(model)
+    assert snapshot(model) == before
+
+
+def test_a_failure_while_planning_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    before = snapshot(model)
+
+    def broken(*_: object) -> None:
+        raise PlannedError
+
+    monkeypatch.setattr(swap.spiking, "RMSNorm", broken)
+    with pytest.raises(PlannedError):
+        convert(model)
+    assert snapshot(model) == before
+
+
+def deep_copied(model: PreTrainedModel) -> PreTrainedModel:
+    return copy.deepcopy(model)
+
+
+def pickled(model: PreTrainedModel) -> PreTrainedModel:
+    return pickle.loads(pickle.dumps(model))
+
+
+def saved(model: PreTrainedModel) -> PreTrainedModel:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("duplicate", [deep_copied, pickled, saved])
+def test_copies_of_a_converted_model_live_on_their_own(duplicate: Any) -> None:
+    model = tiny_model("qwen3")
+    exact = logits(model, tokens())
+    convert(model, exclude=r"layers\.1\.self_attn$")
+    spiking_logits = logits(model, tokens())
+    twin = duplicate(model)
+    assert not {id(p) for p in twin.parameters()} & {id(p) for p in model.parameters()}
+    assert torch.equal(logits(twin, tokens()), spiking_logits)
+    revert(twin)
+    assert torch.equal(logits(twin, tokens()), exact)
+    assert torch.equal(logits(model, tokens()), spiking_logits)
+    assert all(twin.get_parameter(name) is parameter for name, parameter in twin.named_parameters())
+    revert(model)
+    assert torch.equal(logits(model, tokens()), exact)
+
+
+def test_saving_a_converted_model_saves_the_plain_one(tmp_path: Any) -> None:
+    model = tiny_model()
+    exact = logits(model, tokens())
+    convert(model)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert loaded.config._attn_implementation == "sdpa"
+    assert relative_error(logits(loaded, tokens()), exact) == 0
+
+
+def test_reverting_what_is_not_converted() -> None:
+    model = tiny_model()
+    with pytest.raises(SpikeplugError, match="not converted"):
+        revert(model)
+    convert(model)
+    with pytest.raises(SpikeplugError, match="LlamaModel is not converted"):
+        revert(model.model)
+    revert(model)
+    with pytest.raises(SpikeplugError, match="not converted"):
+        revert(model)
+
+
+def test_revert_refuses_a_model_that_was_rebuilt_since() -> None:
+    model = tiny_model()
+    convert(model)
+    spiking_norm, model.model.norm = model.model.norm, nn.Identity()
+    before = snapshot(model)
+    with pytest.raises(SpikeplugError, match=r"model\.norm was replaced after convert"):
+        revert(model)
+    assert snapshot(model) == before
+    model.model.norm = spiking_norm
+    layers, model.model.layers = model.model.layers, model.model.layers[:1]
+    with pytest.raises(SpikeplugError, match=r"model\.layers\.1\.\S+ was replaced"):
+        revert(model)
+    model.model.layers = layers
+    revert(model)

@@ -1,0 +1,51 @@
+"""Tiny random models of the four families, and what the tests compare them by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+VOCABULARY = 97
+
+
+def tiny_model(family: str = "llama", attn_implementation: str = "sdpa", **overrides: Any) -> PreTrainedModel:
+    """`tiny_model("qwen3", num_hidden_layers=3)`: a causal LM in eval mode, always the same weights."""
+    settings = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 128,
+        # Large enough that attention is far from uniform, so that a wrong mask shows.
+        "initializer_range": 0.3,
+        "bos_token_id": 1,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+        "sliding_window": None,
+        **overrides,
+    }
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **settings)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation).eval()
+
+
+def tokens(batch: int = 2, length: int = 12, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(2, VOCABULARY, (batch, length), generator=generator)
+
+
+def logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:
+    with torch.inference_mode():
+        return model(input_ids=ids, **kwargs).logits.clone()
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference over the largest absolute value expected."""
+    return float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())

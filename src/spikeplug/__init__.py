@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spikeplug import functional, nn
+    import spikeplug.functional as functional
+    import spikeplug.nn as nn
     from spikeplug.config import NUMERICS_VERSION, SpikeConfig, resolve_config
     from spikeplug.conversion import audit, convert, revert
     from spikeplug.errors import SpikeplugError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+import spikeplug
 from spikeplug.errors import SpikeplugError
 
 # torch and transformers take seconds to import: they are imported where they are used, so that --help is quick.
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from spikeplug.evaluation import Evaluation, Settings
+    from spikeplug.evaluation import Evaluation
     from spikeplug.evaluation.run import Progress
 
 
@@ -55,6 +57,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The console script."""
+    # Integer operators are many short parallel loops. A waiting thread that spins takes the core another needs: on a
+    # busy machine that makes a run tens of times slower (docs/log.md). OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="spikeplug")
 
 
@@ -65,12 +70,7 @@ def root(
 ) -> None:
     """Spiking operators for the nonlinearities of Transformers."""
     if version:
-        from importlib import metadata
-
-        try:
-            typer.echo(f"spikeplug {metadata.version('spikeplug')}")
-        except metadata.PackageNotFoundError:
-            typer.echo("spikeplug, not installed (run from its source)")
+        typer.echo(f"spikeplug {spikeplug.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -138,7 +138,7 @@ def evaluate_command(
     }
     with _progress(console) as progress:
         found = evaluation.evaluate(language_model, tokenizer, settings, progress=progress)
-    _show(facts, settings, found, time.perf_counter() - start)
+    _show(facts, found, time.perf_counter() - start)
     if json is not None:
         arguments = {
             "model": model,
@@ -187,7 +187,7 @@ def _progress(console: Console) -> Iterator[Progress]:
         yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
 
 
-def _show(facts: dict[str, Any], settings: Settings, found: Evaluation, seconds: float) -> None:
+def _show(facts: dict[str, Any], found: Evaluation, seconds: float) -> None:
     from rich.console import Console
 
     from spikeplug.evaluation.table import tables
@@ -195,12 +195,8 @@ def _show(facts: dict[str, Any], settings: Settings, found: Evaluation, seconds:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(100, console.width))
-    console.print(
-        f"{facts['name']} ({facts['type']}, {facts['parameters'] / 1e6:.1f} M parameters, {facts['dtype']}), "
-        f"replaced: {', '.join(settings.operators)}",
-        markup=False,
-        style="bold",
-    )
+    size = f"{facts['parameters'] / 1e6:.1f} M parameters"
+    console.print(f"{facts['name']} ({facts['type']}, {size}, {facts['dtype']})", markup=False, style="bold")
     for table in tables(found):
         console.print(table)
     console.print(f"Total time {seconds:.0f} s, of which loading {seconds - found.seconds:.0f} s.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tomllib
 import typing
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def resolve_config(name: str) -> SpikeConfig:
         return SpikeConfig()
     if name == "paper":
         return SpikeConfig.paper()
-    if not Path(name).is_file():
+    if not os.path.isfile(name):  # unlike Path.is_file, says no to a name that is too long
         raise SpikeplugError(f"no config {name!r}: give 'default', 'paper' or the path of a JSON or TOML file.")
     return SpikeConfig.from_file(name)
 

@@ -1,4 +1,4 @@
-"""The attention and mask hooks: every mask, cache and grouping gives what the exact model gives; the rest is refused."""
+"""The attention and mask hooks: every mask and cache gives what the exact model gives; the rest is refused."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_no_mask_at_all_is_causal_as_in_sdpa() -> None:
 
 
 def test_key_value_cache_in_pieces(family: str) -> None:
-    model = tiny_model(family, **SLIDING.get(family, {}))
+    # float64: in float32, matrix products of other shapes round otherwise and flip last bits of the codes.
+    model = tiny_model(family, **SLIDING.get(family, {})).double()
     ids = tokens(2, 14)
     convert(model)
     whole = logits(model, ids)
@@ -101,18 +102,18 @@ def test_key_value_cache_in_pieces(family: str) -> None:
             output = model(input_ids=piece, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             pieces.append(output.logits)
-    assert relative_error(torch.cat(pieces, dim=1), whole) < 1e-5
+    assert relative_error(torch.cat(pieces, dim=1), whole) < 1e-9
 
 
 def test_static_cache() -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama").double()
     ids = tokens(2, 9)
     convert(model)
     whole = logits(model, ids)
     with torch.inference_mode():
         cache = StaticCache(config=model.config, max_cache_len=16)
         pieces = [model(input_ids=piece, past_key_values=cache).logits for piece in ids.split([6, 1, 2], dim=1)]
-    assert relative_error(torch.cat(pieces, dim=1), whole) < 1e-5
+    assert relative_error(torch.cat(pieces, dim=1), whole) < 1e-9
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -26,7 +26,7 @@ FILE = Path(__file__).with_name("vectors.json")
 
 
 def stream(seed: int, count: int, bits: int) -> Tensor:
-    """`count` signed integers of at most `bits` bits, from x <- 6364136223846793005·x + 1442695040888963407 mod 2^64."""
+    """`count` signed integers of at most `bits` bits, of a 64-bit linear congruential generator (Knuth's MMIX)."""
     values, state = [], seed
     for _ in range(count):
         state = (6364136223846793005 * state + 1442695040888963407) % (1 << 64)

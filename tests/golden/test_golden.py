@@ -1,4 +1,4 @@
-"""No output bit changes unnoticed: on a failure, raise NUMERICS_VERSION, tell the CHANGELOG, run tests/golden/make.py."""
+"""No output bit changes unnoticed: if one must, raise NUMERICS_VERSION, tell the CHANGELOG, run make.py beside this."""
 
 from __future__ import annotations
 

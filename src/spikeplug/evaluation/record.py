@@ -14,7 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from spikeplug.config import SpikeConfig
+import spikeplug
+from spikeplug.config import NUMERICS_VERSION, SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.results import Evaluation
 
@@ -50,9 +51,10 @@ def environment() -> dict[str, Any]:
     import torch
 
     return {
-        "spikeplug": _version("spikeplug"),
-        "torch": _version("torch"),
-        "transformers": _version("transformers"),
+        "spikeplug": spikeplug.__version__,
+        "numerics": NUMERICS_VERSION,
+        "torch": importlib.metadata.version("torch"),
+        "transformers": importlib.metadata.version("transformers"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
@@ -105,13 +107,6 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
         raise SpikeplugError(f"cannot write {path}: {error.strerror or error}; give another --json path.") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:

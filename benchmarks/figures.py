@@ -1,0 +1,63 @@
+"""Write the README's figures from the JSON files of `spikeplug eval`: `python benchmarks/figures.py RESULTS_FOLDER`.
+
+Expects default.json and paper.json there, as `make figures` makes them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).parents[1] / "README.md"
+START, END = "<!-- figures:", "<!-- end of figures -->"
+
+
+def table(default: dict[str, Any], paper: dict[str, Any]) -> str:
+    """A Markdown table: a row a measure, a column a context and config."""
+    columns = [(name, row) for name, run in (("default", default), ("paper", paper)) for row in run["perplexity"]]
+    contexts = [row["context"] for row in default["perplexity"]]
+    lines = [
+        f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions a context, English text of "
+        f"Python {default['environment']['python']}'s manual; softmax, SiLU and RMSNorm replaced in every layer "
+        f"({default['environment']['cpu']}, {default['environment']['threads']} threads, torch "
+        f"{default['environment']['torch']}; `make figures`):",
+        "",
+        "| | " + " | ".join(f"{name}, context {row['context']}" for name, row in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    rows = {
+        "perplexity, exact": "{exact_perplexity:.4f}",
+        "perplexity, spiking": "{converted_perplexity:.4f}",
+        "change": "**{change_percent:+.3f} %**",
+        "next-token agreement": "{agreement_percent:.2f} %",
+        "KL of the logits, mean (nats)": "{mean_kl:.1e}",
+        "time, spiking / exact": "{time_ratio:.2f}",
+    }
+    for title, form in rows.items():
+        lines.append(f"| {title} | " + " | ".join(form.format(**row) for _, row in columns) + " |")
+    choices = {name: run["choices"][0] for name, run in (("default", default), ("paper", paper))}
+    picked = [
+        f"{run['exact_percent']:.0f} % → {run['converted_percent']:.0f} % ({run['agreement_percent']:.0f} % alike)"
+        for run in choices.values()
+        for _ in contexts[:1]
+    ]
+    spread = [picked[0], *[""] * (len(contexts) - 1), picked[1], *[""] * (len(contexts) - 1)]
+    lines.append(f"| {choices['default']['items']} multiple-choice items | " + " | ".join(spread) + " |")
+    return "\n".join(lines)
+
+
+def main(folder: Path) -> None:
+    default, paper = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("default", "paper")
+    )
+    text = README.read_text(encoding="utf-8")
+    head, rest = text.split(START, 1)
+    comment, rest = rest.split("\n", 1)
+    _, tail = rest.split(END, 1)
+    README.write_text(f"{head}{START}{comment}\n{table(default, paper)}\n\n{END}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as the command line does
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 sys.path.insert(0, str(Path(__file__).parent))
 
 

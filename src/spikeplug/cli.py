@@ -57,9 +57,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The console script."""
-    # Integer operators are many short parallel loops. A waiting thread that spins takes the core another needs: on a
-    # busy machine that makes a run tens of times slower (docs/log.md). OpenMP reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Integer operators are many short parallel loops. A waiting thread that spins for long takes the core another
+    # needs: on a busy machine that made a run tens of times slower (docs/log.md). Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app(prog_name="spikeplug")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,14 +44,16 @@ def halve_to_nearest(x: Tensor) -> Tensor:
 
 
 def bit_length(x: Tensor) -> Tensor:
-    """Number of bits of x >= 0 (0 for 0): position of the leading one, plus one. int64 in, int64 out."""
-    x = x.to(torch.int64)
-    length = torch.zeros_like(x)
-    for step in (32, 16, 8, 4, 2, 1):
-        long = x >= (1 << step)
-        length += long * step
-        x = torch.where(long, x >> step, x)
-    return length + (x > 0)
+    """Number of bits of x >= 0 (0 for 0): position of the leading one, plus one. int64 in, int64 out.
+
+    A population with thresholds 2^0, 2^1, ..., 2^62: the number that fires.
+    """
+    return torch.bucketize(x.to(torch.int64).contiguous(), _powers(x.device), right=True)
+
+
+@lru_cache
+def _powers(device: torch.device) -> Tensor:
+    return torch.ones(63, dtype=torch.int64, device=device) << torch.arange(63, device=device)
 
 
 def matrix_product(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:

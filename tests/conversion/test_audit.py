@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikeplug import nn as spiking
 from spikeplug.config import SpikeConfig
 from spikeplug.conversion import audit, convert
-from spikeplug.conversion.audit import NONLINEAR
+from spikeplug.conversion.auditing import NONLINEAR
 from spikeplug.errors import SpikeplugError
 
 NONLINEAR_CALLS: dict[str, tuple[Callable[[Tensor], object], set[str]]] = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeplug.coding import Coded
 from spikeplug.config import NUMERICS_VERSION, SpikeConfig
-from spikeplug.operators.attention import attention_integers
+from spikeplug.operators.attention import attention_ratio, attention_sums
 from spikeplug.operators.rms_norm import rms_norm_integers
 from spikeplug.operators.scores import Scores
 from spikeplug.operators.silu import silu_integers
@@ -50,7 +50,7 @@ def vectors() -> dict[str, Any]:
         }
         if config.divide_last:
             value = Coded(stream(5, 80, 15).view(20, 4), stream(6, 20, 3).view(20, 1), None)
-            answers["attention"] = attention_integers(scores, value, config, on)
+            answers["attention"] = attention_ratio(attention_sums(scores, value, config, on), 20, config, on)
         expected[name] = {
             operator: {"quotient": quotient.tolist(), "exponent": exponent.tolist()}
             for operator, (quotient, exponent) in answers.items()

@@ -16,7 +16,7 @@ from spikeplug.coding import encode
 from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
 from spikeplug.operators import attention, rms_norm, silu, softmax
-from spikeplug.operators.attention import attention_integers
+from spikeplug.operators.attention import attention_ratio, attention_sums
 from spikeplug.operators.rms_norm import rms_norm_integers
 from spikeplug.operators.scores import encode_scores
 from spikeplug.operators.silu import _encode, silu_integers
@@ -119,7 +119,7 @@ def test_no_float_between_encoding_and_decoding(name: str, simulated: bool) -> N
         silu_integers(amplitude, exponent_input, config, on)
         rms_norm_integers(code.mantissa, extension, config, on)
         if config.divide_last:
-            attention_integers(scores, value, config, on)
+            attention_ratio(attention_sums(scores, value, config, on), 5, config, on)
 
 
 def test_the_watch_sees_floats() -> None:

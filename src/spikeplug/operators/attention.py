@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,19 +13,27 @@ from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
 from spikeplug.operators.ratio import Ratio, signed
+from spikeplug.operators.rows import BLOCK
 from spikeplug.operators.scores import Scores, distances, encode_scores, natural_unit, shift_exponential
 from spikeplug.operators.softmax import softmax_integers
-from spikeplug.operators.tiles import tiles
+from spikeplug.operators.tiles import Tile, tiles
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 
 
-def attention_integers(scores: Scores, value: Coded, config: SpikeConfig, on: Arithmetic) -> tuple[Tensor, Tensor]:
-    """(q, exponent): Σ_i w_i·v_i / Σ_i w_i is q·2^exponent, (..., rows, channels), int64; division last.
+class Sums(NamedTuple):
+    """What a row is before the division: Σ w·v (..., rows, channels), Σ w and the scale's octaves (..., rows, 1)."""
+
+    values: Tensor
+    weights: Tensor
+    ahead: Tensor
+
+
+def attention_sums(scores: Scores, value: Coded, config: SpikeConfig, on: Arithmetic) -> Sums:
+    """Σ_i 2^-(M - s_i - e_i)·v_i · 2^ahead and Σ_i 2^-(M - s_i), integers.
 
     scores: (..., rows, keys), in octaves. value: mantissa (..., keys, channels) of config.bits bits, one exponent e_i a
-    key. Key i's weight beside the values is 2^(s_i - M + e_i): the value's exponent joins the score as whole octaves,
-    so every key keeps its own scale, no key's code depends on another's, and the answer on no tile or batch.
-    A row without an unmasked key gives 0.
+    key. The value's exponent joins the score as whole octaves, so every key keeps its own scale, no key's code depends
+    on another's, and the answer on no tile or batch. 2^-ahead is the row's largest weight·scale.
     """
     width = config.working_bits
     distance, _ = distances(scores, config)
@@ -32,12 +41,16 @@ def attention_integers(scores: Scores, value: Coded, config: SpikeConfig, on: Ar
     octaves = distance >> config.fraction_bits
     total = on.accumulate(on.decay(mantissa, octaves), width + 1)
     lag = octaves - value.exponent.transpose(-1, -2)
-    ahead = lag.amin(-1, keepdim=True)  # the largest weight·value scale of the row is 2^-ahead
-    summed = on.dot(on.decay(mantissa, lag - ahead), value.mantissa, width, config.bits - 1)
-    key_bits = scores.integers.shape[-1].bit_length()
+    ahead = lag.amin(-1, keepdim=True)
+    return Sums(on.dot(on.decay(mantissa, lag - ahead), value.mantissa, width, config.bits - 1), total, ahead)
+
+
+def attention_ratio(sums: Sums, keys: int, config: SpikeConfig, on: Arithmetic) -> tuple[Tensor, Tensor]:
+    """(q, exponent): Σ w·v / Σ w is q·2^exponent, int64: the one division. A row without a key to attend to gives 0."""
+    width, key_bits = config.working_bits, keys.bit_length()
     ratio = Ratio("attention", width + config.bits + key_bits, width + 1 + key_bits, largest_output=1)
-    quotient, exponent = ratio(summed.abs(), total, -ahead, config, on)
-    return signed(quotient, summed), exponent
+    quotient, exponent = ratio(sums.values.abs(), sums.weights, -sums.ahead, config, on)
+    return signed(quotient, sums.values), exponent
 
 
 @torch.no_grad()
@@ -69,15 +82,15 @@ def attention(
     dtype = torch.promote_types(queries.dtype, torch.promote_types(keys.dtype, values.dtype))
     batch, heads, rows, _ = query.shape
     groups = heads // key.shape[1]
-    output = torch.zeros(batch, heads, rows, value.shape[-1], dtype=dtype, device=query.device)
-    if output.numel() == 0 or key.shape[2] == 0:
-        return output.to(query.dtype)
+    shape = (batch, heads, rows, value.shape[-1])
+    if key.shape[2] == 0 or 0 in shape:
+        return query.new_zeros(shape)
     on = arithmetic(config, events)
+    # The natural unit is folded into the queries, so encode_scores has nothing left to multiply by.
     queries = (queries.to(dtype) * (scaling * natural_unit(config))).unflatten(1, (-1, groups))
     keys, values = keys.to(dtype), values.to(dtype)
-    # The natural unit is folded into the queries, so encode_scores has nothing left to multiply by.
     coded = encode(values, config.bits)
-    target = output.unflatten(1, (-1, groups))
+    rows_of = _Rows(shape, groups, dtype, config, query.device)
     for tile in tiles(query.shape, key.shape, mask):
         score = torch.matmul(
             queries[tile.batch, tile.heads, :, tile.rows].flatten(1, 2),
@@ -88,17 +101,54 @@ def attention(
         part = Coded(
             coded.mantissa[tile.batch, tile.heads, tile.keys], coded.exponent[tile.batch, tile.heads, tile.keys], None
         )
-        scores = encode_scores(score, 1.0, config)
-        if config.divide_last:
-            result = decode(*attention_integers(scores, part, config, on), dtype)
-        else:
-            result = decode(*softmax_integers(scores, config, on), dtype) @ decode(part.mantissa, part.exponent, dtype)
-        if scores.undefined is not None:
-            result = result.masked_fill(scores.undefined, torch.nan)
-        target[tile.batch, tile.heads, :, tile.rows] = result.unflatten(1, (groups, -1))
+        rows_of.add(tile, encode_scores(score, 1.0, config), part, on)
+    output = rows_of.divided(key.shape[2], on)
     if coded.nonfinite is not None:
         output = _spread_nonfinite(output, values, coded.nonfinite, mask)
     return output.to(query.dtype)
+
+
+class _Rows:
+    """The rows' sums, filled tile by tile; divided at the end, all at once."""
+
+    def __init__(
+        self, shape: tuple[int, ...], groups: int, dtype: torch.dtype, config: SpikeConfig, device: torch.device
+    ) -> None:
+        """shape (B, H, Q, Dv); the sums have (B, H/groups, groups, Q, ...). Rows no tile reaches stay 0."""
+        grouped = (shape[0], shape[1] // groups, groups, shape[2])
+        self.shape, self.dtype, self.config = shape, dtype, config
+        self.values = torch.zeros(*grouped, shape[3], dtype=torch.int64 if config.divide_last else dtype, device=device)
+        self.weights = torch.zeros(*grouped, 1, dtype=torch.int64, device=device)
+        self.ahead = torch.zeros(*grouped, 1, dtype=torch.int32, device=device)
+        self.undefined: list[tuple[Tile, Tensor]] = []
+
+    def add(self, tile: Tile, scores: Scores, value: Coded, on: Arithmetic) -> None:
+        """Sum up one tile, which holds all keys its rows may attend to."""
+        place, grouped = (tile.batch, tile.heads, slice(None), tile.rows), (self.values.shape[2], -1)
+        if self.config.divide_last:
+            sums = attention_sums(scores, value, self.config, on)
+            for target, part in zip((self.values, self.weights, self.ahead), sums, strict=True):
+                target[place] = part.unflatten(1, grouped)
+        else:
+            probability = decode(*softmax_integers(scores, self.config, on), self.dtype)
+            product = probability @ decode(value.mantissa, value.exponent, self.dtype)
+            self.values[place] = product.unflatten(1, grouped)
+        if scores.undefined is not None:
+            self.undefined.append((tile, scores.undefined))
+
+    def divided(self, keys: int, on: Arithmetic) -> Tensor:
+        """The output (B, H, Q, Dv), in blocks that stay in cache."""
+        output = self.values
+        if self.config.divide_last:
+            output = torch.empty_like(self.values, dtype=self.dtype)
+            step = max(1, BLOCK // self.shape[3])
+            blocks = (x.flatten(0, 3).split(step) for x in (output, self.values, self.weights, self.ahead))
+            for target, *sums in zip(*blocks, strict=True):
+                target.copy_(decode(*attention_ratio(Sums(*sums), keys, self.config, on), self.dtype))
+        for tile, undefined in self.undefined:
+            place = (tile.batch, tile.heads, slice(None), tile.rows)
+            output[place] = output[place].masked_fill(undefined.unflatten(1, (output.shape[2], -1)), torch.nan)
+        return output.flatten(1, 2)
 
 
 def _spread_nonfinite(output: Tensor, value: Tensor, nonfinite: Tensor, mask: Tensor | None) -> Tensor:

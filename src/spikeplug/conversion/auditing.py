@@ -120,7 +120,7 @@ def audit(model: nn.Module) -> Iterator[Audit]:
         yield found
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(TorchDispatchMode):
     """Calls `report(op)` for every float nonlinearity dispatched."""
 
     def __init__(self, report: Callable[[str], None]) -> None:

@@ -19,8 +19,8 @@ def table(default: dict[str, Any], paper: dict[str, Any]) -> str:
     columns = [(name, row) for name, run in (("default", default), ("paper", paper)) for row in run["perplexity"]]
     contexts = [row["context"] for row in default["perplexity"]]
     lines = [
-        f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions a context, English text of "
-        f"Python {default['environment']['python']}'s manual; softmax, SiLU and RMSNorm replaced in every layer "
+        f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions a context, English text "
+        f"of Python {default['environment']['python']}'s manual; softmax, SiLU and RMSNorm replaced in every layer "
         f"({default['environment']['cpu']}, {default['environment']['threads']} threads, torch "
         f"{default['environment']['torch']}; `make figures`):",
         "",

@@ -142,6 +142,16 @@ def test_a_causal_row_does_not_see_later_keys(config: SpikeConfig) -> None:
 
 
 @both
+def test_autocast_changes_nothing(config: SpikeConfig) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 4, 12, 8), torch.randn(1, 2, 12, 8), torch.randn(1, 2, 12, 8)
+    plain = attention(query, key, value, config=config)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(attention(query, key, value, config=config), plain)
+        assert torch.equal(silu(query, config), silu(query.clone(), config))
+
+
+@both
 def test_grouped_heads_equal_repeated_heads(config: SpikeConfig) -> None:
     query, key, value = grid(2, 6, 5, 8), grid(2, 2, 7, 8), grid(2, 2, 7, 8)
     repeated = attention(query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), config=config)

@@ -59,7 +59,7 @@ def test_cordic_of_all_pairs_at_8_bits() -> None:
 @pytest.mark.parametrize("iterations", [1, 2, 4, 8, 12, 20])
 @pytest.mark.parametrize("dimension", [1, 2, 3, 5, 8, 577])
 def test_cordic_of_wide_vectors(iterations: int, dimension: int) -> None:
-    vectors = integers(20_000 // dimension * dimension, 22, seed=iterations).view(-1, dimension)
+    vectors = integers(60_000 // dimension * dimension, 22, seed=iterations).view(-1, dimension)
     spec = CordicSpec(iterations, 22)
     value = norm.cordic(vectors, spec)
     assert torch.equal(simulate.cordic(vectors, spec, Events()), value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -91,17 +92,20 @@ def attention(
     keys, values = keys.to(dtype), values.to(dtype)
     coded = encode(values, config.bits)
     rows_of = _Rows(shape, groups, dtype, config, query.device)
-    for tile in tiles(query.shape, key.shape, mask):
-        score = torch.matmul(
-            queries[tile.batch, tile.heads, :, tile.rows].flatten(1, 2),
-            keys[tile.batch, tile.heads, tile.keys].transpose(-1, -2),
-        )
-        if tile.hidden is not None:
-            score.unflatten(1, (groups, -1)).masked_fill_(tile.hidden, -math.inf)
-        part = Coded(
-            coded.mantissa[tile.batch, tile.heads, tile.keys], coded.exponent[tile.batch, tile.heads, tile.keys], None
-        )
-        rows_of.add(tile, encode_scores(score, 1.0, config), part, on)
+    with _without_autocast(query.device):
+        for tile in tiles(query.shape, key.shape, mask):
+            score = torch.matmul(
+                queries[tile.batch, tile.heads, :, tile.rows].flatten(1, 2),
+                keys[tile.batch, tile.heads, tile.keys].transpose(-1, -2),
+            )
+            if tile.hidden is not None:
+                score.unflatten(1, (groups, -1)).masked_fill_(tile.hidden, -math.inf)
+            part = Coded(
+                coded.mantissa[tile.batch, tile.heads, tile.keys],
+                coded.exponent[tile.batch, tile.heads, tile.keys],
+                None,
+            )
+            rows_of.add(tile, encode_scores(score, 1.0, config), part, on)
     output = rows_of.divided(key.shape[2], on)
     if coded.nonfinite is not None:
         output = _spread_nonfinite(output, values, coded.nonfinite, mask)
@@ -149,6 +153,13 @@ class _Rows:
             place = (tile.batch, tile.heads, slice(None), tile.rows)
             output[place] = output[place].masked_fill(undefined.unflatten(1, (output.shape[2], -1)), torch.nan)
         return output.flatten(1, 2)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Scores stay in float32 under autocast: in bfloat16 they would be off by more than the softmax is fine."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def _spread_nonfinite(output: Tensor, value: Tensor, nonfinite: Tensor, mask: Tensor | None) -> Tensor:

@@ -31,6 +31,7 @@ CONFIGS = {
     "ordered": SpikeConfig(bits=4, working_bits=8, division="ordered", code="count", steps=4),
     "cordic, scaled": SpikeConfig(norm="cordic", iterations=12),
     "piecewise, scaled": dataclasses.replace(PAPER, shift_scaling=True),
+    "widest, floored": SpikeConfig(bits=20, working_bits=24, fraction_bits=16, divide_last=False, shift_scaling=False),
     "shift, floored": SpikeConfig(divide_last=False, shift_scaling=False, bits=6, working_bits=12),
 }
 KINDS = ["plain", "huge", "tiny", "outlier", "zero", "mixed", "not finite"]

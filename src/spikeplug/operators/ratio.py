@@ -44,8 +44,11 @@ class Ratio:
             return self._scaled(numerator, denominator, exponent, config, on)
         assert isinstance(exponent, int)  # a fixed step needs a fixed scale; negative as fraction bits are
         limit = self.largest_output << config.bits
-        spec = DivideSpec(self.numerator_bits, self.denominator_bits - exponent, config.bits, limit)
-        quotient = on.divide(numerator, denominator << -exponent, spec)
+        # 2^n·A must fit 60 bits; what is dropped of A lies as far below its lowest output bit as A is wide.
+        drop = max(0, self.numerator_bits + config.bits - 60)
+        places = -exponent - drop
+        spec = DivideSpec(self.numerator_bits - drop, self.denominator_bits + places, config.bits, limit)
+        quotient = on.divide(numerator >> drop, denominator << places, spec)
         if self.largest_output > 1:  # a quotient of at most 1 fills its group without saturating
             record(f"{self.operator}: quotient at the size of the group", quotient >= limit)
         return quotient, torch.tensor(-config.bits, device=quotient.device)

@@ -16,7 +16,7 @@ from spikeplug.operators.scores import natural_unit, piecewise_exponential, shif
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 from spikeplug.saturation import record
 
-#: Without a scale of its own, an input is a fixed-point number below 2^10; beyond, it saturates and is counted.
+#: Without a scale of its own, an input is a fixed-point number up to 2^10; beyond, it saturates and is counted.
 _FIXED_RANGE_BITS = 10
 
 
@@ -28,7 +28,7 @@ def silu_integers(code: Coded, exponent_input: Tensor, config: SpikeConfig, on: 
     piecewise  exponent_input = x in nats, t = exp(-x) on [-H, H]: x/(1 + t), as published.
     """
     width, one = config.working_bits, 1 << config.working_bits
-    amplitude_bits = width if config.shift_scaling else _FIXED_RANGE_BITS + config.fraction_bits
+    amplitude_bits = width if config.shift_scaling else _FIXED_RANGE_BITS + config.fraction_bits + 1
     magnitude, negative = code.mantissa.abs(), code.mantissa < 0
     if config.exponential == "shift":
         mantissa = on.mantissa(exponent_input, shift_exponential(config))
@@ -52,7 +52,7 @@ def _encode(x: Tensor, config: SpikeConfig) -> tuple[Coded, Tensor]:
     code = encode(x, config.working_bits)
     finite = x if code.nonfinite is None else x.masked_fill(code.nonfinite, 0.0)
     fraction_bits = config.fraction_bits
-    bound = (1 << (_FIXED_RANGE_BITS + fraction_bits)) - 1
+    bound = 1 << (_FIXED_RANGE_BITS + fraction_bits)
     fixed = encode_fixed(finite, fraction_bits, -bound, bound) if config.exponential == "piecewise" else None
     if not config.shift_scaling:
         mantissa = encode_fixed(finite, fraction_bits, -bound, bound)

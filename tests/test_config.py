@@ -58,6 +58,7 @@ def test_steps_and_levels_follow_from_bits_and_code(fields: dict[str, Any], step
         {"half_range": float("nan")},
         {"half_range": float("inf")},
         {"softmax_half_range": -1.0},
+        {"exponential": "piecewise", "divide_last": False, "segments": 4096, "fraction_bits": 4},
         {"iterations": 0},
         {"iterations": -1},
         {"fraction_bits": 0},

@@ -76,6 +76,12 @@ class SpikeConfig:
                 f"segments is {self.segments}; the shift exponential needs a power of two up to "
                 f"2^fraction_bits = {1 << self.fraction_bits}."
             )
+        narrowest = min(self.half_range, self.softmax_half_range) * 2 * (1 << self.fraction_bits)
+        if self.exponential == "piecewise" and self.segments > narrowest:
+            raise SpikeplugError(
+                f"segments is {self.segments}, which makes each narrower than the input step 2^-{self.fraction_bits}; "
+                "use fewer segments or more fraction_bits."
+            )
         if self.exponential == "piecewise" and self.divide_last:
             raise SpikeplugError(
                 "divide_last needs exponential='shift' (the values' scale joins the score as whole octaves); set "
@@ -110,8 +116,8 @@ class SpikeConfig:
         """The published recipe: K = 64, 8 CORDIC iterations, 8 bits, one division per probability, H = 5.
 
         H is per operator: softmax has 10 here. With 5, whatever lies 5 below the maximum is dropped before the sum,
-        and the recipe collapses less than was measured of it: perplexity +14 % and +49 % at context 512 and 2048,
-        not +21 % and +95 % (docs/log.md). Use softmax_half_range=5 for that reading.
+        and the recipe collapses less than was measured of it: perplexity +14 % and +49 % at context 512 and 2048 on
+        the first 2,048 tokens, not +21 % and +95 % (docs/log.md). Use softmax_half_range=5 for that reading.
         """
         return cls(
             bits=8,
@@ -158,6 +164,15 @@ class SpikeConfig:
                 f"the config file {path} must hold one table of fields, not a {type(values).__name__}."
             )
         return cls.from_dict(values)
+
+
+def as_config(config: SpikeConfig | None) -> SpikeConfig:
+    """The config itself, or the default for None. Errors: SpikeplugError for anything else."""
+    if config is None:
+        return SpikeConfig()
+    if not isinstance(config, SpikeConfig):
+        raise SpikeplugError(f"config is a {type(config).__name__}: give a SpikeConfig, such as SpikeConfig.paper().")
+    return config
 
 
 def resolve_config(name: str) -> SpikeConfig:

@@ -24,6 +24,9 @@ class Events:
     compares          threshold compares
     steps             time steps, summed over the primitives that ran one after the other
     table_reads       table entries read
+
+    Not neurons, and not counted: the row's maximum, the leading one that sets a vector's shift, variable shifts of a
+    whole vector, the rounding of the guard bit, signs, constant products inside a table read.
     """
 
     spikes: int = 0

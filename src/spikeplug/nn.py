@@ -1,10 +1,11 @@
-"""The spiking operators as modules, drop-in for their torch and transformers counterparts."""
+"""The spiking operators as modules, one for one with the functions."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from spikeplug.config import SpikeConfig
+from spikeplug.config import SpikeConfig, as_config
+from spikeplug.errors import SpikeplugError
 from spikeplug.operators import rms_norm, silu, softmax
 
 
@@ -13,7 +14,7 @@ class Softmax(nn.Module):
 
     def __init__(self, dim: int = -1, config: SpikeConfig | None = None) -> None:
         super().__init__()
-        self.dim, self.config = dim, config or SpikeConfig()
+        self.dim, self.config = dim, as_config(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape and floating dtype; see `functional.softmax`."""
@@ -28,7 +29,7 @@ class SiLU(nn.Module):
 
     def __init__(self, config: SpikeConfig | None = None) -> None:
         super().__init__()
-        self.config = config or SpikeConfig()
+        self.config = as_config(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape and floating dtype; see `functional.silu`."""
@@ -43,7 +44,9 @@ class RMSNorm(nn.Module):
 
     def __init__(self, weight: nn.Parameter, eps: float = 1e-6, config: SpikeConfig | None = None) -> None:
         super().__init__()
-        self.weight, self.eps, self.config = weight, eps, config or SpikeConfig()
+        if not isinstance(weight, nn.Parameter):
+            raise SpikeplugError("RMSNorm takes the weight itself, an nn.Parameter of shape (d,), not its size.")
+        self.weight, self.eps, self.config = weight, eps, as_config(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) with d the weight's size; see `functional.rms_norm`."""

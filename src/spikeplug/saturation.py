@@ -29,7 +29,7 @@ def record(event: str, clamped: Tensor) -> None:
 
 
 def saturations() -> dict[str, int]:
-    """Saturated values since the start or the last reset, by event, e.g. `{"silu: exponent above H": 12}`."""
+    """Saturated values since the start or the last reset, by event, e.g. `{"silu: exponent beyond H": 12}`."""
     with _lock:
         _settle()
         return {event: count for event, count in sorted(_ledger.items()) if count}

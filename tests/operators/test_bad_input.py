@@ -204,6 +204,27 @@ def test_attention_arguments(shapes: tuple[tuple[int, ...], ...], mask: Tensor |
     assert "\n" not in str(caught.value)
 
 
+def test_a_config_that_is_none() -> None:
+    x = torch.zeros(1, 1, 2, 4)
+    for call in (
+        lambda: softmax(x, config="paper"),  # type: ignore[arg-type]
+        lambda: silu(x, {}),  # type: ignore[arg-type]
+        lambda: rms_norm(x, config=3),  # type: ignore[arg-type]
+        lambda: attention(x, x, x, config="default"),  # type: ignore[arg-type]
+        lambda: attention(x, x, x, [[True]]),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(SpikeplugError):
+            call()
+
+
+@pytest.mark.parametrize("dimension", [8192, 16384, 100_000])
+def test_wide_norms(dimension: int) -> None:
+    x = torch.randn(2, dimension)
+    assert torch.allclose(rms_norm(x), F.rms_norm(x, (dimension,), None, 1e-6), atol=1e-3)
+    with pytest.raises(SpikeplugError, match="working_bits <="):
+        rms_norm(torch.ones(1, 1 << 16), config=SpikeConfig(working_bits=24))
+
+
 def test_attention_of_nothing() -> None:
     assert attention(torch.zeros(0, 2, 3, 4), torch.zeros(0, 2, 5, 4), torch.zeros(0, 2, 5, 4)).shape == (0, 2, 3, 4)
     assert attention(torch.zeros(1, 2, 0, 4), torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5, 4)).shape == (1, 2, 0, 4)

@@ -159,7 +159,7 @@ def test_grouped_heads_equal_repeated_heads(config: SpikeConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(7,), (5, 7), (1, 1, 5, 7), (2, 1, 5, 7), (1, 4, 5, 7), (2, 4, 5, 7), (2, 4, 1, 7), (4, 5, 1)]
+    "shape", [(), (1,), (7,), (5, 7), (1, 1, 5, 7), (2, 1, 5, 7), (1, 4, 5, 7), (2, 4, 5, 7), (2, 4, 1, 7), (4, 5, 1)]
 )
 def test_every_broadcast_of_a_mask(shape: tuple[int, ...]) -> None:
     query, key, value = grid(2, 4, 5, 8), grid(2, 2, 7, 8), grid(2, 2, 7, 8)

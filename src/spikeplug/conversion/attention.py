@@ -83,8 +83,7 @@ def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 def _refuse_unsupported(dropout: float, kwargs: dict[str, Any]) -> None:
     if kwargs.get("output_attentions"):
         raise SpikeplugError(
-            "spiking attention divides last and forms no attention weights: drop output_attentions=True, or convert "
-            "without 'softmax'."
+            "spiking attention returns no attention weights: drop output_attentions=True, or convert without 'softmax'."
         )
     if dropout:
         raise SpikeplugError("spiking attention has no dropout: call model.eval(), or set attention_dropout to 0.")

@@ -66,8 +66,9 @@ def _gguf_source(path: Path) -> Source:
     if magic != b"GGUF":
         state = "is empty" if not magic else "is no GGUF file"
         raise SpikeplugError(f"{path} {state}: give a GGUF file, a model folder or a hub name.")
-    if importlib.util.find_spec("gguf") is None:
-        raise SpikeplugError("reading a GGUF file needs the package gguf: pip install gguf")
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise SpikeplugError(f"reading a GGUF file needs the package {package}: pip install {package}")
     return Source(path.name, "gguf", str(path.parent), path.name)
 
 

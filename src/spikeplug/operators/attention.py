@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import Coded, as_real, decode, encode
-from spikeplug.config import SpikeConfig
+from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
 from spikeplug.operators.ratio import Ratio, signed
@@ -76,10 +76,12 @@ def attention(
     rows that may attend to it. events: count into it, simulating neuron by neuron.
     Errors: SpikeplugError for shapes that do not fit, a mask that is not bool, non-floating tensors.
     """
-    config = config or SpikeConfig()
+    config = as_config(config)
     queries, keys, values = (as_real(x, "attention") for x in (query, key, value))
     _check_shapes(query, key, value, mask)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if mask is not None:
+        mask = mask[(None,) * (4 - mask.dim())]
+    scaling = max(query.shape[-1], 1) ** -0.5 if scaling is None else scaling
     dtype = torch.promote_types(queries.dtype, torch.promote_types(keys.dtype, values.dtype))
     batch, heads, rows, _ = query.shape
     groups = heads // key.shape[1]
@@ -191,6 +193,10 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
         )
     if mask is None:
         return
+    if not isinstance(mask, Tensor):
+        raise SpikeplugError(
+            f"attention takes a bool tensor as mask, not a {type(mask).__name__}; use torch.as_tensor."
+        )
     if mask.dtype != torch.bool:
         raise SpikeplugError(
             f"attention takes a bool mask (True = may attend), not {mask.dtype}; use mask >= 0 or the like."

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import as_real, decode, encode, power_of_two
-from spikeplug.config import SpikeConfig
+from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
 from spikeplug.operators.ratio import Ratio, signed
@@ -30,7 +30,10 @@ def rms_norm_integers(
     factor 4 of the top.
     """
     width, dimension = config.working_bits, mantissa.shape[-1]
-    growth = (dimension.bit_length() + 1) // 2 + 1  # bits by which ‖[x, extension]‖ can exceed its largest element
+    # ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1), so its bits exceed P by at most this.
+    growth = (dimension.bit_length() + 1) // 2
+    if width + growth > 31:
+        raise SpikeplugError(f"rms_norm over {dimension} channels needs working_bits <= {31 - growth}, not {width}.")
     if config.norm == "root":
         square = on.square_sum(mantissa, width) + on.square_sum(extension, width)
         length = on.root(square, RootSpec(width + growth))
@@ -52,14 +55,16 @@ def rms_norm(
     config: SpikeConfig | None = None,
     events: Events | None = None,
 ) -> Tensor:
-    """x / sqrt(mean(x²) + eps) · weight over the last dimension, by spiking integers; shape and dtype of x.
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension, by spiking integers; shape of x.
+
+    dtype: x's, promoted with the weight's.
 
     `weight` (shape (d,), or None) multiplies the decoded result: it is part of the next layer's synaptic weights.
     All-zero vectors give 0. A vector with +-inf gives 0 but NaN at the infinities, one with NaN gives NaN, as torch's
     does. events: count into it, simulating neuron by neuron.
     Errors: SpikeplugError for a non-floating or 0-dimensional tensor, a weight of another size, eps < 0.
     """
-    config = config or SpikeConfig()
+    config = as_config(config)
     as_real(x, "rms_norm")
     if x.dim() == 0:
         raise SpikeplugError("rms_norm needs at least one dimension to normalise over; reshape the scalar to (1,).")
@@ -67,7 +72,7 @@ def rms_norm(
         raise SpikeplugError(f"rms_norm got eps={eps}; it must be a number >= 0.")
     dimension = x.shape[-1]
     if weight is not None and weight.shape != (dimension,):
-        raise SpikeplugError(f"rms_norm got a weight of shape {tuple(weight.shape)} ; give one of ({dimension},).")
+        raise SpikeplugError(f"rms_norm got a weight of shape {tuple(weight.shape)}; give one of ({dimension},).")
     if x.numel() == 0:
         return torch.empty_like(x)
     on = arithmetic(config, events)

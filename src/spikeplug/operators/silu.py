@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import Coded, as_real, decode, encode, encode_fixed
-from spikeplug.config import SpikeConfig
+from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
 from spikeplug.operators.ratio import Ratio, signed
 from spikeplug.operators.rows import by_rows
@@ -72,7 +72,7 @@ def silu(x: Tensor, config: SpikeConfig | None = None, *, events: Events | None 
     torch's does; the finite elements beside them are unharmed.
     events: count into it, simulating neuron by neuron. Errors: SpikeplugError for a non-floating tensor.
     """
-    config = config or SpikeConfig()
+    config = as_config(config)
     as_real(x, "silu")
     if x.numel() == 0:
         return torch.empty_like(x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import as_real, decode
-from spikeplug.config import SpikeConfig
+from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
 from spikeplug.operators.ratio import Ratio
@@ -36,9 +36,9 @@ def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig | None = None, even
     events: count into it, simulating neuron by neuron (same result, slower).
     Errors: SpikeplugError for a non-floating tensor or a dim that x does not have.
     """
-    config = config or SpikeConfig()
+    config = as_config(config)
     as_real(x, "softmax")
-    if not isinstance(dim, int) or not -max(x.dim(), 1) <= dim < max(x.dim(), 1):
+    if not isinstance(dim, int) or isinstance(dim, bool) or not -max(x.dim(), 1) <= dim < max(x.dim(), 1):
         raise SpikeplugError(f"softmax got dim={dim} for a tensor of {x.dim()} dimensions; choose one it has.")
     if x.numel() == 0:
         return torch.empty_like(x)

@@ -29,7 +29,7 @@ def tiles(query: torch.Size, key: torch.Size, mask: Tensor | None) -> Iterator[T
     groups = heads // key_heads
     row_step = max(1, min(rows, _TILE // max(1, groups * keys)))
     head_step = max(1, _TILE // max(1, groups * row_step * keys))
-    shared = None if mask is None else mask.expand(batch, mask.shape[-3] if mask.dim() > 2 else 1, rows, keys)
+    shared = None if mask is None else mask.expand(batch, mask.shape[1], rows, keys)
     for index in range(batch):
         for first in range(0, rows, row_step):
             row_slice = slice(first, min(first + row_step, rows))

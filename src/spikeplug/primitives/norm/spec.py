@@ -16,8 +16,8 @@ class RootSpec:
     root_bits: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.root_bits <= 30:
-            raise SpikeplugError(f"root_bits is {self.root_bits}; it must lie between 1 and 30.")
+        if not 1 <= self.root_bits <= 31:
+            raise SpikeplugError(f"root_bits is {self.root_bits}; it must lie between 1 and 31.")
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def test_an_excluded_layer_decodes_from_its_cache_as_before(implementation: str)
 def test_attention_weights_are_refused() -> None:
     model = tiny_model()
     convert(model)
-    with pytest.raises(SpikeplugError, match="forms no attention weights"):
+    with pytest.raises(SpikeplugError, match="returns no attention weights"):
         logits(model, tokens(), output_attentions=True)
     revert(model)
     model = tiny_model(attn_implementation="eager")

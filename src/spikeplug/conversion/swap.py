@@ -68,7 +68,7 @@ def convert(
     check_model(model, RECORD)
     if "softmax" in operators and model.config.output_attentions:
         raise SpikeplugError(
-            "spiking attention forms no attention weights: set model.config.output_attentions = False, or leave "
+            "spiking attention returns no attention weights: set model.config.output_attentions = False, or leave "
             "'softmax' out of operators."
         )
     places = find(model)

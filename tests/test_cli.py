@@ -21,7 +21,7 @@ from spikeplug.evaluation import Settings, schema
 from spikeplug.evaluation.loading import _first_line
 
 SMALL = ("--context", "16,64", "--tokens", "128", "--choices", "3")
-SOURCE = str(Path(cli.__file__).parents[1])
+SOURCE = str(Path(cli.__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,8 @@ def test_defaults_are_those_of_the_library():
     assert parameters["tokens"].default == settings.tokens
     assert parameters["choices"].default == settings.choices
     assert parameters["seed"].default == settings.seed
-    assert parameters["operators"].default == ",".join(settings.operators)
+    assert parameters["operators"].default == "all"
+    assert settings.operators is None
     assert parameters["context"].default == ",".join(map(str, settings.contexts))
 
 
@@ -101,7 +102,7 @@ def test_defaults_are_those_of_the_library():
     ("arguments", "message"),
     [
         (["--config", "nonsense"], "no config 'nonsense'"),
-        (["--operators", "gelu"], "unknown operator 'gelu'"),
+        (["--operators", "gelux"], "unknown operator 'gelux'"),
         (["--operators", ""], "unknown operator ''"),
         (["--exclude", "("], "not a regular expression"),
         (["--exclude", "nowhere"], "finds none"),

@@ -59,6 +59,8 @@ def test_steps_and_levels_follow_from_bits_and_code(fields: dict[str, Any], step
         {"half_range": float("inf")},
         {"softmax_half_range": -1.0},
         {"exponential": "piecewise", "divide_last": False, "segments": 4096, "fraction_bits": 4},
+        {"exponential": "piecewise", "divide_last": False, "segments": 1},
+        {"exponential": "piecewise", "divide_last": False, "segments": 63},
         {"iterations": 0},
         {"iterations": -1},
         {"fraction_bits": 0},

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import spikeplug
 from spikeplug import Events, SpikeConfig, functional
 from spikeplug.evaluation.loading import find_source, load
-from spikeplug.evaluation.perplexity import Comparison, next_token_logits
+from spikeplug.evaluation.perplexity import Reading, next_token_logits, perplexity_result
+from spikeplug.evaluation.perplexity import compare as compare_logits
 from spikeplug.evaluation.text import default_text, encode
 
 pytestmark = pytest.mark.real_weights
@@ -42,11 +43,10 @@ def exact(smollm2: tuple[Any, Tensor]) -> dict[int, Tensor]:
 
 
 def compare(model: nn.Module, ids: Tensor, exact: Tensor, context: int) -> Any:
-    comparison = Comparison()
     with torch.inference_mode():
         logits = next_token_logits(model, ids[:, :context])  # type: ignore[arg-type]
-    comparison.add(exact, logits, ids[0, 1:context])
-    return comparison.result(ids[:, :context], 1.0, 1.0)
+    chunks = tuple(compare_logits(exact, logits, ids[0, 1:context]))
+    return perplexity_result(context, [Reading(chunks, 1.0, 1.0)])
 
 
 @pytest.mark.parametrize("context", [512, 2048])
@@ -54,11 +54,14 @@ def test_the_default_stays_within_a_tenth_of_a_percent(
     model: Any, smollm2: tuple[Any, Tensor], exact: dict[int, Tensor], context: int
 ) -> None:
     report = spikeplug.convert(model)
-    assert {name: report.counts[name] for name in ("softmax", "silu", "rms_norm")} == {
+    assert {name: report.counts[name] for name in ("softmax", "silu", "rms_norm", "cos", "sin")} == {
         "softmax": {"replaced": 30, "left": 0},
         "silu": {"replaced": 30, "left": 0},
         "rms_norm": {"replaced": 61, "left": 0},
+        "cos": {"replaced": 1, "left": 0},
+        "sin": {"replaced": 1, "left": 0},
     }
+    assert report.leftovers == ()
     result = compare(model, smollm2[1], exact[context], context)
     assert abs(result.change_percent) < 0.1
     assert result.agreement_percent >= 99.0
@@ -75,7 +78,7 @@ def test_the_published_recipe_collapses_as_measured(
     assert spikeplug.saturations()["softmax: exponent below -H"] > 0
 
 
-def test_nothing_but_the_rotary_embedding_is_left(model: Any, smollm2: tuple[Any, Tensor]) -> None:
+def test_nothing_is_left(model: Any, smollm2: tuple[Any, Tensor]) -> None:
     ids = smollm2[1][:, :32]
     with torch.inference_mode(), spikeplug.audit(model) as before:
         model(ids)
@@ -84,7 +87,7 @@ def test_nothing_but_the_rotary_embedding_is_left(model: Any, smollm2: tuple[Any
         model(ids)
     assert before.counts["silu"] == 30
     assert before.counts["rsqrt"] == 61
-    assert after.counts == {"cos": 1, "sin": 1}
+    assert after.counts == {}
 
 
 def test_revert_is_bit_identical(model: Any, smollm2: tuple[Any, Tensor]) -> None:

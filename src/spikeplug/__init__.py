@@ -1,20 +1,25 @@
-"""Spiking operators for Transformers: softmax, SiLU and RMSNorm as populations of integer threshold neurons.
+"""Spiking operators for Transformers: every nonlinearity by populations of integer threshold neurons.
 
     import spikeplug
-    report = spikeplug.convert(model)      # a LLaMA-family Hugging Face model, in place, no training
+    report = spikeplug.convert(model)      # any torch module, in place, no training
     spikeplug.revert(model)                # bit-identical to before
 
-Names are imported on first use, so that `import spikeplug` and `spikeplug --help` do not wait for torch.
+Names are imported on first use, so that `import spikeplug` and `spikeplug --help` do not wait for torch. Models that
+were saved converted are converted again by transformers' own `from_pretrained`, once spikeplug is imported.
 """
 
+import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import spikeplug.functional as functional
     import spikeplug.nn as nn
     from spikeplug.config import NUMERICS_VERSION, SpikeConfig, resolve_config
-    from spikeplug.conversion import audit, convert, revert
+    from spikeplug.conversion import SpikingConfig, audit, convert, revert
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.saturation import reset_saturations, saturations
@@ -26,6 +31,7 @@ __all__ = [
     "Events",
     "SpikeConfig",
     "SpikeplugError",
+    "SpikingConfig",
     "audit",
     "convert",
     "functional",
@@ -41,6 +47,7 @@ _HOME = {
     "Events": "neurons",
     "SpikeConfig": "config",
     "SpikeplugError": "errors",
+    "SpikingConfig": "conversion",
     "audit": "conversion",
     "convert": "conversion",
     "reset_saturations": "saturation",
@@ -62,3 +69,29 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+class _TransformersLoader(MetaPathFinder):
+    """Registers the conversion with transformers right after it has imported what loads models, and not before."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != _LOADS_MODELS:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                execute(module)
+                import_module("spikeplug.conversion")
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_LOADS_MODELS = "transformers.modeling_utils"
+if _LOADS_MODELS in sys.modules:
+    import_module("spikeplug.conversion")
+else:
+    sys.meta_path.insert(0, _TransformersLoader())

@@ -60,8 +60,10 @@ def encode(x: Tensor, bits: int, *, floor: float = 0.0) -> Coded:
         record("input: not finite", nonfinite)
         x = x.masked_fill(nonfinite, 0.0)
         largest = _largest_magnitude(x)
-    exponent = torch.frexp(largest.clamp(min=floor)).exponent.to(torch.int32) - (bits - 1)
-    exponent = exponent.clamp(-(_BIAS[x.dtype] - 1), _BIAS[x.dtype])
+    largest = largest.clamp(min=floor)
+    exponent = torch.frexp(largest).exponent.to(torch.int32) - (bits - 1)
+    # A zero vector has any scale; the lowest is never ahead of another's where scales are compared (attention).
+    exponent = exponent.masked_fill(largest == 0, -_BIAS[x.dtype]).clamp(-(_BIAS[x.dtype] - 1), _BIAS[x.dtype])
     mantissa = (x * power_of_two(-exponent, x.dtype)).round_().to(torch.int32)
     return Coded(mantissa, exponent, nonfinite)
 

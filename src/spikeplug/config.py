@@ -8,13 +8,14 @@ import os
 import tomllib
 import typing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from spikeplug.errors import SpikeplugError
 
 #: Raised with every change of an output bit of any operator; see CHANGELOG.md and tests/golden.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 Code = Literal["phase", "count", "population"]
 
@@ -35,7 +36,7 @@ class SpikeConfig:
     shift_scaling   give every output vector its own power-of-two scale and round to nearest; without it, the
                     output is floored to the fixed step 2^-n
     exponential     `shift` (2^x: table and right shift) or `piecewise` (PWL on [-H, H])
-    segments        K: segments of the table; a power of two for `shift`
+    segments        K: segments of the table; a power of two for `shift`, even for `piecewise`
     half_range      H of the piecewise exponential in SiLU
     softmax_half_range  H of the piecewise exponential in softmax and attention, whose input is never above 0
     norm            `root` (squares by gating, restoring root neuron) or `cordic` (tree of CORDIC merges)
@@ -82,6 +83,11 @@ class SpikeConfig:
                 f"segments is {self.segments}, which makes each narrower than the input step 2^-{self.fraction_bits}; "
                 "use fewer segments or more fraction_bits."
             )
+        if self.exponential == "piecewise" and self.segments % 2:
+            # With 0 inside a segment, the chord over it would lie far above exp(0), the largest weight there is.
+            raise SpikeplugError(
+                f"segments is {self.segments}; exponential='piecewise' needs an even number, so that 0 is a knot."
+            )
         if self.exponential == "piecewise" and self.divide_last:
             raise SpikeplugError(
                 "divide_last needs exponential='shift' (the values' scale joins the score as whole octaves); set "
@@ -98,6 +104,18 @@ class SpikeConfig:
                 raise SpikeplugError(
                     f"steps is {self.steps}; T must be a power of two between 1 and 2^bits = {1 << self.bits}."
                 )
+        changed = {name: value for name, value in self.to_dict().items() if value != _DEFAULTS[name]}
+        object.__setattr__(self, "_token", json.dumps(changed, sort_keys=True))
+
+    @property
+    def token(self) -> str:
+        """The fields that differ from the default, as JSON: how a config travels through a torch op."""
+        return self._token  # type: ignore[attr-defined,no-any-return]
+
+    @classmethod
+    def from_token(cls, token: str) -> SpikeConfig:
+        """The inverse of `token`; remembered. Errors: SpikeplugError for what no config gives."""
+        return _from_token(token)
 
     @property
     def time_steps(self) -> int:
@@ -166,10 +184,22 @@ class SpikeConfig:
         return cls.from_dict(values)
 
 
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(SpikeConfig)}
+
+
+@lru_cache(maxsize=256)
+def _from_token(token: str) -> SpikeConfig:
+    try:
+        values = json.loads(token)
+    except ValueError as error:
+        raise SpikeplugError(f"{token!r} is no config's token: use SpikeConfig(...).token.") from error
+    return SpikeConfig.from_dict(values)
+
+
 def as_config(config: SpikeConfig | None) -> SpikeConfig:
     """The config itself, or the default for None. Errors: SpikeplugError for anything else."""
     if config is None:
-        return SpikeConfig()
+        return _DEFAULT
     if not isinstance(config, SpikeConfig):
         raise SpikeplugError(f"config is a {type(config).__name__}: give a SpikeConfig, such as SpikeConfig.paper().")
     return config
@@ -203,3 +233,6 @@ def _check_types(config: SpikeConfig) -> None:
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise SpikeplugError(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+_DEFAULT = SpikeConfig()

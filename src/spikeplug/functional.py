@@ -1,5 +1,196 @@
-"""The spiking operators on float tensors: `spikeplug.functional.softmax(x)` in place of `torch.softmax(x, -1)`."""
+"""The spiking operators on float tensors: `spikeplug.functional.softmax(x)` in place of `torch.softmax(x, -1)`.
 
-from spikeplug.operators import attention, rms_norm, silu, softmax
+Each is one opaque torch op (`torch.ops.spikeplug.<name>`): it works under torch.compile and torch.export, and its
+gradient goes straight through, that of the exact function. All take any floating dtype and give the same one;
+`config` is the numerics (default: SpikeConfig()); `events` counts into an `Events`, simulating neuron by neuron, with
+the same result and no gradient. Formulas, bounds and the results of every bad input: operators/README.md.
 
-__all__ = ["attention", "rms_norm", "silu", "softmax"]
+Errors, in every function: SpikeplugError for what is no floating-point tensor or does not fit in shape.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+from spikeplug.errors import SpikeplugError
+from spikeplug.library import OPERATORS
+from spikeplug.neurons import Events
+
+
+def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """exp(x_i) / Σ_j exp(x_j) along `dim`. A row of nothing but -inf gives zeros."""
+    return OPERATORS["softmax"](x, dim, config=config, events=events)
+
+
+def log_softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """x_i - ln Σ_j exp(x_j) along `dim`."""
+    return OPERATORS["log_softmax"](x, dim, config=config, events=events)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    config: SpikeConfig | None = None,
+    events: Events | None = None,
+) -> Tensor:
+    """softmax(query·keyᵀ·scaling + mask)·value; (B, H, Q, Dv). See `operators.attention` for every argument.
+
+    query (B, H, Q, D); key (B, G, K, D), value (B, G, K, Dv), not repeated; mask bool (True = may attend) or a float
+    bias, broadcastable to (B, H, Q, K); softcap: scores become softcap·tanh(score / softcap); sinks: (H,).
+    """
+    return OPERATORS["attention"](query, key, value, mask, sinks, scaling, softcap, config=config, events=events)
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    config: SpikeConfig | None = None,
+    events: Events | None = None,
+) -> Tensor:
+    """The probabilities of `attention`, each divided on its own; (B, H, Q, K)."""
+    return OPERATORS["attention_weights"](query, key, mask, sinks, scaling, softcap, config=config, events=events)
+
+
+def silu(x: Tensor, config: SpikeConfig | None = None, *, events: Events | None = None) -> Tensor:
+    """x·σ(x)."""
+    return OPERATORS["silu"](x, config=config, events=events)
+
+
+def gelu(
+    x: Tensor, approximate: str = "none", *, config: SpikeConfig | None = None, events: Events | None = None
+) -> Tensor:
+    """x·Φ(x); its tanh form for approximate="tanh"; x·σ(1.702·x) for "quick"."""
+    return OPERATORS["gelu"](x, approximate, config=config, events=events)
+
+
+def softplus(
+    x: Tensor,
+    beta: float = 1.0,
+    threshold: float = 20.0,
+    *,
+    config: SpikeConfig | None = None,
+    events: Events | None = None,
+) -> Tensor:
+    """ln(1 + exp(beta·x)) / beta; x itself where beta·x is above the threshold."""
+    return OPERATORS["softplus"](x, beta, threshold, config=config, events=events)
+
+
+def rms_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-6,
+    *,
+    config: SpikeConfig | None = None,
+    events: Events | None = None,
+) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension; dtype: x's, promoted with the weight's."""
+    output = OPERATORS["rms_norm"](x, eps, config=config, events=events)
+    return output if weight is None else output * _of_width(weight, x, "rms_norm", "weight")
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    config: SpikeConfig | None = None,
+    events: Events | None = None,
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) · weight + bias over the last dimension; dtype: promoted with both."""
+    output = OPERATORS["layer_norm"](x, eps, config=config, events=events)
+    if weight is not None:
+        output = output * _of_width(weight, x, "layer_norm", "weight")
+    return output if bias is None else output + _of_width(bias, x, "layer_norm", "bias")
+
+
+def divide(a: Tensor, b: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """a / b, broadcast."""
+    return OPERATORS["divide"](a, b, config=config, events=events)
+
+
+def vector_norm(
+    x: Tensor, dim: int = -1, keepdim: bool = False, *, config: SpikeConfig | None = None, events: Events | None = None
+) -> Tensor:
+    """sqrt(Σ x²) along `dim`."""
+    return OPERATORS["vector_norm"](x, dim, keepdim, config=config, events=events)
+
+
+def _of_width(parameter: Tensor, x: Tensor, operator: str, name: str) -> Tensor:
+    if parameter.shape != x.shape[-1:]:
+        raise SpikeplugError(
+            f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."
+        )
+    return parameter
+
+
+def sigmoid(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return OPERATORS["sigmoid"](x, config=config, events=events)
+
+
+def tanh(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x)), accurate beside 0 too."""
+    return OPERATORS["tanh"](x, config=config, events=events)
+
+
+def mish(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """x·tanh(ln(1 + exp(x)))."""
+    return OPERATORS["mish"](x, config=config, events=events)
+
+
+def relu_squared(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """max(x, 0)²."""
+    return OPERATORS["relu_squared"](x, config=config, events=events)
+
+
+def cos(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """cos x, x in radians, from a table of one quarter wave."""
+    return OPERATORS["cos"](x, config=config, events=events)
+
+
+def sin(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """sin x, x in radians, from a table of one quarter wave."""
+    return OPERATORS["sin"](x, config=config, events=events)
+
+
+def exp(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """e^x; each element has its own power-of-two scale."""
+    return OPERATORS["exp"](x, config=config, events=events)
+
+
+def log(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """ln x; -inf at 0, NaN below."""
+    return OPERATORS["log"](x, config=config, events=events)
+
+
+def sqrt(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """√x; NaN below 0."""
+    return OPERATORS["sqrt"](x, config=config, events=events)
+
+
+def rsqrt(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """1 / √x; inf at 0."""
+    return OPERATORS["rsqrt"](x, config=config, events=events)
+
+
+def reciprocal(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """1 / x; ±inf at ±0."""
+    return OPERATORS["reciprocal"](x, config=config, events=events)
+
+
+def square(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """x²."""
+    return OPERATORS["square"](x, config=config, events=events)

@@ -39,6 +39,12 @@ class Events:
     def __add__(self, other: Events) -> Events:
         return Events(**{name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__})
 
+    def observe(self, membrane: Tensor, spikes: Tensor | None = None) -> None:
+        """Told of every step of every population: the membranes before a reset, and the spikes of one with a threshold.
+
+        Nothing is done with it here; what draws rasters overrides it.
+        """
+
     def input(self, spikes: Tensor, fan_out: int) -> None:
         """Count arriving spikes, each delivered to `fan_out` synapses."""
         count = int(spikes.sum())
@@ -48,9 +54,8 @@ class Events:
 
 def integrate(membrane: Tensor, current: Tensor | int, events: Events, *, leak: int = 0) -> Tensor:
     """leak(v) + I of a neuron that only accumulates: no threshold, no spike. Returns the new membrane."""
-    decayed = membrane << leak if leak >= 0 else membrane >> -leak
-    membrane = decayed + current
-    events.membrane_updates += membrane.numel()
+    membrane = _charged(membrane, current, leak, events)
+    events.observe(membrane)
     return membrane
 
 
@@ -70,8 +75,17 @@ def lif_step(
     enabled: the go axon; where it is false, the neuron integrates but stays silent (an idle group must be silent
     although 0 >= 0).
     """
-    membrane = integrate(membrane, current, events, leak=leak)
+    membrane = _charged(membrane, current, leak, events)
     spikes = (membrane >= threshold) & torch.as_tensor(enabled, device=membrane.device)
+    events.observe(membrane, spikes)
     events.compares += spikes.numel()
     events.input(spikes, fan_out)
     return spikes, membrane - spikes * torch.as_tensor(threshold, device=membrane.device)
+
+
+def _charged(membrane: Tensor, current: Tensor | int, leak: int, events: Events) -> Tensor:
+    """leak(v) + I, counted."""
+    decayed = membrane << leak if leak >= 0 else membrane >> -leak
+    membrane = decayed + current
+    events.membrane_updates += membrane.numel()
+    return membrane

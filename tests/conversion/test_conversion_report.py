@@ -23,17 +23,21 @@ def test_counts_and_reasons() -> None:
         "rms_norm": {"replaced": 5, "left": 4},
         "product": {"replaced": 0, "left": 2},
         "silu": {"replaced": 0, "left": 2},
-        "rotary": {"replaced": 0, "left": 1},
+        "cos": {"replaced": 0, "left": 1},
+        "sin": {"replaced": 0, "left": 1},
     }
     reasons = {(entry.path, entry.operator): entry.reason for entry in report.left}
     assert reasons["model.layers.0.self_attn", "softmax"] == r"excluded by 'layers\\.0\\.'"
     assert reasons["model.layers.1.mlp.act_fn", "silu"] == "not among the operators chosen"
-    assert "cos and sin" in reasons["model.rotary_emb", "rotary"]
+    assert reasons["model.rotary_emb", "cos"] == "not among the operators chosen"
     assert "gate" in reasons["model.layers.1.mlp", "product"]
     assert all(entry.reason for entry in report.left)
     assert not any(entry.reason for entry in report.replaced)
     assert len(report.replaced) + len(report.left) == len(report.entries)
-    assert str(report) == "Qwen3ForCausalLM: 1 softmax, 5 rms_norm replaced, 27 places left in floating point"
+    assert {entry.operator for entry in report.left if entry.pipeline} == {"matmul", "product"}
+    assert len(report.leftovers) == 1 + 4 + 2 + 2
+    expected = "Qwen3ForCausalLM: 1 softmax, 5 rms_norm replaced, 9 nonlinearities left in floating point"
+    assert str(report) == expected
 
 
 def test_the_table_does_not_grow_with_the_layers() -> None:

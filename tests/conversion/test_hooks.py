@@ -79,9 +79,15 @@ def test_four_dimensional_masks() -> None:
     assert torch.equal(both(model, tokens(), attention_mask=additive)[0], spiking)
     assert torch.equal(both(model, tokens(), attention_mask=torch.where(visible, 0.0, -torch.inf))[0], spiking)
     assert relative_error(both(model, tokens())[0], spiking) > 10 * TOLERANCE
-    convert(model)
-    with pytest.raises(SpikeplugError, match="masks that show"):
-        logits(model, tokens(), attention_mask=torch.where(visible, 0.5, -torch.inf))
+
+
+def test_float_biases_are_added_to_the_scores() -> None:
+    bias = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(5)) * 3
+    bias = bias.masked_fill(torch.ones(12, 12, dtype=torch.bool).triu(1), -torch.inf)
+    model = tiny_model()
+    spiking, exact = both(model, tokens(), attention_mask=bias)
+    assert relative_error(spiking, exact) < TOLERANCE
+    assert relative_error(both(model, tokens())[0], spiking) > 10 * TOLERANCE
 
 
 def test_no_mask_at_all_is_causal_as_in_sdpa() -> None:
@@ -137,14 +143,14 @@ def test_greedy_generation(family: str, padded: bool) -> None:
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_an_excluded_layer_runs_bit_for_bit_what_it_ran(family: str, implementation: str, padded: bool) -> None:
-    """Layer 0 sees the same input, so it must give the same output; layer 1 must not."""
+    """Layer 0 sees the same input, positions included, so it must give the same output; layer 1 must not."""
     model = tiny_model(family, implementation, **SLIDING.get(family, {}))
     ids, mask = left_padded() if padded else (tokens(), None)
     outputs: dict[int, list[Tensor]] = {0: [], 1: []}
     for index, layer in enumerate(model.model.layers):
         layer.self_attn.register_forward_hook(lambda m, a, out, index=index: outputs[index].append(out[0].clone()))
     logits(model, ids, attention_mask=mask)
-    convert(model, exclude=r"layers\.0\.")
+    convert(model, exclude=r"layers\.0\.|rotary_emb")
     logits(model, ids, attention_mask=mask)
     assert torch.equal(*outputs[0])
     assert not torch.equal(*outputs[1])
@@ -169,25 +175,49 @@ def test_an_excluded_layer_decodes_from_its_cache_as_before(implementation: str)
     assert all(torch.equal(spiking, before) for spiking, before in zip(decode(), exact, strict=True))
 
 
-def test_attention_weights_are_refused() -> None:
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_weights_are_returned(family: str, implementation: str) -> None:
+    model = tiny_model(family, "eager")
+    ids, mask = left_padded()
+    with torch.inference_mode():
+        exact = model(ids, attention_mask=mask, output_attentions=True).attentions
+        model = tiny_model(family, implementation)
+        convert(model)
+        weights = model(ids, attention_mask=mask, output_attentions=True).attentions
+    assert len(weights) == len(exact) == 2
+    visible = mask.bool()
+    for ours, theirs in zip(weights, exact, strict=True):
+        rows, expected = ours.transpose(1, 2)[visible], theirs.transpose(1, 2)[visible]
+        assert relative_error(rows, expected) < TOLERANCE
+        assert torch.allclose(rows.sum(-1), torch.ones(1), atol=1e-3)
+
+
+def test_attention_weights_switched_on_in_the_config() -> None:
+    model = tiny_model(attn_implementation="eager")
+    model.config.output_attentions = True
+    convert(model)
+    with torch.inference_mode():
+        assert len(model(tokens()).attentions) == 2
+
+
+def test_dropout_drops_in_training_only() -> None:
+    model = tiny_model(attention_dropout=0.5)
+    convert(model)
+    assert torch.equal(logits(model, tokens()), logits(model, tokens()))
+    model.train()
+    assert not torch.equal(logits(model, tokens()), logits(model, tokens()))
+
+
+def test_another_implementation_set_afterwards_is_refused() -> None:
     model = tiny_model()
     convert(model)
-    with pytest.raises(SpikeplugError, match="returns no attention weights"):
-        logits(model, tokens(), output_attentions=True)
-    revert(model)
-    model = tiny_model(attn_implementation="eager")
-    convert(model, operators=("silu", "rms_norm"))
-    with torch.inference_mode():
-        assert len(model(tokens(), output_attentions=True).attentions) == 2
-
-
-def test_dropout_is_refused_in_training_only() -> None:
-    model = tiny_model(attention_dropout=0.1)
-    convert(model)
-    logits(model, tokens())
-    model.train()
-    with pytest.raises(SpikeplugError, match=r"call model\.eval\(\)"):
+    model.config._attn_implementation = "sdpa"
+    with pytest.raises(SpikeplugError, match="was set to 'sdpa' on a converted model"):
         logits(model, tokens())
+    model.config._attn_implementation = "spiking"
+    logits(model, tokens())
+    revert(model)
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_that_only_shares_the_config_is_not_run_by_accident() -> None:

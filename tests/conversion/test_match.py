@@ -1,104 +1,148 @@
-"""Norms are recognised by what they do, activations by class, and what is left is told apart."""
+"""Every place where a model computes is found, by what its modules do and what their code calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny_models import tiny_model
+from tiny_models import relative_error, tiny_model
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
-from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.t5.modeling_t5 import T5LayerNorm
+from transformers import activations
 
-from spikeplug.conversion import convert
-from spikeplug.conversion.match import find, rms_norm_mismatch
+from spikeplug.conversion import audit, convert
+from spikeplug.conversion.match import find
 
 
-class Norm(nn.Module):
-    """A norm by formula."""
-
-    def __init__(self, formula: Callable[[Tensor, Tensor, float], Tensor], width: int = 16, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight, self.eps, self.formula = nn.Parameter(torch.ones(width)), eps, formula
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.formula(x, self.weight, self.eps)
-
-
-def mean_square(x: Tensor) -> Tensor:
-    return x.pow(2).mean(-1, keepdim=True)
-
-
-WRONG = {
-    "one plus weight": lambda x, w, eps: x * torch.rsqrt(mean_square(x) + eps) * (1 + w),
-    "no weight": lambda x, w, eps: x * torch.rsqrt(mean_square(x) + eps),
-    "eps outside the root": lambda x, w, eps: x / (mean_square(x).sqrt() + eps) * w,
-    "no eps": lambda x, w, eps: x * torch.rsqrt(mean_square(x)) * w,
-    "sum, not mean": lambda x, w, eps: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + eps) * w,
-    "centred": lambda x, w, eps: (x - x.mean(-1, keepdim=True)) * torch.rsqrt(x.var(-1, keepdim=True) + eps) * w,
-    "identity": lambda x, w, eps: x * w,
-    "NaN": lambda x, w, eps: x * torch.nan,
-    "wrong shape": lambda x, w, eps: x[:, :1],
-}
-
-
-@given(width=st.integers(1, 300), eps=st.floats(1e-12, 1e-2))
-@settings(max_examples=50, deadline=None)
-def test_rms_norms_of_any_width_and_eps_are_recognised(width: int, eps: float) -> None:
-    norms = (LlamaRMSNorm(width, eps), T5LayerNorm(width, eps), nn.RMSNorm(width, eps))
-    assert [rms_norm_mismatch(norm) for norm in norms] == ["", "", ""]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_probing_leaves_the_module_alone(dtype: torch.dtype) -> None:
-    norm = LlamaRMSNorm(16).to(dtype)
-    norm.register_forward_hook(lambda *_: pytest.fail("the module itself was run"))
-    weight, attributes = norm.weight, dict(vars(norm))
-    assert rms_norm_mismatch(norm) == ""
-    assert norm.weight is weight
-    assert torch.equal(weight, torch.ones(16, dtype=dtype))
-    assert vars(norm) == attributes
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_other_norms_are_not_taken_for_rms_norm(name: str) -> None:
-    assert rms_norm_mismatch(Norm(WRONG[name])).startswith("not an RMSNorm: probing it")
-
-
-def test_modules_that_cannot_be_probed_say_why() -> None:
-    assert "one weight vector" in rms_norm_mismatch(nn.LayerNorm(8))
-    assert "one weight vector" in rms_norm_mismatch(nn.RMSNorm(8, elementwise_affine=False))
-    assert "no number called eps" in rms_norm_mismatch(nn.RMSNorm(8))  # eps None: decided by the input's dtype
-    assert "difference" in rms_norm_mismatch(GemmaRMSNorm(8))
-    norm = LlamaRMSNorm(8)
-    norm.forward = lambda x: x  # type: ignore[method-assign]
-    assert "overridden" in rms_norm_mismatch(norm)
-    assert "raised ZeroDivisionError" in rms_norm_mismatch(Norm(lambda x, w, eps: x * (1 // 0)))
+def names(model: nn.Module) -> Counter[str]:
+    return Counter(found.name for found in find(model))
 
 
 def test_every_place_of_a_qwen3_is_found() -> None:
-    counts: dict[str, int] = {}
-    for found in find(tiny_model("qwen3")):
-        counts[found.operator] = counts.get(found.operator, 0) + 1
-    assert counts == {"softmax": 2, "silu": 2, "rms_norm": 9, "matmul": 2 * 8 + 1, "product": 2, "rotary": 1}
+    assert names(tiny_model("qwen3")) == {
+        "softmax": 2,
+        "silu": 2,
+        "rms_norm": 9,
+        "matmul": 2 * 8 + 1,
+        "product": 2,
+        "cos": 1,
+        "sin": 1,
+    }
 
 
-def test_a_strange_norm_and_activation_are_left_with_the_reason() -> None:
-    model = tiny_model()
-    model.model.norm = Norm(WRONG["one plus weight"], 32)
-    model.model.layers[1].mlp.act_fn = ACT2FN["gelu"]
-    left = {entry.path: entry for entry in convert(model).left}
-    assert left["model.norm"].reason.startswith("not an RMSNorm: probing it gave a relative difference")
-    assert left["model.norm"].operator == "other"
-    assert left["model.layers.1.mlp.act_fn"].reason == "no spiking operator for GELUActivation"
+def test_a_strange_norm_runs_its_own_code_on_the_operators() -> None:
+    class Strange(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(32)), 1e-6
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x / (x.pow(2).mean(-1, keepdim=True).sqrt() + self.eps) * self.weight  # eps outside of the root
+
+    model, x = Strange(), torch.randn(3, 32)
+    exact = model(x)
+    assert {found.name for found in find(model)} == {"pow", "sqrt", "division"}
+    convert(model)
+    with audit(model) as found:
+        converted = model(x)
+    assert found.counts == {}
+    assert 0 < relative_error(converted, exact) < 1e-3
 
 
-@pytest.mark.parametrize("activation", ["silu", "swish"])
-def test_both_silu_classes_are_found(activation: str) -> None:
-    report = convert(tiny_model(hidden_act=activation))
-    assert report.counts["silu"] == {"replaced": 2, "left": 0}
+def test_what_no_operator_replaces_is_named() -> None:
+    class Hard(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.lgamma(x) + torch.atan2(x, x) + torch.tanh(x)
+
+    report = convert(nn.Sequential(Hard(), nn.LSTM(2, 2)))
+    assert {(entry.path, entry.operator) for entry in report.leftovers} == {
+        ("0", "lgamma"),
+        ("0", "atan2"),
+        ("1", "lstm"),
+    }
+    assert all(entry.reason == f"no spiking operator for {entry.operator}" for entry in report.leftovers)
+
+
+ACTIVATIONS = {
+    "silu": {"silu", "swish"},
+    "gelu": {"gelu", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh"}
+    | {"gelu_10", "quick_gelu"},
+    "relu_squared": {"relu2"},
+    "sigmoid": {"sigmoid"},
+    "tanh": {"tanh"},
+    "mish": {"mish"},
+}
+
+
+@pytest.mark.parametrize(("operator", "name"), [(o, name) for o, members in ACTIVATIONS.items() for name in members])
+def test_activations_of_transformers(operator: str, name: str) -> None:
+    model, x = nn.Sequential(activations.ACT2FN[name]), torch.linspace(-12, 12, 97)
+    exact = model(x)
+    report = convert(model)
+    assert {entry.operator for entry in report.replaced} == {operator}
+    with audit(model) as found:
+        converted = model(x)
+    assert found.counts == {}
+    assert relative_error(converted, exact) < 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(activations.ACT2CLS))
+def test_every_activation_of_transformers_is_replaced_or_named(name: str) -> None:
+    """Nothing nonlinear runs in floats that the report does not say is left."""
+    model, x = nn.Sequential(activations.ACT2FN[name], nn.Tanh()), torch.linspace(-3, 3, 25).view(1, 25)
+    report = convert(model)
+    with audit(model) as found:
+        model(x)
+    assert bool(found.counts) == bool(report.leftovers), (found.counts, report.leftovers)
+
+
+def test_an_in_place_activation_stays_in_place() -> None:
+    for activation in (nn.SiLU(inplace=True), nn.Mish(inplace=True)):
+        model, x = nn.Sequential(activation), torch.randn(5)
+        exact = activation(x.clone())
+        convert(model)
+        answer = model(x)
+        assert answer is x
+        assert relative_error(x, exact) < 1e-3
+
+
+def test_arguments_may_be_given_by_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.norm = nn.SiLU(), nn.LayerNorm(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(input=self.act(input=x))
+
+    model, x = Named(), torch.randn(2, 8)
+    exact = model(x)
+    convert(model)
+    assert 0 < relative_error(model(x), exact) < 1e-3
+
+
+def test_a_module_whose_forward_was_exchanged_is_taken_for_what_it_runs() -> None:
+    model, x = nn.Sequential(nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 8)), torch.randn(2, 8)
+    model[0].forward = lambda x: x * torch.sigmoid(x)
+    model[1].forward = lambda x: x.tanh()
+    model[2].forward = lambda x: nn.functional.softplus(x)
+    exact = model(x)
+    report = convert(model)
+    assert {("0", "sigmoid"), ("1", "tanh"), ("2", "softplus")} <= {(e.path, e.operator) for e in report.replaced}
+    assert 0 < relative_error(model(x), exact) < 1e-3
+
+
+def test_a_linear_layer_that_computes_more_is_looked_into() -> None:
+    class Cosine(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(
+                nn.functional.normalize(x, dim=-1), nn.functional.normalize(self.weight, dim=-1)
+            )
+
+    model, x = nn.Sequential(Cosine(6, 6)), torch.randn(2, 6)
+    exact = model(x)
+    convert(model)
+    with audit(model) as found:
+        converted = model(x)
+    assert found.counts == {}
+    assert 0 < relative_error(converted, exact) < 1e-3

@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import logits, relative_error, tiny_model, tokens
+from tiny_models import logits, tiny_model, tokens
 from torch import nn
 from transformers import PreTrainedModel
 
-from spikeplug.conversion import convert, revert, swap
+from spikeplug.conversion import convert, plug, revert, swap
 from spikeplug.errors import SpikeplugError
 
 
@@ -23,7 +23,7 @@ def snapshot(model: PreTrainedModel) -> dict[str, Any]:
     """Everything convert could leave changed, by identity."""
     return {
         "modules": [(name, id(module)) for name, module in model.named_modules()],
-        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "attributes": {name: list(vars(module)) for name, module in model.named_modules()},
         "parameters": [(name, id(parameter)) for name, parameter in model.named_parameters()],
         "config": id(model.config),
         "implementation": model.config._attn_implementation,
@@ -44,7 +44,7 @@ def test_revert_gives_the_same_objects_and_bits(family: str, implementation: str
 
 
 @given(
-    operators=st.sets(st.sampled_from(["softmax", "silu", "rms_norm"]), min_size=1),
+    operators=st.sets(st.sampled_from(["softmax", "silu", "rms_norm", "cos"]), min_size=1),
     exclude=st.sampled_from([None, r"layers\.0\.", r"layers\.1\.", "norm", "self_attn", r"mlp|self_attn$"]),
 )
 @settings(max_examples=30, deadline=None)
@@ -83,16 +83,16 @@ class PlannedError(Exception):
 def test_a_failure_while_applying_is_rolled_back(monkeypatch: pytest.MonkeyPatch, calls_before_failure: int) -> None:
     model = tiny_model("qwen3")
     before, exact = snapshot(model), logits(model, tokens())
-    slot, calls = swap._slot, 0
+    attach, calls = plug.Plug.attach, 0
 
-    def failing_slot(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    def failing(self: plug.Plug) -> None:
         nonlocal calls
         calls += 1
         if calls == calls_before_failure + 1:
             raise PlannedError
-        return slot(model, path)
+        attach(self)
 
-    monkeypatch.setattr(swap, "_slot", failing_slot)
+    monkeypatch.setattr(plug.Plug, "attach", failing)
     with pytest.raises(PlannedError):
         convert(model)
     assert snapshot(model) == before
@@ -101,15 +101,14 @@ def test_a_failure_while_applying_is_rolled_back(monkeypatch: pytest.MonkeyPatch
 
 def test_a_failure_in_the_last_step_is_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    before, config = snapshot(model), type(model.config)
-    plain = config._attn_implementation
+    before, set_implementation = snapshot(model), swap._set_implementation
 
-    def refuse(self: Any, value: str) -> None:
-        plain.fset(self, value)  # fails after the change was made
+    def refuse(module: nn.Module, value: str) -> None:
+        set_implementation(module, value)  # fails after the change was made
         if value == "spiking":
             raise PlannedError
 
-    monkeypatch.setattr(config, "_attn_implementation", property(plain.fget, refuse))
+    monkeypatch.setattr(swap, "_set_implementation", refuse)
     with pytest.raises(PlannedError):
         convert(model)
     assert snapshot(model) == before
@@ -122,7 +121,7 @@ def test_a_failure_while_planning_changes_nothing(monkeypatch: pytest.MonkeyPatc
     def broken(*_: object) -> None:
         raise PlannedError
 
-    monkeypatch.setattr(swap.spiking, "RMSNorm", broken)
+    monkeypatch.setattr(plug.Plug, "__init__", broken)
     with pytest.raises(PlannedError):
         convert(model)
     assert snapshot(model) == before
@@ -160,14 +159,30 @@ def test_copies_of_a_converted_model_live_on_their_own(duplicate: Any) -> None:
     assert torch.equal(logits(model, tokens()), exact)
 
 
-def test_saving_a_converted_model_saves_the_plain_one(tmp_path: Any) -> None:
+def test_a_reverted_model_is_saved_as_the_plain_one(tmp_path: Any) -> None:
     model = tiny_model()
     exact = logits(model, tokens())
     convert(model)
+    revert(model)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
     assert loaded.config._attn_implementation == "sdpa"
-    assert relative_error(logits(loaded, tokens()), exact) == 0
+    assert not hasattr(loaded.config, "quantization_config")
+    assert torch.equal(logits(loaded, tokens()), exact)
+
+
+def test_plain_torch_models_are_copied_and_reverted_too() -> None:
+    for duplicate in (deep_copied, pickled, saved):
+        model, x = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), torch.randn(2, 3, 8)
+        with torch.no_grad():
+            exact = model(x)
+            convert(model)
+            spiking = model(x)
+            twin = duplicate(model)
+            assert torch.equal(twin(x), spiking)
+            revert(twin)
+            assert torch.equal(twin(x), exact)
+            assert torch.equal(model(x), spiking)
 
 
 def test_reverting_what_is_not_converted() -> None:
@@ -185,14 +200,18 @@ def test_reverting_what_is_not_converted() -> None:
 def test_revert_refuses_a_model_that_was_rebuilt_since() -> None:
     model = tiny_model()
     convert(model)
-    spiking_norm, model.model.norm = model.model.norm, nn.Identity()
+    plugged = vars(model.model.norm).pop("forward")
+    with pytest.raises(SpikeplugError, match=r"forward of 'model\.norm' was replaced after convert"):
+        revert(model)
+    vars(model.model.norm)["forward"] = plugged
+    norm, model.model.norm = model.model.norm, nn.Identity()
     before = snapshot(model)
-    with pytest.raises(SpikeplugError, match=r"model\.norm was replaced after convert"):
+    with pytest.raises(SpikeplugError, match=r"forward of 'model\.norm' was replaced after convert"):
         revert(model)
     assert snapshot(model) == before
-    model.model.norm = spiking_norm
+    model.model.norm = norm
     layers, model.model.layers = model.model.layers, model.model.layers[:1]
-    with pytest.raises(SpikeplugError, match=r"model\.layers\.1\.\S+ was replaced"):
+    with pytest.raises(SpikeplugError, match=r"model\.layers\.1\.\S+ was removed after convert"):
         revert(model)
     model.model.layers = layers
     revert(model)

@@ -9,8 +9,9 @@ import torch
 
 from spikeplug import conversion
 from spikeplug.config import SpikeConfig
+from spikeplug.conversion.plug import plug_of
 from spikeplug.evaluation.arms import Arms
-from spikeplug.evaluation.choice import answer, choice_scores, measure_choices
+from spikeplug.evaluation.choice import answer, answer_item, choice_result, choice_scores
 from spikeplug.evaluation.items import Item
 
 ITEMS = {
@@ -65,16 +66,14 @@ def test_accuracy_agreement_and_standard_error(model, monkeypatch):
     def scripted(model, item):
         if order[0] % 2 == 0:
             scripted.now = next(answers)
-        spiking = type(model.model.norm).__module__.startswith("spikeplug")
+        spiking = plug_of(model.model.norm) is not None
         order[0] += 1
         return scripted.now[spiking]
 
     monkeypatch.setattr("spikeplug.evaluation.choice.answer", scripted)
     items = [Item((1,), ((1, 2), (3, 4), (5, 6)), 1)] * 4
-    done = []
     arms = Arms(model, SpikeConfig(), ("silu", "rms_norm"), None)
-    result = measure_choices(arms, "name", items, done.append)
+    result = choice_result("name", [answer_item(arms, item) for item in items])
     assert (result.task, result.items, result.exact_percent, result.converted_percent) == ("name", 4, 50.0, 50.0)
     assert result.agreement_percent == 50.0
     assert result.exact_standard_error == result.converted_standard_error == 25.0
-    assert done == [7] * 4

@@ -12,15 +12,13 @@ from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation import perplexity
 from spikeplug.evaluation.arms import Arms
-from spikeplug.evaluation.perplexity import Comparison, measure_perplexity
+from spikeplug.evaluation.perplexity import Reading, perplexity_result, read_window
 
 OPERATORS = ("softmax", "silu", "rms_norm")
 
 
-def compare(exact, converted, targets, context=8):
-    comparison = Comparison()
-    comparison.add(exact, converted, targets)
-    return comparison.result(torch.zeros(1, context), 1.0, 2.0)
+def compare(exact, converted, targets):
+    return perplexity_result(8, [Reading(tuple(perplexity.compare(exact, converted, targets)), 1.0, 2.0)])
 
 
 def logits(rows=50, vocabulary=97, seed=0):
@@ -103,8 +101,8 @@ def test_huge_logits_stay_finite():
 
 def test_windows_against_a_plain_loop(model):
     windows = torch.randint(0, 256, (5, 24), generator=torch.Generator().manual_seed(1))
-    done = []
-    result = measure_perplexity(Arms(model, SpikeConfig(), OPERATORS, None), windows, done.append)
+    arms = Arms(model, SpikeConfig(), OPERATORS, None)
+    result = perplexity_result(24, [read_window(arms, window) for window in windows])
     with torch.no_grad():
         losses = [model(input_ids=window[None], labels=window[None]).loss.double() for window in windows]
         conversion.convert(model)
@@ -112,11 +110,10 @@ def test_windows_against_a_plain_loop(model):
     assert result.exact_perplexity == pytest.approx(torch.stack(losses).mean().exp().item(), rel=1e-6)
     assert result.converted_perplexity == pytest.approx(torch.stack(converted).mean().exp().item(), rel=1e-6)
     assert (result.context, result.windows, result.predictions) == (24, 5, 5 * 23)
-    assert done == [24] * 5
 
 
 def test_a_model_that_is_broken_before_conversion_is_told_from_a_broken_conversion(model):
     model.lm_head.weight.data[7] = math.nan
     arms = Arms(model, SpikeConfig(), OPERATORS, None)
     with pytest.raises(SpikeplugError, match="the exact model itself yields NaN"):
-        measure_perplexity(arms, torch.zeros(1, 8, dtype=torch.int64), lambda tokens: None)
+        read_window(arms, torch.zeros(8, dtype=torch.int64))

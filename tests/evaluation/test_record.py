@@ -14,7 +14,7 @@ from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation import Settings, evaluate, record
 from spikeplug.evaluation.record import check_writable, commit, make_record, schema, write_record
-from spikeplug.evaluation.results import _finite
+from spikeplug.evaluation.results import finite
 
 ARGUMENTS = {
     "model": None,
@@ -83,7 +83,7 @@ def test_no_object_but_the_open_ones_takes_a_field_more_or_less(result):
 
 def test_what_is_no_number_becomes_null():
     values = {"a": math.nan, "b": [1.5, math.inf, (-math.inf, True, None, "x", 3)]}
-    assert _finite(values) == {"a": None, "b": [1.5, None, [None, True, None, "x", 3]]}
+    assert finite(values) == {"a": None, "b": [1.5, None, [None, True, None, "x", 3]]}
 
 
 def test_writing_replaces_the_whole_file(tmp_path):

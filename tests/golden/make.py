@@ -1,12 +1,13 @@
 """Regenerate the golden vectors: `python tests/golden/make.py`. They pin every output bit of every operator.
 
-Inputs are integers made by a linear congruential generator, so that no library's random stream is part of them; the
-expected integers are what the operators' integer cores answer.
+Inputs are integers made by a linear congruential generator, so that no library's random stream is part of them. Pinned
+are the integers of the first operators' cores, and the float32 bit patterns of every operator in the registry.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from spikeplug.coding import Coded
 from spikeplug.config import NUMERICS_VERSION, SpikeConfig
+from spikeplug.library import OPERATORS
 from spikeplug.operators.attention import attention_ratio, attention_sums
+from spikeplug.operators.gates import SILU, gated_integers
+from spikeplug.operators.ratio import signed
 from spikeplug.operators.rms_norm import rms_norm_integers
 from spikeplug.operators.scores import Scores
-from spikeplug.operators.silu import silu_integers
 from spikeplug.operators.softmax import softmax_integers
 from spikeplug.primitives.arithmetic import Closed
 
@@ -43,9 +46,10 @@ def vectors() -> dict[str, Any]:
         exponent = torch.tensor([[-18], [-20], [3]], dtype=torch.int32)
         code = Coded(stream(2, 60, 21).view(3, 20), exponent, None)
         inputs = stream(3, 60, 16).view(3, 20)
+        exponents = signed(inputs.abs(), code.mantissa) if config.exponential == "shift" else inputs
         answers = {
             "softmax": softmax_integers(scores, config, on),
-            "silu": silu_integers(code, inputs.abs() if config.exponential == "shift" else inputs, config, on),
+            "silu": gated_integers(code, exponents, SILU, config, on),
             "rms_norm": rms_norm_integers(code.mantissa, stream(4, 3, 20).abs().view(3, 1), config, on),
         }
         if config.divide_last:
@@ -55,7 +59,48 @@ def vectors() -> dict[str, Any]:
             operator: {"quotient": quotient.tolist(), "exponent": exponent.tolist()}
             for operator, (quotient, exponent) in answers.items()
         }
+        expected[f"{name}, bit patterns"] = operator_vectors(config)
     return expected
+
+
+# Arguments of every operator in the registry: floats that are integers over a power of two. Queries have one channel
+# that is not zero, so that query·key is one product, whatever order a platform sums in.
+def _real(seed: int, *shape: int, bits: int = 12, scale: int = 8) -> Tensor:
+    return stream(seed, math.prod(shape), bits).view(shape).to(torch.float32) / (1 << scale)
+
+
+_X = _real(11, 3, 20)
+_POSITIVE = _X.abs() + 0.25
+_CHANNEL = torch.tensor([0, 0, 0, 1, 0, 0, 0, 0])
+_HEADS = (
+    _real(12, 1, 4, 5, 8, bits=4, scale=3) * _CHANNEL,
+    _real(13, 1, 2, 7, 8, bits=4, scale=3),
+    _real(14, 1, 2, 7, 6),
+)
+_BIAS, _SINKS = _real(15, 5, 7, bits=6, scale=4), _real(16, 4, bits=6, scale=4)
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "softmax": (_X, -1),
+    "log_softmax": (_X, -1),
+    "attention": (*_HEADS, _BIAS, _SINKS, 0.25, 8.0),
+    "attention_weights": (*_HEADS[:2], _BIAS, None, 0.25, None),
+    "gelu": (_X, "none"),
+    "softplus": (_X, 1.0, 20.0),
+    "rms_norm": (_X, 1e-5),
+    "layer_norm": (_X, 1e-5),
+    "vector_norm": (_X, -1, False),
+    "divide": (_X, _POSITIVE),
+    **dict.fromkeys(("silu", "sigmoid", "tanh", "mish", "relu_squared", "cos", "sin", "exp", "square"), (_X,)),
+    **dict.fromkeys(("log", "sqrt", "rsqrt", "reciprocal"), (_POSITIVE,)),
+}
+
+
+def operator_vectors(config: SpikeConfig) -> dict[str, list[int]]:
+    """The bit patterns of every operator's answer in float32; the operators of the registry, no more and no less."""
+    assert set(ARGUMENTS) == set(OPERATORS)
+    return {
+        name: OPERATORS[name](*arguments, config=config).view(torch.int32).flatten().tolist()
+        for name, arguments in ARGUMENTS.items()
+    }
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def test_attention_of_huge_values_keeps_small_keys() -> None:
         (((1, 2, 2, 4), (1, 2, 2, 5), (1, 2, 2, 4)), None, "agree"),
         (((1, 2, 2, 4), (2, 2, 2, 4), (2, 2, 2, 4)), None, "agree"),
         (((1, 2, 2, 4), (1, 2, 3, 4), (1, 2, 2, 4)), None, "agree"),
-        (((1, 2, 2, 4), (1, 2, 2, 4), (1, 2, 2, 4)), torch.zeros(2, 2), "bool"),
+        (((1, 2, 2, 4), (1, 2, 2, 4), (1, 2, 2, 4)), torch.zeros(2, 2, dtype=torch.int64), "bool"),
         (((1, 2, 2, 4), (1, 2, 2, 4), (1, 2, 2, 4)), torch.ones(3, 3, dtype=torch.bool), "broadcast"),
         (((1, 2, 2, 4), (1, 2, 2, 4), (1, 2, 2, 4)), torch.ones(5, 1, 1, 2, 2, dtype=torch.bool), "broadcast"),
     ],

@@ -17,9 +17,9 @@ from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
 from spikeplug.operators import attention, rms_norm, silu, softmax
 from spikeplug.operators.attention import attention_ratio, attention_sums
+from spikeplug.operators.gates import SILU, encode_amplitude, encode_exponent, gated_integers
 from spikeplug.operators.rms_norm import rms_norm_integers
 from spikeplug.operators.scores import encode_scores
-from spikeplug.operators.silu import _encode, silu_integers
 from spikeplug.operators.softmax import softmax_integers
 from spikeplug.primitives.arithmetic import Closed, Simulated
 
@@ -112,12 +112,12 @@ def test_no_float_between_encoding_and_decoding(name: str, simulated: bool) -> N
     config = CONFIGS[name]
     x = vectors("plain", (2, 5)).clamp(-2, 2)
     scores, value = encode_scores(x, 1.0, config), encode(torch.randn(5, 3), config.bits)
-    amplitude, exponent_input = _encode(x, config)
+    amplitude, exponent_input = encode_amplitude(x, "silu", config), encode_exponent(x, SILU, config)
     code, extension = encode(x, config.working_bits), torch.ones(2, 1, dtype=torch.int32)
     with NoFloat():
         on = Simulated(config) if simulated else Closed()
         softmax_integers(scores, config, on)
-        silu_integers(amplitude, exponent_input, config, on)
+        gated_integers(amplitude, exponent_input, SILU, config, on)
         rms_norm_integers(code.mantissa, extension, config, on)
         if config.divide_last:
             attention_ratio(attention_sums(scores, value, config, on), 5, config, on)

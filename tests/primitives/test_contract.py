@@ -15,12 +15,14 @@ from spikeplug.config import SpikeConfig
 from spikeplug.primitives.arithmetic import Arithmetic, Closed, Simulated
 from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
+from spikeplug.primitives.interpolation import Interpolation
 from spikeplug.primitives.norm import CordicSpec, RootSpec
 
 MATRIX = integers(3000, 16, seed=5).view(60, 50)
 DISTANCE = integers(4000, 31).to(torch.int32)
 CASES: dict[str, Callable[[Arithmetic], Tensor]] = {
     "divide": lambda on: on.divide(integers(3000, 16), integers(3000, 16, 1), DivideSpec(16, 16, 8, 256)),
+    "interpolate": lambda on: on.interpolate(DISTANCE & 0x3FF, Interpolation((5, -90, 7, 7, 1 << 20), 8)),
     "mantissa": lambda on: on.mantissa(DISTANCE, ShiftExponential(12, 32, 22)),
     "decay": lambda on: on.decay(integers(4000, 24).to(torch.int32), DISTANCE >> 12),
     "piecewise": lambda on: on.piecewise(DISTANCE - (1 << 14), PiecewiseExponential(5.0, 64, 12, 22)),

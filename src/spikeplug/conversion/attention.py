@@ -3,8 +3,8 @@
 Which operator an attention module runs is read from a plain attribute of that module (an `AttentionPlug`), so one
 process may hold models converted with different configs, and one model may leave some of its layers exact.
 
-Not supported, each with a one-line SpikeplugError: `output_attentions=True` (the division comes last, so no attention
-weights exist), attention dropout in training mode, masks that weigh instead of hide, continuous batching.
+Not supported, each with a one-line SpikeplugError: sparse indices, continuous batching. With `output_attentions=True`
+the probabilities are computed once more, each divided on its own.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from spikeplug import functional
 from spikeplug.config import SpikeConfig
+from spikeplug.conversion.calls import EAGER_ATTENTION
+from spikeplug.conversion.multi_head import attend
 from spikeplug.errors import SpikeplugError
-from spikeplug.operators import attention
 
 IMPLEMENTATION = "spiking"
 PLUG = "spikeplug_attention"
 # sdpa gets no mask where `is_causal` says the same; set on the mask that stands in for that None.
 _IMPLIED = "implied_by_is_causal"
-# exp(-1e4) is zero in every floating dtype: an additive mask at or below this hides.
-_HIDDEN = -1e4
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,15 @@ class AttentionPlug:
 
     config: SpikeConfig | None
     original: str
+
+
+def check_implementation(module: nn.Module) -> None:
+    """Errors: SpikeplugError if the module was converted and its attn_implementation was changed since."""
+    if PLUG in vars(module) and module.config._attn_implementation != IMPLEMENTATION:  # type: ignore[union-attr]
+        raise SpikeplugError(
+            f"attn_implementation was set to {module.config._attn_implementation!r} on a converted model: "  # type: ignore[union-attr]
+            f'call spikeplug.revert(model) first, or set it back to "{IMPLEMENTATION}".'
+        )
 
 
 def spiking_attention(
@@ -53,7 +62,8 @@ def spiking_attention(
     """transformers' attention function.
 
     query (B, H, Q, D); key, value (B, Hkv, K, D), unrepeated; attention_mask broadcastable to (B, H, Q, K), bool (True
-    = may attend), additive (0 or very negative) or None (causal if the module is). Returns (B, Q, H, D) and no weights.
+    = may attend), additive or None (causal if the module is); position_bias is added, s_aux are sinks, softcap caps.
+    Returns (B, Q, H, D), and the weights (B, H, Q, K) if output_attentions.
     """
     plug: AttentionPlug | None = getattr(module, PLUG, None)
     if plug is None:
@@ -64,10 +74,21 @@ def spiking_attention(
     if plug.config is None:
         kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         return _original_attention(plug, module, query, key, value, attention_mask, kwargs)
-    _refuse_unsupported(dropout, kwargs)
-    mask = _visible(attention_mask, module, query, key, is_causal)
-    output = attention(query, key, value, mask, scaling=scaling, config=plug.config)
-    return output.transpose(1, 2).contiguous(), None
+    for name in ("cache", "indices", "block_indices"):
+        if kwargs.get(name) is not None:
+            raise SpikeplugError(f"spiking attention does not take {name!r}: revert the model for this call.")
+    how: dict[str, Any] = {
+        "scaling": scaling,
+        "softcap": kwargs.get("softcap"),
+        "sinks": kwargs.get("s_aux", kwargs.get("sinks")),
+        "config": plug.config,
+    }
+    mask = _mask(attention_mask, kwargs.get("position_bias"), module, query, key, is_causal)
+    output = attend(query, key, value, mask, dropout, **how)
+    # By the call's argument, or by the config, which transformers does not pass on.
+    shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
+    weights = functional.attention_weights(query, key, mask, **how) if shown else None
+    return output.transpose(1, 2).contiguous(), weights
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -80,38 +101,21 @@ def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     return mask
 
 
-def _refuse_unsupported(dropout: float, kwargs: dict[str, Any]) -> None:
-    if kwargs.get("output_attentions"):
-        raise SpikeplugError(
-            "spiking attention returns no attention weights: drop output_attentions=True, or convert without 'softmax'."
-        )
-    if dropout:
-        raise SpikeplugError("spiking attention has no dropout: call model.eval(), or set attention_dropout to 0.")
-    for name in ("cache", "position_bias", "s_aux", "softcap"):
-        if kwargs.get(name) is not None:
-            raise SpikeplugError(f"spiking attention does not take {name!r}: revert the model for this call.")
-
-
-def _visible(
-    mask: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, is_causal: bool | None
+def _mask(
+    mask: Tensor | None, bias: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, is_causal: bool | None
 ) -> Tensor | None:
-    """The mask as the operator wants it: bool, or None where everything may be attended."""
+    """What the operator takes: bool (True = may attend), a float bias, or None where everything may be attended."""
     if mask is None:
         queries, keys = query.shape[2], key.shape[2]
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        if not causal or queries == 1:
-            return None
-        # Upper-left aligned, as sdpa aligns it: rows beyond the queries are the unused end of a static cache.
-        return torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril()
+        if causal and queries > 1:
+            # Upper-left aligned, as sdpa aligns it: rows beyond the queries are the unused end of a static cache.
+            mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril()
+    if bias is None or mask is None:
+        return mask if bias is None else bias
     if mask.dtype == torch.bool:
-        return mask
-    hidden = mask <= _HIDDEN
-    if not mask.is_floating_point() or not bool((hidden | (mask == 0)).all()):
-        raise SpikeplugError(
-            "spiking attention takes masks that show (True, or 0) or hide (False, or the dtype's minimum): give a 2D "
-            "padding mask or such a 4D mask, or convert without 'softmax'."
-        )
-    return ~hidden
+        return bias.masked_fill(~mask, -torch.inf)
+    return bias + mask
 
 
 def _original_attention(
@@ -125,7 +129,7 @@ def _original_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """What an excluded layer ran before, with the mask it got before: the model's own eager attention, or sdpa."""
     # eager is no registered function: each model file has its own.
-    eager = inspect.unwrap(type(module).forward).__globals__.get("eager_attention_forward")
+    eager = inspect.unwrap(type(module).forward).__globals__.get(EAGER_ATTENTION)
     if plug.original == "eager" and eager is not None:
         if mask is not None and mask.dtype == torch.bool:
             zero = torch.zeros((), device=mask.device, dtype=query.dtype)

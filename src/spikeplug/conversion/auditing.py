@@ -13,28 +13,29 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.module_tracker import ModuleTracker
 
 from spikeplug.conversion.report import fold_layers, grouped
+from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
+from spikeplug.library import OPERATORS
 
 # ATen's names, without the underscore that ends in-place forms and without composite operations, which are seen in
 # their parts. Not here: what is linear or affine (matrix products, sums, differences, multiplication or division by a
 # number), what a threshold does (abs, sign, clamp, comparison, maximum, rounding, where), what moves, draws or casts
-# data, frexp, and the product of two tensors (gate * up).
+# data, frexp, the product of two tensors (gate * up), and what is a threshold or two
+# (relu, hardsigmoid and their kin), or the product of one with its input (hardswish).
 NONLINEAR = frozenset(
     name
     for line in (
         # exponentials, logarithms, powers, roots and quotients
         "exp exp2 expm1 log log2 log10 log1p xlogy logit logaddexp logaddexp2 logsumexp logcumsumexp",
         "ldexp pow sqrt rsqrt reciprocal div floor_divide addcdiv fmod remainder hypot prod cumprod",
-        # means, norms and distances
-        "mean var std var_mean std_mean norm native_norm renorm dist native_layer_norm native_group_norm",
+        # norms and distances
+        "var std var_mean std_mean norm native_norm renorm dist native_layer_norm native_group_norm",
         "_cdist_forward _euclidean_dist _pdist_forward",
         # activations
-        "sigmoid log_sigmoid_forward hardsigmoid silu mish gelu tanh hardtanh hardswish softplus softshrink hardshrink",
-        "erf erfc erfinv relu _add_relu _addmm_activation leaky_relu threshold _prelu_kernel rrelu_with_noise elu celu",
-        "glu _transformer_encoder_layer_fwd",
+        "sigmoid log_sigmoid_forward silu mish gelu tanh softplus erf erfc erfinv elu celu",
+        "_addmm_activation glu _transformer_encoder_layer_fwd",
         # trigonometric and special functions
         "sin cos tan sinc asin acos atan atan2 sinh cosh asinh acosh atanh angle polar",
         "lgamma mvlgamma digamma polygamma igamma igammac i0",
@@ -52,8 +53,8 @@ _TRANSPARENT = frozenset({"prim", "prims", "c10d", "_c10d_functional", "profiler
 class AuditEntry:
     """`count` executions of the float nonlinearity `op` in the module at `path` (in none of its children).
 
-    `path` is the module path in the audited model; empty for the model itself and for what runs outside any module.
-    If a part of the model is called on its own, its paths begin with its class name instead.
+    `path` is the module path in the audited model; empty for the model itself and for what runs outside any module. A
+    module that is no part of the model goes by its class name.
     """
 
     path: str
@@ -115,8 +116,7 @@ def audit(model: nn.Module) -> Iterator[Audit]:
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"audit takes a torch module, not a {type(model).__name__}: give it the model.")
     found = Audit()
-    root = type(model).__name__
-    with ModuleTracker() as tracker, _Watch(lambda op: found.add(_innermost(tracker, root), op)):
+    with Running(model) as running, _Watch(lambda op: found.add(running.path, op)):
         yield found
 
 
@@ -131,6 +131,11 @@ class _Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        namespace, _, name = func.overloadpacket._qualified_op_name.partition("::")
+        if namespace == "spikeplug" and name in OPERATORS:
+            # Our own operators are opaque to everyone else; here they are watched inside, like everything.
+            with self:
+                return OPERATORS[name].kernel(*args)
         # Under inference_mode composite operations arrive whole: take them apart, so that the parts are seen, under the
         # same names as elsewhere.
         with self:
@@ -171,9 +176,3 @@ def _is_exact_scaling(name: str, operands: tuple[Any, ...]) -> bool:
 
 def _is_float(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and (torch.is_floating_point(leaf) or leaf.is_complex())
-
-
-def _innermost(tracker: ModuleTracker, root: str) -> str:
-    """Path of the module now running. The tracker's names nest, so the longest is the innermost."""
-    name = max(tracker.parents - {"Global"}, key=len, default="")
-    return "" if name == root else name.removeprefix(f"{root}.")

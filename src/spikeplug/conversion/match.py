@@ -1,119 +1,131 @@
-"""What there is in a model: every softmax, SiLU and RMSNorm, and what else it computes, found by looking at it."""
+"""What there is in a model, whoever wrote it: every place where it computes something, and what can run there."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers import activations as transformers_activations
-from transformers.activations import SiLUActivation
+from transformers import activations
+from transformers.pytorch_utils import Conv1D
 
-OPERATORS = ("softmax", "silu", "rms_norm")
-_SILU_CLASSES = (nn.SiLU, SiLUActivation)
-_ACTIVATION_FILES = (nn.SiLU.__module__, transformers_activations.__name__)
-_NO_ARITHMETIC = (nn.Embedding, nn.Dropout, nn.Identity)
+from spikeplug.config import SpikeConfig
+from spikeplug.conversion.auditing import NONLINEAR
+from spikeplug.conversion.calls import ATTENTION_INTERFACE, called_names
+from spikeplug.conversion.norms import Norm, find_norm
+from spikeplug.conversion.plug import ActivationPlug, NormPlug, Plug, ScopePlug, is_foreign
+from spikeplug.conversion.redirection import NAMES
+
+#: What can be asked of `convert(operators=...)`: everything that anything is replaced by.
+OPERATORS = tuple(sorted(frozenset().union(*NAMES.values()) | {"relu_squared"}))
+
+# Activations by class: those whose formula is spelt out in its parts, and the common ones.
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, Callable[[Any], tuple[Any, ...]]]] = {
+    nn.SiLU: ("silu", lambda module: ()),
+    activations.SiLUActivation: ("silu", lambda module: ()),
+    nn.GELU: ("gelu", lambda module: (module.approximate,)),
+    activations.GELUActivation: ("gelu", lambda module: ("none",)),
+    activations.GELUTanh: ("gelu", lambda module: ("tanh",)),
+    activations.NewGELUActivation: ("gelu", lambda module: ("tanh",)),
+    activations.FastGELUActivation: ("gelu", lambda module: ("tanh",)),
+    activations.AccurateGELUActivation: ("gelu", lambda module: ("tanh",)),
+    activations.QuickGELUActivation: ("gelu", lambda module: ("quick",)),
+    activations.ReLUSquaredActivation: ("relu_squared", lambda module: ()),
+}
+# torch's fused forms of whole modules, taken only where no function mode is in force: a scope keeps them out.
+_FAST_PATHS = frozenset({"_transformer_encoder_layer_fwd", "_nested_tensor_from_mask"})
+# A module is only probed for a norm if its code could compute one.
+_NORM_CALLS = frozenset({"rsqrt", "sqrt", "pow", "norm", "layer_norm", "rms_norm", "var", "std", "square", "normalize"})
+# Float nonlinearities that nothing replaces. Without: names that Python's own modules share, and what is rarely meant.
+_NO_REPLACEMENT = (
+    NONLINEAR
+    | {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "instance_norm"}
+    | {"local_response_norm"}
+) - (NAMES.keys() | _FAST_PATHS | {"prod", "fmod", "remainder", "floor_divide", "dist", "angle", "threshold"})
 
 # What a conversion of operators does not touch: whole spiking networks are a pipeline's business.
 _LINEAR = "matrix product with a weight"
 _ATTENTION_PRODUCTS = "matrix product query · key, and weights · value unless divide_last"
 _GATE = "elementwise product gate · up"
-_ROTARY = "cos and sin of the positions, once a forward"
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LINEAR_FORWARDS = frozenset(cls.forward for cls in (nn.Linear, Conv1D, nn.Bilinear, *_CONVOLUTIONS))
 
 
 @dataclass(frozen=True)
 class Found:
-    """One place. `reason` says why it cannot be replaced; empty for the three operators we have."""
+    """One place.
+
+    name        what is computed there: an operator, or the torch function that the module's own code calls
+    operators   what runs in its place; empty if nothing can
+    reason      why nothing can; empty if something does
+    plug        makes the plug, of a config and the operators wanted; None where the attention interface is the hook
+    pipeline    linear: left to whatever makes the rest of the network spike
+    """
 
     path: str
-    operator: str
+    name: str
     module: nn.Module
+    operators: frozenset[str] = frozenset()
+    plug: Callable[[SpikeConfig, frozenset[str]], Plug] | None = None
     reason: str = ""
+    pipeline: bool = False
 
 
-def find(model: PreTrainedModel) -> list[Found]:
+def find(model: nn.Module) -> list[Found]:
     """Every place where the model computes, in the order of `named_modules()`; a shared module once per path."""
-    attention_class = attention_class_of(model)
-    probed: dict[object, str] = {}
-    return [
-        found
-        for path, module in model.named_modules(remove_duplicate=False)
-        for found in _look_at(path, module, attention_class, probed)
+    known: dict[object, Norm | None] = {}
+    places = [
+        found for path, module in model.named_modules(remove_duplicate=False) for found in _look_at(path, module, known)
     ]
+    return [_fused(found, places) if found.name in _FAST_PATHS else found for found in places]
 
 
-def attention_class_of(model: PreTrainedModel) -> type[nn.Module] | None:
-    """The class whose attention weights transformers can record: the one that calls the attention interface."""
-    recorded = (getattr(model, "_can_record_outputs", None) or {}).get("attentions")
-    return recorded if isinstance(recorded, type) else None
+def _fused(fast: Found, places: list[Found]) -> Found:
+    """A fast path, which stands for all that is in the module."""
+    prefix = f"{fast.path}." if fast.path else ""
+    inside = (place.operators for place in places if place.path == fast.path or place.path.startswith(prefix))
+    return replace(fast, operators=fast.operators.union(*inside))
 
 
-def _look_at(
-    path: str, module: nn.Module, attention_class: type[nn.Module] | None, probed: dict[object, str]
-) -> Iterator[Found]:
-    if attention_class is not None and isinstance(module, attention_class):
-        yield Found(path, "softmax", module)
-        yield Found(path, "matmul", module, _ATTENTION_PRODUCTS)
-    elif type(module) in _SILU_CLASSES:
-        yield Found(path, "silu", module)
-    elif type(module).__module__ in _ACTIVATION_FILES:
-        yield Found(path, "activation", module, f"no spiking operator for {type(module).__name__}")
-    elif isinstance(module, nn.Linear):
-        yield Found(path, "matmul", module, _LINEAR)
-    elif hasattr(module, "inv_freq"):
-        yield Found(path, "rotary", module, _ROTARY)
-    elif hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
-        yield Found(path, "product", module, _GATE)
-    elif next(module.children(), None) is None and not isinstance(module, (*_NO_ARITHMETIC, nn.ModuleList)):
-        reason = rms_norm_mismatch(module, probed)
-        yield Found(path, "rms_norm" if not reason else "other", module, reason)
+def _look_at(path: str, module: nn.Module, known: dict[object, Norm | None]) -> Iterator[Found]:
+    names = called_names(module)
+    if is_foreign(module):  # not what its class says
+        yield from _calls(path, module, names)
+        return
+    if type(module).forward in _LINEAR_FORWARDS:  # a subclass may compute more than its class, such as a router
+        yield Found(path, "matmul", module, reason=_LINEAR, pipeline=True)
+        return
+    if type(module) in _ACTIVATIONS:
+        operator, arguments = _ACTIVATIONS[type(module)]
+        yield Found(
+            path,
+            operator,
+            module,
+            frozenset({operator}),
+            lambda config, _: ActivationPlug(module, config, operator, arguments(module)),
+        )
+        return
+    norm = find_norm(module, known) if names & _NORM_CALLS else None
+    if norm is not None:
+        found = norm
+        yield Found(
+            path, norm.operator, module, frozenset({norm.operator}), lambda config, _: NormPlug(module, config, found)
+        )
+        return
+    if ATTENTION_INTERFACE in names and hasattr(getattr(module, "config", None), "_attn_implementation"):
+        yield Found(path, "softmax", module, frozenset({"softmax"}))
+        yield Found(path, "matmul", module, reason=_ATTENTION_PRODUCTS, pipeline=True)
+    if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
+        yield Found(path, "product", module, reason=_GATE, pipeline=True)
+    yield from _calls(path, module, names)
 
 
-def eps_of(module: nn.Module) -> float | None:
-    """The norm's epsilon, under either of the two names in use."""
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    return eps if isinstance(eps, float) else None
-
-
-def rms_norm_mismatch(module: nn.Module, probed: dict[object, str] | None = None) -> str:
-    """Why a module is not x · rsqrt(mean(x²) + eps) · weight over the last dimension; empty if it is.
-
-    Names mislead (`T5LayerNorm` is one, others multiply by 1 + weight), so a copy with a random weight is run on the
-    CPU. `probed` remembers the answer for modules of the same class, width and epsilon. The module itself is not run.
-    """
-    weight, eps = module._parameters.get("weight"), eps_of(module)
-    if weight is None or weight.dim() != 1 or len(module._parameters) != 1 or module._buffers:
-        return "not an RMSNorm: does not hold one weight vector and nothing else"
-    if eps is None:
-        return "not an RMSNorm that can be read: no number called eps or variance_epsilon"
-    if "forward" in vars(module):
-        return "its forward was overridden on the instance"
-    probed = {} if probed is None else probed
-    key = (type(module), weight.shape[0], eps)
-    if key not in probed:
-        probed[key] = _probe(module, weight.shape[0], eps)
-    return probed[key]
-
-
-def _probe(module: nn.Module, width: int, eps: float) -> str:
-    generator = torch.Generator().manual_seed(width)
-    # Scales from where eps decides the result to where it does not matter.
-    scales = torch.tensor([0.1 * eps**0.5, eps**0.5, 1.0, 30.0], device="cpu", dtype=torch.float32)[:, None]
-    x = torch.randn(4, width, generator=generator, device="cpu", dtype=torch.float32) * scales
-    weight = torch.rand(width, generator=generator, device="cpu", dtype=torch.float32) + 0.5
-    probe = copy.copy(module)
-    # A shallow copy shares the dict of parameters with the model: give it its own before touching it.
-    probe._parameters = {"weight": nn.Parameter(weight, requires_grad=False)}
-    expected = x.double() * torch.rsqrt(x.double().pow(2).mean(-1, keepdim=True) + eps) * weight.double()
-    try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            answer = probe.forward(x)
-        error = float((answer.double() - expected).abs().max() / expected.abs().max())
-    except Exception as failure:  # a stranger's forward may raise anything
-        return f"not an RMSNorm: probing it raised {type(failure).__name__}"
-    if not error < 1e-4:
-        return f"not an RMSNorm: probing it gave a relative difference of {error:.1e}"
-    return ""
+def _calls(path: str, module: nn.Module, names: frozenset[str]) -> Iterator[Found]:
+    """The calls in a module's own code."""
+    for name in (*sorted(names & NAMES.keys()), *sorted(names & _FAST_PATHS)):
+        operators = NAMES.get(name, frozenset())
+        # All that is wanted, not only what was found: the names are an under-estimate.
+        yield Found(path, name, module, operators, lambda config, wanted: ScopePlug(module, config, wanted))
+    for name in sorted(names & _NO_REPLACEMENT):
+        yield Found(path, name, module, reason=f"no spiking operator for {name}")

@@ -19,10 +19,11 @@ class Entry:
     """One place in the model.
 
     path         module path, as in `model.get_submodule(path)`
-    operator     `softmax`, `silu`, `rms_norm`, or what is done there instead: `rotary`, `product`, `matmul`, ...
+    operator     an operator, or the torch function the module's own code calls, or `product`, `matmul`
     class_name   class of the module that was found there
     action       `replaced` by a spiking operator, or `left` in floating point
     reason       why it was left; empty when it was replaced
+    pipeline     linear, so left on purpose: a pipeline that makes the rest of the network spike converts it
     """
 
     path: str
@@ -30,6 +31,7 @@ class Entry:
     class_name: str
     action: Action
     reason: str = ""
+    pipeline: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Report:
         return tuple(entry for entry in self.entries if entry.action == "left")
 
     @property
+    def leftovers(self) -> tuple[Entry, ...]:
+        """What is left and not linear."""
+        return tuple(entry for entry in self.left if not entry.pipeline)
+
+    @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Places per operator: `{"softmax": {"replaced": 30, "left": 0}, ...}`."""
         counts: dict[str, dict[str, int]] = {}
@@ -60,6 +67,7 @@ class Report:
         return {
             "model_class": self.model_class,
             "counts": self.counts,
+            "leftovers": len(self.leftovers),
             "entries": [asdict(entry) for entry in self.entries],
         }
 
@@ -75,7 +83,7 @@ class Report:
 
     def __str__(self) -> str:
         done = ", ".join(f"{count['replaced']} {name}" for name, count in self.counts.items() if count["replaced"])
-        return f"{self.model_class}: {done} replaced, {len(self.left)} places left in floating point"
+        return f"{self.model_class}: {done} replaced, {len(self.leftovers)} nonlinearities left in floating point"
 
 
 def fold_layers(paths: Mapping[str, int]) -> str:

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from torch import nn
-from transformers import PreTrainedModel
 
-from spikeplug import nn as spiking
-from spikeplug.config import SpikeConfig
+from spikeplug.config import SpikeConfig, as_config
 from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, AttentionPlug
 from spikeplug.conversion.check import check_model, check_request
-from spikeplug.conversion.match import OPERATORS, Found, eps_of, find
-from spikeplug.conversion.report import Entry, Report
+from spikeplug.conversion.match import OPERATORS, Found, find
+from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug, plug_of
+from spikeplug.conversion.report import Action, Entry, Report
+from spikeplug.conversion.spiking_config import SpikingConfig, forget, saved_as
 from spikeplug.errors import SpikeplugError
 
 RECORD = "spikeplug_conversion"
-
-
-@dataclass(frozen=True)
-class Swap:
-    """A module that was replaced: where, by what."""
-
-    path: str
-    old: nn.Module
-    new: nn.Module
 
 
 @dataclass(frozen=True)
@@ -34,80 +25,96 @@ class Conversion:
     """All that `revert` needs, kept on the model as a plain attribute, in paths, so that copies and pickles of a
     converted model can be reverted on their own.
 
-    swaps             the replaced modules
-    plugs             path of each attention module -> what it is to run
+    plugged           paths of the modules that hold a plug
+    attending         path of each attention module -> what it is to run
     implementations   path of a module -> the attn_implementation its config had (one path per config object)
+    saved_as          what the model's config.json says of it, if it has one
     """
 
-    swaps: tuple[Swap, ...]
-    plugs: dict[str, AttentionPlug]
+    plugged: tuple[str, ...]
+    attending: dict[str, AttentionPlug]
     implementations: dict[str, str]
+    saved_as: SpikingConfig | None = None
 
 
 def convert(
-    model: PreTrainedModel,
+    model: nn.Module,
     config: SpikeConfig | None = None,
     *,
-    operators: tuple[str, ...] = OPERATORS,
+    operators: Iterable[str] | None = None,
     exclude: str | None = None,
+    strict: bool = False,
 ) -> Report:
-    """Replace, in place, attention's softmax, SiLU and RMSNorm by spiking operators. No weight is touched: parameters,
-    their names, state_dict, device, dtype and forward hooks stay as they are.
+    """Replace, in place, every float nonlinearity of a model by spiking operators; any torch module will do.
+
+    No module is exchanged and no weight touched: classes, parameters, their names, state_dict, device, dtype and hooks
+    stay as they are. A module's `forward` gets a stand-in (see `plug`); attention goes through transformers' interface.
+    Of a transformers model, `save_pretrained` writes the conversion into config.json, and `from_pretrained` repeats it.
 
     config      the numerics of every operator; default: SpikeConfig()
-    operators   which of "softmax", "silu", "rms_norm" to replace
+    operators   which operators to use, out of `OPERATORS`; default: all. What needs another stays exact
     exclude     regular expression, searched in module paths: what it finds stays exact, bit for bit
+    strict      refuse a model with a nonlinearity that no operator replaces
 
     The report says what was replaced, and what was left and why: excluded places and operators that were not chosen
-    are in it, not errors. Errors (SpikeplugError, and the model is as it was): not a transformers model of a known
-    model_type; converted already; accelerate hooks or meta tensors; an unknown operator; an operator the model does
-    not have; an `exclude` that does not compile, finds none of the places to replace, or leaves none of them.
+    are in it, not errors. What is then executed is `audit`'s business.
+    Errors (SpikeplugError, and the model is as it was): no torch module; converted already; compiled, traced or
+    scripted; an unknown operator; an operator the model has no use for; an `exclude` that does not compile, finds none
+    of the places to replace, or leaves none of them; strict, and something is left.
     """
-    config = SpikeConfig() if config is None else config
-    check_request(config, operators, exclude)
+    config = as_config(config)
+    check_request(operators, exclude)
     check_model(model, RECORD)
-    if "softmax" in operators and model.config.output_attentions:
-        raise SpikeplugError(
-            "spiking attention returns no attention weights: set model.config.output_attentions = False, or leave "
-            "'softmax' out of operators."
-        )
     places = find(model)
-    entries = _decide(places, operators, exclude)
-    replaced = [place for place, entry in zip(places, entries, strict=True) if entry.action == "replaced"]
-    conversion = _plan(model, config, places, replaced)
+    entries = _decide(places, None if operators is None else tuple(operators), exclude)
+    unknown = [place for place in places if not place.operators and not place.pipeline]
+    if strict and unknown:
+        raise SpikeplugError(
+            f"strict: {len(unknown)} places would stay in floating point, the first {unknown[0].path!r} "
+            f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
+        )
+    plugs, conversion = _plan(model, config, places, entries, frozenset(operators or OPERATORS), exclude)
+    conversion = replace(conversion, saved_as=saved_as(model, config, operators, exclude))
     try:
-        _apply(model, conversion)
+        _apply(model, plugs, conversion)
     except BaseException:
         _restore(model, conversion)
         raise
     return Report(type(model).__name__, entries)
 
 
-def revert(model: PreTrainedModel) -> None:
-    """Undo `convert`: the same module objects back in their places, the attention implementation as it was.
+def revert(model: nn.Module) -> None:
+    """Undo `convert`: every module runs its own forward again, the attention implementation is as it was.
 
-    Errors (SpikeplugError, and the model is as it was): not converted, or a replaced module was replaced again since.
+    Errors (SpikeplugError, and the model is as it was): not converted, or a module was removed or wrapped since.
     """
-    conversion: Conversion | None = getattr(model, RECORD, None)
+    conversion: Conversion | None = vars(model).get(RECORD) if isinstance(model, nn.Module) else None
     if conversion is None:
         raise SpikeplugError(f"{type(model).__name__} is not converted: call revert on the model given to convert.")
     modules = dict(model.named_modules(remove_duplicate=False))
-    for swap in conversion.swaps:
-        if modules.get(swap.path) is not swap.new:
-            raise SpikeplugError(f"{swap.path} was replaced after convert: put its spiking module back, then revert.")
-    for path in (*conversion.plugs, *conversion.implementations):
+    for path in (*conversion.plugged, *conversion.attending, *conversion.implementations):
         if path not in modules:
             raise SpikeplugError(f"{path} was removed after convert: put it back, then revert.")
+    for path in conversion.plugged:
+        if plug_of(modules[path]) is None:
+            raise SpikeplugError(f"the forward of {path!r} was replaced after convert: put it back, then revert.")
     _restore(model, conversion)
 
 
-def _decide(places: list[Found], operators: tuple[str, ...], exclude: str | None) -> tuple[Entry, ...]:
+def _decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str | None) -> tuple[Entry, ...]:
     """One entry per place; refuses requests that would not do what they say."""
-    for operator in operators:
-        if not any(place.operator == operator for place in places):
+    for operator in operators or ():
+        if not any(operator in place.operators for place in places):
             raise SpikeplugError(f"the model has no {operator} to replace: leave {operator!r} out of operators.")
-    entries = tuple(_entry(place, operators, exclude) for place in places)
-    chosen = [place.path for place in places if place.operator in operators]
+    wanted = frozenset(operators or OPERATORS)
+    # A module in several places has one forward: excluded in one, it is exact in all.
+    excluded = {id(place.module) for place in places if exclude is not None and re.search(exclude, place.path)}
+    entries = tuple(
+        _entry(place, wanted, f"excluded by {exclude!r}" if id(place.module) in excluded else "") for place in places
+    )
+    chosen = [place.path for place in places if place.operators & wanted]
+    if not chosen:
+        raise SpikeplugError("the model has nothing to replace: no softmax, norm, activation or other nonlinearity.")
     if exclude is not None and not any(re.search(exclude, path) for path in chosen):
         raise SpikeplugError(f"exclude={exclude!r} finds none of the paths to replace, which look like {chosen[0]!r}.")
     if not any(entry.action == "replaced" for entry in entries):
@@ -115,93 +122,119 @@ def _decide(places: list[Found], operators: tuple[str, ...], exclude: str | None
     return entries
 
 
-def _entry(place: Found, operators: tuple[str, ...], exclude: str | None) -> Entry:
+def _entry(place: Found, wanted: frozenset[str], excluded: str) -> Entry:
     reason = place.reason
-    if not reason and place.operator not in operators:
-        reason = "not among the operators chosen"
-    elif not reason and exclude is not None and re.search(exclude, place.path):
-        reason = f"excluded by {exclude!r}"
-    return Entry(place.path, place.operator, type(place.module).__name__, "left" if reason else "replaced", reason)
+    if not reason:
+        reason = excluded if place.operators & wanted else "not among the operators chosen"
+    action: Action = "left" if reason else "replaced"
+    return Entry(place.path, place.name, type(place.module).__name__, action, reason, place.pipeline)
 
 
-def _plan(model: PreTrainedModel, config: SpikeConfig, places: list[Found], replaced: list[Found]) -> Conversion:
-    """Build every new module; the model is not touched."""
-    spiking_of: dict[int, nn.Module] = {}  # a module that sits in two places stays one module
-    swaps = []
-    for place in replaced:
-        if place.operator != "softmax":
-            new = spiking_of.setdefault(id(place.module), _spiking(place, config))
-            swaps.append(Swap(place.path, place.module, new))
-    attending = {place.path for place in replaced if place.operator == "softmax"}
-    if not attending:
-        return Conversion(tuple(swaps), {}, {})
-    plugs = {
-        place.path: AttentionPlug(config if place.path in attending else None, _implementation(place.module))
-        for place in places
-        if place.operator == "softmax"
-    }
-    return Conversion(tuple(swaps), plugs, dict(_implementations(model)))
+def _plan(
+    model: nn.Module,
+    config: SpikeConfig,
+    places: list[Found],
+    entries: tuple[Entry, ...],
+    wanted: frozenset[str],
+    exclude: str | None,
+) -> tuple[dict[str, Plug], Conversion]:
+    """Make every plug; the model is not touched. Returns the plugs by path."""
+    plugs: dict[str, Plug] = {}
+    attending: dict[str, AttentionPlug] = {}
+    seen: set[int] = set()  # a module that sits in two places gets one plug
+    around = {path for entry in entries if entry.action == "replaced" for path in _ancestors(entry.path)}
+    for place, entry in zip(places, entries, strict=True):
+        if not place.operators:
+            continue
+        replaced = entry.action == "replaced"
+        if place.plug is None and "softmax" in wanted:
+            attending[place.path] = AttentionPlug(config if replaced else None, _implementation(place.module))
+        if place.path in plugs or id(place.module) in seen:
+            continue
+        if replaced and place.plug is not None:
+            plugs[place.path] = place.plug(config, wanted)
+        elif entry.reason.startswith("excluded"):
+            # Nothing redirected around it may reach into an excluded module.
+            plugs[place.path] = ScopePlug(place.module, config if place.path in around else None, frozenset())
+        else:
+            continue
+        seen.add(id(place.module))
+    if not any(plug.config for plug in attending.values()):
+        attending = {}
+    for path in attending:
+        module = model.get_submodule(path)
+        if path not in plugs and id(module) not in seen:
+            seen.add(id(module))
+            plugs[path] = HostPlug(module, config)
+    plugs |= _net(model, config, wanted, exclude, seen, around)
+    return plugs, Conversion(tuple(plugs), attending, _implementations(model, attending))
 
 
-def _spiking(place: Found, config: SpikeConfig) -> nn.Module:
-    """The spiking module for a place, with the old one's parameters, hooks and mode."""
-    old = place.module
-    new: nn.Module
-    if place.operator == "silu":
-        new = spiking.SiLU(config)
-    else:
-        weight, eps = old._parameters["weight"], eps_of(old)
-        assert isinstance(weight, nn.Parameter)  # find() saw both
-        assert eps is not None
-        new = spiking.RMSNorm(weight, eps, config)
-    new.training = old.training
-    # The same dicts, not copies: a hook added or removed through either module, before or after revert, is for both.
-    for name, value in vars(old).items():
-        if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")):
-            new.__dict__[name] = value
-    return new
+def _net(
+    model: nn.Module, config: SpikeConfig, wanted: frozenset[str], exclude: str | None, seen: set[int], around: set[str]
+) -> dict[str, Plug]:
+    """A scope around the whole model, for what no byte code shows (functions fetched, modules made on the way), and
+    what keeps it out of excluded modules."""
+    net: dict[str, Plug] = {}
+    for path, module in model.named_modules():
+        excluded = exclude is not None and re.search(exclude, path)
+        if id(module) not in seen and excluded and callable(type(module).forward):
+            net[path] = ScopePlug(module, config if path in around else None, frozenset())
+        elif id(module) not in seen and module is model:
+            net[path] = ScopePlug(module, config, wanted)
+    return net
 
 
 def _implementation(module: nn.Module) -> str:
     return str(module.config._attn_implementation)  # type: ignore[union-attr]
 
 
-def _implementations(model: PreTrainedModel) -> Iterator[tuple[str, str]]:
-    """The first module that holds each config object, and that config's attention implementation."""
+def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
+    """The first module that holds each config object that attention modules or the modules around them read, and that
+    config's attention implementation."""
+    around = {"", *attending}.union(*(_ancestors(path) for path in attending))
+    found: dict[str, str] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
         config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation") and id(config) not in seen:
+        if attending and path in around and hasattr(config, "_attn_implementation") and id(config) not in seen:
             seen.add(id(config))
-            yield path, _implementation(module)
+            found[path] = _implementation(module)
+    return found
 
 
-def _slot(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    parent, _, name = path.rpartition(".")
-    return model.get_submodule(parent), name
+def _ancestors(path: str) -> set[str]:
+    """The paths of all modules around the one at `path`."""
+    parts = path.split(".") if path else []
+    return {".".join(parts[:depth]) for depth in range(len(parts))}
 
 
-def _apply(model: nn.Module, conversion: Conversion) -> None:
+def _set_implementation(module: nn.Module, implementation: str) -> None:
+    # The public setter would set it on every sub-config too, also where attention is not ours.
+    module.config._attn_implementation_internal = implementation  # type: ignore[union-attr]
+
+
+def _apply(model: nn.Module, plugs: dict[str, Plug], conversion: Conversion) -> None:
     setattr(model, RECORD, conversion)
-    for swap in conversion.swaps:
-        parent, name = _slot(model, swap.path)
-        parent._modules[name] = swap.new
-    for path, plug in conversion.plugs.items():
-        setattr(model.get_submodule(path), PLUG, plug)
+    for plug in plugs.values():
+        plug.attach()
+    for path, attention in conversion.attending.items():
+        setattr(model.get_submodule(path), PLUG, attention)
     for path in conversion.implementations:
-        model.get_submodule(path).config._attn_implementation = IMPLEMENTATION  # type: ignore[union-attr]
+        _set_implementation(model.get_submodule(path), IMPLEMENTATION)
+    if conversion.saved_as is not None:
+        model.config.quantization_config = conversion.saved_as  # type: ignore[union-attr]
 
 
 def _restore(model: nn.Module, conversion: Conversion) -> None:
     """Undo `_apply`, however far it got."""
     for path, implementation in conversion.implementations.items():
-        model.get_submodule(path).config._attn_implementation = implementation  # type: ignore[union-attr]
-    for path in conversion.plugs:
+        _set_implementation(model.get_submodule(path), implementation)
+    for path in conversion.attending:
         vars(model.get_submodule(path)).pop(PLUG, None)
-    for swap in conversion.swaps:
-        # Weights may have been reassigned, or the mode changed, while the spiking module stood here.
-        swap.old.training = swap.new.training
-        swap.old._parameters.update(swap.new._parameters)
-        parent, name = _slot(model, swap.path)
-        parent._modules[name] = swap.old
+    for path in conversion.plugged:
+        plug = plug_of(model.get_submodule(path))
+        if plug is not None:
+            plug.detach()
+    forget(model)
     vars(model).pop(RECORD, None)

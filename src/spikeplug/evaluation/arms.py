@@ -38,10 +38,10 @@ class Arms:
     """
 
     def __init__(
-        self, model: PreTrainedModel, config: SpikeConfig, operators: Sequence[str], exclude: str | None
+        self, model: PreTrainedModel, config: SpikeConfig, operators: Sequence[str] | None, exclude: str | None
     ) -> None:
         self.model = model
-        self._config, self._operators, self._exclude = config, tuple(operators), exclude
+        self._config, self._operators, self._exclude = config, operators, exclude
         self._converted_first = False
 
     @contextmanager

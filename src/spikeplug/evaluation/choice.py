@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,19 +19,36 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def measure_choices(arms: Arms, task: str, items: Sequence[Item], advance: Callable[[int], None]) -> ChoiceResult:
-    """Accuracy of both arms on the same items; `advance` hears of the tokens done in each arm."""
-    exact_right = converted_right = agreements = 0
-    exact_seconds = converted_seconds = 0.0
-    for item in items:
-        pair = arms.both(partial(answer, arms.model, item))
-        exact_right += pair.exact == item.label
-        converted_right += pair.converted == item.label
-        agreements += pair.exact == pair.converted
-        exact_seconds += pair.exact_seconds
-        converted_seconds += pair.converted_seconds
-        advance(item.tokens)
-    count = len(items)
+@dataclass(frozen=True)
+class Answer:
+    """What both arms made of one item: whether each was right, whether they agreed."""
+
+    exact_right: bool
+    converted_right: bool
+    agree: bool
+    exact_seconds: float
+    converted_seconds: float
+
+
+def answer_item(arms: Arms, item: Item) -> Answer:
+    """Both arms on one item."""
+    pair = arms.both(partial(answer, arms.model, item))
+    return Answer(
+        exact_right=pair.exact == item.label,
+        converted_right=pair.converted == item.label,
+        agree=pair.exact == pair.converted,
+        exact_seconds=pair.exact_seconds,
+        converted_seconds=pair.converted_seconds,
+    )
+
+
+def choice_result(task: str, answers: Sequence[Answer]) -> ChoiceResult:
+    """Accuracy of both arms on the same items."""
+    count = len(answers)
+    exact_right = sum(answer.exact_right for answer in answers)
+    converted_right = sum(answer.converted_right for answer in answers)
+    exact_seconds = sum(answer.exact_seconds for answer in answers)
+    converted_seconds = sum(answer.converted_seconds for answer in answers)
     return ChoiceResult(
         task=task,
         items=count,
@@ -38,7 +56,7 @@ def measure_choices(arms: Arms, task: str, items: Sequence[Item], advance: Calla
         converted_percent=100.0 * converted_right / count,
         exact_standard_error=_standard_error(exact_right, count),
         converted_standard_error=_standard_error(converted_right, count),
-        agreement_percent=100.0 * agreements / count,
+        agreement_percent=100.0 * sum(answer.agree for answer in answers) / count,
         exact_seconds=exact_seconds,
         converted_seconds=converted_seconds,
         time_ratio=converted_seconds / exact_seconds,

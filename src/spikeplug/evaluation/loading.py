@@ -1,4 +1,4 @@
-"""Loading a causal language model and its tokenizer: a folder, a GGUF file, a name on the Hugging Face hub.
+"""Loading a model, and a language model with its tokenizer: a folder, a GGUF file, a name on the Hugging Face hub.
 
 Nothing a model folder holds is ever run: no remote code, no pickled weights.
 """
@@ -89,26 +89,57 @@ def load(source: Source, dtype: str = "float32") -> tuple[PreTrainedModel, PreTr
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    options = _options(source)
+    with _quiet():
+        with _explained(source, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+        model = _load_as(AutoModelForCausalLM, source, dtype, options)
+    return model, tokenizer
+
+
+def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
+    """Any model, text or not, of the class its config names, on the CPU and in evaluation mode.
+
+    Errors: as `load`.
+    """
+    import transformers
+
+    options = _options(source)
+    with _quiet():
+        with _explained(source, "config"):
+            config = transformers.AutoConfig.from_pretrained(source.location, **options)
+        # The name is looked up among transformers' own classes only.
+        names = config.architectures or ["AutoModelForCausalLM" if source.gguf_file else "AutoModel"]
+        model: PreTrainedModel = _load_as(
+            getattr(transformers, names[0], transformers.AutoModel), source, dtype, options
+        )
+    return model
+
+
+def _options(source: Source) -> dict[str, Any]:
     options: dict[str, Any] = {"trust_remote_code": False}
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
     if source.kind == "folder" or (source.kind == "hub" and not _hub_answers(source.name)):
         options["local_files_only"] = True
+    return options
+
+
+def _load_as(model_class: Any, source: Source, dtype: str, options: dict[str, Any]) -> Any:
     weights = {} if source.gguf_file else {"use_safetensors": True}
-    with _quiet():
-        with _explained(source, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-        with _explained(source, "model"):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source.location, dtype=DTYPES[dtype], output_loading_info=True, **options, **weights
-            )
+    with _explained(source, "model"):
+        loaded: Any = model_class.from_pretrained(
+            source.location, dtype=DTYPES[dtype], output_loading_info=True, **options, **weights
+        )
+    from spikeplug.conversion import reverted
+
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         # transformers would fill them with random numbers.
         raise SpikeplugError(
             f"the weights of {source.name} lack {len(missing)} tensors, the first {missing[0]}: get it anew."
         )
-    return model.eval(), tokenizer
+    return reverted(model).eval()  # a folder saved converted is compared with its exact self like any other
 
 
 def _hub_answers(name: str) -> bool:

@@ -19,7 +19,7 @@ from spikeplug.config import NUMERICS_VERSION, SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.results import Evaluation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def make_record(
@@ -29,9 +29,7 @@ def make_record(
     found = evaluation.to_dict()
     return {
         "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "environment": environment(),
+        **origin(),
         "arguments": dict(arguments),
         "config": config.to_dict(),
         "model": dict(model),
@@ -44,6 +42,15 @@ def schema() -> dict[str, Any]:
     text = resources.files("spikeplug.evaluation").joinpath("eval.schema.json").read_text(encoding="utf-8")
     values: dict[str, Any] = json.loads(text)
     return values
+
+
+def origin() -> dict[str, Any]:
+    """When, from which commit and where a record was made."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "environment": environment(),
+    }
 
 
 def environment() -> dict[str, Any]:
@@ -83,8 +90,11 @@ def commit() -> str | None:
     return name.stdout.strip() or None
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a path no file can be put at before the work starts; make its folder. Errors: SpikeplugError."""
+def check_writable(path: Path, option: str = "--json") -> None:
+    """Refuse a path, given by `option`, that no file can be put at, before the work starts; make its folder.
+
+    Errors: SpikeplugError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -93,18 +103,22 @@ def check_writable(path: Path) -> None:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SpikeplugError(f"cannot write {path}: {reason}; give another --json path.") from error
+        raise SpikeplugError(f"cannot write {path}: {reason}; give another {option} path.") from error
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write all or nothing, as JSON. Errors: SpikeplugError."""
+    write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path, option: str = "--json") -> None:
     """Write all or nothing: a reader sees the old file or the new one. Errors: SpikeplugError."""
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise SpikeplugError(f"cannot write {path}: {error.strerror or error}; give another --json path.") from error
+        raise SpikeplugError(f"cannot write {path}: {error.strerror or error}; give another {option} path.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

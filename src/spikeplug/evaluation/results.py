@@ -67,7 +67,11 @@ class ChoiceResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Everything one run of `evaluate` found."""
+    """Everything one run of `evaluate` found.
+
+    The results' seconds are added up over the pieces of work, whichever of the processes did them; `seconds` is the
+    wall clock of the whole run.
+    """
 
     text: TextFacts
     perplexity: tuple[PerplexityResult, ...]
@@ -75,6 +79,7 @@ class Evaluation:
     conversion: ConversionReport
     saturations: Mapping[str, int]
     seconds: float
+    processes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; what is not a finite number becomes null (JSON knows no NaN)."""
@@ -85,15 +90,17 @@ class Evaluation:
             "conversion": self.conversion.to_dict(),
             "saturations": dict(self.saturations),
             "seconds": self.seconds,
+            "processes": self.processes,
         }
-        return {name: _finite(value) for name, value in values.items()}
+        return {name: finite(value) for name, value in values.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: such a figure is null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

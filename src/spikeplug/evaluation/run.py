@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from spikeplug import saturation
-from spikeplug.config import SpikeConfig
+from spikeplug.config import SpikeConfig, as_config
 from spikeplug.conversion.check import check_request
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.arms import Arms
-from spikeplug.evaluation.choice import measure_choices
+from spikeplug.evaluation.choice import answer_item, choice_result
 from spikeplug.evaluation.items import Item, Question, continuation_items, encode_question
-from spikeplug.evaluation.perplexity import measure_perplexity, next_token_logits
-from spikeplug.evaluation.results import ChoiceResult, Evaluation, PerplexityResult, TextFacts
+from spikeplug.evaluation.perplexity import next_token_logits, perplexity_result, read_window
+from spikeplug.evaluation.processes import Processes
+from spikeplug.evaluation.results import ConversionReport, Evaluation, TextFacts
 from spikeplug.evaluation.text import cut_windows, default_text, encode
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class Settings:
     """
 
     config: SpikeConfig = field(default_factory=SpikeConfig)
-    operators: tuple[str, ...] = ("softmax", "silu", "rms_norm")
+    operators: tuple[str, ...] | None = None  # all
     exclude: str | None = None
     contexts: tuple[int, ...] = (512, 2048)
     tokens: int = 4096
@@ -56,7 +59,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_request(self.config, self.operators, self.exclude)
+        as_config(self.config)
+        check_request(self.operators, self.exclude)
         if not self.contexts or min(self.contexts) < 2:
             raise SpikeplugError(f"context is {min(self.contexts, default='empty')}; it must be 2 tokens or more.")
         if len(set(self.contexts)) < len(self.contexts):
@@ -74,10 +78,14 @@ class _Work:
     windows: tuple[Tensor, ...]
     tasks: tuple[tuple[str, tuple[Item, ...]], ...]
 
-    @property
-    def tokens(self) -> int:
-        windows = sum(batch.numel() for batch in self.windows)
-        return windows + sum(item.tokens for _, items in self.tasks for item in items)
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is done in one go: one window or one item."""
+
+    stage: str
+    tokens: int
+    work: Callable[[], Any]  # a Reading of a window, an Answer to an item
 
 
 def evaluate(
@@ -86,56 +94,98 @@ def evaluate(
     settings: Settings | None = None,
     *,
     progress: Progress | None = None,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Compare an exact causal language model with its converted self, side by side on the same tokens.
 
     The model is converted and reverted around each piece of work, and comes back as it was. The saturation counts of
-    the process start anew. Errors: SpikeplugError for a text, context or task that does not fit the model and for a
-    model that cannot be converted, both before the model runs; for a model that yields NaN before conversion.
+    the process start anew. `processes`: windows and items are dealt out to these, each with a whole model of its own;
+    all of them must call this function with the same settings, and all get the same answer, which, on the same number
+    of threads, is that of one process but for the seconds. `progress` hears of this process's own share.
+
+    Errors: SpikeplugError for a text, context or task that does not fit the model and for a model that cannot be
+    converted, both before the model runs; for a model that yields NaN before conversion.
     """
     start = time.perf_counter()
-    settings = settings or Settings()
+    settings, processes = settings or Settings(), processes or Processes()
     work = _prepare(model, tokenizer, settings)
     arms = Arms(model, settings.config, settings.operators, settings.exclude)
-    stage, done = "warm-up", 0
-
-    def begin(name: str) -> None:
-        nonlocal stage
-        stage = name
-        advance(0)
-
-    def advance(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        if progress:
-            progress(stage, done, work.tokens)
-
+    pieces = _pieces(arms, work)
     modes = {module: module.training for module in model.modules()}
     model.train(False)
     try:
         with arms.converted() as report:
             pass  # a model that cannot be converted is refused before anything runs
-        begin("warm-up")
-        warm_up = min(work.windows, key=lambda windows: windows.shape[1])[:1].to(model.device)
-        arms.both(partial(next_token_logits, model, warm_up))
-        saturation.reset_saturations()
-        perplexity: list[PerplexityResult] = []
-        for windows in work.windows:
-            begin(f"context {windows.shape[1]}")
-            perplexity.append(measure_perplexity(arms, windows, advance))
-        choices: list[ChoiceResult] = []
-        for name, items in work.tasks:
-            begin(name)
-            choices.append(measure_choices(arms, name, items, advance))
+        mine = processes.share([piece.tokens for piece in pieces])
+        found = _done(arms, work, {index: pieces[index] for index in mine}, progress)
     finally:
         for module, training in modes.items():
             module.training = training
+    return _gathered(work, processes.gather(found), report, processes.size, start)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one process found: results by number of the piece; or why it stopped."""
+
+    results: dict[int, Any]
+    saturations: dict[str, int]
+    failure: str = ""
+
+
+def _pieces(arms: Arms, work: _Work) -> list[_Piece]:
+    """All pieces in order: windows by context, then items by task."""
+    pieces = [
+        _Piece(f"context {len(window)}", len(window), partial(read_window, arms, window))
+        for windows in work.windows
+        for window in windows
+    ]
+    for name, items in work.tasks:
+        pieces += (_Piece(name, item.tokens, partial(answer_item, arms, item)) for item in items)
+    return pieces
+
+
+def _done(arms: Arms, work: _Work, pieces: Mapping[int, _Piece], progress: Progress | None) -> _Found:
+    """Do some of the pieces. Bad input does not end this process before it has told the others."""
+    total, done = sum(piece.tokens for piece in pieces.values()), 0
+    report = progress or (lambda stage, done, total: None)
+    report("warm-up", 0, total)
+    warm_up = min(work.windows, key=lambda windows: windows.shape[1])[:1].to(arms.model.device)
+    arms.both(partial(next_token_logits, arms.model, warm_up))
+    saturation.reset_saturations()
+    results: dict[int, Any] = {}
+    for index, piece in pieces.items():
+        report(piece.stage, done, total)
+        try:
+            results[index] = piece.work()
+        except SpikeplugError as error:
+            return _Found({}, {}, str(error))
+        done += piece.tokens
+        report(piece.stage, done, total)
+    return _Found(results, saturation.saturations())
+
+
+def _gathered(
+    work: _Work, everyone: Sequence[_Found], report: ConversionReport, processes: int, start: float
+) -> Evaluation:
+    """What all processes found, put in order and added up. Errors: SpikeplugError if one of them failed."""
+    for found in everyone:
+        if found.failure:
+            raise SpikeplugError(found.failure)
+    results = {index: result for found in everyone for index, result in found.results.items()}
+    ordered = iter([results[index] for index in sorted(results)])
+    saturations: Counter[str] = Counter()
+    for found in everyone:
+        saturations.update(found.saturations)
     return Evaluation(
         text=work.text,
-        perplexity=tuple(perplexity),
-        choices=tuple(choices),
+        perplexity=tuple(
+            perplexity_result(windows.shape[1], list(islice(ordered, len(windows)))) for windows in work.windows
+        ),
+        choices=tuple(choice_result(name, list(islice(ordered, len(items)))) for name, items in work.tasks),
         conversion=report,
-        saturations=saturation.saturations(),
+        saturations=dict(sorted(saturations.items())),
+        processes=processes,
         seconds=time.perf_counter() - start,
     )
 

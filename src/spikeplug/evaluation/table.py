@@ -15,15 +15,16 @@ from spikeplug.evaluation.results import ChoiceResult, Evaluation, PerplexityRes
 def tables(evaluation: Evaluation) -> list[RenderableType]:
     """Perplexity, multiple choice, conversion and saturations, in the order to show them."""
     return [
-        perplexity_table(evaluation.perplexity),
+        perplexity_table(evaluation.perplexity, evaluation.processes),
         choice_table(evaluation.choices),
         conversion_table(evaluation.conversion.to_dict()),
         saturation_table(evaluation.saturations),
     ]
 
 
-def perplexity_table(results: Sequence[PerplexityResult]) -> Table:
-    """A column for each context length."""
+def perplexity_table(results: Sequence[PerplexityResult], processes: int = 1) -> Table:
+    """A column for each context length. Times of several processes are added up, and said to be."""
+    summed, each = ("", "") if processes == 1 else (f", sum of {processes} processes", ", per process")
     table = _table("Perplexity")
     table.add_column("")
     for result in results:
@@ -36,9 +37,9 @@ def perplexity_table(results: Sequence[PerplexityResult]) -> Table:
         "next-token agreement": [f"{result.agreement_percent:.2f} %" for result in results],
         "KL, mean (nats)": [f"{result.mean_kl:.3g}" for result in results],
         "KL, maximum (nats)": [f"{result.max_kl:.3g}" for result in results],
-        "time, exact": [f"{result.exact_seconds:.1f} s" for result in results],
-        "time, converted": [f"{result.converted_seconds:.1f} s" for result in results],
-        "time ratio": [f"{result.time_ratio:.2f}" for result in results],
+        f"time, exact{summed}": [f"{result.exact_seconds:.1f} s" for result in results],
+        f"time, converted{summed}": [f"{result.converted_seconds:.1f} s" for result in results],
+        f"time ratio{each}": [f"{result.time_ratio:.2f}" for result in results],
     }
     for name, values in rows.items():
         table.add_row(name, *values)

@@ -41,7 +41,7 @@ class Ratio:
         Without: q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
         """
         if config.shift_scaling:
-            return self._scaled(numerator, denominator, exponent, config, on)
+            return self.scaled(numerator, denominator, exponent, config, on)
         assert isinstance(exponent, int)  # a fixed step needs a fixed scale; negative as fraction bits are
         limit = self.largest_output << config.bits
         # 2^n·A must fit 60 bits; what is dropped of A lies as far below its lowest output bit as A is wide.
@@ -53,9 +53,10 @@ class Ratio:
             record(f"{self.operator}: quotient at the size of the group", quotient >= limit)
         return quotient, torch.tensor(-config.bits, device=quotient.device)
 
-    def _scaled(
+    def scaled(
         self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, config: SpikeConfig, on: Arithmetic
     ) -> tuple[Tensor, Tensor]:
+        """The form of shift_scaling, whatever config says of it."""
         width, denominator_bits = config.working_bits, self.denominator_bits
         # The leading one of the largest element sets the shift of the whole vector.
         places = width - bit_length(numerator.amax(-1, keepdim=True))

@@ -20,30 +20,62 @@ from spikeplug.primitives.norm import CordicSpec, RootSpec
 _SQRT_BITS = 16
 
 
-def rms_norm_integers(
-    mantissa: Tensor, extension: Tensor, config: SpikeConfig, on: Arithmetic
-) -> tuple[Tensor, Tensor]:
-    """(q, exponent): x·sqrt(d) / ‖[x, extension]‖ is q·2^exponent; int64.
+def length_integers(
+    mantissa: Tensor, extension: Tensor | None, config: SpikeConfig, on: Arithmetic, operator: str
+) -> tuple[Tensor, int]:
+    """(‖[mantissa, extension]‖, its bits) over the last dimension, int64 (..., 1); arguments as `rms_norm_integers`.
 
-    mantissa: int32 (..., d), extension: int32 (..., 1) at the same scale, magnitudes at most 2^(working_bits-1). The
-    scale itself cancels. The norm needs no shift: the encoder's scale already puts the largest magnitude within a
-    factor 4 of the top.
+    Errors: SpikeplugError for a vector too long for working_bits, in `operator`'s name.
     """
     width, dimension = config.working_bits, mantissa.shape[-1]
     # ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1), so its bits exceed P by at most this.
     growth = (dimension.bit_length() + 1) // 2
     if width + growth > 31:
-        raise SpikeplugError(f"rms_norm over {dimension} channels needs working_bits <= {31 - growth}, not {width}.")
+        raise SpikeplugError(f"{operator} over {dimension} channels needs working_bits <= {31 - growth}, not {width}.")
     if config.norm == "root":
-        square = on.square_sum(mantissa, width) + on.square_sum(extension, width)
+        square = on.square_sum(mantissa, width)
+        if extension is not None:
+            square = square + on.square_sum(extension, width)
         length = on.root(square, RootSpec(width + growth))
     else:
-        length = on.cordic(torch.cat([mantissa.abs(), extension], -1), CordicSpec(config.iterations, width))
+        magnitude = mantissa.abs()
+        length = on.cordic(
+            magnitude if extension is None else torch.cat([magnitude, extension], -1),
+            CordicSpec(config.iterations, width),
+        )
+    return length, width + growth
+
+
+def rms_norm_integers(
+    mantissa: Tensor, extension: Tensor, config: SpikeConfig, on: Arithmetic, operator: str = "rms_norm"
+) -> tuple[Tensor, Tensor]:
+    """(q, exponent): x·sqrt(d) / ‖[x, extension]‖ is q·2^exponent; int64.
+
+    mantissa: int32 (..., d), extension: int32 (..., 1) at the same scale, magnitudes at most 2^(working_bits-1). The
+    scale itself cancels. The norm needs no shift: the encoder's scale already puts the largest magnitude within a
+    factor 4 of the top. operator: the name under which saturations are counted.
+    """
+    length, length_bits = length_integers(mantissa, extension, config, on, operator)
+    dimension = mantissa.shape[-1]
     root_dimension = math.isqrt(dimension << 2 * _SQRT_BITS)  # floor(sqrt(d) · 2^_SQRT_BITS): an integer constant
     numerator = mantissa.abs().to(torch.int64) * root_dimension
-    ratio = Ratio("rms_norm", width + root_dimension.bit_length(), width + growth, 2 << dimension.bit_length() // 2)
+    numerator_bits = config.working_bits + root_dimension.bit_length()
+    ratio = Ratio(operator, numerator_bits, length_bits, 2 << dimension.bit_length() // 2)
     quotient, exponent = ratio(numerator, length, -_SQRT_BITS, config, on)
     return signed(quotient, mantissa), exponent
+
+
+def check_norm(operator: str, x: Tensor, eps: float, **affine: Tensor | None) -> None:
+    """Errors: SpikeplugError for a non-floating or 0-dimensional x, eps < 0, a weight or bias of another size."""
+    as_real(x, operator)
+    if x.dim() == 0:
+        raise SpikeplugError(f"{operator} needs at least one dimension to normalise over; reshape the scalar to (1,).")
+    if not (isinstance(eps, (int, float)) and 0 <= eps < math.inf):
+        raise SpikeplugError(f"{operator} got eps={eps}; it must be a number >= 0.")
+    dimension = x.shape[-1]
+    for name, value in affine.items():
+        if value is not None and value.shape != (dimension,):
+            raise SpikeplugError(f"{operator} got a {name} of shape {tuple(value.shape)}; give one of ({dimension},).")
 
 
 @torch.no_grad()
@@ -65,14 +97,7 @@ def rms_norm(
     Errors: SpikeplugError for a non-floating or 0-dimensional tensor, a weight of another size, eps < 0.
     """
     config = as_config(config)
-    as_real(x, "rms_norm")
-    if x.dim() == 0:
-        raise SpikeplugError("rms_norm needs at least one dimension to normalise over; reshape the scalar to (1,).")
-    if not (isinstance(eps, (int, float)) and 0 <= eps < math.inf):
-        raise SpikeplugError(f"rms_norm got eps={eps}; it must be a number >= 0.")
-    dimension = x.shape[-1]
-    if weight is not None and weight.shape != (dimension,):
-        raise SpikeplugError(f"rms_norm got a weight of shape {tuple(weight.shape)}; give one of ({dimension},).")
+    check_norm("rms_norm", x, eps, weight=weight)
     if x.numel() == 0:
         return torch.empty_like(x)
     on = arithmetic(config, events)

@@ -52,8 +52,7 @@ def encode_scores(x: Tensor, unit: float, config: SpikeConfig) -> Scores:
         record("softmax: row not finite", undefined)
         x = x.masked_fill(undefined, 0.0)
         largest = largest.masked_fill(~finite, 0.0)
-    # exponent + 1 bit for log2(e) + F <= 29
-    excess = torch.frexp(largest).exponent.to(torch.int32) + (1 + config.fraction_bits - _SCORE_BITS)
+    excess = excess_places(largest, config)
     low, high = float(MASKED), float(1 << _SCORE_BITS)
     if bool((excess > 0).any()):
         places = excess.clamp(min=0)
@@ -62,8 +61,14 @@ def encode_scores(x: Tensor, unit: float, config: SpikeConfig) -> Scores:
     return Scores((x * integers_per_one).clamp_(low, high).round_().to(torch.int32), None, undefined)
 
 
-def distances(scores: Scores, config: SpikeConfig) -> tuple[Tensor, Tensor]:
-    """(M - scores, M) with M the row's largest score, rounded up to a whole octave for the shift form; int32, >= 0.
+def excess_places(x: Tensor, config: SpikeConfig) -> Tensor:
+    """By how many places the score of a finite x is too large for F fraction bits; int32, negative if it fits."""
+    # exponent + 1 bit for log2(e) + F <= 29
+    return torch.frexp(x).exponent.to(torch.int32) + (1 + config.fraction_bits - _SCORE_BITS)
+
+
+def row_ceiling(scores: Scores, config: SpikeConfig) -> Tensor:
+    """M, int32 (..., 1): the row's largest score, rounded up to a whole octave for the shift form.
 
     M is never below every possible score, so a row that is all MASKED keeps its distance and gets weight 0.
     """
@@ -73,6 +78,12 @@ def distances(scores: Scores, config: SpikeConfig) -> tuple[Tensor, Tensor]:
         if scores.places is not None:  # those rows count in units of 2^places
             octave = octave >> scores.places.clamp(max=config.fraction_bits)
         ceiling = (ceiling + (octave - 1)) & -octave
+    return ceiling
+
+
+def distances(scores: Scores, config: SpikeConfig) -> tuple[Tensor, Tensor]:
+    """(M - scores, M) with M = `row_ceiling`; int32, >= 0."""
+    ceiling = row_ceiling(scores, config)
     distance = ceiling - scores.integers
     if scores.places is not None:
         places = scores.places.clamp(max=30)

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from spikeplug.coding import as_real, decode
 from spikeplug.config import SpikeConfig, as_config
-from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
 from spikeplug.operators.ratio import Ratio
-from spikeplug.operators.rows import by_rows
+from spikeplug.operators.rows import along, by_rows
 from spikeplug.operators.scores import Scores, encode_scores, natural_unit, weights
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 
@@ -38,12 +37,10 @@ def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig | None = None, even
     """
     config = as_config(config)
     as_real(x, "softmax")
-    if not isinstance(dim, int) or isinstance(dim, bool) or not -max(x.dim(), 1) <= dim < max(x.dim(), 1):
-        raise SpikeplugError(f"softmax got dim={dim} for a tensor of {x.dim()} dimensions; choose one it has.")
+    rows = along(dim, x, "softmax")
     if x.numel() == 0:
         return torch.empty_like(x)
     on = arithmetic(config, events)
-    rows = x.reshape(1) if x.dim() == 0 else x.movedim(dim, -1)
     output = by_rows(lambda block: _softmax_rows(as_real(block, "softmax"), config, on), rows)
     return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)
 

@@ -22,28 +22,33 @@ class Tile(NamedTuple):
     hidden: Tensor | None  # True where a key may not be attended to, broadcastable to (heads, groups, rows, keys)
 
 
-def tiles(query: torch.Size, key: torch.Size, mask: Tensor | None) -> Iterator[Tile]:
-    """Blocks of about _TILE scores, cut to the range of keys that any of their rows may attend to."""
+def tiles(query: torch.Size, key: torch.Size, visible: Tensor | None, *, every_row: bool = False) -> Iterator[Tile]:
+    """Blocks of about _TILE scores, cut to the range of keys that any of their rows may attend to.
+
+    query (B, H, Q, D) and key (B, G, K, D), K > 0. visible: bool, 4 dimensions, broadcastable to (B, H, Q, K), or None.
+    Rows that may attend to no key are left out; with every_row, they come with a key that is hidden.
+    """
     batch, heads, rows, _ = query
     key_heads, keys = key[1], key[2]
     groups = heads // key_heads
     row_step = max(1, min(rows, _TILE // max(1, groups * keys)))
     head_step = max(1, _TILE // max(1, groups * row_step * keys))
-    shared = None if mask is None else mask.expand(batch, mask.shape[1], rows, keys)
+    shared = None if visible is None else visible.expand(batch, visible.shape[1], rows, keys)
     for index in range(batch):
         for first in range(0, rows, row_step):
             row_slice = slice(first, min(first + row_step, rows))
             start, stop = 0, keys
             if shared is not None:
                 seen = shared[index, :, row_slice].flatten(0, 1).any(0).nonzero()
-                if seen.numel() == 0:
+                if seen.numel() == 0 and not every_row:
                     continue  # nothing to attend to: the rows stay 0
-                start, stop = int(seen[0]), int(seen[-1]) + 1
+                start, stop = (int(seen[0]), int(seen[-1]) + 1) if seen.numel() else (0, 1)
             for head in range(0, key_heads, head_step):
-                head_slice = slice(head, min(head + head_step, key_heads))
-                hidden = None
-                if shared is not None:
-                    allowed = shared[index, :, row_slice, start:stop]
-                    per_head = allowed.shape[0] > 1
-                    hidden = ~(allowed.unflatten(0, (-1, groups))[head_slice] if per_head else allowed)
-                yield Tile(index, head_slice, row_slice, slice(start, stop), hidden)
+                tile = Tile(index, slice(head, min(head + head_step, key_heads)), row_slice, slice(start, stop), None)
+                yield tile if shared is None else tile._replace(hidden=~cut(shared, tile, groups))
+
+
+def cut(x: Tensor, tile: Tile, groups: int) -> Tensor:
+    """The tile's part of x (B, H or 1, Q, K): (heads, groups, rows, keys), or (1, rows, keys) if all heads share it."""
+    part = x[tile.batch, :, tile.rows, tile.keys]
+    return part.unflatten(0, (-1, groups))[tile.heads] if part.shape[0] > 1 else part

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
-from spikeplug.primitives import divide, exponential, norm, product
+from spikeplug.primitives import divide, exponential, interpolation, norm, product
 from spikeplug.primitives.divide import simulate as simulated_divide
 from spikeplug.primitives.exponential import simulate as simulated_exponential
+from spikeplug.primitives.interpolation import simulate as simulated_interpolation
 from spikeplug.primitives.norm import simulate as simulated_norm
 from spikeplug.primitives.product import simulate as simulated_product
 
@@ -24,6 +25,8 @@ class Arithmetic(Protocol):
     """The integer verbs an operator may use between encoding and decoding; see the primitives for each meaning."""
 
     def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec) -> Tensor: ...
+
+    def interpolate(self, x: Tensor, spec: interpolation.Interpolation) -> Tensor: ...
 
     def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential) -> Tensor: ...
 
@@ -48,6 +51,7 @@ class Closed:
     """Every verb in closed form."""
 
     divide = staticmethod(divide.divide)
+    interpolate = staticmethod(interpolation.interpolate)
     mantissa = staticmethod(exponential.mantissa)
     decay = staticmethod(exponential.decay)
     piecewise = staticmethod(exponential.piecewise)
@@ -79,6 +83,9 @@ class Simulated:
             steps = self.config.time_steps if self.config.code == "count" else 1
             return simulated_divide.ordered_group(numerator, denominator, spec, self.events, steps=steps)
         return simulated_divide.restoring_neuron(numerator, denominator, spec, self.events)
+
+    def interpolate(self, x: Tensor, spec: interpolation.Interpolation) -> Tensor:
+        return simulated_interpolation.interpolate(x, spec, self.events)
 
     def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential) -> Tensor:
         return simulated_exponential.mantissa(distance, spec, self.events)

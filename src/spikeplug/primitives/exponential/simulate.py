@@ -5,21 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, integrate, lif_step
+from spikeplug.neurons import Events, integrate
 from spikeplug.primitives.exponential.spec import PiecewiseExponential, ShiftExponential
+from spikeplug.primitives.interpolation.simulate import interpolate, ordered, read
 from spikeplug.primitives.product.simulate import gate
 
 
 def mantissa(distance: Tensor, spec: ShiftExponential, events: Events) -> Tensor:
-    """2^-f in Q(P): S - 1 ordered neurons choose the segment, the rest's bits gate the slope. int32 as `closed`."""
-    fraction = (distance & ((1 << spec.fraction_bits) - 1)).to(torch.int64)
-    starts = [j << spec.rest_bits for j in range(1, spec.segments)]
-    segment = _segment(fraction, starts, events)
-    knots = torch.tensor(spec.knots, dtype=torch.int64, device=distance.device)
-    left, right = _read(knots, segment, events), _read(knots, segment + 1, events)
-    rest = fraction - (segment << spec.rest_bits)
-    fall = gate(rest, left - right, spec.rest_bits, events)
-    return (left - (fall >> spec.rest_bits)).to(torch.int32)
+    """2^-f in Q(P), int32 as `closed`."""
+    fraction = distance & ((1 << spec.fraction_bits) - 1)
+    return interpolate(fraction, spec.table, events)
 
 
 def decay(weight: Tensor, octaves: Tensor, events: Events) -> Tensor:
@@ -42,13 +37,13 @@ def power_of_half(distance: Tensor, spec: ShiftExponential, events: Events) -> T
 def piecewise(x: Tensor, spec: PiecewiseExponential, events: Events) -> Tensor:
     """exp(x / 2^F) in Q(P): K + 1 ordered neurons at the knots, then intercept + slope · (x - knot) by gating."""
     x = x.to(torch.int64)
-    reached = _segment(x, list(spec.knots), events)
+    reached = ordered(x, list(spec.knots), events)
     inside = (reached - 1).clamp(0, spec.segments - 1)
     device = x.device
-    start = _read(torch.tensor(spec.knots, device=device), inside, events)
-    intercept = _read(torch.tensor(spec.intercepts, device=device), inside, events)
-    slope = _read(torch.tensor([m for m, _ in spec.slopes], device=device), inside, events)
-    places = _read(torch.tensor([s for _, s in spec.slopes], device=device), inside, events)
+    start = read(torch.tensor(spec.knots, device=device), inside, events)
+    intercept = read(torch.tensor(spec.intercepts, device=device), inside, events)
+    slope = read(torch.tensor([m for m, _ in spec.slopes], device=device), inside, events)
+    places = read(torch.tensor([s for _, s in spec.slopes], device=device), inside, events)
     # Beyond the last knot the slope's input is gated off: the answer is the last intercept.
     within = (reached >= 1) & (reached <= spec.segments)
     offset = (x - start) * within
@@ -57,17 +52,3 @@ def piecewise(x: Tensor, spec: PiecewiseExponential, events: Events) -> Tensor:
     rise = torch.where(places >= 0, decay(rise, places.clamp(min=0), events), rise << (-places).clamp(min=0))
     value = torch.where(reached > spec.segments, spec.intercepts[-1], intercept + rise)
     return value * (reached >= 1)
-
-
-def _segment(x: Tensor, thresholds: list[int], events: Events) -> Tensor:
-    """How many ordered neurons x reaches: a population code of the segment. One step."""
-    order = torch.tensor(thresholds, dtype=torch.int64, device=x.device)
-    resting = torch.zeros(*x.shape, len(thresholds), dtype=torch.int64, device=x.device)
-    spikes, _ = lif_step(resting, x.unsqueeze(-1), order, events)
-    events.steps += 1
-    return spikes.sum(-1)
-
-
-def _read(table: Tensor, index: Tensor, events: Events) -> Tensor:
-    events.table_reads += index.numel()
-    return table[index]

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.fixedpoint import constant
+from spikeplug.primitives.interpolation import Interpolation
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,21 @@ class ShiftExponential:
         if self.segments < 1 or self.segments & (self.segments - 1) or self.segments > 1 << self.fraction_bits:
             raise SpikeplugError(f"segments is {self.segments}; it must be a power of two up to 2^fraction_bits.")
 
-    @property
-    def rest_bits(self) -> int:
-        """Bits of a fraction that lie within one segment."""
-        return self.fraction_bits - (self.segments.bit_length() - 1)
-
     @cached_property
-    def knots(self) -> tuple[int, ...]:
-        """t_j = round(2^P · 2^(-j/S)), j = 0..S."""
-        return tuple(constant(2.0 ** (-j / self.segments), self.weight_bits) for j in range(self.segments + 1))
+    def table(self) -> Interpolation:
+        """2^-f on [0, 1]: knots t_j = round(2^P · 2^(-j/S)), j = 0..S."""
+        return Interpolation.of(
+            lambda f: 2.0**-f,
+            end=1.0,
+            segments=self.segments,
+            input_bits=self.fraction_bits,
+            output_bits=self.weight_bits,
+        )
 
     @property
     def table_bytes(self) -> float:
         """Size of the knots, bit-packed."""
-        return len(self.knots) * (self.weight_bits + 1) / 8
+        return self.table.table_bytes
 
 
 @dataclass(frozen=True)

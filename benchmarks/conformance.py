@@ -1,0 +1,132 @@
+"""Write the README's table of architectures: `python benchmarks/conformance.py RESULTS_FOLDER`.
+
+Every architecture of architectures.py is built small, with random weights, and examined; the figures go to
+conformance.json there too. Exits with 1 if one of them is not converted whole, or does not come back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
+
+import torch
+from architectures import ARCHITECTURES
+from examine import NEW_TOKENS, Conformance, examine
+
+from spikeplug.evaluation.record import commit, environment
+
+README = Path(__file__).parents[1] / "README.md"
+START, END = "<!-- conformance:", "<!-- end of conformance -->"
+SCHEMA_VERSION = 1
+
+
+def sweep() -> list[Conformance]:
+    """Examine all, with a line on stderr for each."""
+    rows: list[Conformance] = []
+    start = time.perf_counter()
+    for done, architecture in enumerate(ARCHITECTURES):
+        spent = time.perf_counter() - start
+        left = f", about {spent / done * (len(ARCHITECTURES) - done):.0f} s left" if done else ""
+        print(f"[{done + 1}/{len(ARCHITECTURES)}] {architecture.name}{left}", file=sys.stderr, flush=True)
+        rows.append(examine(architecture))
+    return rows
+
+
+def whole(row: Conformance) -> bool:
+    """Nothing left, the same tokens with the cache as without, and back again."""
+    alike = row.generation is None or row.generation.cached_alike or not row.generation.exact_alike
+    return not row.after and not row.leftovers and row.reverted and alike
+
+
+def table(rows: list[Conformance], facts: dict[str, Any]) -> str:
+    """The summary and, folded, a Markdown table with a row an architecture."""
+    generating = [row.generation for row in rows if row.generation is not None]
+    alike = sum(generation.cached_alike for generation in generating)
+    as_exact = sum(generation.agreement == 1.0 for generation in generating)
+    largest = max(rows, key=lambda row: row.error)
+    executed, left = sum(sum(row.before.values()) for row in rows), sum(len(row.after) for row in rows)
+    lines = [
+        f"{sum(map(whole, rows))} of {len(rows)} architectures, two layers with random weights each, are converted by "
+        f"the one mechanism with nothing left in floating point: {executed:,} "
+        f"float nonlinearities executed before, {left} after. Outputs differ by "
+        f"{_median([row.error for row in rows]):.0e} of their largest value in the median, at most by "
+        f"{largest.error:.0e} ({largest.name}). All {len(generating)} that generate write {NEW_TOKENS} tokens: {alike} "
+        f"of them alike with and without the cache, {as_exact} just as the exact model. Revert: "
+        f"{sum(row.reverted for row in rows)} of {len(rows)} bit-identical (torch {facts['torch']}, transformers "
+        f"{facts['transformers']}; `make conformance`).",
+        "",
+        "<details><summary>All of them</summary>",
+        "",
+        f"| | | nonlinearities executed, exact | spiking | output differs by | {NEW_TOKENS} tokens: cache = no cache "
+        "| = exact | revert identical | convert |",
+        "|---|---|---:|---|---:|---|---:|---|---:|",
+    ]
+    return "\n".join([*lines, *map(_row, rows), "", "</details>"])
+
+
+def _row(row: Conformance) -> str:
+    left = ", ".join(f"`{place}`" for place in dict.fromkeys((*row.after, *row.leftovers))) or "0"
+    alike = agreement = ""
+    if row.generation is not None:
+        alike = _yes(row.generation.cached_alike)
+        if not row.generation.exact_alike:
+            alike += " (exact: no)"
+        agreement = f"{row.generation.agreement:.0%}"
+    cells = (
+        row.name,
+        row.kind,
+        str(sum(row.before.values())),
+        left,
+        f"{row.error:.1e}",
+        alike,
+        agreement,
+        _yes(row.reverted),
+        f"{row.seconds * 1000:.0f} ms",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "**no**"
+
+
+def _median(values: list[float]) -> float:
+    return float(torch.tensor(values).median())
+
+
+def write_between(path: Path, start: str, end: str, text: str) -> None:
+    """Replace what stands between the line that begins with `start` and `end`."""
+    page = path.read_text(encoding="utf-8")
+    head, rest = page.split(start, 1)
+    comment, rest = rest.split("\n", 1)
+    _, tail = rest.split(end, 1)
+    path.write_text(f"{head}{start}{comment}\n{text}\n\n{end}{tail}", encoding="utf-8")
+
+
+def main(folder: Path) -> int:
+    rows, facts = sweep(), environment()
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "environment": facts,
+        "architectures": [row.to_dict() for row in rows],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "conformance.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_between(README, START, END, table(rows, facts))
+    broken = [row.name for row in rows if not whole(row)]
+    if broken:
+        print("not whole:", ", ".join(broken), file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,109 @@
+"""Everything the conformance table says of one architecture, measured."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from small_models import Architecture
+from torch import Tensor, nn
+
+import spikeplug
+
+NEW_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Greedy continuations of two prompts, one of them padded.
+
+    cached_alike   the converted model gives the same tokens with the cache and without
+    exact_alike    the exact model does
+    agreement      part of the converted model's tokens that are the exact model's
+    """
+
+    cached_alike: bool
+    exact_alike: bool
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """One row.
+
+    seconds     convert took
+    replaced    places replaced
+    leftovers   places left, linear ones aside, as "path: what"
+    error       largest difference of the output, over the largest value
+    before      float nonlinearities executed in one forward of the exact model, by op
+    after       those of the converted model, as "path: op"
+    generation  None if the model does not generate
+    reverted    after revert the output is bit-identical
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    seconds: float
+    replaced: int
+    leftovers: tuple[str, ...]
+    error: float
+    before: dict[str, int]
+    after: tuple[str, ...]
+    generation: Generation | None
+    reverted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(architecture: Architecture, config: spikeplug.SpikeConfig | None = None) -> Conformance:
+    """Run the exact model, convert it, run it, generate, revert and run again."""
+    model, inputs = architecture.build(), architecture.inputs()
+    prompt = architecture.prompt() if architecture.prompt else None
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of torch and transformers, about prototypes and deprecations of their own
+        exact = architecture.output(model(**inputs))
+        with spikeplug.audit(model) as before:
+            model(**inputs)
+        exact_tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
+        start = time.perf_counter()
+        report = spikeplug.convert(model, config)
+        seconds = time.perf_counter() - start
+        with spikeplug.audit(model) as after:
+            spiking = architecture.output(model(**inputs))
+        tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
+        spikeplug.revert(model)
+        again = architecture.output(model(**inputs))
+    return Conformance(
+        name=architecture.name,
+        kind=architecture.kind,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        seconds=seconds,
+        replaced=len(report.replaced),
+        leftovers=tuple(f"{entry.path}: {entry.operator}" for entry in report.leftovers),
+        error=relative_error(spiking, exact),
+        before=before.counts,
+        after=tuple(f"{entry.path}: {entry.op}" for entry in after.entries),
+        generation=None if tokens is None or exact_tokens is None else _compared(tokens, exact_tokens),
+        reverted=torch.equal(again, exact),
+    )
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference over the largest absolute value expected."""
+    return float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())
+
+
+def _generate(model: nn.Module, prompt: dict[str, Tensor], cache: bool) -> Tensor:
+    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "use_cache": cache}
+    tokens: Tensor = model.generate(**prompt, **options)  # type: ignore[operator]
+    return tokens[:, -NEW_TOKENS:]
+
+
+def _compared(tokens: list[Tensor], exact: list[Tensor]) -> Generation:
+    alike = torch.equal(tokens[0], tokens[1])
+    return Generation(alike, torch.equal(exact[0], exact[1]), float((tokens[0] == exact[0]).double().mean()))

@@ -1,0 +1,78 @@
+"""The command line. Bad input ends with one line on stderr and exit code 2, Ctrl-C with 130; a bug shows its trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+import spikeplug
+from spikeplug.cli.audit import audit_command
+from spikeplug.cli.evaluate import evaluate_command
+from spikeplug.cli.lm_eval import lm_eval_command
+from spikeplug.cli.ops import ops_command
+from spikeplug.cli.report import report_command
+from spikeplug.errors import SpikeplugError
+
+
+class OneLineErrors(TyperGroup):
+    """Tells of bad input in one line."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        if not options.pop("standalone_mode", True):
+            return super().main(*args, **{**options, "standalone_mode": False})
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except SpikeplugError as error:
+            _refuse(str(error))
+        except typer.TyperException as error:
+            _refuse(error.format_message())
+        if code == 130:  # what typer makes of a KeyboardInterrupt
+            print("spikeplug: interrupted", file=sys.stderr)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str) -> NoReturn:
+    print("spikeplug:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Spiking operators for the nonlinearities of Transformers.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """The console script."""
+    # Integer operators are many short parallel loops. A waiting thread that spins for long takes the core another
+    # needs: on a busy machine that made a run tens of times slower (docs/log.md). Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    app(prog_name="spikeplug")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Spiking operators for the nonlinearities of Transformers."""
+    if version:
+        typer.echo(f"spikeplug {spikeplug.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command("eval")(evaluate_command)
+app.command("audit")(audit_command)
+app.command("ops")(ops_command)
+app.command("report")(report_command)
+# Everything after "lm-eval" is lm-eval's to read, --help included.
+app.command("lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True})(lm_eval_command)

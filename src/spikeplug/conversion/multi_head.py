@@ -1,0 +1,129 @@
+"""torch's own attention functions, by the spiking operator: what `nn.MultiheadAttention` and direct callers use."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spikeplug import functional as spiking
+from spikeplug.config import SpikeConfig
+from spikeplug.errors import SpikeplugError
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    config: SpikeConfig | None,
+) -> Tensor:
+    """`F.scaled_dot_product_attention`: query (..., H, L, D), key (..., G, S, D), value (..., G, S, Dv).
+
+    All leading dimensions are broadcast; H may be a multiple of G.
+    """
+    if is_causal:
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+    dropped = max(4 - query.dim(), 0)
+    inputs = [x[(None,) * (4 - x.dim())] for x in (query, key, value)]
+    batch = torch.broadcast_shapes(*(x.shape[:-3] for x in inputs))
+    if inputs[0].shape[-3] == 1:
+        inputs[0] = inputs[0].expand(*inputs[0].shape[:-3], inputs[1].shape[-3], -1, -1)
+    lead = (*batch, inputs[0].shape[-3])
+    if attn_mask is not None and len(batch) > 1:
+        attn_mask = attn_mask.expand(*lead, query.shape[-2], key.shape[-2]).flatten(0, -4)
+    query, key, value = (x.expand(*batch, *x.shape[-3:]).flatten(0, -4) for x in inputs)
+    output = attend(query, key, value, attn_mask, dropout_p, scaling=scale, config=config)
+    return output.view(*lead[dropped:], *output.shape[-2:])
+
+
+def multi_head_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+    *,
+    config: SpikeConfig | None,
+) -> tuple[Tensor, Tensor | None]:
+    """`F.multi_head_attention_forward`: query (L, N, E) or (L, E); returns the output and, if needed, the weights."""
+    if add_zero_attn or bias_k is not None or bias_v is not None or static_k is not None or static_v is not None:
+        raise SpikeplugError("spiking multi-head attention has no bias_k, bias_v, add_zero_attn or static keys.")
+    batched = query.dim() == 3
+    inputs = [x if batched else x.unsqueeze(1) for x in (query, key, value)]
+    weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight)
+    if not use_separate_proj_weight:
+        assert in_proj_weight is not None  # one of torch's two forms
+        weights = in_proj_weight.chunk(3)
+    biases: Any = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+    q, k, v = (
+        F.linear(x, weight, bias).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)  # (N, H, L, D)
+        for x, weight, bias in zip(inputs, weights, biases, strict=True)
+    )
+    mask = _merged(attn_mask, key_padding_mask, q, num_heads)
+    output = attend(q, k, v, mask, dropout_p if training else 0.0, config=config).permute(2, 0, 1, 3).flatten(2)
+    output = F.linear(output, out_proj_weight, out_proj_bias)
+    probabilities = None
+    if need_weights:
+        probabilities = spiking.attention_weights(q, k, mask, config=config)
+        probabilities = probabilities.mean(1) if average_attn_weights else probabilities
+        probabilities = probabilities if batched else probabilities.squeeze(0)
+    return (output if batched else output.squeeze(1)), probabilities
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, **how: Any) -> Tensor:
+    """`functional.attention`; with dropout, its weights are divided and dropped one by one, and the value product is
+    the model's own."""
+    if not dropout:
+        return spiking.attention(query, key, value, mask, **how)
+    weights = F.dropout(spiking.attention_weights(query, key, mask, **how), dropout)
+    return weights.to(value.dtype) @ value.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
+
+
+def _merged(mask: Tensor | None, padding: Tensor | None, query: Tensor, heads: int) -> Tensor | None:
+    """torch's two masks (bool: True hides; float: added) as one of the operator's (bool: True shows; float: added)."""
+    parts = []
+    if mask is not None:
+        parts.append(mask if mask.dim() == 2 else mask.view(-1, heads, *mask.shape[-2:]))
+    if padding is not None:
+        parts.append(padding.view(-1, 1, 1, padding.shape[-1]))
+    if not parts:
+        return None
+    if all(part.dtype == torch.bool for part in parts):
+        hidden = parts[0] if len(parts) == 1 else parts[0] | parts[1]
+        return ~hidden
+    floats = [
+        torch.zeros(part.shape, dtype=query.dtype, device=part.device).masked_fill(part, -math.inf)
+        if part.dtype == torch.bool
+        else part
+        for part in parts
+    ]
+    return floats[0] if len(floats) == 1 else floats[0] + floats[1]

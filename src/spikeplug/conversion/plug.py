@@ -1,0 +1,178 @@
+"""The one way a module is changed: an object in the place of its `forward`, that keeps nothing but the module.
+
+Nothing else of the module moves: class, parameters, buffers, names, hooks, mode, device. So whatever finds modules by
+class or parameters by name goes on working, weights may be moved, sharded, offloaded or loaded later, and copies and
+pickles of a model stay converted on their own. Where accelerate has wrapped `forward` before, the plug sits inside its
+hook, so that offloaded weights are there when it runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeplug import library
+from spikeplug.config import SpikeConfig
+from spikeplug.conversion.attention import check_implementation
+from spikeplug.conversion.norms import Norm
+from spikeplug.conversion.redirection import Redirection, only
+
+
+class Plug:
+    """Runs in the place of `module.forward`; subclasses say what. `label` is shown in the module's repr."""
+
+    label = "spiking"
+
+    def __init__(self, module: nn.Module, config: SpikeConfig | None) -> None:
+        self.module, self.config = module, config
+        self.before: Callable[..., Any] | None = None
+
+    def attach(self) -> None:
+        """Take the place of the module's forward."""
+        state, cell = vars(self.module), _wrapped(self.module)
+        if cell is not None:
+            self.before, cell.cell_contents = cell.cell_contents, self
+        else:
+            self.before = state.get(_slot(self.module))
+            state[_slot(self.module)] = self
+        state["extra_repr"] = self.extra_repr
+
+    def detach(self) -> None:
+        """Undo `attach`."""
+        state, cell, slot = vars(self.module), _wrapped(self.module), _slot(self.module)
+        if cell is not None:
+            cell.cell_contents = self.before
+        else:
+            state.pop(slot)
+            if self.before is not None:
+                state[slot] = self.before
+            elif slot != "forward":  # accelerate came after the plug, and calls what it keeps
+                state[slot] = type(self.module).forward.__get__(self.module)
+        state.pop("extra_repr", None)
+
+    def original(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module ran before. Errors: SpikeplugError if it would not reach our attention any more."""
+        check_implementation(self.module)
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        own = type(self.module).extra_repr(self.module)
+        return f"{own}, {self.label}" if own else self.label
+
+    # generate() and torch.export look at the arguments a forward takes.
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
+
+    @property
+    def __code__(self) -> Any:
+        return inspect.unwrap(type(self.module).forward).__code__
+
+
+class HostPlug(Plug):
+    """The module's own code, which calls our attention through transformers' interface."""
+
+    label = "spiking attention"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original(*args, **kwargs)
+
+
+class ScopePlug(Plug):
+    """The module's own code, with the calls of `operators` redirected, and no others, whatever scope is around.
+
+    Without a config it runs as it would in no scope at all, torch's fused fast paths included; with a config but no
+    operators, torch takes none of those, so that what sits in the children is run.
+    """
+
+    def __init__(self, module: nn.Module, config: SpikeConfig | None, operators: frozenset[str]) -> None:
+        super().__init__(module, config)
+        self.operators = operators
+        self.label = "spiking calls" if operators else "exact"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with only(None if self.config is None else Redirection(self.config, self.operators)):
+            return self.original(*args, **kwargs)
+
+
+class ActivationPlug(Plug):
+    """One operator on one tensor."""
+
+    def __init__(self, module: nn.Module, config: SpikeConfig, operator: str, arguments: tuple[Any, ...]) -> None:
+        super().__init__(module, config)
+        self.operator, self.arguments, self.label = operator, arguments, f"spiking {operator}"
+
+    def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        (input,) = (*args, *kwargs.values())  # whatever its name
+        output = library.OPERATORS[self.operator](input, *self.arguments, config=self.config)
+        return input.copy_(output) if getattr(self.module, "inplace", False) else output
+
+
+class NormPlug(Plug):
+    """A norm over the last dimension, with the module's own weights, read at every call."""
+
+    def __init__(self, module: nn.Module, config: SpikeConfig, norm: Norm) -> None:
+        super().__init__(module, config)
+        self.norm, self.label = norm, f"spiking {norm.operator}"
+
+    def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
+        x, *rest = (*args, *kwargs.values())  # whatever their names
+        gate = rest[0] if rest else gate
+        norm, wide = self.norm, x.float() if x.element_size() < 4 else x
+        if gate is not None:
+            # SiLU is the gate's activation in every gated norm that the probe knows.
+            gate = library.OPERATORS["silu"](gate.to(wide.dtype), config=self.config)
+            wide = wide * gate if norm.gate == "before" else wide
+        output = library.OPERATORS[norm.operator](wide, norm.eps, config=self.config)
+        others = torch.float32
+        if norm.weight is not None:
+            weight = getattr(self.module, norm.weight)
+            others = weight.dtype
+            output = output * (weight.to(wide.dtype) + norm.offset if norm.offset else weight.to(wide.dtype))
+        if norm.bias is not None:
+            output = output + getattr(self.module, norm.bias).to(wide.dtype)
+        if gate is not None and norm.gate == "after":
+            output = output * gate
+        if norm.dtype == "promoted" or others.itemsize >= 4:
+            others = torch.promote_types(x.dtype, others)
+        return output.to(x.dtype if norm.dtype == "input" else others)
+
+
+def plug_of(module: nn.Module) -> Plug | None:
+    """The plug in a module, wherever it sits."""
+    cell, state = _wrapped(module), vars(module)
+    for place in (None if cell is None else cell.cell_contents, state.get("forward"), state.get("_old_forward")):
+        if isinstance(place, Plug):
+            return place
+    return None
+
+
+def is_foreign(module: nn.Module) -> bool:
+    """Somebody else's forward is in the module, and not around its own: only a scope can keep it."""
+    forward = vars(module).get(_slot(module))
+    own = isinstance(forward, Plug) or getattr(forward, "__func__", None) is type(module).forward
+    return forward is not None and not own and _wrapped(module) is None
+
+
+def _wrapped(module: nn.Module) -> types.CellType | None:
+    """Where a function that wraps the module's forward (transformers' tensor parallelism has some) keeps it."""
+    for cell in getattr(vars(module).get("forward"), "__closure__", None) or ():
+        held = cell.cell_contents
+        if isinstance(held, Plug) or (isinstance(held, types.MethodType) and held.__self__ is module):
+            return cell  # type: ignore[no-any-return]
+    return None
+
+
+def _slot(module: nn.Module) -> str:
+    """Where a module's own forward is: accelerate keeps it beside its wrapper."""
+    return "_old_forward" if "_hf_hook" in vars(module) else "forward"

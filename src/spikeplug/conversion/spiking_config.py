@@ -1,0 +1,126 @@
+"""A conversion as transformers keeps it: the `quantization_config` of a model's config.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import register_quantization_config
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from spikeplug.config import SpikeConfig
+from spikeplug.conversion.check import check_request
+from spikeplug.conversion.patterns import check_pattern
+from spikeplug.errors import SpikeplugError
+
+METHOD = "spiking"
+_NAMED = {"default": SpikeConfig, "paper": SpikeConfig.paper}
+_LONGEST_NAME = 200
+
+
+@register_quantization_config(METHOD)
+class SpikingConfig(QuantizationConfigMixin):
+    """`from_pretrained(name, quantization_config=SpikingConfig())` loads a model and converts it.
+
+    numerics      a SpikeConfig, its fields as a dict, "default" or "paper"
+    operators     as of `convert`
+    exclude       as of `convert`; without what can take exponential time to search (`patterns`), as it may come from
+                  a config.json of unknown origin
+    model_class   the class that was converted, where that is a part of the model saved; normally left out
+
+    Holds known values only: nothing in a config.json can name a file, a class to import or code.
+    Errors: SpikeplugError for unknown fields and any value out of its domain.
+    """
+
+    def __init__(
+        self,
+        /,
+        numerics: SpikeConfig | dict[str, Any] | str = "default",
+        operators: Iterable[str] | None = None,
+        exclude: str | None = None,
+        model_class: str | None = None,
+        quant_method: str = METHOD,
+        **unknown: Any,
+    ) -> None:
+        if unknown:
+            raise SpikeplugError(
+                f"unknown field {min(unknown)!r} of a SpikingConfig: the fields are numerics, operators, exclude and "
+                "model_class."
+            )
+        if quant_method != METHOD:
+            raise SpikeplugError(f"quant_method is {quant_method!r}; that of a SpikingConfig is {METHOD!r}.")
+        if isinstance(exclude, str):
+            check_pattern(exclude)
+        check_request(operators, exclude)
+        if model_class is not None and not (
+            isinstance(model_class, str) and model_class.isidentifier() and len(model_class) <= _LONGEST_NAME
+        ):
+            raise SpikeplugError("model_class is no name of a class: leave it out.")
+        self.quant_method = METHOD  # type: ignore[assignment]  # transformers' own methods are an enumeration of str
+        self.numerics = _as_numerics(numerics)
+        self.operators = None if operators is None else tuple(sorted(set(operators)))
+        self.exclude, self.model_class = exclude, model_class
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON. The numerics are spelt out, so that a later default does not change them."""
+        return {
+            "quant_method": self.quant_method,
+            "numerics": self.numerics.to_dict(),
+            "operators": None if self.operators is None else list(self.operators),
+            "exclude": self.exclude,
+            "model_class": self.model_class,
+        }
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        yield from self.to_dict().items()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SpikingConfig) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.numerics, self.operators, self.exclude, self.model_class))
+
+
+def _as_numerics(numerics: object) -> SpikeConfig:
+    if isinstance(numerics, SpikeConfig):
+        return numerics
+    if isinstance(numerics, dict) and all(isinstance(name, str) for name in numerics):
+        return SpikeConfig.from_dict(numerics)
+    if isinstance(numerics, str) and numerics in _NAMED:
+        return _NAMED[numerics]()
+    raise SpikeplugError("numerics is no config: give a SpikeConfig, its fields as a dict, 'default' or 'paper'.")
+
+
+def saved_as(
+    model: nn.Module, numerics: SpikeConfig, operators: Iterable[str] | None, exclude: str | None
+) -> SpikingConfig | None:
+    """What the model's config.json is to say of a conversion: None where it has no such file, or another quantizer.
+
+    An `exclude` that no config.json may use is written as the paths that it finds.
+    """
+    if not isinstance(model, PreTrainedModel):
+        return None
+    other = getattr(model.config, "quantization_config", None)
+    if other is not None and not isinstance(other, SpikingConfig) and dict(other).get("quant_method") != METHOD:
+        return None
+    if exclude is not None:
+        try:
+            check_pattern(exclude)
+        except SpikeplugError:
+            paths = [path for path, _ in model.named_modules(remove_duplicate=False) if re.search(exclude, path)]
+            exclude = f"^(?:{'|'.join(map(re.escape, paths))})$"
+    return SpikingConfig(numerics, operators, exclude, type(model).__name__)
+
+
+def forget(model: nn.Module) -> None:
+    """Take the conversion out of what would be saved."""
+    if not isinstance(model, PreTrainedModel):
+        return
+    quantizer = vars(model).get("hf_quantizer")
+    if isinstance(getattr(quantizer, "quantization_config", None), SpikingConfig):
+        quantizer.remove_quantization_config(model)  # type: ignore[union-attr]
+    if isinstance(getattr(model.config, "quantization_config", None), SpikingConfig):
+        del model.config.quantization_config

@@ -1,0 +1,46 @@
+"""Which module is running: a stack kept by torch's hooks on every module's call."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+
+class Running:
+    """Within the block, `path` is the path of the innermost running module of `model`, by forward calls.
+
+    It is empty for the model itself and outside any module; a module that is no part of the model goes by its class.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        # The first path is the one that a report calls a shared module by. Modules are kept, so that ids stay theirs.
+        self._modules = list(model.named_modules())
+        self._paths: dict[int, str] = {id(module): path for path, module in self._modules}
+        self._stack: list[nn.Module] = []
+
+    @property
+    def path(self) -> str:
+        if not self._stack:
+            return ""
+        module = self._stack[-1]
+        return self._paths.get(id(module), type(module).__name__)
+
+    def __enter__(self) -> Self:
+        self._handles = (
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),  # an error that is caught must not stay open
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        self._stack.append(module)
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        while self._stack and self._stack.pop() is not module:
+            pass

@@ -1,0 +1,172 @@
+"""Our proven bounds as functions: |spiking - exact| <= bound(inputs), elementwise, for any config. Proofs and formulas:
+operators/README.md for the shift exponential and scales of the vector's own; `docs/ops.md` for the published form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+from spikeplug.evidence.activation_bounds import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
+from spikeplug.evidence.parts import Falling, falling_error, length_error, output_rounding, weight_error
+from spikeplug.evidence.subjects import EPS, HEAD_DIM
+
+Bound = Callable[..., Tensor]  # (*inputs, config) -> the shape of the operator's output
+
+
+def _within_scores(x: Tensor, bound: Tensor, config: SpikeConfig) -> Tensor:
+    """Scores of 2^(28-F) and more give up fraction bits: nothing is promised of such a row."""
+    return bound.masked_fill(x.abs().amax(-1, keepdim=True) >= 2.0 ** (28 - config.fraction_bits), math.inf)
+
+
+def softmax(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """With A_i the error of weight i, e_i its value, S = Σ e: (A_i + p_i·ΣA) / (S - ΣA), then the division's rounding.
+
+    The shift form with scales of its own has the closed form p·(2δ/(1-δ) + (d + 8)·2^(1-P)) + p_max·2^(3-P).
+    """
+    p = x.softmax(-1)
+    top = p.amax(-1, keepdim=True)
+    unit, delta = 2.0**-config.working_bits, weight_error(config)
+    if config.exponential == "shift" and config.shift_scaling:
+        floors = (x.shape[-1] + 8) * 2 * unit
+        own = p * (2 * delta / (1 - delta) + floors) + top * 8 * unit
+        return _within_scores(x, own + output_rounding(p, config), config)
+    distance = x.amax(-1, keepdim=True) - x
+    weight = (-distance).exp()
+    lost = falling_error(distance, config, config.softmax_half_range).absolute
+    if config.exponential == "shift":
+        lost = lost + 2 * unit  # its maximum is a whole octave up: a floor costs twice as much of the largest weight
+    total, all_lost = weight.sum(-1, keepdim=True), lost.sum(-1, keepdim=True)
+    error = (lost + p * all_lost) / (total - all_lost).clamp(min=0)
+    scaling = top * 8 * unit if config.shift_scaling else 0.0
+    return _within_scores(x, error + scaling + output_rounding(p, config), config)
+
+
+def log_softmax(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Rounding, input steps, the sum's relative error ε/(1-ε), the table of the logarithm."""
+    segments, unit = 2.0 ** math.ceil(config.bits / 2), 2.0**-config.working_bits
+    octave = math.log(2) if config.exponential == "shift" else 1.0
+    step = 2.0**-config.bits * (0.5 if config.shift_scaling else 1.0)
+    if config.exponential == "shift":
+        total = torch.full_like(x[..., :1], weight_error(config) + (x.shape[-1] + 1) * 2 * unit)
+    else:
+        distance = x.amax(-1, keepdim=True) - x
+        weight = (-distance).exp()
+        lost = falling_error(distance, config, config.softmax_half_range).absolute
+        total = lost.sum(-1, keepdim=True) / weight.sum(-1, keepdim=True) + 2.0**-config.fraction_bits
+    table = 1 / (8 * segments**2) + 2.0 ** (5 - config.working_bits)
+    error = octave * (step + 2.0 ** -(config.fraction_bits + 1)) + _shared_ratio(total) + table
+    return _within_scores(x, error.expand_as(x), config)
+
+
+def _shared_ratio(total: Tensor) -> Tensor:
+    return torch.where(total < 1, total / (1 - total).clamp(min=1e-300), math.inf)
+
+
+def attention_weights(query: Tensor, key: Tensor, *, config: SpikeConfig) -> Tensor:
+    """As softmax of the scores, which are float64 products."""
+    return softmax(query @ key.mT * HEAD_DIM**-0.5, config=config)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Divided last: operators/README.md. Else Σ bound_i·|v_i| and the values' own n bits; sums are float."""
+    scores = query @ key.mT * HEAD_DIM**-0.5
+    p, scale = scores.softmax(-1), value.abs().amax(-1, keepdim=True)
+    coding = 2.0 ** (1 - config.bits)
+    if not config.divide_last:
+        lost = softmax(scores, config=config)
+        bound: Tensor = lost @ value.abs() + (p + lost) @ scale * coding + 1e-12 * (p @ value.abs())
+        return bound.nan_to_num(nan=math.inf, posinf=math.inf)
+    keys, unit, delta, exact = key.shape[-2], 2.0**-config.working_bits, weight_error(config), p @ value
+    error: Tensor = p @ value.abs() * (2 * delta / (1 - delta) + (keys + 8) * 2 * unit) + p @ scale * coding
+    error = error + 2 * keys * 4 * unit * (p * scale.mT).amax(-1, keepdim=True) + exact.abs() * 8 * unit
+    bound = error + output_rounding(exact, config)
+    within = _within_scores(scores, torch.zeros_like(scores[..., :1]), config)
+    return bound + within
+
+
+def sine(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Of sin and cos: rounding, chords, phase, knots, and the encoder's float64 product."""
+    step, fine = 2.0**-config.bits, 2.0**-config.working_bits
+    table = (math.pi / 2) ** 2 / 8 / 4.0 ** math.ceil(config.bits / 2) + 1.5 * fine
+    return step * (0.5 if config.shift_scaling else 1) + table + math.pi * fine + x.abs() * 2.0**-52
+
+
+def logarithm(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    lsb = math.log(2) * 2.0**-config.bits * (0.5 if config.shift_scaling else 1)
+    table = 1 / (8 * 4.0 ** math.ceil(config.bits / 2)) + 2.0 ** (3 - config.working_bits)
+    return torch.full_like(x, lsb + table)
+
+
+def exp(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Relative δ and 2^-n. By chords: `falling_error` inside [-H, H]; beyond, what saturation loses."""
+    y, lsb = x.exp(), 2.0**-config.bits
+    if config.exponential == "shift":
+        delta = weight_error(config)
+        return y * (delta + lsb * (1 + delta))
+    lost: Falling = falling_error(-x, config, config.softmax_half_range)
+    highest = math.exp(config.softmax_half_range)
+    error = torch.where(lost.above, (y - highest).abs() + highest * 2.0**-15 + lost.near * lost.absolute, lost.absolute)
+    return error + (y + error) * lsb
+
+
+def _of_exact(function: Callable[..., Tensor]) -> Bound:
+    """Relative 2^-n + 2^(3-P)."""
+
+    def bound(*inputs: Tensor, config: SpikeConfig) -> Tensor:
+        size: Tensor = function(*inputs).abs()
+        return size * (2.0**-config.bits + 2.0 ** (3 - config.working_bits))
+
+    return bound
+
+
+def vector_norm(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    length = length_error(x.shape[-1], config)
+    exact: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return exact * (length + 2.0**-config.bits * (1 + length))
+
+
+def rms_norm(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """|y|·ε/(1-ε), the elements' coding, then the output's rounding."""
+    dimension = x.shape[-1]
+    root = (x.square().sum(-1, keepdim=True) + EPS * dimension).sqrt()
+    share = x.abs().amax(-1, keepdim=True).clamp(min=math.sqrt(EPS * dimension)) / root
+    return _normed(x * math.sqrt(dimension) / root, share, config)
+
+
+def _normed(exact: Tensor, share: Tensor, config: SpikeConfig) -> Tensor:
+    """`share`: the vector's (extended) largest element over its norm."""
+    dimension = exact.shape[-1]
+    length = length_error(dimension, config) + 2.0**-16 / math.sqrt(dimension)
+    coding = share * math.sqrt(dimension) * 2.0 ** (3 - config.working_bits)
+    return exact.abs() * length / (1 - length) + coding + output_rounding(exact, config)
+
+
+def layer_norm(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """q + B(|y| + q): what coding x loses, then what the root-mean-square core does."""
+    dimension = x.shape[-1]
+    centred = x - x.mean(-1, keepdim=True)
+    norm = (centred.square().sum(-1, keepdim=True) + EPS * dimension).sqrt()
+    exact = centred.abs() * math.sqrt(dimension) / norm
+    step = (
+        x.abs().amax(-1, keepdim=True).clamp(min=math.sqrt(EPS * dimension)) * 2.0 ** (2 - config.working_bits) / norm
+    )
+    rho = math.sqrt(dimension + 1) / 2 * step
+    coding = torch.where(rho < 1, (math.sqrt(dimension) * step + exact * rho) / (1 - rho).clamp(min=1e-300), math.inf)
+    return coding + _normed(exact + coding, torch.ones_like(norm), config)
+
+
+#: By operator. Every one of the library has one.
+BOUNDS: Mapping[str, Bound] = {
+    **{
+        f.__name__: f for f in (softmax, log_softmax, attention, attention_weights, silu, gelu, sigmoid, tanh, softplus)
+    },
+    **{f.__name__: f for f in (mish, relu_squared, rms_norm, layer_norm, vector_norm, exp)},
+    "cos": sine,
+    "sin": sine,
+    "log": logarithm,
+    **{name: _of_exact(getattr(torch, name)) for name in ("sqrt", "rsqrt", "square", "reciprocal", "divide")},
+}

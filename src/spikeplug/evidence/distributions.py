@@ -1,0 +1,92 @@
+"""Where inputs come from: Gaussian numbers, what is nasty, and what a language model really computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.evidence.subjects import Draw
+
+DISTRIBUTIONS = ("gaussian", "activations", "adversarial")
+#: Rotary angles reach the context length, in radians.
+_ANGLES = 1000.0
+#: Beyond, exp overflows float32.
+_EXPONENTS = 80.0
+
+
+def fit(role: str, x: Tensor) -> Tensor:
+    """x brought into what the role can be: positive, or an exponent whose exp exists; others stay as they are."""
+    if role == "positive":
+        return x.abs().clamp(min=2.0**-100)
+    return x.clamp(-_EXPONENTS, _EXPONENTS) if role == "exponent" else x
+
+
+def gaussian(seed: int = 0) -> Draw:
+    """N(0, 1) for every role; angles N(0, 1000²); positive: |N(0, 1)|."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(role: str, rows: int, width: int) -> Tensor:
+        x = torch.randn(rows, width, generator=generator, dtype=torch.float64)
+        return fit(role, x * _ANGLES if role == "angle" else x)
+
+    return draw
+
+
+def activations(pools: Mapping[str, Tensor], seed: int = 0) -> Draw:
+    """Pieces of recorded rows (`recording.record`): pools[role] is (rows, width).
+
+    Up to the width of a recorded row, a piece of one row at a random place; beyond, rows that follow each other. What
+    attention takes are whole rows in their order, from the middle of the recording on, so that queries, keys and values
+    are of the same layer and token (keys beyond a layer's are the next one's; beyond the last, the first's).
+    Errors: SpikeplugError for a role whose pool is shorter than a row.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(role: str, rows: int, width: int) -> Tensor:
+        pool = pools[role]
+        flat = pool.reshape(-1)
+        if len(flat) < width:
+            raise SpikeplugError(f"{len(flat)} recorded numbers of kind {role} do not fill a vector of {width}.")
+        own = pool.shape[-1]
+        if role in ("query", "key", "value") and width == own:
+            return pool[(len(pool) // 2 + torch.arange(rows)) % len(pool)]
+        starts = torch.randint(0, max(1, (len(flat) - width) // own + 1), (rows, 1), generator=generator) * own
+        if width < own:
+            starts = starts + torch.randint(0, own - width + 1, (rows, 1), generator=generator)
+        return fit(role, flat[starts.clamp(max=len(flat) - width) + torch.arange(width)].to(torch.float64))
+
+    return draw
+
+
+def adversarial(seed: int = 0) -> Draw:
+    """Rows of ten kinds in turn, from `_nasty`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(role: str, rows: int, width: int) -> Tensor:
+        return fit(role, torch.stack([_nasty(row, width, generator) for row in range(rows)]))
+
+    return draw
+
+
+def _nasty(kind: int, width: int, generator: torch.Generator) -> Tensor:
+    """Constants, one-hots, outliers, ties, magnitudes of every size, half steps, powers of two and neighbours."""
+    noise = torch.randn(width, generator=generator, dtype=torch.float64)
+    place = torch.arange(width)
+    spot = place == int(torch.randint(0, width, (1,), generator=generator))
+    size = float(torch.randint(-3, 6, (1,), generator=generator))
+    kinds = (
+        lambda: torch.full_like(noise, 3.0 + size),
+        lambda: spot.to(torch.float64) * 2**size,
+        lambda: torch.where(spot, 500 * noise, noise),
+        lambda: noise.round() * 2**size,
+        lambda: noise.sign() * torch.exp2(noise * 6),
+        lambda: (torch.floor(noise * 2**14) + 0.5) * 2.0**-13,  # half-way between the encoder's steps
+        lambda: noise.sign() * torch.exp2((place % 12) - 6.0) * (1 + ((place % 3) - 1) * 2.0**-20),
+        lambda: torch.where(spot, noise, noise - 12),  # one that leads by far
+        lambda: noise * 1e-4,
+        lambda: 1000.0 + noise * 1e-2,  # a mean of many deviations
+    )
+    return kinds[kind % len(kinds)]()

@@ -1,0 +1,200 @@
+"""What each operator is made of, for a config: neurons, coding, tables, scale, range, and what it costs in events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spikeplug.config import SpikeConfig
+from spikeplug.evidence.distributions import gaussian
+from spikeplug.evidence.subjects import HEAD_DIM, SUBJECTS, Subject
+from spikeplug.library import OPERATORS
+from spikeplug.neurons import Events
+from spikeplug.operators.gates import FIXED_RANGE_BITS, GELU, curve_table
+from spikeplug.operators.scores import natural_unit, piecewise_exponential, shift_exponential
+
+#: Elements of the vector whose neurons and events are counted.
+DIMENSION = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    """Neurons a population has for one input, and bytes of its table (shared by all inputs)."""
+
+    neurons: int
+    table_bytes: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """An operator over vectors of DIMENSION elements (attention: one query and as many keys, HEAD_DIM channels).
+
+    populations   neurons by primitive, all elements side by side, each primitive with neurons of its own
+    table_bytes   of all tables, bit-packed
+    code, time_steps, levels, bits   how n = `bits` output bits are sent: T steps of up to L spikes
+    scale         of the output; smallest, largest: nonzero magnitudes of the fixed step (None: a scale of its own)
+    input_range   beyond which something is lost, in words
+    spikes, synops, steps   counted in a simulation on N(0, 1), of the whole vector. A graded spike of value k counts k:
+                  the ordered groups take operands of up to 60 bits as such
+    """
+
+    operator: str
+    populations: Mapping[str, int]
+    table_bytes: float
+    code: str
+    time_steps: int
+    levels: int
+    bits: int
+    scale: str
+    smallest: float | None
+    largest: float | None
+    input_range: str
+    spikes: int
+    synops: int
+    steps: int
+
+    @property
+    def neurons(self) -> int:
+        return sum(self.populations.values())
+
+
+def facts(name: str, config: SpikeConfig) -> Facts:
+    """Errors: none; `name` is one of SUBJECTS."""
+    subject, width = SUBJECTS[name], DIMENSION
+    uses = _uses(name, config)
+    events = Events()
+    OPERATORS[name](*subject.arguments(subject.inputs(gaussian(), 1, width)), config=config, events=events)
+    fixed = not (subject.scale == "element" or (subject.scale == "vector" and config.shift_scaling))
+    return Facts(
+        operator=name,
+        populations={part: count * _part(part, name, config).neurons for part, count in uses.items()},
+        table_bytes=sum(_part(part, name, config).table_bytes for part in uses),
+        code=config.code,
+        time_steps=config.time_steps,
+        levels=config.levels,
+        bits=config.bits,
+        scale=_scale(subject, config),
+        smallest=2.0**-config.bits if fixed else None,
+        largest=_largest(name, config) if fixed else None,
+        input_range=_input_range(name, subject, config),
+        spikes=events.spikes,
+        synops=events.synops,
+        steps=events.steps,
+    )
+
+
+def _uses(name: str, config: SpikeConfig) -> dict[str, int]:
+    """How often each primitive is there, for DIMENSION elements: primitive -> copies."""
+    d = DIMENSION
+    norm = {"square": d + 1, "root": 1} if config.norm == "root" else {"CORDIC": d}
+    weights = {"exponential": d, "sum": 1}
+    last = {"product": HEAD_DIM, "division": HEAD_DIM} if config.divide_last else {"division": d}
+    return {
+        "softmax": {**weights, "division": d},
+        "attention_weights": {**weights, "division": d},
+        "attention": {**weights, **last},
+        "log_softmax": {**weights, "logarithm": 1},
+        "silu": {"exponential": d, "product": d, "division": d},
+        "gelu": {"curve": d, "exponential": d, "product": d, "division": d},
+        "sigmoid": {"exponential": d, "division": d},
+        "tanh": {"exponential": d, "division": d},
+        "softplus": {"exponential": d, "logarithm": d},
+        "mish": {"exponential": d, "product": 2 * d, "division": d},
+        "relu_squared": {"product": d},
+        "rms_norm": {**norm, "division": d},
+        "layer_norm": {"sum": 1, **norm, "division": d},
+        "vector_norm": {"square": d, "root": 1} if config.norm == "root" else {"CORDIC": d - 1},
+        "cos": {"sine": d},
+        "sin": {"sine": d},
+        "exp": {"exponential": d},
+        "log": {"logarithm": d},
+        "sqrt": {"root": d},
+        "rsqrt": {"root": d, "division": d},
+        "square": {"square": d},
+        "reciprocal": {"division": d},
+        "divide": {"division": d},
+    }[name]
+
+
+def _part(part: str, name: str, config: SpikeConfig) -> Part:
+    """Of one copy. Ordered populations have a neuron a threshold; gated products and sums are one neuron each."""
+    segments = 1 << (config.bits + 1) // 2
+    if part == "exponential":
+        return _exponential(name, config)
+    if part == "curve":
+        table = curve_table(GELU["none"], natural_unit(config), config.fraction_bits)
+        return Part(table.segments, table.table_bytes)
+    if part in ("logarithm", "sine"):
+        return Part(segments, (segments + 1) * (config.working_bits + 2) / 8)
+    if part == "division":
+        own = config.shift_scaling or SUBJECTS[name].scale == "element"
+        group = 4 << config.bits if own else int(_largest(name, config)) << config.bits
+        return Part(group if config.division == "ordered" else 2)  # a restoring neuron and its read-out
+    return Part({"root": 2, "CORDIC": 3}.get(part, 1))  # sign, x and y of a merge
+
+
+def _exponential(name: str, config: SpikeConfig) -> Part:
+    if config.exponential == "shift":
+        spec = shift_exponential(config)
+        factor = min(8, (1 << min(16, config.fraction_bits + 4)) // spec.segments) if name == "tanh" else 1
+        segments = spec.segments * factor
+        # S - 1 neurons find the segment, one climbs it, one halves.
+        return Part(segments + 1, (segments + 1) * (config.working_bits + 2) / 8)
+    scores = name in ("softmax", "log_softmax", "attention", "attention_weights", "exp")
+    chords = piecewise_exponential(config.softmax_half_range if scores else config.half_range, config)
+    return Part(chords.segments + 3, chords.table_bytes)
+
+
+def _scale(subject: Subject, config: SpikeConfig) -> str:
+    if subject.scale == "element":
+        return "a power of two an element"
+    if subject.scale == "vector" and config.shift_scaling:
+        return "a power of two a vector"
+    octaves = subject.scale == "octaves" and (config.exponential == "shift" or subject.name == "log")
+    return f"fixed step 2^-{config.bits}" + (" octaves" if octaves else "")
+
+
+def _largest(name: str, config: SpikeConfig) -> float:
+    """Of the published group's quotient: what 2^n neurons a unit of range are there for."""
+    if name in ("rms_norm", "layer_norm"):
+        return float(2 << DIMENSION.bit_length() // 2)
+    if name in ("silu", "gelu", "mish", "softplus"):
+        return float(1 << FIXED_RANGE_BITS)
+    if name == "relu_squared":
+        return float(1 << 2 * FIXED_RANGE_BITS)
+    if name in ("log", "log_softmax"):
+        return float(1 << 30 - config.fraction_bits) if name == "log_softmax" else 2048.0
+    return 1.0
+
+
+def _input_range(name: str, subject: Subject, config: SpikeConfig) -> str:
+    places = config.fraction_bits
+    if subject.roles[0] in ("scores", "logits", "query"):
+        reach = f"scores to 2^{28 - places}, step 2^-{places}"
+        if config.exponential == "shift":
+            return f"{reach} octaves; a weight 2^-{config.working_bits} of the largest is 0"
+        return f"{reach}; 0 below the largest - {config.softmax_half_range:g}"
+    if subject.roles[0] == "gate" and name != "relu_squared":
+        inner = "31 octaves" if config.exponential == "shift" else f"±{config.half_range:g}"
+        wide = f"{config.working_bits} bits a vector" if config.shift_scaling else f"to 2^{FIXED_RANGE_BITS}"
+        return f"x: {wide}; exponent: {inner}, step 2^-{places}"
+    if name == "relu_squared" and not config.shift_scaling:
+        return f"to 2^{FIXED_RANGE_BITS}, step 2^-{places}"
+    if name == "exp":
+        return "all" if config.exponential == "shift" else f"±{config.softmax_half_range:g}"
+    if name in ("cos", "sin"):
+        return f"phase of 2^{config.working_bits} steps; to 2^52 radians"
+    if name in ("rms_norm", "layer_norm", "vector_norm", "relu_squared"):
+        return f"{config.working_bits} bits a vector"
+    return f"{config.working_bits} bits an element"
+
+
+def mean_events(found: Facts) -> tuple[float, float]:
+    """(spikes, synaptic operations) for one output."""
+    outputs = {"attention": HEAD_DIM, "vector_norm": 1}.get(found.operator, DIMENSION)
+    return found.spikes / outputs, found.synops / outputs
+
+
+def code_text(found: Facts) -> str:
+    """n, T and L in short."""
+    return f"{found.code}, n = {found.bits}, T = {found.time_steps}, L = {found.levels}"

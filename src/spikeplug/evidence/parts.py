@@ -1,0 +1,79 @@
+"""What the parts of operators lose: both exponentials, the norm, the output's rounding. The ingredients of bounds."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+
+
+def relative(delta: float) -> float:
+    """ε/(1-ε)."""
+    return delta / (1 - delta)
+
+
+def weight_error(config: SpikeConfig, *, curved: bool = False, fine: bool = False) -> float:
+    """δ of operators/README.md: relative error of 2^-x from the input's step, chords and knots.
+
+    curved: the exponent comes from a table, off by 2^(1-F) octaves. fine: tanh's own input and table.
+    """
+    fraction_bits, segments = config.fraction_bits, config.segments
+    if fine:
+        fraction_bits = min(16, fraction_bits + 4)
+        segments = min(8 * segments, 1 << fraction_bits)
+    step = math.expm1(math.log(2) * 2.0 ** ((1 if curved else -1) - fraction_bits))
+    return step + 2 * (math.log(2) / segments) ** 2 / 8 + 3 * 2.0**-config.working_bits
+
+
+class Falling(NamedTuple):
+    """absolute: bound of |t̂ - exp(-g)|, t̂ being 0 for g > H; above: bool, whether -g may exceed H, where t̂ is
+    exp(H); near: bool, whether it may as well not (`absolute` holds there too)."""
+
+    absolute: Tensor
+    above: Tensor
+    near: Tensor
+
+
+def falling_error(g: Tensor, config: SpikeConfig, half_range: float, *, curved: bool = False) -> Falling:
+    """Of t̂ = exp(-g), g in nats coded with F fraction bits. curved: g comes from a table, off by 2^(1-F).
+
+    Shift: δ·t and two floors. Chords on [-H, H], K segments, w = 2H/K + 2^-F wide (knots lie on the input's grid):
+    relative w²/8·e^w (chord), 2^-16 (intercept of 16 bits), (e^w - 1)·2^-8 (slope of 8 bits), the input's step s,
+    e^s - 1; then 3/2 LSB of 2^-P. Beyond H nothing is left: t itself, at most exp(-H). Within a step of ±H both may
+    be the case, and both are counted.
+    """
+    t = (-g).clamp(max=half_range + 1).exp()
+    unit = 2.0**-config.working_bits
+    never = torch.zeros_like(g, dtype=torch.bool)
+    if config.exponential == "shift":
+        delta = weight_error(config, curved=curved)
+        return Falling(t * delta + 2 * unit, never, never)
+    step = 2.0 ** ((1 if curved else -1) - config.fraction_bits)
+    width = 2 * half_range / config.segments + 2.0**-config.fraction_bits
+    chord = width**2 / 8 * math.exp(width) + 2.0**-16 + math.expm1(width) * 2.0**-8
+    moved = math.expm1(step)
+    inside = t * (chord + moved + chord * moved) + 1.5 * unit
+    # The coded end of the range is off by half a step itself.
+    margin = step + 2.0**-config.fraction_bits
+    absolute = torch.where(g > half_range + margin, t, inside)
+    absolute = torch.where((g - half_range).abs() <= margin, torch.maximum(t, inside), absolute)
+    above = -g >= half_range - margin
+    return Falling(absolute, above, above & (-g <= half_range + margin))
+
+
+def length_error(dimension: int, config: SpikeConfig) -> float:
+    """λ: relative error of ‖x‖ over `dimension` elements (or that many and an extension)."""
+    levels = dimension.bit_length()
+    angle = levels * 2.0 ** (1 - 2 * config.iterations) if config.norm == "cordic" else 0.0
+    return angle + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * 2.0 ** (2 - config.working_bits)
+
+
+def output_rounding(y: Tensor, config: SpikeConfig, half: float = 2.0) -> Tensor:
+    """half·y_max·2^-n: half an LSB of a vector's own scale; without shift_scaling the floor to 2^-n."""
+    if not config.shift_scaling:
+        return torch.full_like(y, 2.0**-config.bits)
+    return (half * y.abs().amax(-1, keepdim=True) * 2.0**-config.bits).expand_as(y)

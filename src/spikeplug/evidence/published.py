@@ -1,0 +1,157 @@
+"""What was published: bounds, and mean errors of the authors' float release (Yuan et al., ICML 2026, arXiv 2605.20289).
+
+The bounds are evaluated as they stand, for any config: Δ = 2^-n = 1/(T·L); ε_exp = w²/8·e^w with w the width of a
+segment, which for chords on [-H, H] is the published H²/(2K²)·e^(2H/K), and ln 2/S for the shift form;
+ε_pol = ceil(log2 d)·2^(-2i-1) for i CORDIC iterations, 0 for a root that is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spikeplug import operators
+from spikeplug.config import SpikeConfig
+from spikeplug.evidence import baselines
+from spikeplug.evidence.bounds import Bound
+from spikeplug.evidence.subjects import EPS
+
+
+def exp_error(config: SpikeConfig, half_range: float) -> float:
+    """ε_exp."""
+    width = math.log(2) / config.segments if config.exponential == "shift" else 2 * half_range / config.segments
+    return width**2 / 8 * math.exp(width)
+
+
+def polar_error(dimension: int, config: SpikeConfig) -> float:
+    """ε_pol of a norm over `dimension` elements."""
+    if config.norm == "root":
+        return 0.0
+    return math.ceil(math.log2(max(dimension, 1))) * 2.0 ** (-2 * config.iterations - 1)
+
+
+def _promised(y: Tensor, bound: Tensor, config: SpikeConfig) -> Tensor:
+    """Only of outputs of one LSB and more: a relative bound of what cannot be told from 0 would be no match."""
+    lsb = 2.0**-config.bits
+    return bound.masked_fill(
+        y.abs() < (y.abs().amax(-1, keepdim=True) * lsb if config.shift_scaling else lsb), math.inf
+    )
+
+
+def _within(distance: Tensor, bound: Tensor, config: SpikeConfig, half_range: float) -> Tensor:
+    """Chords are only promised to be near within [-H, H]."""
+    return bound if config.exponential == "shift" else bound.masked_fill(distance > half_range, math.inf)
+
+
+def softmax_bound(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Relative: 2(ε_exp + Δ)/(1 - ε_exp), for rows no wider than H."""
+    error, p = exp_error(config, config.softmax_half_range), x.softmax(-1)
+    bound = _promised(p, p * (2 * (error + 2.0**-config.bits) / (1 - error)), config)
+    return _within(x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True), bound, config, config.softmax_half_range)
+
+
+def silu_bound(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Absolute: |x|·2ε_exp/(1 - ε_exp) + |x|·Δ, for vectors within [-H, H]."""
+    error = exp_error(config, config.half_range)
+    bound = x.abs() * (2 * error / (1 - error) + 2.0**-config.bits)
+    bound = _promised(torch.nn.functional.silu(x), bound, config)
+    return _within(x.abs().amax(-1, keepdim=True), bound, config, config.half_range)
+
+
+def rms_norm_bound(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Relative: (ε_pol + Δ)/(1 - ε_pol) + sqrt(d)·Δ."""
+    dimension, step = x.shape[-1], 2.0**-config.bits
+    error = polar_error(dimension, config)
+    y = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+    return _promised(y, y.abs() * ((error + step) / (1 - error) + math.sqrt(dimension) * step), config)
+
+
+def of_the_largest(bound: Bound) -> Bound:
+    """The same bound read as relative to the vector's largest element, which all of a vector's outputs then share."""
+
+    def largest(x: Tensor, *, config: SpikeConfig) -> Tensor:
+        limit = bound(x, config=config)
+        limit = limit.masked_fill(torch.isinf(limit), 0.0)
+        limit = limit.masked_fill((limit == 0).all(-1, keepdim=True), math.inf)  # nothing promised of the whole vector
+        return limit.amax(-1, keepdim=True).expand_as(limit)
+
+    return largest
+
+
+PUBLISHED_BOUNDS: Mapping[str, Bound] = {"softmax": softmax_bound, "silu": silu_bound, "rms_norm": rms_norm_bound}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A published mean error, both sides floored to 1/256, and what comes out here under `reading`."""
+
+    operator: str
+    dimension: int | None
+    reading: str
+    published: float
+    mean: float
+    max_steps: float
+
+    @property
+    def ratio(self) -> float:
+        return self.mean / self.published
+
+
+#: Mean |e|; the maximum is 1/256 everywhere.
+SOFTMAX = {8: 8.4e-5, 64: 1.04e-5, 256: 2.6e-6}
+RMS_NORM = {8: 2.3e-5, 64: 5.1e-5, 256: 7.2e-5}
+SILU = 2.78e-4
+_STEPS = 256
+
+
+def figures(config: SpikeConfig, elements: int = 200_000, seed: int = 0) -> list[Figure]:
+    """The published figures again. The protocol was not published; docs/ops.md tells how this one was found.
+
+    SiLU: an even grid on [-5, 5]. Softmax: U(-2.5, 2.5), so that no score lies more than 5 below its row's largest
+    (and N(0, 1) with nothing subtracted, for the float recipe). RMSNorm: N(0, 1). Magnitudes are floored.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(dimension: int) -> Tensor:
+        return torch.randn(elements // dimension, dimension, generator=generator, dtype=torch.float64)
+
+    x = torch.linspace(-5, 5, elements + 1, dtype=torch.float64)[:, None]
+    silu = torch.nn.functional.silu(x)
+    found = [
+        _figure("silu", None, "float recipe", SILU, baselines.published_silu(x), silu),
+        _figure("silu", None, "this config", SILU, operators.silu(x, config), silu),
+    ]
+    for dimension, value in SOFTMAX.items():
+        x = normal(dimension)
+        recipe = baselines.published_softmax(x, subtract=False)
+        found.append(_figure("softmax", dimension, "float recipe, N(0, 1)", value, recipe, x.softmax(-1)))
+        x = 5 * torch.rand(elements // dimension, dimension, generator=generator, dtype=torch.float64) - 2.5
+        for reading, chosen in (("this config", config), ("this config, H = 5", replace(config, softmax_half_range=5))):
+            spiking = operators.softmax(x, config=chosen)
+            found.append(_figure("softmax", dimension, reading, value, spiking, x.softmax(-1)))
+    for dimension, value in RMS_NORM.items():
+        x = normal(dimension)
+        exact = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+        bare = x / x.square().mean(-1, keepdim=True).sqrt()
+        recipe = baselines.published_rms_norm(x, eps=0.0)
+        found.append(_figure("rms_norm", dimension, "float recipe, no eps", value, recipe, bare))
+        spiking = operators.rms_norm(x, None, EPS, config=config)
+        found.append(_figure("rms_norm", dimension, "this config", value, spiking, exact))
+    return found
+
+
+def _figure(operator: str, dimension: int | None, reading: str, value: float, y: Tensor, exact: Tensor) -> Figure:
+    # Towards zero: spikes are counted, the sign is carried by which population sends them.
+    steps = ((y * _STEPS).trunc() - (exact * _STEPS).trunc()).abs()
+    return Figure(
+        operator=operator,
+        dimension=dimension,
+        reading=reading,
+        published=value,
+        mean=float(steps.mean()) / _STEPS,
+        max_steps=float(steps.max()),
+    )

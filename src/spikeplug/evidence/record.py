@@ -1,0 +1,72 @@
+"""The JSON file of `spikeplug ops`. Its schema is `ops.schema.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+from spikeplug.config import SpikeConfig
+from spikeplug.evaluation.record import origin
+from spikeplug.evaluation.results import finite
+from spikeplug.evidence.results import BoundRow, Study
+
+SCHEMA_VERSION = 1
+#: Longer inputs are left out.
+_LONGEST = 256
+
+
+def make_study_record(found: Study, config: SpikeConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values, as `ops.schema.json` describes them; what is not a finite number becomes null."""
+    values = {
+        "measurements": [asdict(row) for row in found.rows],
+        "facts": [{**asdict(facts), "neurons": facts.neurons} for facts in found.facts],
+        "figures": [{**asdict(figure), "ratio": figure.ratio} for figure in found.figures],
+        "bounds": [_bound(row) for row in found.bounds],
+        "saturations": dict(found.saturations),
+        "seconds": found.seconds,
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **origin(),
+        "arguments": dict(arguments),
+        "config": config.to_dict(),
+        **{name: finite(value) for name, value in values.items()},
+    }
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the file."""
+    text = resources.files("spikeplug.evidence").joinpath("ops.schema.json").read_text(encoding="utf-8")
+    values: dict[str, Any] = json.loads(text)
+    return values
+
+
+def measurements_csv(found: Study) -> str:
+    """The measurements as a table, with a line of names."""
+    rows = csv_rows(found)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def csv_rows(found: Study) -> list[dict[str, Any]]:
+    """The measurements, one flat record each; None where a figure does not apply."""
+    rows = []
+    for row in found.rows:
+        values = asdict(row)
+        rows.append({**{name: value for name, value in values.items() if name != "measures"}, **values["measures"]})
+    return rows
+
+
+def _bound(row: BoundRow) -> dict[str, Any]:
+    worst = asdict(row.worst)
+    if sum(len(vector) for vector in worst["inputs"]) > _LONGEST:
+        worst["inputs"] = None
+    return {"name": row.name, "source": row.source, "dimension": row.dimension, "holds": row.holds, **worst}

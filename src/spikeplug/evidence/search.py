@@ -1,0 +1,198 @@
+"""How near can anyone come to a bound: random inputs, every code of a grid, and hill climbing without gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+from spikeplug.evidence.bounds import Bound
+from spikeplug.evidence.distributions import adversarial, fit, gaussian
+from spikeplug.evidence.primitives import Primitive
+from spikeplug.evidence.subjects import HEAD_DIM, Subject
+
+_ACTIVATIONS = ("silu", "gelu", "sigmoid", "tanh", "softplus", "mish", "relu_squared")
+#: Elements of a grid computed at once.
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worst:
+    """The largest |error| / bound that was found, and where.
+
+    method     "exhaustive" (every code there is), "grid" (every so many), "climb" or "random"
+    tried      inputs looked at (vectors for "climb")
+    error, bound  at the place, in units of the output (primitives: LSB); ratio = error / bound
+    inputs     the vector(s) of the place; element: which output of it
+    """
+
+    ratio: float
+    error: float
+    bound: float
+    method: str
+    tried: int
+    inputs: tuple[tuple[float, ...], ...]
+    element: int
+
+
+def ratios(subject: Subject, bound: Bound, config: SpikeConfig, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """(ratio, error, bound), (candidates, elements); 0 where nothing is promised or nothing is wrong."""
+    exact = subject.exact(*inputs)
+    error = (subject.spiking(*inputs, config=config) - exact).abs()
+    limit = bound(*inputs, config=config).reshape(exact.shape)
+    ratio = torch.where((error > 0) & torch.isfinite(exact) & torch.isfinite(limit), error / limit, 0.0)
+    return ratio.flatten(1), error.flatten(1), limit.flatten(1)
+
+
+def climb(
+    subject: Subject, bound: Bound, config: SpikeConfig, dimension: int, *, candidates: int, steps: int, seed: int = 0
+) -> Worst:
+    """The best of `candidates` starts, each changed `steps` times in a few coordinates, and kept where that is worse.
+
+    Changes: a few steps of the encoder's grid, a relative nudge, another number, a copy of a neighbour, the whole
+    vector a little larger. Half-way, the better quarter takes the places of the others.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if subject.roles[0] == "query":
+        candidates = max(4, candidates // 8)  # each has keys and values of its own
+    inputs = _starts(subject, dimension, candidates, generator)
+    best = ratios(subject, bound, config, inputs)[0].amax(-1)
+    for step in range(steps):
+        if step == steps // 2:
+            order = best.argsort(descending=True)[: max(1, candidates // 4)]
+            order = order.repeat(4)[:candidates] if candidates >= 4 else order
+            inputs, best = tuple(x[order] for x in inputs), best[order]
+        changed = tuple(
+            fit(role, _changed(x, config, generator)) for role, x in zip(subject.roles, inputs, strict=True)
+        )
+        ratio = ratios(subject, bound, config, changed)[0].amax(-1)
+        better = ratio > best
+        best = torch.where(better, ratio, best)
+        inputs = tuple(
+            torch.where(better.view(-1, *[1] * (x.dim() - 1)), new, x) for x, new in zip(inputs, changed, strict=True)
+        )
+    return _worst(subject, bound, config, inputs, "climb", candidates * (steps + 1))
+
+
+def grid(subject: Subject, bound: Bound, config: SpikeConfig, count: int) -> Worst | None:
+    """Every code of an operator of one number, at the code itself and just below half a step beside it; about `count`
+    of them, evenly spread, where there are more.
+
+    None where an operator has no such grid. Each input is a vector of one.
+    """
+    every = _codes(subject.name, config)
+    if every is None:
+        return None
+    stride = -(-len(every) // count)
+    codes = every[:: stride | 1]  # odd, so that no low bit is always the same
+    worst: Worst | None = None
+    for chunk in codes.split(_CHUNK):
+        found = _worst(subject, bound, config, (chunk[:, None],), "grid", 1)
+        worst = found if worst is None or found.ratio > worst.ratio else worst
+    assert worst is not None
+    method = "exhaustive" if len(codes) == len(every) else "grid"
+    return Worst(**{**vars(worst), "method": method, "tried": len(codes)})
+
+
+def primitive_worst(primitive: Primitive, *, published: bool = False) -> Worst:
+    """`published`: against that bound. Error and bound in LSB."""
+    error = primitive.closed(*primitive.inputs).double() - primitive.exact(*primitive.inputs)
+    if published:
+        assert primitive.published is not None
+        limit = primitive.published(*primitive.inputs)
+    else:
+        above, below = primitive.bound(*primitive.inputs)
+        limit = torch.where(error > 0, above, below)
+    ratio = torch.where(error == 0, 0.0, error.abs() / limit).flatten()
+    place = int(ratio.argmax())
+    return Worst(
+        ratio=float(ratio[place]),
+        error=float(error.abs().flatten()[place]),
+        bound=float(limit.expand(error.shape).flatten()[place]),
+        method="exhaustive" if primitive.exhaustive else "random",
+        tried=len(ratio),
+        inputs=tuple(_numbers(x[place]) for x in primitive.inputs),
+        element=0,
+    )
+
+
+def _codes(name: str, config: SpikeConfig) -> Tensor | None:
+    """All inputs an operator of one number tells apart, up to its period: a turn, two octaves, or all that moves it."""
+    step = 2.0**-config.fraction_bits
+    if name in _ACTIVATIONS or name == "exp":
+        reach = 24.0 if config.exponential == "shift" else 2 * max(config.half_range, config.softmax_half_range)
+        if name == "exp" and config.exponential == "piecewise":
+            reach = config.softmax_half_range
+        unit = math.log(2) if config.exponential == "shift" else 1.0  # codes count octaves, or nats
+        codes = torch.arange(-int(reach / (step * unit)), int(reach / (step * unit)) + 1).double() * (step * unit)
+        return torch.cat([codes, codes + 0.499 * step * unit])
+    width = config.working_bits
+    if name in ("cos", "sin"):
+        codes = torch.arange(1 << width).double()
+        return torch.cat([codes, codes + 0.499]) * (2 * math.pi / (1 << width))
+    if name in ("log", "sqrt", "rsqrt", "square", "reciprocal"):
+        codes = torch.arange(1 << (width - 2), 1 << (width - 1)).double() * 2.0 ** (2 - width)
+        codes = torch.cat([codes, codes + 0.499 * 2.0 ** (2 - width)])
+        return torch.cat([codes, 2 * codes])  # two octaves: a root's own period
+    return None
+
+
+def _starts(subject: Subject, dimension: int, candidates: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Half Gaussian at scales 2^-6 to 2^6, half adversarial."""
+    seed = int(torch.randint(0, 1 << 30, (1,), generator=generator))
+    draws = gaussian(seed), adversarial(seed)
+    starts = []
+    for role in subject.roles:
+        width = HEAD_DIM if subject.roles[0] == "query" else dimension
+        vectors = dimension if role in ("key", "value") else 1
+        rows = [candidates - candidates // 2, candidates // 2]
+        parts = [draw(role, n * vectors, width).view(n, vectors, width) for draw, n in zip(draws, rows, strict=True)]
+        scale = torch.exp2(12 * torch.rand(rows[0], 1, 1, generator=generator, dtype=torch.float64) - 6)
+        x = fit(role, torch.cat([parts[0] * scale, parts[1]]))
+        starts.append(x if subject.roles[0] == "query" else x.squeeze(1))
+    return tuple(starts)
+
+
+def _changed(x: Tensor, config: SpikeConfig, generator: torch.Generator) -> Tensor:
+    """A copy with some coordinates changed; how many and how differs from candidate to candidate."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    flat = x.flatten(1)
+    count, width = flat.shape
+    noise = torch.randn(count, width, generator=generator, dtype=torch.float64)
+    size = torch.exp2(-uniform(count, 1) * (config.working_bits + 2))
+    steps = (noise * 4).round() / 2 * 2.0**-config.fraction_bits
+    kinds = torch.stack(
+        [flat + steps, flat * (1 + noise * size), noise * 4, flat.roll(1, -1) + steps, flat * torch.exp2(size)]
+    )
+    kind = torch.randint(0, len(kinds), (count,), generator=generator)
+    new = kinds[kind, torch.arange(count)]
+    touched = uniform(count, width) < torch.maximum(uniform(count, 1) ** 3, torch.tensor(1.5 / width))
+    whole = (kind == len(kinds) - 1)[:, None]
+    return torch.where(touched | whole, new, flat).view(x.shape)
+
+
+def _worst(
+    subject: Subject, bound: Bound, config: SpikeConfig, inputs: tuple[Tensor, ...], method: str, tried: int
+) -> Worst:
+    ratio, error, limit = ratios(subject, bound, config, inputs)
+    place = int(ratio.argmax())
+    row, element = divmod(place, ratio.shape[1])
+    return Worst(
+        ratio=float(ratio[row, element]),
+        error=float(error[row, element]),
+        bound=float(limit[row, element]),
+        method=method,
+        tried=tried,
+        inputs=tuple(_numbers(x[row]) for x in inputs),
+        element=element,
+    )
+
+
+def _numbers(x: Tensor) -> tuple[float, ...]:
+    return tuple(x.reshape(-1).tolist())

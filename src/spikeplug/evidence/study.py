@@ -1,0 +1,169 @@
+"""The whole study: settings in, every measurement out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from spikeplug import saturation
+from spikeplug.evidence.baselines import BASELINES
+from spikeplug.evidence.bounds import BOUNDS
+from spikeplug.evidence.distributions import activations, adversarial, gaussian
+from spikeplug.evidence.facts import facts
+from spikeplug.evidence.measures import measure
+from spikeplug.evidence.primitives import primitives
+from spikeplug.evidence.published import PUBLISHED_BOUNDS, Figure, figures, of_the_largest
+from spikeplug.evidence.results import PRIMITIVES, BoundRow, Row, Settings, Study
+from spikeplug.evidence.search import climb, grid, primitive_worst
+from spikeplug.evidence.subjects import SUBJECTS, Draw, Subject, last_place
+
+
+def study(
+    settings: Settings,
+    *,
+    record: Callable[[int], Mapping[str, Tensor]] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Study:
+    """Measure. The process's saturation counts start anew.
+
+    record: tokens -> recorded activations by role, asked for once and only if wanted; default: the default model's.
+    Errors: SpikeplugError, before anything is measured, if the model that is to be recorded is not there.
+    """
+    start = time.perf_counter()
+    report = progress or (lambda stage, done, total: None)
+    pools: Mapping[str, Tensor] = {}
+    names = [name for name in settings.operators if name != PRIMITIVES]
+    if "activations" in settings.distributions and names:
+        report("recording activations", 0, 1)
+        pools = (record or _default_record)(settings.tokens)
+    saturation.reset_saturations()
+    work = [*_measurements(settings, names, pools)]
+    searches = [*_searches(settings, names)] if settings.bounds else []
+    rows: list[Row] = []
+    total = len(work) + len(searches)
+    for done, (stage, piece) in enumerate(work):
+        report(stage, done, total)
+        rows += piece()
+    saturations = saturation.saturations()
+    found: list[BoundRow] = []
+    for done, (stage, search) in enumerate(searches, len(work)):
+        report(stage, done, total)
+        found += search()
+    report("figures", total, total)
+    return Study(
+        rows=tuple(rows),
+        facts=tuple(facts(name, settings.config) for name in names),
+        figures=tuple(_figures(settings, names)),
+        bounds=tuple(found),
+        saturations=saturations,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _default_record(tokens: int) -> Mapping[str, Tensor]:
+    from spikeplug.evidence.recording import record_default_model
+
+    return record_default_model(tokens)
+
+
+def _figures(settings: Settings, names: list[str]) -> list[Figure]:
+    if not set(names) & {"softmax", "silu", "rms_norm"}:
+        return []
+    elements = max(settings.elements, 1 << 16)  # fewer are noise
+    return [figure for figure in figures(settings.config, elements) if figure.operator in names]
+
+
+def _draw(distribution: str, pools: Mapping[str, Tensor], seed: int) -> Draw:
+    if distribution == "activations":
+        return activations(pools, seed)
+    return gaussian(seed) if distribution == "gaussian" else adversarial(seed)
+
+
+def _measurements(
+    settings: Settings, names: list[str], pools: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    for name in names:
+        subject = SUBJECTS[name]
+        for dimension in (None,) if subject.elementwise else settings.dimensions:
+            for distribution in settings.distributions:
+                draw = _draw(distribution, pools, settings.seed)
+                yield name, partial(_rows, subject, dimension, distribution, draw, settings)
+    if PRIMITIVES in settings.operators:
+        yield PRIMITIVES, partial(_primitive_rows, settings)
+
+
+def _rows(subject: Subject, dimension: int | None, distribution: str, draw: Draw, settings: Settings) -> list[Row]:
+    """The operator and its baselines on the same inputs."""
+    width, config = dimension or 64, settings.config
+    rows = max(4, settings.elements // width)
+    inputs = subject.inputs(draw, min(rows, settings.elements // 64) if subject.roles[0] == "query" else rows, width)
+    exact = subject.exact(*inputs)
+    lsb = last_place(subject.scale, exact, subject.name, config)
+    shares = subject.name in ("softmax", "attention_weights")
+
+    def row(method: str, y: Tensor, lsb: Tensor | None) -> Row:
+        found = measure(y, exact, lsb, distribution=shares)
+        return Row(name=subject.name, method=method, dimension=dimension, distribution=distribution, measures=found)
+
+    found = [row("spiking", subject.spiking(*inputs, config=config), lsb)]
+    for baseline in BASELINES:
+        if baseline.operator == subject.name:
+            found.append(row(baseline.name, baseline.approximate(exact if baseline.of_output else inputs[0]), None))
+    return found
+
+
+def _primitive_rows(settings: Settings) -> list[Row]:
+    rows = []
+    for primitive in primitives(settings.config, settings.dimensions, settings.elements, settings.seed):
+        y, exact = (side(*primitive.inputs).double() for side in (primitive.closed, primitive.exact))
+        y, exact = (x.reshape(-1, 1) * primitive.step for x in (y, exact))
+        lsb = torch.tensor(primitive.step, dtype=torch.float64)
+        rows.append(
+            Row(
+                name=primitive.name,
+                method="spiking",
+                dimension=primitive.dimension,
+                distribution="exhaustive" if primitive.exhaustive else "integers",
+                measures=measure(y, exact, lsb),
+            )
+        )
+    return rows
+
+
+def _searches(settings: Settings, names: list[str]) -> Iterator[tuple[str, Callable[[], list[BoundRow]]]]:
+    for name in names:
+        subject = SUBJECTS[name]
+        for dimension in (8,) if subject.elementwise else [d for d in settings.dimensions if d <= 64] or [8]:
+            yield f"worst of {name}", partial(_operator_bounds, subject, dimension, settings)
+    if PRIMITIVES in settings.operators:
+        yield "worst of primitives", partial(_primitive_bounds, settings)
+
+
+def _operator_bounds(subject: Subject, dimension: int, settings: Settings) -> list[BoundRow]:
+    config, ours = settings.config, BOUNDS[subject.name]
+    bounds = {"ours": ours}
+    if subject.name in PUBLISHED_BOUNDS:
+        published = PUBLISHED_BOUNDS[subject.name]
+        bounds |= {"published": published, "published, of the largest": of_the_largest(published)}
+    rows = []
+    for source, bound in bounds.items():
+        how = {"candidates": settings.candidates, "steps": settings.steps, "seed": settings.seed}
+        worst = climb(subject, bound, config, dimension, **how)
+        rows.append(BoundRow(name=subject.name, source=source, dimension=dimension, worst=worst))
+    every = grid(subject, ours, config, settings.grid) if dimension == 8 or subject.elementwise else None
+    if every is not None:
+        rows.append(BoundRow(name=subject.name, source="ours", dimension=1, worst=every))
+    return rows
+
+
+def _primitive_bounds(settings: Settings) -> list[BoundRow]:
+    rows = []
+    for primitive in primitives(settings.config, settings.dimensions, settings.elements, settings.seed):
+        for source in ("ours", "published") if primitive.published else ("ours",):
+            worst = primitive_worst(primitive, published=source == "published")
+            rows.append(BoundRow(name=primitive.name, source=source, dimension=primitive.dimension, worst=worst))
+    return rows

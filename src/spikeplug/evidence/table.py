@@ -1,0 +1,151 @@
+"""What a study found, as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+
+from spikeplug.evaluation.table import saturation_table
+from spikeplug.evidence.facts import Facts, code_text, mean_events
+from spikeplug.evidence.published import Figure
+from spikeplug.evidence.results import BoundRow, Row, Study
+
+
+def tables(found: Study) -> list[RenderableType]:
+    """Errors, baselines, what operators are made of, published figures, bounds, saturations; empty ones left out."""
+    spiking = [row for row in found.rows if row.method == "spiking"]
+    beside = [row for row in found.rows if any(row.name == other.name for other in found.rows if other is not row)]
+    names = {row.name for row in found.rows if row.method != "spiking"}
+    parts: list[tuple[Collection[object], RenderableType]] = [
+        (spiking, error_table(spiking)),
+        (names, baseline_table([row for row in beside if row.name in names])),
+        (found.facts, facts_table(found.facts)),
+        (found.figures, figure_table(found.figures)),
+        (found.bounds, bound_table(found.bounds)),
+    ]
+    return [table for content, table in parts if content] + [saturation_table(found.saturations)]
+
+
+def error_table(rows: Sequence[Row]) -> Table:
+    """A row for each operator or primitive, dimension and distribution."""
+    table = _table("Spiking against float64", "operator", "d", "inputs")
+    for name in ("max", "mean", "MSE", "bias", "max rel.", "mean rel.", "max LSB", "mean LSB", "KL", "lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    last = ""
+    for row in rows:
+        m = row.measures
+        figures = (m.max_error, m.mean_error, m.mse, m.bias, m.max_relative, m.mean_relative, m.max_lsb, m.mean_lsb)
+        table.add_row(
+            "" if row.name == last else row.name,
+            _dimension(row.dimension),
+            row.distribution,
+            *(_number(value) for value in (*figures, m.mean_kl, m.lost)),
+        )
+        last = row.name
+    return table
+
+
+def baseline_table(rows: Sequence[Row]) -> Table:
+    """Mean error of each method, a column a dimension; one block for each operator and distribution."""
+    dimensions = sorted({row.dimension or 0 for row in rows})
+    table = _table("Beside the baselines: mean |error| / mean |exact|", "operator", "inputs", "method")
+    for dimension in dimensions:
+        table.add_column(f"d = {dimension}" if dimension else "", justify="right", no_wrap=True)
+    values = {(r.name, r.distribution, r.method, r.dimension or 0): r.measures.mean_relative for r in rows}
+    last = ("", "")
+    for name, distribution, method in dict.fromkeys(key[:3] for key in sorted_blocks(rows)):
+        cells = (_number(values.get((name, distribution, method, dimension))) for dimension in dimensions)
+        same = (name, distribution) == last
+        table.add_row("" if same else name, "" if same else distribution, method, *cells)
+        last = (name, distribution)
+    return table
+
+
+def sorted_blocks(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """(operator, distribution, method), operators and distributions together, in the order they come."""
+    names = list(dict.fromkeys(row.name for row in rows))
+    kinds = list(dict.fromkeys(row.distribution for row in rows))
+    keys = [(row.name, row.distribution, row.method) for row in rows]
+    return sorted(keys, key=lambda key: (names.index(key[0]), kinds.index(key[1])))
+
+
+def facts_table(found: Sequence[Facts]) -> Table:
+    """A row for each operator."""
+    table = _table("What they are made of (vectors of 8)", "operator", "neurons")
+    for name in ("tables, bytes", "spikes / output", "synops / output", "steps"):
+        table.add_column(name, justify="right")
+    for name in ("output scale", "input"):
+        table.add_column(name)
+    for facts in found:
+        neurons = " + ".join(f"{count:,} {part}" for part, count in facts.populations.items())
+        spikes, synops = mean_events(facts)
+        scale = facts.scale if facts.smallest is None else f"{facts.scale}, up to {facts.largest:g}"
+        cells = (f"{facts.table_bytes:.0f}", f"{spikes:,.0f}", f"{synops:,.0f}", f"{facts.steps:,}")
+        table.add_row(facts.operator, neurons, *cells, scale, facts.input_range)
+    if found:
+        table.caption = f"code of every output: {code_text(found[0])}"
+    return table
+
+
+def figure_table(found: Sequence[Figure]) -> Table:
+    """A row for each published figure and reading."""
+    table = _table("Published mean errors, both sides floored to 1/256", "operator", "d", "reading")
+    for name in ("published", "here", "ratio", "max · 256"):
+        table.add_column(name, justify="right")
+    for figure in found:
+        table.add_row(
+            figure.operator,
+            _dimension(figure.dimension),
+            figure.reading,
+            _number(figure.published),
+            _number(figure.mean),
+            f"{figure.ratio:.2f}",
+            f"{figure.max_steps:.0f}",
+        )
+    return table
+
+
+def bound_table(rows: Sequence[BoundRow]) -> Table:
+    """A row for each bound; the place where it does not hold, or was met most nearly, in short."""
+    table = _table("Bounds and the worst found", "operator", "d", "bound of")
+    for name in ("bound there", "worst found", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("holds", "how", "where"):
+        table.add_column(name)
+    for row in rows:
+        worst = row.worst
+        table.add_row(
+            row.name,
+            _dimension(row.dimension),
+            row.source,
+            _number(worst.bound),
+            _number(worst.error),
+            f"{worst.ratio:.3g}",
+            "yes" if row.holds else "NO",
+            f"{worst.method}, {worst.tried:,}",
+            f"[{worst.element}] of " + "; ".join(_vector(vector) for vector in worst.inputs),
+        )
+    return table
+
+
+def _vector(vector: Sequence[float]) -> str:
+    shown = ", ".join(f"{value:.6g}" for value in vector[:4])
+    return f"({shown}{', …' if len(vector) > 4 else ''})"
+
+
+def _dimension(dimension: int | None) -> str:
+    return "" if dimension is None else str(dimension)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table

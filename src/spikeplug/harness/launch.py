@@ -1,0 +1,91 @@
+"""Handing over to lm-eval, with its refusals told as ours."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import lm_eval.utils
+from huggingface_hub.errors import HfHubHTTPError
+from lm_eval._cli import HarnessCLI
+from lm_eval._cli.run import Run
+
+from spikeplug.errors import SpikeplugError
+
+if TYPE_CHECKING:
+    from spikeplug.harness.compare import HarnessComparison
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files and prints, under torchrun or accelerate launch too."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def run_other_command(given: Sequence[str]) -> None:
+    """lm-eval's `ls` and `validate`, as they are."""
+    harness = HarnessCLI()
+    harness.execute(harness._parser.parse_args([*given]))
+
+
+def run_lm_eval(arguments: argparse.Namespace) -> None:
+    """lm-eval's own run, which prints its own tables. Errors: SpikeplugError for what lm-eval refuses."""
+    _log(logging.INFO)
+    with explained():
+        Run._execute(arguments)
+
+
+def run_comparison(arguments: argparse.Namespace) -> HarnessComparison | None:
+    """Exact and spiking on the same tasks; None in a process that is not the first. Errors: as `run_lm_eval`."""
+    from spikeplug.harness.compare import compare
+
+    _log(logging.WARNING)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as lm-eval does
+    with explained():
+        return compare(arguments)
+
+
+def _log(level: int) -> None:
+    lm_eval.utils.setup_logging(level if is_first_process() else logging.ERROR)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Refusals of lm-eval, and data that cannot be had, in one sentence; bugs keep their trace."""
+    try:
+        yield
+    except SpikeplugError:
+        raise
+    except (KeyError, ValueError, OSError) as error:
+        found = re.match(r"Tasks not found: (.*)", str(error))
+        if found:
+            raise SpikeplugError(
+                f"no task {found[1]}: `spikeplug lm-eval ls tasks` lists those of lm-eval, --include_path adds yours."
+            ) from error
+        if isinstance(error, (ConnectionError, FileNotFoundError, HfHubHTTPError)):
+            raise SpikeplugError(
+                f"cannot get the data of a task: {_first_line(error)}. Tasks of lm-eval need the network, or their "
+                "data in the cache of the package datasets; for tasks from your own files see docs/lm-eval.md."
+            ) from error
+        if not _raised_by_lm_eval(error):
+            raise
+        raise SpikeplugError(f"lm-eval: {_first_line(error)}") from error
+
+
+def _raised_by_lm_eval(error: BaseException) -> bool:
+    """Whether lm-eval itself raised it, which is how it refuses; not a library or a model under it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(name).startswith("lm_eval.")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

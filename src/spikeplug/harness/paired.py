@@ -1,0 +1,196 @@
+"""Paired statistics: is the difference between two models on the same items more than chance?
+
+Notation: item i has the value e_i in the exact model and s_i in the spiking one; d_i = s_i - e_i; n items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 1000  # resamples of a bootstrap, and random swaps of a randomisation test
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What a metric says of both models. Standard errors and p are None where they cannot be had.
+
+    difference           spiking - exact
+    difference_error     standard error of the paired difference: it knows that both models saw the same items
+    test, p              "McNemar", "t" or "swap", and its two-sided p: 1 where no item changed
+    changed              items whose value differs; lost: exact better, gained: spiking better (0/1 metrics only)
+    """
+
+    items: int
+    exact: float
+    exact_error: float | None
+    spiking: float
+    spiking_error: float | None
+    difference: float
+    difference_error: float | None
+    test: str | None
+    p: float | None
+    changed: int
+    lost: int | None = None
+    gained: int | None = None
+
+
+def paired_mean(exact: Sequence[float], spiking: Sequence[float]) -> Paired:
+    """Both means, and what the items say of their difference.
+
+    se(mean) = sd / sqrt(n) with n - 1 in the variance, which is lm-eval's; se(difference) = sd(d) / sqrt(n).
+    Values that are all 0 or 1: McNemar's exact test. Others: paired t-test.
+    """
+    e, s = np.asarray(exact, dtype=np.float64), np.asarray(spiking, dtype=np.float64)
+    d = s - e
+    binary = bool(np.isin(e, (0.0, 1.0)).all() and np.isin(s, (0.0, 1.0)).all())
+    lost, gained = int((d < 0).sum()), int((d > 0).sum())
+    return Paired(
+        items=len(d),
+        exact=float(e.mean()),
+        exact_error=_standard_error(e),
+        spiking=float(s.mean()),
+        spiking_error=_standard_error(s),
+        difference=float(d.mean()),
+        difference_error=_standard_error(d),
+        test="McNemar" if binary else "t",
+        p=mcnemar(lost, gained) if binary else paired_t(d),
+        changed=int((d != 0).sum()),
+        lost=lost if binary else None,
+        gained=gained if binary else None,
+    )
+
+
+def paired_aggregate(
+    exact: Sequence[Any],
+    spiking: Sequence[Any],
+    aggregate: Callable[[list[Any]], float],
+    *,
+    draws: int = DRAWS,
+    likelihoods: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Paired:
+    """A metric that is no mean over items, such as F1, a correlation or a perplexity: aggregate(values of all items).
+
+    Standard errors: bootstrap over items, the same items for both models. p: `swap_test`; where `likelihoods` (the
+    log-likelihood of each item in both models) are given, the paired t-test on these, which perplexities follow.
+    """
+    n = len(exact)
+    random = np.random.default_rng(_SEED)
+    values: list[tuple[float, float]] = []
+    for _ in range(draws if n > 1 else 0):
+        index = random.integers(0, n, n)
+        values.append((aggregate([exact[i] for i in index]), aggregate([spiking[i] for i in index])))
+    pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2)
+    e, s = float(aggregate([*exact])), float(aggregate([*spiking]))
+    if likelihoods is None:
+        test, p = "swap", swap_test(exact, spiking, aggregate, draws=draws)
+    else:
+        test, p = "t", paired_t(np.asarray(likelihoods[1], dtype=np.float64) - np.asarray(likelihoods[0]))
+    return Paired(
+        items=n,
+        exact=e,
+        exact_error=_spread(pairs[:, 0]),
+        spiking=s,
+        spiking_error=_spread(pairs[:, 1]),
+        difference=s - e,
+        difference_error=_spread(pairs[:, 1] - pairs[:, 0]),
+        test=test,
+        p=p,
+        changed=sum(a != b for a, b in zip(exact, spiking, strict=True)),
+    )
+
+
+def combined(parts: Sequence[Paired], weights: Sequence[float]) -> Paired:
+    """The weighted mean of metrics of different items (weights sum to 1): errors add in squares, p from the normal."""
+    errors = [
+        _combined_error([getattr(part, name) for part in parts], weights)
+        for name in ("exact_error", "spiking_error", "difference_error")
+    ]
+    difference = math.fsum(w * part.difference for w, part in zip(weights, parts, strict=True))
+    p = None
+    if errors[2] is not None:
+        p = 1.0 if difference == 0 else math.erfc(abs(difference) / errors[2] / math.sqrt(2)) if errors[2] else 0.0
+    return Paired(
+        items=sum(part.items for part in parts),
+        exact=math.fsum(w * part.exact for w, part in zip(weights, parts, strict=True)),
+        exact_error=errors[0],
+        spiking=math.fsum(w * part.spiking for w, part in zip(weights, parts, strict=True)),
+        spiking_error=errors[1],
+        difference=difference,
+        difference_error=errors[2],
+        test=None if p is None else "normal",
+        p=p,
+        changed=sum(part.changed for part in parts),
+    )
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """McNemar's exact two-sided p: min(1, 2 P[X <= min(lost, gained)]), X binomial(lost + gained, 1/2)."""
+    n, term, total = lost + gained, 1, 0
+    for k in range(min(lost, gained) + 1):
+        total += term
+        term = term * (n - k) // (k + 1)  # C(n, k + 1)
+    return min(1.0, 2 * total / (1 << n))  # whole numbers until the one division
+
+
+def paired_t(differences: NDArray[np.float64]) -> float | None:
+    """Two-sided p of the paired t-test of mean(d) = 0 with n - 1 degrees of freedom; 1 if all d are 0."""
+    from scipy import stats
+
+    d = np.asarray(differences, dtype=np.float64)
+    if not d.any():
+        return 1.0
+    error = _standard_error(d)
+    if error is None:
+        return None
+    return float(2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1)) if error else 0.0
+
+
+def swap_test(
+    exact: Sequence[Any], spiking: Sequence[Any], aggregate: Callable[[list[Any]], float], *, draws: int = DRAWS
+) -> float | None:
+    """Two-sided p of the randomisation test: swap both models' values of each item with probability 1/2.
+
+    p = (1 + draws whose |difference| is at least the observed one) / (1 + draws). None if a difference is NaN.
+    """
+    observed = abs(aggregate([*spiking]) - aggregate([*exact]))
+    random = np.random.default_rng(_SEED)
+    reached = 0
+    for _ in range(draws):
+        swap = random.integers(0, 2, len(exact))
+        first = [s if w else e for e, s, w in zip(exact, spiking, swap, strict=True)]
+        second = [e if w else s for e, s, w in zip(exact, spiking, swap, strict=True)]
+        drawn = abs(aggregate(second) - aggregate(first))
+        if not math.isfinite(drawn):
+            return None
+        reached += drawn >= observed * (1 - 1e-12)  # the same swap, added up in another order
+    return (1 + reached) / (1 + draws) if math.isfinite(observed) else None
+
+
+def _standard_error(values: NDArray[np.float64]) -> float | None:
+    if len(values) < 2:
+        return None
+    return _finite(float(values.std(ddof=1)) / math.sqrt(len(values)))
+
+
+def _spread(values: NDArray[np.float64]) -> float | None:
+    return _finite(float(values.std(ddof=1))) if len(values) > 1 and np.isfinite(values).all() else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _combined_error(errors: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    total = 0.0
+    for error, weight in zip(errors, weights, strict=True):
+        if error is None:
+            return None
+        total += (weight * error) ** 2
+    return math.sqrt(total)

@@ -1,0 +1,96 @@
+"""One opaque torch op per operator, `torch.ops.spikeplug.<name>`, with fake and autograd rules.
+
+Opaque, so that torch.compile, torch.export and whatever watches dispatched ops see one integer operator, not the
+hundreds of integer verbs it is made of. The config travels as a string, which every graph can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeplug.coding import as_real
+from spikeplug.config import SpikeConfig, as_config
+from spikeplug.neurons import Events
+
+_library = torch.library.Library("spikeplug", "FRAGMENT")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator and the float function it stands for.
+
+    name        of the torch op and of the public function
+    arguments   the op's schema, without the config: "Tensor x, int dim"
+    spiking     (*arguments, config=..., events=...) -> Tensor
+    exact       (*arguments) -> Tensor: gives the output's shape and dtype, and the straight-through gradient
+    """
+
+    name: str
+    arguments: str
+    spiking: Callable[..., Tensor]
+    exact: Callable[..., Tensor]
+
+    def __call__(self, *arguments: Any, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+        """Run the torch op; with `events`, simulate neuron by neuron instead (no gradient)."""
+        config = as_config(config)
+        as_real(arguments[0], self.name)
+        if events is not None:
+            return self.spiking(*arguments, config=config, events=events)
+        result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, config.token)
+        return result
+
+    def kernel(self, *arguments: Any) -> Tensor:
+        """What the torch op runs: `arguments`, then the config's token."""
+        # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            output = self.spiking(*arguments[:-1], config=SpikeConfig.from_token(arguments[-1]))
+            # An op's output may not be its input, and its strides are the fake rule's.
+            if any(output is x for x in arguments):
+                output = output.clone()
+            # Of a dimension of size 1, contiguous() keeps whatever stride there was.
+            return output.contiguous().flatten().view(output.shape)
+
+    def register(self) -> None:
+        """Define the torch op."""
+        name = f"spikeplug::{self.name}"
+        _library.define(f"{self.name}({self.arguments}, str config) -> Tensor")
+        _library.impl(self.name, self.kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(name, self._fake, lib=_library)
+        torch.library.register_autograd(name, self._backward, setup_context=_keep_inputs, lib=_library)
+
+    def _fake(self, *arguments: Any) -> Tensor:
+        return torch.empty_like(self.exact(*arguments[:-1]), memory_format=torch.contiguous_format)
+
+    def _backward(self, context: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """Straight through the integers: the vector-Jacobian product of the exact function."""
+        tensors = iter(context.saved_tensors)
+        inputs = [next(tensors) if given is _TENSOR else given for given in context.given]
+        wanted = [place for place, needed in enumerate(context.needs_input_grad) if needed]
+        again = torch.is_grad_enabled()  # this gradient is to be differentiated in its turn
+        with torch.enable_grad():
+            for place in wanted:
+                # One tensor may be several inputs: each is a leaf, or a view, of its own.
+                x = inputs[place]
+                inputs[place] = x.view_as(x) if again else x.detach().requires_grad_()
+            output = self.exact(*inputs)
+        wrt = [inputs[place] for place in wanted]
+        found = torch.autograd.grad(output, wrt, gradient.to(output.dtype), create_graph=again)
+        gradients: list[Any] = [None] * (len(inputs) + 1)
+        for place, value in zip(wanted, found, strict=True):
+            gradients[place] = value
+        return tuple(gradients)
+
+
+#: Stands in the saved arguments where a tensor was.
+_TENSOR = object()
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    arguments = inputs[:-1]
+    ctx.given = tuple(_TENSOR if isinstance(value, Tensor) else value for value in arguments)
+    ctx.save_for_backward(*(value for value in arguments if isinstance(value, Tensor)))

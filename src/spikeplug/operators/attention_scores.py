@@ -1,0 +1,77 @@
+"""Attention's scores, tile by tile: query·keyᵀ, softcap, bias, mask and sinks, encoded. Made here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+from spikeplug.neurons import Events
+from spikeplug.operators.activations import tanh
+from spikeplug.operators.attention_inputs import Masking, in_unit
+from spikeplug.operators.scores import Scores, encode_scores, natural_unit
+from spikeplug.operators.tiles import Tile, cut, tiles
+
+
+def score_tiles(
+    query: Tensor,
+    key: Tensor,
+    masking: Masking,
+    *,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+    config: SpikeConfig,
+    events: Events | None,
+) -> Iterator[tuple[Tile, Scores]]:
+    """(tile, scores (heads, groups·rows, keys)): softcap·tanh(query·keyᵀ·scaling / softcap) + bias, -inf where hidden.
+
+    query (B, H, Q, D) and key (B, G, K, D), K > 0, of the dtype the scores are computed in; masking in natural units.
+    With sinks (H,), every row's scores end in its head's sink, one column more than the tile has keys, and no row is
+    left out; without, rows that may attend to nothing are. To be run under `without_autocast`.
+    """
+    unit = natural_unit(config)
+    scaling = max(query.shape[-1], 1) ** -0.5 if scaling is None else scaling
+    groups = query.shape[1] // key.shape[1]
+    # The natural unit is folded into the queries (or into the cap), so encode_scores has nothing left to multiply by.
+    query = (query * (scaling * unit if softcap is None else scaling / softcap)).unflatten(1, (-1, groups))
+    bias = masking.bias
+    if bias is not None:
+        bias = bias.expand(query.shape[0], bias.shape[1], query.shape[3], key.shape[2])
+    if sinks is not None:
+        sinks = in_unit(sinks.to(query.dtype), unit).view(-1, groups, 1)
+    shape = torch.Size((query.shape[0], key.shape[1] * groups, *query.shape[3:]))
+    for tile in tiles(shape, key.shape, masking.visible, every_row=sinks is not None):
+        score = torch.matmul(
+            query[tile.batch, tile.heads, :, tile.rows].flatten(1, 2),
+            key[tile.batch, tile.heads, tile.keys].transpose(-1, -2),
+        )
+        if softcap is not None:
+            score = _capped(score, tile, groups, softcap * unit, config, events)
+        by_group = score.unflatten(1, (groups, -1))
+        if bias is not None:
+            by_group.add_(cut(bias, tile, groups))
+        if tile.hidden is not None:
+            by_group.masked_fill_(tile.hidden, -math.inf)
+        if sinks is not None:
+            column = sinks[tile.heads].expand(-1, -1, by_group.shape[2]).reshape(score.shape[0], -1, 1)
+            score = torch.cat([score, column], -1)
+        yield tile, encode_scores(score, 1.0, config)
+
+
+def _capped(score: Tensor, tile: Tile, groups: int, cap: float, config: SpikeConfig, events: Events | None) -> Tensor:
+    """cap·tanh(score). Every score is a vector of its own, with its own scale: no key's code depends on another's."""
+    if tile.hidden is not None:  # what nobody sees must not reach the ledger
+        score.unflatten(1, (groups, -1)).masked_fill_(tile.hidden, 0.0)
+    return tanh(score.unsqueeze(-1), config=config, events=events).squeeze(-1) * cap
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Scores stay in float32 under autocast: in bfloat16 they would be off by more than the softmax is fine."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,55 @@
+"""Operators on single elements: every element is a vector of one, with a power of two of its own.
+
+So precision is relative, whatever the dynamic range, and the output has n significant bits. A scale shared by a vector,
+which `shift_scaling` chooses or not, has no meaning here: these operators are the same with and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spikeplug.coding import Coded, as_real
+from spikeplug.config import SpikeConfig, as_config
+from spikeplug.neurons import Events
+from spikeplug.operators.rows import by_rows
+from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
+from spikeplug.saturation import record
+
+
+def encode_elements(x: Tensor, bits: int) -> Coded:
+    """x = mantissa · 2^exponent, with 2^(bits-2) <= |mantissa| <= 2^(bits-1) for every finite x other than 0.
+
+    |x - mantissa·2^exponent| <= |x|·2^(1-bits), denormal numbers included. x: float32 or float64, mantissa and
+    exponent: int32 of its shape.
+    """
+    finite = torch.isfinite(x)
+    nonfinite = None
+    if not bool(finite.all()):
+        nonfinite = ~finite
+        record("input: not finite", nonfinite)
+        x = x.masked_fill(nonfinite, 0.0)
+    fraction, exponent = torch.frexp(x)
+    mantissa = (fraction * (1 << (bits - 1))).round_().to(torch.int32)
+    return Coded(mantissa, exponent.to(torch.int32) - (bits - 1), nonfinite)
+
+
+def by_elements(
+    name: str,
+    operator: Callable[[Tensor, SpikeConfig, Arithmetic], Tensor],
+    x: Tensor,
+    config: SpikeConfig | None,
+    events: Events | None,
+) -> Tensor:
+    """operator(block, config, arithmetic) over x's elements, in blocks (N, 1) of float32 or float64; x's shape, dtype.
+
+    Errors: SpikeplugError for a non-floating tensor.
+    """
+    config = as_config(config)
+    as_real(x, name)
+    if x.numel() == 0:
+        return torch.empty_like(x)
+    on = arithmetic(config, events)
+    return by_rows(lambda block: operator(as_real(block, name), config, on), x.reshape(-1, 1)).view(x.shape)

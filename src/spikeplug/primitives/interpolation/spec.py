@@ -1,0 +1,57 @@
+"""A function known at equally spaced points, in straight lines between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.fixedpoint import constant
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """S chords of a function: knots[j] = f at x = j·2^rest_bits, j = 0..S, in output LSB.
+
+    Input: integer 0 <= x <= S·2^rest_bits (the caller clamps). Output: knots[j] moved towards knots[j+1] by
+    floor(|knots[j+1] - knots[j]|·r / 2^rest_bits), with j the segment and r the rest of x: rounded towards knots[j].
+    """
+
+    knots: tuple[int, ...]
+    rest_bits: int
+
+    def __post_init__(self) -> None:
+        if len(self.knots) < 2:
+            raise SpikeplugError(f"an interpolation needs two knots or more, not {len(self.knots)}.")
+        if not 0 <= self.rest_bits <= 30 or self.domain > 1 << 31:
+            raise SpikeplugError(f"rest_bits is {self.rest_bits}; it must lie in [0, 30], and the domain within 2^31.")
+        if max(map(abs, self.knots)).bit_length() + self.rest_bits > 60:
+            raise SpikeplugError("a knot times 2^rest_bits must fit 60 bits: use fewer output bits or more segments.")
+
+    @classmethod
+    def of(
+        cls, function: Callable[[float], float], *, end: float, segments: int, input_bits: int, output_bits: int
+    ) -> Interpolation:
+        """Knots round(2^output_bits · function(j·end/S)) on [0, end], for inputs with input_bits fraction bits.
+
+        Errors: a segment must be a power of two of input steps wide.
+        """
+        width = end / segments * (1 << input_bits)
+        if width < 1 or width != int(width) or int(width) & (int(width) - 1):
+            raise SpikeplugError(f"{segments} segments on [0, {end}] are no power of two of 2^-{input_bits} wide.")
+        knots = (constant(function(end * j / segments), output_bits) for j in range(segments + 1))
+        return cls(tuple(knots), int(width).bit_length() - 1)
+
+    @property
+    def segments(self) -> int:
+        return len(self.knots) - 1
+
+    @property
+    def domain(self) -> int:
+        """The largest input."""
+        return self.segments << self.rest_bits
+
+    @property
+    def table_bytes(self) -> float:
+        """Size of the knots, bit-packed, each with a sign."""
+        return len(self.knots) * (max(map(abs, self.knots)).bit_length() + 1) / 8

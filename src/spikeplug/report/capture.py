@@ -1,0 +1,117 @@
+"""What the spiking operators of a model are really given: a few rows of each kind of call, and how many there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spikeplug.library import OPERATORS
+from spikeplug.report.bench import Bench, Change
+
+#: Operators with two inputs of one shape.
+_PAIRS = frozenset({"divide"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """All calls of one operator at one width, of one token.
+
+    arguments   of the first of these calls, cut to the chosen token's first row: (1, width), or attention's tensors for
+                one query of one head and the keys it may attend to
+    width       elements of a row; for attention, the keys that a query may attend to, on average
+    rows        rows a token, over all calls
+    """
+
+    operator: str
+    arguments: tuple[Any, ...]
+    width: float
+    rows: float
+
+    def cut(self, width: int) -> tuple[Any, ...]:
+        """The arguments with rows of `width` elements, or of as many as there are."""
+        if self.operator != "attention":
+            return tuple(x[..., :width] if isinstance(x, Tensor) else x for x in self.arguments)
+        query, key, value, *rest = self.arguments
+        return (query, key[:, :, -width:], value[:, :, -width:], *rest)
+
+    @property
+    def available(self) -> int:
+        """Elements of the row that is kept."""
+        first: Tensor = self.arguments[1 if self.operator == "attention" else 0]
+        return first.shape[-2 if self.operator == "attention" else -1]
+
+
+class Watch(TorchDispatchMode):
+    """Within the block, `heard(operator, arguments, output)` for every call of a spiking operator, config left out."""
+
+    def __init__(self, heard: Callable[[str, tuple[Any, ...], Tensor], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._heard = heard
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        if function.namespace == "spikeplug" and (name := function.name().split("::")[1].split(".")[0]) in OPERATORS:
+            # Without: what is computed of it would be redirected to spiking operators by the model's own scope.
+            with torch._C.DisableTorchFunction():
+                self._heard(name, args[:-1], output)
+        return output
+
+
+@torch.inference_mode()
+def calls(bench: Bench) -> tuple[Call, ...]:
+    """Every kind of call that the converted model makes on the first window."""
+    found: dict[tuple[Any, ...], Call] = {}
+    token, tokens = bench.settings.token % bench.settings.context, bench.settings.context
+
+    def heard(name: str, arguments: tuple[Any, ...], _: Tensor) -> None:
+        call = (_attention if name == "attention" else _rows)(name, arguments, token, tokens)
+        plain = tuple(x for x in call.arguments if not isinstance(x, Tensor))
+        key = (name, round(call.width), plain)
+        found[key] = replace(found[key], rows=found[key].rows + call.rows) if key in found else call
+
+    with bench.converted(Change(bench.config)), Watch(heard):
+        bench.model(input_ids=bench.windows[:1], use_cache=False)
+    return tuple(found.values())
+
+
+def _rows(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Call:
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
+    if name in _PAIRS:
+        tensors = list(torch.broadcast_tensors(*tensors))
+    dim = arguments[1] if name in ("softmax", "log_softmax", "vector_norm") else -1
+    tensors = [x.movedim(dim, -1) if x.dim() else x.reshape(1) for x in tensors]
+    width = tensors[0].shape[-1]
+    flat = [x.reshape(-1, width) for x in tensors]
+    count = flat[0].shape[0]
+    # Rows run over tokens, and over heads or rotary frequencies too: the one that stands where the token does.
+    place = min(count - 1, token * count // tokens)
+    kept = iter([x[place : place + 1].clone() for x in flat])
+    rest = tuple(next(kept) if isinstance(x, Tensor) else x for x in arguments)
+    if dim != -1:
+        rest = (rest[0], -1, *rest[2:])
+    return Call(name, rest, width, count / tokens)
+
+
+def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Call:
+    query, key, value, mask, sinks, *rest = arguments
+    token = min(token, query.shape[2] - 1)
+    visible = torch.ones(key.shape[2], dtype=torch.bool, device=key.device)
+    width = float(key.shape[2])
+    if mask is not None:
+        seen = mask if mask.dtype == torch.bool else mask > -1e4
+        seen = seen.expand(*seen.shape[:2], query.shape[2], key.shape[2])
+        visible, width = seen[0, 0, token], float(seen[0, 0].sum(-1).double().mean())
+    small = (
+        query[:1, :1, token : token + 1].clone(),
+        key[:1, :1, visible].clone(),
+        value[:1, :1, visible].clone(),
+        None,
+        None if sinks is None else sinks[:1].clone(),
+    )
+    return Call(name, (*small, *rest), width, math.prod(query.shape[:3]) / tokens)

@@ -1,0 +1,73 @@
+"""The decoder layers of any model, and regular expressions that leave all but some of them exact."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from spikeplug.errors import SpikeplugError
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The list of layers and its path."""
+
+    path: str
+    modules: tuple[nn.Module, ...]
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def all_but(self, kept: Iterable[int]) -> str:
+        """`exclude` for a conversion of these layers alone: finds every path outside them."""
+        numbers = "|".join(str(number) for number in kept)
+        return rf"^(?!{re.escape(self.path)}\.({numbers})(\.|$))"
+
+    def spread(self, count: int) -> tuple[int, ...]:
+        """`count` layers, evenly spread over the depth."""
+        return tuple(sorted({round((i + 0.5) * len(self) / count - 0.5) for i in range(count)})) if count else ()
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Tensor]]:
+        """Within the block, one forward of the model fills the list: what the first layer is given, then what each
+        layer gives, of the first sequence: (tokens, channels) each."""
+        kept: list[Tensor] = []
+
+        # A hook runs in the scope of the converted model around it, where whatever it computed would be spiking too:
+        # it only copies.
+        def enter(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            kept.append(_stream((*given, *named.values()))[0].clone())
+
+        def leave(_: nn.Module, given: Any, output: Any) -> None:
+            kept.append(_stream(output)[0].clone())
+
+        handles = [self.modules[0].register_forward_pre_hook(enter, with_kwargs=True)]
+        handles += [module.register_forward_hook(leave) for module in self.modules]
+        try:
+            yield kept
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def find_layers(model: nn.Module) -> Layers:
+    """The `nn.ModuleList` with most parameters, the outermost among equals. Errors: SpikeplugError if there is none."""
+    lists = [(path, list(module)) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    sizes = [sum(p.numel() for module in modules for p in module.parameters()) for _, modules in lists]
+    if not any(sizes):
+        raise SpikeplugError(f"{type(model).__name__} has no list of layers: a report needs a model made of layers.")
+    path, modules = lists[sizes.index(max(sizes))]
+    return Layers(path, tuple(modules))
+
+
+def _stream(value: Any) -> Tensor:
+    """The first tensor of what a layer is given or gives: the residual stream, in every Transformer we know."""
+    for part in value if isinstance(value, (tuple, list)) else (value,):
+        if isinstance(part, Tensor):
+            return part
+    raise SpikeplugError("a layer of the model gives no tensor: its residual stream cannot be followed.")

@@ -1,0 +1,130 @@
+"""One HTML file of a run: everything inlined, nothing loaded."""
+
+from __future__ import annotations
+
+import html
+import json
+from importlib import resources
+from typing import Any
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.report.section import Headline, Plot, Section, Table, number
+from spikeplug.report.sections import sections_of
+
+# What the browser itself enforces: no address is ever asked for anything.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def render(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The page of these rows, whichever are there. Errors: SpikeplugError if plotly is not installed."""
+    sections = sections_of(header, rows)
+    drawings: list[list[dict[str, Any]]] = []
+    body = "\n".join(_section(section, drawings) for section in sections)
+    arguments = header["arguments"]
+    name = html.escape(str(arguments["model"]["name"]))
+    data = json.dumps(drawings, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    return _asset("page.html").format(
+        policy=_POLICY,
+        name=name,
+        style=_asset("page.css"),
+        subtitle=html.escape(_subtitle(header)),
+        links="".join(f'<a href="#{section.name}">{html.escape(section.title)}</a>' for section in sections),
+        headlines="".join(_headline(headline) for section in sections for headline in section.headlines),
+        sections=body,
+        facts=_facts(header),
+        data=data,
+        plotly=plotly().replace("</script", "<\\/script"),
+        script=_asset("page.js"),
+    )
+
+
+def plotly() -> str:
+    """plotly.js, as the package plotly carries it. Errors: SpikeplugError if it is not installed."""
+    try:
+        return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    except (ImportError, OSError) as error:
+        raise SpikeplugError("the page needs the package plotly: pip install 'spikeplug[report]'") from error
+
+
+def _asset(name: str) -> str:
+    return resources.files("spikeplug.report").joinpath(f"assets/{name}").read_text(encoding="utf-8")
+
+
+def _subtitle(header: dict[str, Any]) -> str:
+    arguments = header["arguments"]
+    model = arguments["model"]
+    return (
+        f"{model['type']}, {_size(model['parameters'])} parameters, {header['layers']} layers, {model['dtype']}; "
+        f"{header['windows']} × {arguments['context']} tokens of text; measured {header['created'][:10]}"
+        f"{', quick run' if arguments['quick'] else ''}"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
+
+
+def _headline(headline: Headline) -> str:
+    label, value, note = (html.escape(text) for text in (headline.label, headline.value, headline.note))
+    return (
+        f'<div class="card"><span class="label">{label}</span><span class="value">{value}</span>'
+        f"<span>{note}</span></div>"
+    )
+
+
+def _section(section: Section, drawings: list[list[dict[str, Any]]]) -> str:
+    parts = "\n".join(_plot(part, drawings) if isinstance(part, Plot) else _table(part) for part in section.parts)
+    return (
+        f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>'
+        f'<p class="lead">{html.escape(section.lead)}</p><div class="parts">{parts}</div></section>'
+    )
+
+
+def _plot(plot: Plot, drawings: list[list[dict[str, Any]]]) -> str:
+    number_ = len(drawings)
+    drawings.append([{"traces": drawing.traces, "layout": drawing.layout} for drawing in plot.drawings])
+    chooser = ""
+    if len(plot.drawings) > 1:
+        options = "".join(
+            f'<option value="{i}"{" selected" * (i == plot.first)}>{html.escape(drawing.label)}</option>'
+            for i, drawing in enumerate(plot.drawings)
+        )
+        label = html.escape(f"Shown in: {plot.title}")
+        chooser = f'<select data-plot="{number_}" aria-label="{label}">{options}</select>'
+    return (
+        f'<figure class="{"small" if plot.small else "wide"}">'
+        f'<div class="head"><h3>{html.escape(plot.title)}</h3>{chooser}</div>'
+        f'<div class="plot" id="plot-{number_}"></div><figcaption>{html.escape(plot.reading)}</figcaption></figure>'
+    )
+
+
+def _table(table: Table) -> str:
+    columns = "".join(
+        f'<th scope="col" aria-sort="none"><button>{html.escape(column)}</button></th>' for column in table.columns
+    )
+    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in table.rows)
+    return (
+        f'<details class="table" data-table="{table.name}"{" open" * table.open}><summary>{html.escape(table.title)} '
+        f"({len(table.rows)} rows)</summary>"
+        f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div></details>'
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        shown = f"{value:,}" if isinstance(value, int) else number(value, 4)
+        return f'<td class="number" data-value="{value!r}">{shown}</td>'
+    return f"<td>{'–' if value is None else html.escape(str(value))}</td>"
+
+
+def _facts(header: dict[str, Any]) -> str:
+    arguments, environment = header["arguments"], header["environment"]
+    facts = {
+        **{f"config: {name}": value for name, value in arguments["config"].items() if value is not None},
+        "text, SHA-256": arguments["text"],
+        "hash of the arguments": header["hash"],
+        **environment,
+        "commit": header["commit"] or "not run from a checkout",
+    }
+    rows = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
+    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'

@@ -1,0 +1,163 @@
+"""The attention function given to transformers: softcap, sinks, biases, whatever model asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import relative_error
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    Gemma2Config,
+    GptOssConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3MoeConfig,
+    T5Config,
+    ViTConfig,
+)
+
+from spikeplug import SpikeConfig, functional
+from spikeplug.conversion import audit, convert, revert
+from spikeplug.conversion.attention import PLUG, AttentionPlug, spiking_attention
+from spikeplug.errors import SpikeplugError
+
+TOLERANCE = 3e-3
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3}
+
+
+def inputs(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
+IDS = torch.randint(2, 97, (2, 9), generator=torch.Generator().manual_seed(1))
+MODELS: dict[str, tuple[Callable[[], PretrainedConfig], Any, dict[str, Tensor]]] = {
+    "softcap": (
+        lambda: Gemma2Config(**GROUPED, query_pre_attn_scalar=8, attn_logit_softcapping=2.0, sliding_window=4),
+        AutoModelForCausalLM,
+        {"input_ids": IDS},
+    ),
+    "sinks and a router": (
+        lambda: GptOssConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=4),
+        AutoModelForCausalLM,
+        {"input_ids": IDS},
+    ),
+    "mixture of experts": (
+        lambda: Qwen3MoeConfig(**GROUPED, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
+        AutoModelForCausalLM,
+        {"input_ids": IDS},
+    ),
+    "encoder": (lambda: BertConfig(**SMALL, initializer_range=0.3), AutoModel, {"input_ids": IDS}),
+    "learnt positions": (
+        lambda: OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32, init_std=0.3, activation_function="gelu"),
+        AutoModelForCausalLM,
+        {"input_ids": IDS},
+    ),
+    "position bias": (
+        lambda: T5Config(
+            d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=97, feed_forward_proj="gated-gelu"
+        ),
+        AutoModel,
+        {"input_ids": IDS, "decoder_input_ids": IDS[:, :5]},
+    ),
+    "images": (
+        lambda: ViTConfig(**{**SMALL, "image_size": 8, "patch_size": 4, "initializer_range": 0.3}),
+        AutoModel,
+        {"pixel_values": inputs(4, 2, 3, 8, 8)},
+    ),
+}
+
+
+def built(name: str, implementation: str) -> PreTrainedModel:
+    make, auto, _ = MODELS[name]
+    torch.manual_seed(0)
+    model: PreTrainedModel = auto.from_config(make(), attn_implementation=implementation).eval()
+    for key, parameter in model.named_parameters():
+        if "sinks" in key or "relative_attention_bias" in key:
+            nn.init.normal_(parameter.data, std=2.0)
+    return model
+
+
+def answer(model: PreTrainedModel, name: str, **kwargs: Any) -> Tensor:
+    with torch.inference_mode():
+        output = model(**MODELS[name][2], **kwargs)
+    return output["logits" if "logits" in output else "last_hidden_state"].clone()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_every_kind(name: str) -> None:
+    model = built(name, "eager")
+    exact = answer(model, name)
+    report = convert(model)
+    with audit(model) as found:
+        converted = answer(model, name)
+    assert found.counts == {}, (found.entries, report.leftovers)
+    assert 0 < relative_error(converted, exact) < TOLERANCE
+    revert(model)
+    assert torch.equal(answer(model, name), exact)
+
+
+@pytest.mark.parametrize("name", ["softcap", "sinks and a router", "encoder", "position bias"])
+def test_attention_weights_of_every_kind(name: str) -> None:
+    key = "encoder_attentions" if name == "position bias" else "attentions"
+    model = built(name, "eager")
+    with torch.inference_mode():
+        exact = model(**MODELS[name][2], output_attentions=True)[key]
+        convert(model)
+        converted = model(**MODELS[name][2], output_attentions=True)[key]
+    assert len(converted) == len(exact) == 2
+    for ours, theirs in zip(converted, exact, strict=True):
+        assert ours.shape == theirs.shape
+        assert relative_error(ours, theirs) < TOLERANCE
+
+
+class Host(nn.Module):
+    """What the hook reads of an attention module."""
+
+    def __init__(self, config: SpikeConfig | None, is_causal: bool = True) -> None:
+        super().__init__()
+        self.is_causal = is_causal
+        setattr(self, PLUG, AttentionPlug(config, "sdpa"))
+
+
+QUERY, KEY, VALUE = inputs(1, 2, 4, 5, 8), inputs(2, 2, 2, 5, 8), inputs(3, 2, 2, 5, 6)
+CAUSAL = torch.ones(5, 5, dtype=torch.bool).tril()
+
+
+@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
+def test_arguments_are_passed_on(config: SpikeConfig) -> None:
+    host, bias, sinks = Host(config), inputs(6, 1, 4, 5, 5), inputs(7, 4)
+
+    def run(mask: Tensor | None, **kwargs: Any) -> Tensor:
+        return spiking_attention(host, QUERY, KEY, VALUE, mask, **kwargs)[0]
+
+    def expected(mask: Tensor | None, **kwargs: Any) -> Tensor:
+        return functional.attention(QUERY, KEY, VALUE, mask, config=config, **kwargs).transpose(1, 2)
+
+    assert torch.equal(run(None), expected(CAUSAL))
+    assert torch.equal(run(None, is_causal=False), expected(None))
+    assert torch.equal(run(CAUSAL, scaling=0.1), expected(CAUSAL, scaling=0.1))
+    assert torch.equal(run(CAUSAL, softcap=2.0, s_aux=sinks), expected(CAUSAL, softcap=2.0, sinks=sinks))
+    assert torch.equal(run(None, position_bias=bias), expected(bias.masked_fill(~CAUSAL, -torch.inf)))
+    assert torch.equal(run(bias, position_bias=bias), expected(bias + bias))
+    assert torch.equal(run(CAUSAL), expected(torch.zeros(5, 5).masked_fill(~CAUSAL, -torch.inf)))
+    output, weights = spiking_attention(host, QUERY, KEY, VALUE, CAUSAL, output_attentions=True)
+    assert output.is_contiguous()
+    assert weights is not None
+    assert weights.shape == (2, 4, 5, 5)
+    assert not bool(weights[..., ~CAUSAL].any())
+    assert spiking_attention(host, QUERY, KEY, VALUE, CAUSAL)[1] is None
+
+
+def test_an_unconverted_module_and_arguments_that_are_not_known() -> None:
+    with pytest.raises(SpikeplugError, match="was not converted: give its model a config of its own"):
+        spiking_attention(nn.Identity(), QUERY, KEY, VALUE, None)
+    with pytest.raises(SpikeplugError, match="does not take 'indices': revert the model for this call"):
+        spiking_attention(Host(SpikeConfig()), QUERY, KEY, VALUE, None, indices=torch.arange(2))

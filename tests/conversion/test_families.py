@@ -1,0 +1,58 @@
+"""Every architecture of the conformance table: converted whole, close, generating with a cache as without, reverted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from architectures import ARCHITECTURES
+from examine import examine
+from small_models import Architecture
+
+from spikeplug import SpikeConfig
+
+#: Of the largest value of the output. The operators are good to about 2^-16 each; two layers of random weights, whose
+#: attention is nearly one-hot, magnify that.
+BOUND = 2e-3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+def test_an_architecture_is_converted_whole(architecture: Architecture) -> None:
+    found = examine(architecture)
+    assert sum(found.before.values()) > 0
+    assert found.leftovers == ()
+    assert found.after == ()
+    assert found.error < BOUND
+    assert found.reverted
+    if found.generation is not None:
+        assert found.generation.exact_alike
+        assert found.generation.cached_alike
+
+
+@pytest.mark.parametrize("name", ["Llama 3", "gpt-oss", "DeBERTa-v2", "T5", "Swin", "wav2vec 2.0"])
+def test_the_published_recipe_too(name: str) -> None:
+    """Its steps of 2^-8 are coarse, so nothing is said of the error but that there is one."""
+    (architecture,) = (each for each in ARCHITECTURES if each.name == name)
+    found = examine(architecture, SpikeConfig.paper())
+    assert found.after == found.leftovers == ()
+    assert 0 < found.error < 1
+    assert found.reverted
+    assert found.generation is None or found.generation.cached_alike
+
+
+def test_the_table_is_wide_enough() -> None:
+    names = [architecture.name for architecture in ARCHITECTURES]
+    assert len(names) == len(set(names)) >= 60
+    assert {architecture.kind for architecture in ARCHITECTURES} == {
+        "decoder",
+        "encoder",
+        "encoder-decoder",
+        "speech",
+        "vision",
+        "vision + text",
+        "plain torch",
+    }

@@ -1,0 +1,66 @@
+"""The norm of a vector: the bound of operators/README.md, torch's shapes, and its results at the extremes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from spikeplug import operators
+from spikeplug.config import SpikeConfig
+from spikeplug.errors import SpikeplugError
+
+nan, inf = math.nan, math.inf
+PAPER = SpikeConfig.paper()
+OURS = [SpikeConfig(), SpikeConfig(bits=8), SpikeConfig(bits=12, working_bits=16, norm="cordic", iterations=12)]
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 7, 64, 577])
+@pytest.mark.parametrize("config", OURS, ids=str)
+def test_vector_norm(config: SpikeConfig, dimension: int) -> None:
+    torch.manual_seed(dimension)
+    x = torch.randn(40, dimension, dtype=torch.float64) * torch.logspace(-30, 30, 40, dtype=torch.float64)[:, None]
+    x[::3, 0] *= 500
+    levels = dimension.bit_length()
+    cordic = levels * 2.0 ** (1 - 2 * config.iterations) if config.norm == "cordic" else 0.0
+    length = cordic + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * 2.0 ** (2 - config.working_bits)
+    exact = torch.linalg.vector_norm(x, dim=-1)
+    bound = exact * (length + 2.0**-config.bits * (1 + length))
+    assert bool(((operators.vector_norm(x, config=config) - exact).abs() <= bound).all())
+
+
+@pytest.mark.parametrize(
+    ("row", "norm"),
+    [
+        ([nan, inf], nan),
+        ([inf, 1.0], inf),
+        ([-inf, -inf], inf),
+        ([0.0, 0.0], 0.0),
+        ([3e30, -4e30], 5e30),
+        ([3e38, 3e38], inf),
+    ],
+)
+def test_norms_at_the_extremes(row: list[float], norm: float) -> None:
+    for config in (SpikeConfig(), PAPER):
+        result = operators.vector_norm(torch.tensor(row), config=config)
+        assert torch.allclose(result, torch.tensor(norm), rtol=2.0 ** (1 - config.bits), equal_nan=True)
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 0), (0, 2), (2, 3, 4)])
+def test_norm_shapes_are_torchs(shape: tuple[int, ...], keepdim: bool) -> None:
+    x = torch.ones(shape)
+    for dim in range(-max(1, len(shape)), max(1, len(shape))):
+        exact = torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim)
+        result = operators.vector_norm(x, dim, keepdim)
+        assert result.shape == exact.shape
+        assert torch.allclose(result, exact, rtol=2e-5)
+    for dim in (3, -4, "x", None, 1.0, True):
+        with pytest.raises(SpikeplugError, match="dim"):
+            operators.vector_norm(x, dim)  # type: ignore[arg-type]
+
+
+def test_a_norm_over_too_many_channels() -> None:
+    with pytest.raises(SpikeplugError, match=r"vector_norm over 65536 channels needs working_bits <= "):
+        operators.vector_norm(torch.ones(1 << 16), config=SpikeConfig(working_bits=24))

@@ -1,0 +1,267 @@
+"""The rows of each study are what they say."""
+
+from __future__ import annotations
+
+import re
+
+import jsonschema
+import pytest
+import torch
+from conftest import run_tiny
+from tiny_model import tiny_model
+
+import spikeplug
+from spikeplug import Events, SpikeConfig, functional
+from spikeplug.errors import SpikeplugError
+from spikeplug.report import STUDIES, make_record, schema
+from spikeplug.report.bench import Bench, Change
+from spikeplug.report.layers import find_layers
+from spikeplug.report.recorder import Recorder
+from spikeplug.report.settings import Settings
+from spikeplug.report.studies import effort, sweeps
+
+
+@pytest.fixture
+def bench():
+    return Bench(tiny_model(), torch.arange(32).view(2, 16), Settings(context=16, tokens=32, quick=True))
+
+
+def of(files, study):
+    return {row["key"]: row["values"] for row in files.rows if row["study"] == study}
+
+
+def test_the_record_fits_its_schema(finished):
+    record = make_record(finished.header, finished.rows)
+    jsonschema.validate(record, schema(), jsonschema.Draft202012Validator)
+    assert list(record["studies"]) == list(STUDIES)
+
+
+def test_no_row_is_written_twice(finished):
+    keys = [(row["study"], row["key"]) for row in finished.rows]
+    assert len(keys) == len(set(keys))
+
+
+def test_nothing_converted_is_no_error_at_all(finished):
+    nothing = of(finished, "ablation")["share/0"]
+    assert nothing["layers"] == []
+    assert nothing["change_percent"] == nothing["mean_kl"] == nothing["max_kl"] == 0
+    assert nothing["agreement_percent"] == 100
+    assert nothing["exact_perplexity"] == nothing["converted_perplexity"]
+
+
+def test_before_the_first_layer_there_is_no_error(finished):
+    for arm in ("chosen", "published"):
+        depths = of(finished, "propagation")[f"residual/{arm}"]["depths"]
+        assert [point["depth"] for point in depths] == [0, 1, 2]
+        assert depths[0]["relative_error"] == depths[0]["cosine_distance"] == 0
+        assert 0 < depths[1]["relative_error"] < 0.5
+
+
+def test_hooks_measure_in_floating_point(bench):
+    """Inside a converted model, whatever torch function a hook called would be spiking too."""
+    exact, converted = (bench.residual_stream(change) for change in (None, Change(SpikeConfig())))
+    assert torch.equal(exact[0], converted[0])
+    error = (converted[2].double() - exact[2].double()).norm() / exact[2].double().norm()
+    assert 0 < error < 1e-3
+
+
+def test_our_default_is_better_than_the_published_recipe_everywhere(finished):
+    rows = of(finished, "propagation")
+    for kind, pick in (
+        ("residual", lambda values: values["depths"][-1]["relative_error"]),
+        ("attention", lambda values: sum(map(sum, values["kl"]))),
+        ("position", lambda values: values["mean_kl"]),
+    ):
+        assert pick(rows[f"{kind}/chosen"]) < pick(rows[f"{kind}/published"]) / 10
+
+
+def test_attention_is_compared_head_by_head(finished):
+    rows = of(finished, "propagation")["attention/chosen"]
+    assert [len(row) for row in rows["kl"]] == [4, 4]
+    assert all(0 <= value < 1e-3 for row in rows["variation"] for value in row)
+
+
+def test_buckets_hold_every_position_once(finished):
+    buckets = of(finished, "propagation")["position/chosen"]["buckets"]
+    assert [(b["from"], b["to"]) for b in buckets] == [(1, 1), (2, 3), (4, 7), (8, 15)]
+
+
+def test_ablation_has_each_operator_each_layer_and_all(finished):
+    keys = list(of(finished, "ablation"))
+    operators = [key.split("/")[1] for key in keys if key.startswith("operator/")]
+    assert operators == ["cos", "rms_norm", "silu", "sin", "softmax", "all"]
+    assert [key for key in keys if key.startswith("layer/")] == ["layer/1", "layer/2"]
+    assert [key for key in keys if key.startswith("share/")] == [f"share/{share}" for share in (0, 25, 50, 75, 100)]
+
+
+def test_one_layer_alone_converts_one_layer():
+    model, config = tiny_model(), SpikeConfig()
+    layers = find_layers(model)
+    assert layers.path == "model.layers"
+    report = spikeplug.convert(model, config, exclude=layers.all_but([1]))
+    assert {re.match(r"model\.layers\.\d", entry.path)[0] for entry in report.replaced} == {"model.layers.1"}
+    assert len(report.replaced) == 4
+
+
+def test_layers_are_spread_over_the_depth():
+    layers = find_layers(tiny_model())
+    object.__setattr__(layers, "modules", (torch.nn.Identity(),) * 30)
+    assert layers.spread(30) == tuple(range(30))
+    assert layers.spread(3) == (4, 14, 24)
+    assert layers.spread(0) == ()
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(SpikeplugError, match="no list of layers"):
+        find_layers(torch.nn.Linear(2, 2))
+
+
+def test_figures_agree_with_the_evaluation(bench):
+    from tiny_model import byte_tokenizer
+
+    from spikeplug.evaluation import Settings as Evaluated
+    from spikeplug.evaluation import evaluate
+
+    text = "".join(f"line {i}: {i * i}\n" for i in range(20))
+    found = evaluate(tiny_model(), byte_tokenizer(), Evaluated(contexts=(16,), tokens=32, choices=1, text=text))
+    windows = torch.tensor(byte_tokenizer()(text)["input_ids"][:32]).view(2, 16)
+    mine = Bench(tiny_model(), windows, Settings(context=16, tokens=32)).figures(Change(SpikeConfig()))
+    for name in (
+        "exact_perplexity",
+        "converted_perplexity",
+        "change_percent",
+        "mean_kl",
+        "max_kl",
+        "agreement_percent",
+    ):
+        assert mine[name] == pytest.approx(getattr(found.perplexity[0], name), rel=1e-6, abs=1e-9), name
+
+
+def test_sweeps_cover_every_parameter(finished):
+    rows = of(finished, "sweeps")
+    parameters = {values["parameter"] for key, values in rows.items() if key != "config"}
+    piecewise = {"softmax_half_range", "piecewise_segments", "half_range"}
+    assert parameters == {"bits", "working_bits", "segments", "fraction_bits", "iterations"} | piecewise
+    assert rows["bits/4"]["mean_kl"] > rows["bits/8"]["mean_kl"] > rows["bits/16"]["mean_kl"]
+    assert rows["bits/4"]["updates_per_token"] < rows["bits/16"]["updates_per_token"]
+    assert set(rows["config"]["by_operator"]) == {"attention", "cos", "rms_norm", "silu", "sin"}
+
+
+@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper(), SpikeConfig(bits=4, code="count", steps=16)])
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_point_of_a_sweep_is_a_config(bench, config, quick):
+    bench.config = config
+    object.__setattr__(bench.settings, "quick", quick)
+    points = list(sweeps.points(bench))
+    assert len({point.key for point in points}) == len(points) >= 24
+    assert sweeps.steps(bench) == len(points) + 1
+
+
+def test_the_model_of_cost_is_what_a_simulation_counts(bench):
+    """Rows of a tiny model are small enough to simulate whole."""
+    from spikeplug.report.capture import calls
+    from spikeplug.report.cost import updates_per_token
+
+    found = updates_per_token(calls(bench), bench.config)["by_operator"]
+    events = Events()
+    functional.silu(torch.randn(1, 64), events=events)
+    # Two layers, one row of 64 each. How far weights decay depends on the values.
+    assert found["silu"] == pytest.approx(2 * events.membrane_updates, rel=0.2)
+    events = Events()
+    functional.rms_norm(torch.randn(1, 32), events=events)
+    assert found["rms_norm"] == pytest.approx(5 * events.membrane_updates, rel=0.2)
+
+
+def test_the_cost_of_ordered_groups_is_extrapolated_right(bench):
+    from spikeplug.report.capture import calls
+    from spikeplug.report.cost import _simulated, updates_per_token
+
+    config = SpikeConfig(bits=8, code="count", steps=16, division="ordered")
+    kind = next(call for call in calls(bench) if call.operator == "silu")
+    row = updates_per_token([kind], config)["updates_per_token"] / kind.rows
+    assert row == pytest.approx(_simulated(kind, 64, config), rel=0.05)
+
+
+def test_channels_share_the_error(finished):
+    rows = of(finished, "location")
+    assert [len(row) for row in rows["heads"]["relative_error"]] == [4, 4]
+    last = rows["channels"]["depths"][-1]
+    shares = [channel["share"] for channel in last["by_error"]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 1
+    assert len(rows["channels"]["energy"]) == 32
+    assert rows["channels"]["depths"][0]["by_error"][0]["share"] == 0
+
+
+def test_a_recorder_counts_as_events_do_and_keeps_the_spikes():
+    x = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
+    events, recorder = Events(), Recorder()
+    assert torch.equal(functional.silu(x, events=events), functional.silu(x, events=recorder))
+    assert [getattr(recorder, name) for name in vars(events)] == list(vars(events).values())
+    division = next(p for p in recorder.populations if p.primitive == "restoring_neuron" and p.threshold)
+    assert (division.groups, division.size) == (1, 6)
+    assert (
+        sum(population.size * population.groups * len(population.membranes) for population in recorder.populations)
+        == events.membrane_updates
+    )
+
+
+def test_rasters_show_every_operator(finished):
+    values = of(finished, "rasters")["operators"]
+    assert set(values["operators"]) == {"attention", "cos", "rms_norm", "silu", "sin"}
+    for found in values["operators"].values():
+        assert found["populations"]
+        for population in found["populations"]:
+            neurons = population["groups"] * population["size"]
+            assert all(0 <= s < population["steps"] and 0 <= n < neurons for s, n in population["spikes"])
+            assert all(len(trace) == population["steps"] for trace in population["membranes"])
+
+
+def test_the_search_finds_the_smallest_of_a_known_landscape():
+    def enough(config):
+        return config.bits >= 7 and config.working_bits >= 12 and config.segments >= 8
+
+    found = effort.search(SpikeConfig(), enough)
+    assert (found.bits, found.working_bits, found.segments) == (7, 12, 8)
+    # The run's own config is too small: the search starts from one with room.
+    small = SpikeConfig(bits=4, working_bits=8, segments=2)
+    assert effort.search(small, enough) == SpikeConfig(bits=7, working_bits=12, segments=8)
+    assert effort.search(SpikeConfig(), lambda config: False) is None
+
+
+def test_effort_meets_its_targets(finished):
+    rows = of(finished, "effort")
+    for key, values in rows.items():
+        if key.startswith("target/") and values["met"]:
+            assert abs(values["change_percent"]) + values["standard_error_percent"] <= values["target_percent"]
+            assert rows[f"try/{values['bits']},{values['working_bits']},{values['segments']}"]
+    bits = [rows[f"target/{target}"].get("bits", 99) for target in ("1", "0.5", "0.1")]
+    assert bits == sorted(bits)
+
+
+def test_the_published_recipe_has_a_report_too(tmp_path):
+    studies = ("propagation", "location", "rasters")
+    files = run_tiny(tmp_path / "run", config=SpikeConfig.paper(), studies=studies, token=3)
+    assert [row["key"] for row in files.rows] == [
+        *(f"{kind}/chosen" for kind in ("residual", "attention", "position")),
+        *("heads", "channels", "operators"),
+    ]
+
+
+def test_a_model_of_another_family(tmp_path):
+    """No rotary tables, no gate, other names, and an attention that hands out no probabilities when converted."""
+    from conftest import FACTS, SETTINGS
+    from tiny_model import byte_tokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from spikeplug.report import render, run
+
+    config = GPT2Config(
+        vocab_size=256, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=None, eos_token_id=None
+    )
+    model = GPT2LMHeadModel(config).eval()
+    settings = Settings(**SETTINGS, studies=("propagation", "location", "rasters"))
+    files = run(model, byte_tokenizer(), settings, tmp_path / "run", FACTS)
+    assert [len(row) for row in of(files, "propagation")["attention/chosen"]["kl"]] == [4, 4]
+    assert set(of(files, "rasters")["operators"]["operators"]) == {"attention", "gelu", "layer_norm"}
+    assert render(files.header, files.rows)

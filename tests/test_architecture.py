@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "spikeplug"
 ROOMS = [
     "errors",
     "config",
+    "presets",
     "saturation",
     "fixedpoint",
     "coding",

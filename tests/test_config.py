@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from spikeplug.config import SpikeConfig, resolve_config
+from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.presets import resolve_config
 
 
 def test_the_published_recipe() -> None:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import spikeplug.functional as functional
     import spikeplug.nn as nn
-    from spikeplug.config import NUMERICS_VERSION, SpikeConfig, resolve_config
+    from spikeplug.config import NUMERICS_VERSION, SpikeConfig
     from spikeplug.conversion import SpikingConfig, audit, convert, revert
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
+    from spikeplug.presets import resolve_config
     from spikeplug.saturation import reset_saturations, saturations
 
 __version__ = "0.1.0"
@@ -51,7 +52,7 @@ _HOME = {
     "audit": "conversion",
     "convert": "conversion",
     "reset_saturations": "saturation",
-    "resolve_config": "config",
+    "resolve_config": "presets",
     "revert": "conversion",
     "saturations": "saturation",
 }

@@ -61,11 +61,30 @@ def encode(x: Tensor, bits: int, *, floor: float = 0.0) -> Coded:
         x = x.masked_fill(nonfinite, 0.0)
         largest = _largest_magnitude(x)
     largest = largest.clamp(min=floor)
-    exponent = torch.frexp(largest).exponent.to(torch.int32) - (bits - 1)
-    # A zero vector has any scale; the lowest is never ahead of another's where scales are compared (attention).
-    exponent = exponent.masked_fill(largest == 0, -_BIAS[x.dtype]).clamp(-(_BIAS[x.dtype] - 1), _BIAS[x.dtype])
+    exponent = _scale(largest, bits)
     mantissa = (x * power_of_two(-exponent, x.dtype)).round_().to(torch.int32)
     return Coded(mantissa, exponent, nonfinite)
+
+
+def received(x: Tensor, bits: int | None) -> Tensor:
+    """x as a spike train of `bits` bits and a sign carries it: each vector along the last dimension rounded at its own
+    power of two, |error| <= 2^-(bits+1) of that; NaN and infinities as they are. None: x itself.
+
+    `encode` with at least bits + 2 bits loses nothing more. x: float32 or float64; the same is returned.
+    """
+    if bits is None:
+        return x
+    finite = torch.isfinite(x)
+    exponent = _scale(_largest_magnitude(x.masked_fill(~finite, 0.0)), bits + 1)
+    return torch.where(finite, decode((x * power_of_two(-exponent, x.dtype)).round_(), exponent, x.dtype), x)
+
+
+def _scale(largest: Tensor, bits: int) -> Tensor:
+    """The exponent of an LSB, int32, with which `largest` fills bits - 1 bits."""
+    exponent = torch.frexp(largest).exponent.to(torch.int32) - (bits - 1)
+    # A zero vector has any scale; the lowest is never ahead of another's where scales are compared (attention).
+    bias = _BIAS[largest.dtype]
+    return exponent.masked_fill(largest == 0, -bias).clamp(1 - bias, bias)
 
 
 def decode(mantissa: Tensor, exponent: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tomllib
 import typing
 from dataclasses import dataclass
@@ -25,10 +24,14 @@ class SpikeConfig:
     """The numerics of every operator. The default is ours; `SpikeConfig.paper()` is the published recipe.
 
     bits            n: an operator's output carries n fraction bits (n = log2 of the number of levels)
+    input_bits      bits, the sign apart, of the spike code in which an operator's input arrives (operators/README.md
+                    has the codes); None: inputs arrive as wide as the operator works
     code            how a spike train carries those n bits: `phase` (binary, n steps of 0/1), `count` (T steps of up
                     to L spikes, T·L = 2^n) or `population` (2^n neurons, one step)
     steps           T of the count code, a power of two up to 2^n; fixed by `bits` for the other codes
     working_bits    P: width of mantissas, weights and operands inside an operator (guard bits = P - n)
+    scale_block     channels that share one power-of-two scale, at the input and output of norms and activations and at
+                    attention's output; None: all of a vector's
     fraction_bits   F: fraction bits of an exponent, in octaves (2^x) or nats (PWL)
     division        `restoring` (one neuron, a step per bit) or `ordered` (one neuron per quotient level); the
                     same integer, a different price
@@ -46,9 +49,11 @@ class SpikeConfig:
     """
 
     bits: int = 16
+    input_bits: int | None = None
     code: Code = "phase"
     steps: int | None = None
     working_bits: int = 22
+    scale_block: int | None = None
     fraction_bits: int = 12
     division: Literal["restoring", "ordered"] = "restoring"
     divide_last: bool = True
@@ -66,6 +71,13 @@ class SpikeConfig:
         # Widest product inside: a weight of P bits times a mantissa of P bits, and the root's 2P bits, in int64.
         _check_range("working_bits", self.working_bits, self.bits + 1, 24)
         _check_range("fraction_bits", self.fraction_bits, 4, 16)
+        if self.input_bits is not None:
+            # The sign, and one more where rounding carries the largest element to the next power of two.
+            _check_range("input_bits", self.input_bits, 5, self.working_bits - 2)
+        if self.scale_block is not None:
+            _check_range("scale_block", self.scale_block, 1, 1 << 20)
+            if not self.shift_scaling:
+                raise SpikeplugError("scale_block needs shift_scaling=True: without it there are no scales to share.")
         _check_range("segments", self.segments, 1, 4096)
         _check_range("half_range", self.half_range, 0.5, 16.0)
         _check_range("softmax_half_range", self.softmax_half_range, 0.5, 16.0)
@@ -151,6 +163,11 @@ class SpikeConfig:
             iterations=8,
         )
 
+    @classmethod
+    def narrow(cls) -> SpikeConfig:
+        """8-bit codes (T·L = 256, and a sign) at every operator's input and output, a scale for every 32 channels."""
+        return cls(bits=8, input_bits=8, scale_block=32)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
@@ -203,17 +220,6 @@ def as_config(config: SpikeConfig | None) -> SpikeConfig:
     if not isinstance(config, SpikeConfig):
         raise SpikeplugError(f"config is a {type(config).__name__}: give a SpikeConfig, such as SpikeConfig.paper().")
     return config
-
-
-def resolve_config(name: str) -> SpikeConfig:
-    """`default`, `paper`, or the path of a JSON or TOML file."""
-    if name == "default":
-        return SpikeConfig()
-    if name == "paper":
-        return SpikeConfig.paper()
-    if not os.path.isfile(name):  # unlike Path.is_file, says no to a name that is too long
-        raise SpikeplugError(f"no config {name!r}: give 'default', 'paper' or the path of a JSON or TOML file.")
-    return SpikeConfig.from_file(name)
 
 
 def _check_types(config: SpikeConfig) -> None:

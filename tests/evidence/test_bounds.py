@@ -20,10 +20,16 @@ CONFIGS = {
     "8 bits": SpikeConfig(bits=8),
     "fixed step": SpikeConfig(shift_scaling=False, divide_last=False),
     "chords, own scales": SpikeConfig(exponential="piecewise", segments=64, divide_last=False),
-    "narrow": SpikeConfig(bits=12, working_bits=16, segments=8, fraction_bits=10, norm="cordic", iterations=12),
+    "narrow": SpikeConfig.narrow(),
+    "8-bit inputs, fixed step": SpikeConfig(bits=8, input_bits=8, shift_scaling=False, divide_last=False),
+    "8-bit inputs, chords": SpikeConfig(exponential="piecewise", segments=64, divide_last=False, input_bits=8),
+    "CORDIC": SpikeConfig(bits=12, working_bits=16, segments=8, fraction_bits=10, norm="cordic", iterations=12),
 }
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 both = pytest.mark.parametrize("config", [SpikeConfig(), PAPER], ids=["default", "paper"])
+searched = pytest.mark.parametrize(
+    "config", [SpikeConfig(), PAPER, SpikeConfig.narrow()], ids=["default", "paper", "narrow"]
+)
 
 
 def test_every_operator_has_a_bound() -> None:
@@ -39,7 +45,7 @@ def test_bounds_on_drawn_inputs(config: SpikeConfig) -> None:
                 assert float(ratio.max()) <= 1, (name, dimension)
 
 
-@both
+@searched
 def test_bounds_on_a_search(config: SpikeConfig) -> None:
     for name, subject in SUBJECTS.items():
         worst = climb(subject, BOUNDS[name], config, 5, candidates=12, steps=10)
@@ -47,7 +53,7 @@ def test_bounds_on_a_search(config: SpikeConfig) -> None:
         assert worst.error == pytest.approx(worst.ratio * worst.bound)
 
 
-@both
+@searched
 def test_bounds_on_grids(config: SpikeConfig) -> None:
     found = {name: grid(subject, BOUNDS[name], config, 2000) for name, subject in SUBJECTS.items()}
     assert sum(worst is not None for worst in found.values()) == 15

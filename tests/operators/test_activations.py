@@ -26,6 +26,7 @@ PAPER = SpikeConfig.paper()
 WIDE: dict[str, Any] = {"bits": 20, "working_bits": 24, "divide_last": False, "shift_scaling": False}
 CONFIGS = {
     "default": SpikeConfig(),
+    "narrow, blocks of 4": dataclasses.replace(SpikeConfig.narrow(), scale_block=4),
     "paper, restoring": dataclasses.replace(PAPER, division="restoring"),
     "paper, scaled": dataclasses.replace(PAPER, shift_scaling=True),
     "8 bits": SpikeConfig(bits=8, working_bits=14),
@@ -54,7 +55,7 @@ def test_simulated_equals_closed_by_the_published_groups(name: str) -> None:
 
 
 @pytest.mark.parametrize("simulated", [False, True])
-@pytest.mark.parametrize("config", list(CONFIGS.values())[:3], ids=list(CONFIGS)[:3])
+@pytest.mark.parametrize("config", list(CONFIGS.values())[:4], ids=list(CONFIGS)[:4])
 def test_no_float_between_encoding_and_decoding(config: SpikeConfig, simulated: bool) -> None:
     x = vectors("plain", (2, 5)).clamp(-2, 2)
     code = gates.encode_amplitude(x, "test", config)

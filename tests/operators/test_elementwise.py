@@ -74,7 +74,7 @@ def test_simulated_division_and_norm_equal_closed(config: SpikeConfig, kind: str
 @pytest.mark.parametrize("simulated", [False, True])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_no_float_between_encoding_and_decoding(config: SpikeConfig, simulated: bool) -> None:
-    code = encode_elements(vectors("mixed", (6, 1)).abs(), config.working_bits)
+    code = encode_elements(vectors("mixed", (6, 1)).abs(), config)
     mantissa, exponent = code.mantissa, code.exponent
     with NoFloat():
         on = Simulated(config) if simulated else Closed()

@@ -26,6 +26,7 @@ from spikeplug.primitives.arithmetic import Closed, Simulated
 PAPER = SpikeConfig.paper()
 CONFIGS = {
     "default": SpikeConfig(),
+    "narrow, blocks of 4": dataclasses.replace(SpikeConfig.narrow(), scale_block=4),
     "paper": PAPER,
     "8 bits": SpikeConfig(bits=8, working_bits=14),
     "ordered": SpikeConfig(bits=4, working_bits=8, division="ordered", code="count", steps=4),

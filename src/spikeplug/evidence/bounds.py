@@ -11,8 +11,9 @@ from torch import Tensor
 
 from spikeplug.config import SpikeConfig
 from spikeplug.evidence.activation_bounds import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
-from spikeplug.evidence.parts import Falling, falling_error, length_error, output_rounding, weight_error
+from spikeplug.evidence.parts import Falling, falling_error, length_error, output_rounding, unheard, weight_error
 from spikeplug.evidence.subjects import EPS, HEAD_DIM
+from spikeplug.operators.scores import carried_fraction_bits
 
 Bound = Callable[..., Tensor]  # (*inputs, config) -> the shape of the operator's output
 
@@ -29,20 +30,20 @@ def softmax(x: Tensor, *, config: SpikeConfig) -> Tensor:
     """
     p = x.softmax(-1)
     top = p.amax(-1, keepdim=True)
-    unit, delta = 2.0**-config.working_bits, weight_error(config)
-    if config.exponential == "shift" and config.shift_scaling:
+    unit, delta = 2.0**-config.working_bits, weight_error(config, scores=True)
+    if config.exponential == "shift" and config.shift_scaling and config.input_bits is None:
         floors = (x.shape[-1] + 8) * 2 * unit
         own = p * (2 * delta / (1 - delta) + floors) + top * 8 * unit
-        return _within_scores(x, own + output_rounding(p, config), config)
+        return _within_scores(x, own + output_rounding(p, config, channels=False), config)
     distance = x.amax(-1, keepdim=True) - x
     weight = (-distance).exp()
-    lost = falling_error(distance, config, config.softmax_half_range).absolute
+    lost = falling_error(distance, config, config.softmax_half_range, scores=True).absolute + unheard(distance, config)
     if config.exponential == "shift":
         lost = lost + 2 * unit  # its maximum is a whole octave up: a floor costs twice as much of the largest weight
     total, all_lost = weight.sum(-1, keepdim=True), lost.sum(-1, keepdim=True)
     error = (lost + p * all_lost) / (total - all_lost).clamp(min=0)
     scaling = top * 8 * unit if config.shift_scaling else 0.0
-    return _within_scores(x, error + scaling + output_rounding(p, config), config)
+    return _within_scores(x, error + scaling + output_rounding(p, config, channels=False), config)
 
 
 def log_softmax(x: Tensor, *, config: SpikeConfig) -> Tensor:
@@ -50,15 +51,15 @@ def log_softmax(x: Tensor, *, config: SpikeConfig) -> Tensor:
     segments, unit = 2.0 ** math.ceil(config.bits / 2), 2.0**-config.working_bits
     octave = math.log(2) if config.exponential == "shift" else 1.0
     step = 2.0**-config.bits * (0.5 if config.shift_scaling else 1.0)
+    distance = x.amax(-1, keepdim=True) - x
+    weight, silent = (-distance).exp().sum(-1, keepdim=True), unheard(distance, config).sum(-1, keepdim=True)
     if config.exponential == "shift":
-        total = torch.full_like(x[..., :1], weight_error(config) + (x.shape[-1] + 1) * 2 * unit)
+        total = weight_error(config, scores=True) + (x.shape[-1] + 1) * 2 * unit + silent / weight
     else:
-        distance = x.amax(-1, keepdim=True) - x
-        weight = (-distance).exp()
-        lost = falling_error(distance, config, config.softmax_half_range).absolute
-        total = lost.sum(-1, keepdim=True) / weight.sum(-1, keepdim=True) + 2.0**-config.fraction_bits
+        lost = falling_error(distance, config, config.softmax_half_range, scores=True).absolute
+        total = (lost.sum(-1, keepdim=True) + silent) / weight + 2.0 ** -carried_fraction_bits(config)
     table = 1 / (8 * segments**2) + 2.0 ** (5 - config.working_bits)
-    error = octave * (step + 2.0 ** -(config.fraction_bits + 1)) + _shared_ratio(total) + table
+    error = octave * (step + 2.0 ** -(carried_fraction_bits(config) + 1)) + _shared_ratio(total) + table
     return _within_scores(x, error.expand_as(x), config)
 
 
@@ -80,10 +81,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, config: SpikeConfig)
         lost = softmax(scores, config=config)
         bound: Tensor = lost @ value.abs() + (p + lost) @ scale * coding + 1e-12 * (p @ value.abs())
         return bound.nan_to_num(nan=math.inf, posinf=math.inf)
-    keys, unit, delta, exact = key.shape[-2], 2.0**-config.working_bits, weight_error(config), p @ value
+    keys, unit, delta, exact = key.shape[-2], 2.0**-config.working_bits, weight_error(config, scores=True), p @ value
+    # What sends no spike is missing from both sums, a share of `silent` of the weights.
+    missing = p.masked_fill(unheard(scores.amax(-1, keepdim=True) - scores, config) == 0, 0.0)
+    silent = missing.sum(-1, keepdim=True)
+    absent = (missing @ value.abs() + silent * exact.abs()) / (1 - silent)
     error: Tensor = p @ value.abs() * (2 * delta / (1 - delta) + (keys + 8) * 2 * unit) + p @ scale * coding
     error = error + 2 * keys * 4 * unit * (p * scale.mT).amax(-1, keepdim=True) + exact.abs() * 8 * unit
-    bound = error + output_rounding(exact, config)
+    bound = absent + error / (1 - silent) + output_rounding(exact, config)
     within = _within_scores(scores, torch.zeros_like(scores[..., :1]), config)
     return bound + within
 
@@ -92,7 +97,8 @@ def sine(x: Tensor, *, config: SpikeConfig) -> Tensor:
     """Of sin and cos: rounding, chords, phase, knots, and the encoder's float64 product."""
     step, fine = 2.0**-config.bits, 2.0**-config.working_bits
     table = (math.pi / 2) ** 2 / 8 / 4.0 ** math.ceil(config.bits / 2) + 1.5 * fine
-    return step * (0.5 if config.shift_scaling else 1) + table + math.pi * fine + x.abs() * 2.0**-52
+    phase = fine if config.input_bits is None else 2.0**-config.input_bits
+    return step * (0.5 if config.shift_scaling else 1) + table + math.pi * (phase + fine) + x.abs() * 2.0**-52
 
 
 def logarithm(x: Tensor, *, config: SpikeConfig) -> Tensor:

@@ -11,7 +11,13 @@ from spikeplug.evidence.subjects import HEAD_DIM, SUBJECTS, Subject
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
 from spikeplug.operators.gates import FIXED_RANGE_BITS, GELU, curve_table
-from spikeplug.operators.scores import natural_unit, piecewise_exponential, shift_exponential
+from spikeplug.operators.scores import (
+    SCORE_RANGE_BITS,
+    carried_fraction_bits,
+    natural_unit,
+    piecewise_exponential,
+    shift_exponential,
+)
 
 #: Elements of the vector whose neurons and events are counted.
 DIMENSION = 8
@@ -169,11 +175,23 @@ def _largest(name: str, config: SpikeConfig) -> float:
 
 def _input_range(name: str, subject: Subject, config: SpikeConfig) -> str:
     places = config.fraction_bits
+    arriving = None if config.input_bits is None else f"{config.input_bits} bits and a sign"
     if subject.roles[0] in ("scores", "logits", "query"):
+        if arriving:
+            places = carried_fraction_bits(config)
+            unit = "octaves" if config.exponential == "shift" else "nats"
+            return f"{1 << SCORE_RANGE_BITS} {unit} below the largest, step 2^-{places}"
         reach = f"scores to 2^{28 - places}, step 2^-{places}"
         if config.exponential == "shift":
             return f"{reach} octaves; a weight 2^-{config.working_bits} of the largest is 0"
         return f"{reach}; 0 below the largest - {config.softmax_half_range:g}"
+    if arriving and name in ("cos", "sin"):
+        return f"phase of 2^{config.input_bits} steps; to 2^52 radians"
+    if (arriving and subject.scale == "vector") or (arriving and name == "vector_norm"):
+        channels = "a vector" if config.scale_block is None else f"for {config.scale_block} channels"
+        return f"{arriving} {channels}"
+    if arriving:
+        return f"{arriving} an element"
     if subject.roles[0] == "gate" and name != "relu_squared":
         inner = "31 octaves" if config.exponential == "shift" else f"±{config.half_range:g}"
         wide = f"{config.working_bits} bits a vector" if config.shift_scaling else f"to 2^{FIXED_RANGE_BITS}"

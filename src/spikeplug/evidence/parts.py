@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from spikeplug.config import SpikeConfig
+from spikeplug.operators.blocks import in_blocks
+from spikeplug.operators.scores import SCORE_RANGE_BITS, carried_fraction_bits, natural_unit
 
 
 def relative(delta: float) -> float:
@@ -16,12 +18,15 @@ def relative(delta: float) -> float:
     return delta / (1 - delta)
 
 
-def weight_error(config: SpikeConfig, *, curved: bool = False, fine: bool = False) -> float:
+def weight_error(config: SpikeConfig, *, curved: bool = False, fine: bool = False, scores: bool = False) -> float:
     """δ of operators/README.md: relative error of 2^-x from the input's step, chords and knots.
 
-    curved: the exponent comes from a table, off by 2^(1-F) octaves. fine: tanh's own input and table.
+    curved: the exponent comes from a table, off by 2^(1-F) octaves. fine: tanh's own input and table. scores: the step
+    is that in which scores arrive.
     """
     fraction_bits, segments = config.fraction_bits, config.segments
+    if scores:
+        fraction_bits = carried_fraction_bits(config)
     if fine:
         fraction_bits = min(16, fraction_bits + 4)
         segments = min(8 * segments, 1 << fraction_bits)
@@ -38,8 +43,11 @@ class Falling(NamedTuple):
     near: Tensor
 
 
-def falling_error(g: Tensor, config: SpikeConfig, half_range: float, *, curved: bool = False) -> Falling:
+def falling_error(
+    g: Tensor, config: SpikeConfig, half_range: float, *, curved: bool = False, scores: bool = False
+) -> Falling:
     """Of t̂ = exp(-g), g in nats coded with F fraction bits. curved: g comes from a table, off by 2^(1-F).
+    scores: coded as scores arrive.
 
     Shift: δ·t and two floors. Chords on [-H, H], K segments, w = 2H/K + 2^-F wide (knots lie on the input's grid):
     relative w²/8·e^w (chord), 2^-16 (intercept of 16 bits), (e^w - 1)·2^-8 (slope of 8 bits), the input's step s,
@@ -50,9 +58,10 @@ def falling_error(g: Tensor, config: SpikeConfig, half_range: float, *, curved: 
     unit = 2.0**-config.working_bits
     never = torch.zeros_like(g, dtype=torch.bool)
     if config.exponential == "shift":
-        delta = weight_error(config, curved=curved)
+        delta = weight_error(config, curved=curved, scores=scores)
         return Falling(t * delta + 2 * unit, never, never)
-    step = 2.0 ** ((1 if curved else -1) - config.fraction_bits)
+    fraction_bits = carried_fraction_bits(config) if scores else config.fraction_bits
+    step = 2.0 ** ((1 if curved else -1) - fraction_bits)
     width = 2 * half_range / config.segments + 2.0**-config.fraction_bits
     chord = width**2 / 8 * math.exp(width) + 2.0**-16 + math.expm1(width) * 2.0**-8
     moved = math.expm1(step)
@@ -65,6 +74,19 @@ def falling_error(g: Tensor, config: SpikeConfig, half_range: float, *, curved: 
     return Falling(absolute, above, above & (-g <= half_range + margin))
 
 
+def unheard(distance: Tensor, config: SpikeConfig) -> Tensor:
+    """exp(-distance) of scores that may lie beyond the range of config.input_bits, and so send no spike; else 0.
+
+    distance >= 0, in nats, from the row's largest. The row's ceiling is up to an octave above it, and codes may be
+    half a step off at both ends.
+    """
+    if config.input_bits is None:
+        return torch.zeros_like(distance)
+    step = 2.0 ** -carried_fraction_bits(config)
+    nearest = (1 << SCORE_RANGE_BITS) - step - (1 if config.exponential == "shift" else 0)
+    return (-distance).exp().masked_fill(distance * natural_unit(config) < nearest, 0.0)
+
+
 def length_error(dimension: int, config: SpikeConfig) -> float:
     """λ: relative error of ‖x‖ over `dimension` elements (or that many and an extension)."""
     levels = dimension.bit_length()
@@ -72,8 +94,15 @@ def length_error(dimension: int, config: SpikeConfig) -> float:
     return angle + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * 2.0 ** (2 - config.working_bits)
 
 
-def output_rounding(y: Tensor, config: SpikeConfig, half: float = 2.0) -> Tensor:
-    """half·y_max·2^-n: half an LSB of a vector's own scale; without shift_scaling the floor to 2^-n."""
+def output_rounding(y: Tensor, config: SpikeConfig, half: float = 2.0, *, channels: bool = True) -> Tensor:
+    """half·y_max·2^-n: half an LSB of a vector's own scale (channels: of a block's of config.scale_block); without
+    shift_scaling the floor to 2^-n."""
     if not config.shift_scaling:
         return torch.full_like(y, 2.0**-config.bits)
-    return (half * y.abs().amax(-1, keepdim=True) * 2.0**-config.bits).expand_as(y)
+    return half * block_maximum(y, config if channels else None) * 2.0**-config.bits
+
+
+def block_maximum(y: Tensor, config: SpikeConfig | None) -> Tensor:
+    """The largest |y| of each element's block of config.scale_block, or of its vector; y's shape."""
+    block = None if config is None else config.scale_block
+    return in_blocks(lambda x: (x, x.amax(-1, keepdim=True)), block, y.abs())[1].expand_as(y)

@@ -39,10 +39,15 @@ class Worst:
 
 
 def ratios(subject: Subject, bound: Bound, config: SpikeConfig, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """(ratio, error, bound), (candidates, elements); 0 where nothing is promised or nothing is wrong."""
-    exact = subject.exact(*inputs)
+    """(ratio, error, bound), (candidates, elements); 0 where nothing is promised or nothing is wrong.
+
+    A bound is of what an operator does to the numbers that arrive: with config.input_bits, error is against the exact
+    function of these. Scores and angles have codes of their own, whose steps the bounds count.
+    """
+    arrived = subject.arriving(inputs, config)
+    exact = subject.exact(*arrived)
     error = (subject.spiking(*inputs, config=config) - exact).abs()
-    limit = bound(*inputs, config=config).reshape(exact.shape)
+    limit = bound(*arrived, config=config).reshape(exact.shape)
     ratio = torch.where((error > 0) & torch.isfinite(exact) & torch.isfinite(limit), error / limit, 0.0)
     return ratio.flatten(1), error.flatten(1), limit.flatten(1)
 

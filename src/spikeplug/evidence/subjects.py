@@ -9,8 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from spikeplug.coding import received
 from spikeplug.config import SpikeConfig
+from spikeplug.evidence.parts import block_maximum
 from spikeplug.library import OPERATORS
+from spikeplug.operators.blocks import arriving
 
 #: (role, rows, width) -> float64 (rows, width): how a distribution gives an operator the kind of number it meets.
 Draw = Callable[[str, int, int], Tensor]
@@ -51,6 +54,17 @@ class Subject:
     def exact(self, *inputs: Tensor) -> Tensor:
         """The float function it stands for."""
         return self._flat(OPERATORS[self.name].exact(*self.arguments(inputs)))
+
+    def arriving(self, inputs: tuple[Tensor, ...], config: SpikeConfig) -> tuple[Tensor, ...]:
+        """The inputs as their spike codes carry them (config.input_bits); scores and angles as they are."""
+        return tuple(self._arriving(role, x, config) for role, x in zip(self.roles, inputs, strict=True))
+
+    def _arriving(self, role: str, x: Tensor, config: SpikeConfig) -> Tensor:
+        if role in ("scores", "logits", "query", "key", "angle"):
+            return x
+        if role == "value":
+            return received(x, config.input_bits)
+        return arriving(x.unsqueeze(-1), config).squeeze(-1) if self.elementwise else arriving(x, config)
 
     def arguments(self, inputs: tuple[Tensor, ...]) -> tuple[object, ...]:
         """What the library's operator takes."""
@@ -107,7 +121,8 @@ def last_place(scale: Scale, exact: Tensor, name: str, config: SpikeConfig) -> T
         return step * torch.log(torch.tensor(2.0, dtype=torch.float64))
     if scale in ("octaves", "step") or (scale == "vector" and not config.shift_scaling):
         return step
-    largest = exact.abs().amax(-1, keepdim=True) if scale == "vector" else exact.abs()
+    channels = config if name not in ("softmax", "attention_weights") else None
+    largest = block_maximum(exact, channels) if scale == "vector" else exact.abs()
     fraction, exponent = torch.frexp(largest)
     exponent = exponent - (fraction == 0.5).to(exponent.dtype)  # a power of two is its own ceiling
     return torch.ldexp(step.expand_as(largest), exponent).masked_fill(largest == 0, 2.0**-1022)

@@ -13,10 +13,11 @@ from lm_eval.models.huggingface import HFLM
 
 import spikeplug
 from spikeplug import conversion
-from spikeplug.config import NUMERICS_VERSION, resolve_config
+from spikeplug.config import NUMERICS_VERSION
 from spikeplug.conversion.check import check_request
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.loading import find_source
+from spikeplug.presets import resolve_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

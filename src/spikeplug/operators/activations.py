@@ -18,6 +18,7 @@ from spikeplug.coding import as_real, decode
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.operators.blocks import arriving
 from spikeplug.operators.curves import (
     mish_integers,
     relu_squared_integers,
@@ -158,10 +159,10 @@ def _elementwise(
         real = as_real(part, name)
         # The sum of finite numbers may overflow, but one number that is not finite always shows in it.
         if bool(torch.isfinite(real.sum())):
-            return rows(real, config, on)
+            return rows(arriving(real, config), config, on)
         nonfinite = ~torch.isfinite(real)
         record("input: not finite", nonfinite)
-        output = rows(real.masked_fill(nonfinite, 0.0), config, on)
+        output = rows(arriving(real.masked_fill(nonfinite, 0.0), config), config, on)
         output = output.masked_fill(real == -math.inf, ends[0]).masked_fill(real == math.inf, ends[1])
         return output.masked_fill(torch.isnan(real), math.nan)
 

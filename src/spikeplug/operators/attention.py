@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from spikeplug.coding import Coded, as_real, decode, encode
+from spikeplug.coding import Coded, as_real, decode, encode, received
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
 from spikeplug.operators.attention_inputs import check_mask, check_shapes, check_sinks, check_softcap, masking
@@ -63,7 +63,7 @@ def attention(
     dtype = torch.promote_types(queries.dtype, torch.promote_types(keys.dtype, values.dtype))
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
     on, hides = arithmetic(config, events), masking(mask, dtype, natural_unit(config))
-    coded = encode(values, config.bits)
+    coded = encode(received(values, config.input_bits), config.bits)
     sums = Rows(shape, heads // key.shape[1], dtype, config, query.device)
     with without_autocast(query.device):
         for tile, scores in score_tiles(

@@ -11,7 +11,7 @@ from spikeplug.coding import Coded, decode
 from spikeplug.config import SpikeConfig
 from spikeplug.operators.ratio import Ratio, signed
 from spikeplug.operators.rows import BLOCK
-from spikeplug.operators.scores import Scores, distances, shift_exponential
+from spikeplug.operators.scores import Scores, distances, heard, shift_exponential
 from spikeplug.operators.softmax import softmax_integers
 from spikeplug.operators.tiles import Tile
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -37,7 +37,7 @@ def attention_sums(scores: Scores, value: Coded, config: SpikeConfig, on: Arithm
     batch. 2^-ahead is the row's largest weight·scale.
     """
     width, keys = config.working_bits, value.mantissa.shape[-2]
-    distance, _ = distances(scores, config)
+    distance = heard(distances(scores, config)[0], config)
     mantissa = on.mantissa(distance, shift_exponential(config))
     octaves = distance >> config.fraction_bits
     total = on.accumulate(on.decay(mantissa, octaves), width + 1)

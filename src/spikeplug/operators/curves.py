@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from spikeplug.coding import Coded
 from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import shift_right
+from spikeplug.operators.blocks import in_blocks
 from spikeplug.operators.gates import FIXED_RANGE_BITS, amplitude_bits, falling, scale_of
 from spikeplug.operators.logarithm import logarithm_integers
 from spikeplug.operators.ratio import Ratio, signed
@@ -89,7 +90,7 @@ def scaled(magnitude: Tensor, exponent: Tensor, fraction_bits: int, config: Spik
     magnitude: int64 >= 0. fraction_bits: -exponent of a fixed-point input, which has no finer step than that.
     """
     if config.shift_scaling:
-        quotient, places = normalise(magnitude, config.bits)
+        quotient, places = in_blocks(partial(normalise, bits=config.bits), config.scale_block, magnitude)
         return quotient, exponent + places
     drop = max(0, fraction_bits - config.bits)
     return shift_right(magnitude, drop), exponent + drop

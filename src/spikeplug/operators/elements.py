@@ -14,17 +14,19 @@ from torch import Tensor
 from spikeplug.coding import Coded, as_real
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
+from spikeplug.operators.blocks import arriving
 from spikeplug.operators.rows import by_rows
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 from spikeplug.saturation import record
 
 
-def encode_elements(x: Tensor, bits: int) -> Coded:
-    """x = mantissa · 2^exponent, with 2^(bits-2) <= |mantissa| <= 2^(bits-1) for every finite x other than 0.
+def encode_elements(x: Tensor, config: SpikeConfig) -> Coded:
+    """x = mantissa · 2^exponent, with 2^(P-2) <= |mantissa| <= 2^(P-1) for every finite x other than 0.
 
-    |x - mantissa·2^exponent| <= |x|·2^(1-bits), denormal numbers included. x: float32 or float64, mantissa and
-    exponent: int32 of its shape.
+    |x - mantissa·2^exponent| <= |x|·2^(1-P), denormal numbers included; with input_bits, x is first `received`.
+    x: float32 or float64, mantissa and exponent: int32 of its shape.
     """
+    bits, x = config.working_bits, arriving(x, config)
     finite = torch.isfinite(x)
     nonfinite = None
     if not bool(finite.all()):

@@ -10,8 +10,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from spikeplug.coding import Coded, encode, encode_fixed
+from spikeplug.coding import Coded, encode_fixed
 from spikeplug.config import SpikeConfig
+from spikeplug.operators.blocks import encode_blocks
 from spikeplug.operators.ratio import Ratio, signed
 from spikeplug.operators.scores import natural_unit, piecewise_exponential, shift_exponential
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -95,9 +96,9 @@ def encode_distance(x: Tensor, scale: float, fraction_bits: int, config: SpikeCo
 
 
 def encode_amplitude(x: Tensor, name: str, config: SpikeConfig) -> Coded:
-    """x, finite, as `amplitude_bits` wide integers: P bits at the vector's own scale, or F fraction bits."""
+    """x, finite, as `amplitude_bits` wide integers: P bits, a scale a vector (or block), or F fraction bits."""
     if config.shift_scaling:
-        return encode(x, config.working_bits)
+        return encode_blocks(x, config.working_bits, config.scale_block)
     bound = 1 << (FIXED_RANGE_BITS + config.fraction_bits)
     mantissa = encode_fixed(x, config.fraction_bits, -bound, bound)
     record(f"{name}: input beyond 2^{FIXED_RANGE_BITS}", mantissa.abs() == bound)

@@ -10,6 +10,7 @@ from torch import Tensor
 from spikeplug.coding import as_real, decode, encode, power_of_two
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
+from spikeplug.operators.blocks import arriving
 from spikeplug.operators.ratio import signed
 from spikeplug.operators.rms_norm import check_norm, rms_norm_integers
 from spikeplug.operators.rows import by_rows
@@ -73,7 +74,7 @@ def layer_norm(
 def _layer_norm_rows(x: Tensor, eps: float, config: SpikeConfig, on: Arithmetic) -> Tensor:
     dimension = x.shape[-1]
     extended = math.sqrt(eps * dimension)
-    code = encode(x, config.working_bits, floor=extended)
+    code = encode(arriving(x, config), config.working_bits, floor=extended)
     # At the scale of the centred integers, which is 2^exponent / d; float64, as those have more than 24 bits.
     extension = (extended * dimension * power_of_two(-code.exponent, torch.float64)).round_().to(torch.int64)
     output = decode(*layer_norm_integers(code.mantissa, extension, config, on), x.dtype)

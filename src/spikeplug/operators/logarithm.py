@@ -60,7 +60,7 @@ def log(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None =
 
 
 def _log(x: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
-    code = encode_elements(x, config.working_bits)
+    code = encode_elements(x, config)
     octaves = log2_integers(code.mantissa.abs(), code.exponent, config, on)
     output = decode(octaves, torch.full_like(code.exponent, -config.bits), x.dtype) * math.log(2)
     output = output.masked_fill(x == 0, -math.inf).masked_fill((x < 0) | torch.isnan(x), math.nan)

@@ -10,6 +10,7 @@ from torch import Tensor
 from spikeplug.coding import as_real, decode, encode, encode_fixed
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
+from spikeplug.operators.blocks import arriving
 from spikeplug.operators.elements import by_elements, encode_elements
 from spikeplug.operators.quotients import quotient_integers
 from spikeplug.operators.rms_norm import length_integers
@@ -60,7 +61,8 @@ def _exp(x: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
     nonfinite = ~torch.isfinite(x)
     record("input: not finite", nonfinite)
     # float64: the product with log2(e) must not lose what the input step keeps.
-    octaves = x.masked_fill(nonfinite, 0.0).to(torch.float64) * natural_unit(config)
+    finite = arriving(x.masked_fill(nonfinite, 0.0), config)
+    octaves = finite.to(torch.float64) * natural_unit(config)
     fixed = encode_fixed(octaves, config.fraction_bits, -bound, bound)
     output = decode(*exponential_integers(fixed, config, on), x.dtype)
     return torch.where(nonfinite, torch.where(x == -math.inf, 0.0, x), output)
@@ -90,7 +92,7 @@ def sqrt(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None 
 
 
 def _sqrt(x: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
-    code = encode_elements(x, config.working_bits)
+    code = encode_elements(x, config)
     root, exponent = root_integers(code.mantissa.abs(), code.exponent, config, on)
     quotient, places = normalise(root, config.bits)
     output = decode(quotient, exponent + places, x.dtype)
@@ -104,7 +106,7 @@ def rsqrt(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None
 
 
 def _rsqrt(x: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
-    code = encode_elements(x, config.working_bits)
+    code = encode_elements(x, config)
     root, exponent = root_integers(code.mantissa.abs(), code.exponent, config, on)
     output = decode(*quotient_integers(torch.ones_like(root), root, -exponent, config, on), x.dtype)
     output = torch.where(x == 0, torch.copysign(torch.full_like(x, math.inf), x), output)
@@ -128,7 +130,7 @@ def square(x: Tensor, *, config: SpikeConfig | None = None, events: Events | Non
 
 
 def _square(x: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
-    code = encode_elements(x, config.working_bits)
+    code = encode_elements(x, config)
     output = decode(*square_integers(code.mantissa, code.exponent, config, on), x.dtype)
     return output if code.nonfinite is None else torch.where(code.nonfinite, x.abs(), output)
 
@@ -161,7 +163,7 @@ def vector_norm(
 
 
 def _vector_norm(x: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
-    code = encode(x, config.working_bits)
+    code = encode(arriving(x, config), config.working_bits)
     length, _ = length_integers(code.mantissa, None, config, on, "vector_norm")
     quotient, places = normalise(length, config.bits)
     output = decode(quotient, code.exponent + places, x.dtype)

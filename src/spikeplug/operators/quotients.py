@@ -63,7 +63,7 @@ def divide(a: Tensor, b: Tensor, *, config: SpikeConfig | None = None, events: E
 
 def _divide(a: Tensor, b: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
     a, b = (as_real(part, "divide").unsqueeze(-1) for part in (a, b))  # every element a vector of one
-    top, bottom = encode_elements(a, config.working_bits), encode_elements(b, config.working_bits)
+    top, bottom = encode_elements(a, config), encode_elements(b, config)
     exponent = top.exponent - bottom.exponent
     quotient, exponent = quotient_integers(top.mantissa.abs(), bottom.mantissa.abs(), exponent, config, on)
     output = decode(signed(quotient, torch.sign(top.mantissa) * torch.sign(bottom.mantissa)), exponent, a.dtype)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import bit_length, halve_to_nearest, shift
+from spikeplug.operators.blocks import in_blocks
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.divide import DivideSpec
 from spikeplug.saturation import record
@@ -23,6 +25,7 @@ class Ratio:
     denominator_bits B < 2^denominator_bits
     largest_output   the largest |y| the published group is built for: it has 2^n · largest_output neurons
     per_element      B has the shape of A and at least working_bits bits; else it is (..., 1) and of any size
+    channels         the vector is one of channels, which config.scale_block cuts; else (keys) it has one scale
     """
 
     operator: str
@@ -30,6 +33,7 @@ class Ratio:
     denominator_bits: int
     largest_output: int
     per_element: bool = False
+    channels: bool = True
 
     def __call__(
         self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, config: SpikeConfig, on: Arithmetic
@@ -41,7 +45,8 @@ class Ratio:
         Without: q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
         """
         if config.shift_scaling:
-            return self.scaled(numerator, denominator, exponent, config, on)
+            block = config.scale_block if self.channels else None
+            return in_blocks(partial(self.scaled, config=config, on=on), block, numerator, denominator, exponent)
         assert isinstance(exponent, int)  # a fixed step needs a fixed scale; negative as fraction bits are
         limit = self.largest_output << config.bits
         # 2^n·A must fit 60 bits; what is dropped of A lies as far below its lowest output bit as A is wide.

@@ -11,6 +11,7 @@ from spikeplug.coding import as_real, decode, encode, power_of_two
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.operators.blocks import arriving
 from spikeplug.operators.ratio import Ratio, signed
 from spikeplug.operators.rows import by_rows
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
@@ -107,7 +108,7 @@ def rms_norm(
 
 def _rms_norm_rows(x: Tensor, eps: float, config: SpikeConfig, on: Arithmetic) -> Tensor:
     extended = math.sqrt(eps * x.shape[-1])
-    code = encode(x, config.working_bits, floor=extended)
+    code = encode(arriving(x, config), config.working_bits, floor=extended)
     extension = (extended * power_of_two(-code.exponent, x.dtype)).round_().to(torch.int32)
     output = decode(*rms_norm_integers(code.mantissa, extension, config, on), x.dtype)
     if code.nonfinite is None:

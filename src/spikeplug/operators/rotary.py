@@ -74,7 +74,8 @@ def _wave(x: Tensor, quarters: int, config: SpikeConfig, on: Arithmetic) -> Tens
     nonfinite = ~torch.isfinite(x)
     record("input: not finite", nonfinite)
     width = config.working_bits
-    phase = encode_phase(x.masked_fill(nonfinite, 0.0), width)
+    carried = width if config.input_bits is None else config.input_bits
+    phase = encode_phase(x.masked_fill(nonfinite, 0.0), carried) << (width - carried)
     phase = (phase + (quarters << (width - 2))) & ((1 << width) - 1)
     sine = sine_integers(phase, config, on)
     return decode(sine, torch.tensor(-config.bits, device=x.device), x.dtype).masked_fill(nonfinite, math.nan)

@@ -20,6 +20,11 @@ _SCORE_BITS = 29
 MASKED = -(1 << 30)
 
 
+#: With input_bits, a score's code is its distance below the row's maximum, up to 2^4 octaves (or nats); what lies
+#: further below sends no spike.
+SCORE_RANGE_BITS = 4
+
+
 class Scores(NamedTuple):
     """integers: int32, F fraction bits, in octaves (shift) or nats (piecewise), MASKED where the score is -inf.
     places: int32 (..., 1), rows whose scores are too large for F fraction bits have 2^-places times theirs; or None.
@@ -36,12 +41,13 @@ def natural_unit(config: SpikeConfig) -> float:
 
 
 def encode_scores(x: Tensor, unit: float, config: SpikeConfig) -> Scores:
-    """Fixed-point scores of x·unit along the last dimension; |error| <= 2^-(F+1).
+    """Fixed-point scores of x·unit along the last dimension; |error| <= 2^-(F+1), F the `carried_fraction_bits`.
 
     Softmax needs absolute precision in the exponent, hence a fixed step; only a row whose largest magnitude does not
     fit gives up low bits (where they no longer matter: its weights are 0 or 1 but for ties).
     """
-    integers_per_one = unit * (1 << config.fraction_bits)
+    lost = config.fraction_bits - carried_fraction_bits(config)
+    integers_per_one = unit * (1 << config.fraction_bits - lost)
     if x.shape[-1] == 0:
         return Scores(x.to(torch.int32), None, None)
     largest = x.amax(-1, keepdim=True)
@@ -53,12 +59,19 @@ def encode_scores(x: Tensor, unit: float, config: SpikeConfig) -> Scores:
         x = x.masked_fill(undefined, 0.0)
         largest = largest.masked_fill(~finite, 0.0)
     excess = excess_places(largest, config)
-    low, high = float(MASKED), float(1 << _SCORE_BITS)
+    places = None
     if bool((excess > 0).any()):
         places = excess.clamp(min=0)
-        scaled = x * power_of_two(-places, x.dtype)
-        return Scores((scaled * integers_per_one).clamp_(low, high).round_().to(torch.int32), places, undefined)
-    return Scores((x * integers_per_one).clamp_(low, high).round_().to(torch.int32), None, undefined)
+        x = x * power_of_two(-places, x.dtype)
+    low, high = float(MASKED >> lost), float((1 << _SCORE_BITS) >> lost)
+    return Scores((x * integers_per_one).clamp_(low, high).round_().to(torch.int32) << lost, places, undefined)
+
+
+def carried_fraction_bits(config: SpikeConfig) -> int:
+    """Fraction bits of a score as it arrives: F, or with input_bits what SCORE_RANGE_BITS whole bits leave of them."""
+    if config.input_bits is None:
+        return config.fraction_bits
+    return min(config.fraction_bits, config.input_bits - SCORE_RANGE_BITS)
 
 
 def excess_places(x: Tensor, config: SpikeConfig) -> Tensor:
@@ -91,6 +104,13 @@ def distances(scores: Scores, config: SpikeConfig) -> tuple[Tensor, Tensor]:
     return distance, ceiling
 
 
+def heard(distance: Tensor, config: SpikeConfig) -> Tensor:
+    """Distances as a code of input_bits holds them: what lies beyond its range is as far as a masked score."""
+    if config.input_bits is None:
+        return distance
+    return distance.masked_fill(distance >= 1 << (SCORE_RANGE_BITS + config.fraction_bits), -MASKED)
+
+
 def shift_exponential(config: SpikeConfig) -> ShiftExponential:
     """The 2^-x of `config`."""
     return ShiftExponential(config.fraction_bits, config.segments, config.working_bits)
@@ -103,7 +123,7 @@ def piecewise_exponential(half_range: float, config: SpikeConfig) -> PiecewiseEx
 
 def weights(scores: Scores, config: SpikeConfig, on: Arithmetic) -> Tensor:
     """exp(score - max), up to a common power of two: integers up to 2^working_bits."""
-    distance, _ = distances(scores, config)
+    distance = heard(distances(scores, config)[0], config)
     if config.exponential == "shift":
         spec = shift_exponential(config)
         return on.decay(on.mantissa(distance, spec), distance >> config.fraction_bits)

@@ -22,7 +22,7 @@ def softmax_integers(scores: Scores, config: SpikeConfig, on: Arithmetic) -> tup
     weight = weights(scores, config, on).to(torch.int64)
     width = config.working_bits + 1  # a weight may be 2^working_bits itself
     total = on.accumulate(weight, width)
-    ratio = Ratio("softmax", width, width + weight.shape[-1].bit_length(), largest_output=1)
+    ratio = Ratio("softmax", width, width + weight.shape[-1].bit_length(), largest_output=1, channels=False)
     return ratio(weight, total, 0, config, on)
 
 

@@ -99,10 +99,10 @@ def output_rounding(y: Tensor, config: SpikeConfig, half: float = 2.0, *, channe
     shift_scaling the floor to 2^-n."""
     if not config.shift_scaling:
         return torch.full_like(y, 2.0**-config.bits)
-    return half * block_maximum(y, config if channels else None) * 2.0**-config.bits
+    return (half * block_maximum(y, config if channels else None) * 2.0**-config.bits).expand_as(y)
 
 
 def block_maximum(y: Tensor, config: SpikeConfig | None) -> Tensor:
-    """The largest |y| of each element's block of config.scale_block, or of its vector; y's shape."""
+    """The largest |y| of each element's block of config.scale_block; y's shape, or (..., 1) where it is the vector's."""
     block = None if config is None else config.scale_block
-    return in_blocks(lambda x: (x, x.amax(-1, keepdim=True)), block, y.abs())[1].expand_as(y)
+    return in_blocks(lambda x: (x, x.amax(-1, keepdim=True)), block, y.abs())[1]

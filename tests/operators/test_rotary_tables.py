@@ -28,7 +28,8 @@ def bound(x: Tensor, config: SpikeConfig) -> Tensor:
     """Of |spiking - exact|: rounding (or floor), chords, phase, knots and floor of the table, the encoder's product."""
     step, fine = 2.0**-config.bits, 2.0**-config.working_bits
     table = (math.pi / 2) ** 2 / 8 / 4.0 ** math.ceil(config.bits / 2) + 1.5 * fine
-    return step * (0.5 if config.shift_scaling else 1) + table + math.pi * fine + x.abs() * 2.0**-52
+    phase = fine if config.input_bits is None else 2.0**-config.input_bits  # half a step of a turn of 2π
+    return step * (0.5 if config.shift_scaling else 1) + table + math.pi * (phase + fine) + x.abs() * 2.0**-52
 
 
 @waves

@@ -103,6 +103,6 @@ def output_rounding(y: Tensor, config: SpikeConfig, half: float = 2.0, *, channe
 
 
 def block_maximum(y: Tensor, config: SpikeConfig | None) -> Tensor:
-    """The largest |y| of each element's block of config.scale_block; y's shape, or (..., 1) where it is the vector's."""
+    """The largest |y| of each element's block of config.scale_block; y's shape, or (..., 1) where it is a vector's."""
     block = None if config is None else config.scale_block
     return in_blocks(lambda x: (x, x.amax(-1, keepdim=True)), block, y.abs())[1]

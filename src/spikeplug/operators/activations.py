@@ -27,7 +27,6 @@ from spikeplug.operators.curves import (
     tanh_integers,
 )
 from spikeplug.operators.gates import (
-    GELU,
     SIGMOID,
     SILU,
     Gate,
@@ -35,6 +34,7 @@ from spikeplug.operators.gates import (
     encode_distance,
     encode_exponent,
     gated_integers,
+    gelu_gate,
     sigmoid_integers,
 )
 from spikeplug.operators.rows import by_rows
@@ -56,9 +56,7 @@ def gelu(
 
     Errors: SpikeplugError for any other `approximate`.
     """
-    if not isinstance(approximate, str) or approximate not in GELU:
-        raise SpikeplugError(f"gelu got approximate={approximate!r}; choose one of {', '.join(map(repr, GELU))}.")
-    return _gated(GELU[approximate], x, config, events)
+    return _gated(gelu_gate(approximate), x, config, events)
 
 
 @torch.no_grad()

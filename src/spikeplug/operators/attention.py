@@ -10,10 +10,10 @@ from torch import Tensor
 from spikeplug.coding import Coded, as_real, decode, encode, received
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
-from spikeplug.operators.attention_inputs import check_mask, check_shapes, check_sinks, check_softcap, masking
+from spikeplug.operators.attention_inputs import check_attention, masking
 from spikeplug.operators.attention_rows import Rows, Sums, attention_ratio, attention_sums
 from spikeplug.operators.attention_scores import score_tiles, without_autocast
-from spikeplug.operators.scores import natural_unit
+from spikeplug.operators.scores import encode_scores, natural_unit
 from spikeplug.operators.softmax import softmax_integers
 from spikeplug.primitives.arithmetic import arithmetic
 
@@ -52,25 +52,22 @@ def attention(
     """
     config = as_config(config)
     queries, keys, values = (as_real(x, "attention") for x in (query, key, value))
-    check_shapes(query, key, value)
-    batch, heads, rows, _ = query.shape
-    check_mask(mask, (batch, heads, rows, key.shape[2]))
-    check_softcap(softcap)
-    check_sinks(sinks, heads)
-    shape = (batch, heads, rows, value.shape[-1])
+    check_attention(query, key, value, mask, softcap, sinks)
+    shape = (*query.shape[:3], value.shape[-1])
     if key.shape[2] == 0 or 0 in shape:
         return query.new_zeros(shape)
     dtype = torch.promote_types(queries.dtype, torch.promote_types(keys.dtype, values.dtype))
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
     on, hides = arithmetic(config, events), masking(mask, dtype, natural_unit(config))
     coded = encode(received(values, config.input_bits), config.bits)
-    sums = Rows(shape, heads // key.shape[1], dtype, config, query.device)
+    sums = Rows(shape, query.shape[1] // key.shape[1], dtype, config, query.device)
     with without_autocast(query.device):
         for tile, scores in score_tiles(
             queries, keys, hides, scaling=scaling, softcap=softcap, sinks=sinks, config=config, events=events
         ):
             place = (tile.batch, tile.heads, tile.keys)
-            sums.add(tile, scores, Coded(coded.mantissa[place], coded.exponent[place], None), on)
+            part = Coded(coded.mantissa[place], coded.exponent[place], None)
+            sums.add(tile, encode_scores(scores, 1.0, config), part, on)
     output = sums.divided(key.shape[2] + (sinks is not None), on)
     if coded.nonfinite is not None:
         output = _spread_nonfinite(output, values, coded.nonfinite, hides.visible)
@@ -96,11 +93,8 @@ def attention_weights(
     """
     config = as_config(config)
     queries, keys = (as_real(x, "attention") for x in (query, key))
-    check_shapes(query, key, key)
+    check_attention(query, key, key, mask, softcap, sinks)
     shape = (*query.shape[:3], key.shape[2])
-    check_mask(mask, shape)
-    check_softcap(softcap)
-    check_sinks(sinks, query.shape[1])
     output = query.new_zeros(shape)
     if 0 in shape:
         return output
@@ -109,9 +103,10 @@ def attention_weights(
     on, hides = arithmetic(config, events), masking(mask, dtype, natural_unit(config))
     by_group = output.unflatten(1, (-1, query.shape[1] // key.shape[1]))
     with without_autocast(query.device):
-        for tile, scores in score_tiles(
+        for tile, raw in score_tiles(
             queries, keys, hides, scaling=scaling, softcap=softcap, sinks=sinks, config=config, events=events
         ):
+            scores = encode_scores(raw, 1.0, config)
             part = by_group[tile.batch, tile.heads, :, tile.rows]
             probability = decode(*softmax_integers(scores, config, on), dtype)[..., : tile.keys.stop - tile.keys.start]
             part[..., tile.keys] = probability.unflatten(1, part.shape[1:3])

@@ -53,6 +53,16 @@ def in_unit(x: Tensor, unit: float) -> Tensor:
     return torch.where(beyond, torch.copysign(torch.full_like(x, limit), x), product)
 
 
+def check_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, softcap: float | None, sinks: Tensor | None
+) -> None:
+    """Errors: SpikeplugError for anything that attention does not accept."""
+    check_shapes(query, key, value)
+    check_mask(mask, (*query.shape[:3], key.shape[2]))
+    check_softcap(softcap)
+    check_sinks(sinks, query.shape[1])
+
+
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Batch, heads, keys and channels fit. Errors: SpikeplugError."""
     if not query.dim() == key.dim() == value.dim() == 4:

@@ -17,7 +17,7 @@ from spikeplug.operators.tiles import Tile
 from spikeplug.primitives.arithmetic import Arithmetic
 
 #: Octaves below which no weight·scale can be seen; a hidden key lies further below even for the largest values.
-_FARTHEST = 1 << 12
+FARTHEST = 1 << 12
 
 
 class Sums(NamedTuple):
@@ -43,7 +43,7 @@ def attention_sums(scores: Scores, value: Coded, config: SpikeConfig, on: Arithm
     total = on.accumulate(on.decay(mantissa, octaves), width + 1)
     lag = octaves[..., :keys] - value.exponent.transpose(-1, -2)
     # The bound is met only where all keys are hidden beside a sink: there no hidden key may lead.
-    ahead = lag.amin(-1, keepdim=True).clamp(max=_FARTHEST)
+    ahead = lag.amin(-1, keepdim=True).clamp(max=FARTHEST)
     weight = on.decay(mantissa[..., :keys], lag - ahead)
     return Sums(on.dot(weight, value.mantissa, width, config.bits - 1), total, ahead)
 

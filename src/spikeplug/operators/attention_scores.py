@@ -1,4 +1,4 @@
-"""Attention's scores, tile by tile: query·keyᵀ, softcap, bias, mask and sinks, encoded. Made here and nowhere else."""
+"""Attention's scores, tile by tile: query·keyᵀ, softcap, bias, mask and sinks. Made here and nowhere else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
 from spikeplug.operators.activations import tanh
 from spikeplug.operators.attention_inputs import Masking, in_unit
-from spikeplug.operators.scores import Scores, encode_scores, natural_unit
+from spikeplug.operators.scores import natural_unit
 from spikeplug.operators.tiles import Tile, cut, tiles
 
 
@@ -27,17 +27,19 @@ def score_tiles(
     sinks: Tensor | None,
     config: SpikeConfig,
     events: Events | None,
-) -> Iterator[tuple[Tile, Scores]]:
+    hide: bool = True,
+) -> Iterator[tuple[Tile, Tensor]]:
     """(tile, scores (heads, groups·rows, keys)): softcap·tanh(query·keyᵀ·scaling / softcap) + bias, -inf where hidden.
 
-    query (B, H, Q, D) and key (B, G, K, D), K > 0, of the dtype the scores are computed in; masking in natural units.
-    With sinks (H,), every row's scores end in its head's sink, one column more than the tile has keys, and no row is
-    left out; without, rows that may attend to nothing are. To be run under `without_autocast`.
+    In natural units (octaves or nats), floating, for `encode_scores`. query (B, H, Q, D) and key (B, G, K, D), K > 0,
+    of the dtype the scores are computed in; masking in natural units. Without `hide`, what tile.hidden says is left to
+    the caller. With sinks (H,), every row's scores end in its head's sink, one column more than the tile has keys, and
+    no row is left out; without, rows that may attend to nothing are. To be run under `without_autocast`.
     """
     unit = natural_unit(config)
     scaling = max(query.shape[-1], 1) ** -0.5 if scaling is None else scaling
     groups = query.shape[1] // key.shape[1]
-    # The natural unit is folded into the queries (or into the cap), so encode_scores has nothing left to multiply by.
+    # The natural unit is folded into the queries (or into the cap).
     query = (query * (scaling * unit if softcap is None else scaling / softcap)).unflatten(1, (-1, groups))
     bias = masking.bias
     if bias is not None:
@@ -55,12 +57,12 @@ def score_tiles(
         by_group = score.unflatten(1, (groups, -1))
         if bias is not None:
             by_group.add_(cut(bias, tile, groups))
-        if tile.hidden is not None:
+        if hide and tile.hidden is not None:
             by_group.masked_fill_(tile.hidden, -math.inf)
         if sinks is not None:
             column = sinks[tile.heads].expand(-1, -1, by_group.shape[2]).reshape(score.shape[0], -1, 1)
             score = torch.cat([score, column], -1)
-        yield tile, encode_scores(score, 1.0, config)
+        yield tile, score
 
 
 def _capped(score: Tensor, tile: Tile, groups: int, cap: float, config: SpikeConfig, events: Events | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikeplug.coding import Coded, encode_fixed
 from spikeplug.config import SpikeConfig
+from spikeplug.errors import SpikeplugError
 from spikeplug.operators.blocks import encode_blocks
 from spikeplug.operators.ratio import Ratio, signed
 from spikeplug.operators.scores import natural_unit, piecewise_exponential, shift_exponential
@@ -23,7 +24,7 @@ from spikeplug.saturation import record
 #: Without a scale of its own, an input is a fixed-point number up to 2^10; beyond, it saturates and is counted.
 FIXED_RANGE_BITS = 10
 #: Beyond 31 octaves 2^-g is 0 for every width.
-_OCTAVES = 31
+OCTAVES = 31
 #: A curved g is tabulated up to here: both GELUs have g(6) > 29 octaves, so 2^-g is 0 for every width (24 at most).
 CURVE_END = 6
 
@@ -61,6 +62,13 @@ GELU = {
 }
 
 
+def gelu_gate(approximate: str) -> Gate:
+    """The gate of a form of GELU. Errors: SpikeplugError for an `approximate` that is none."""
+    if not isinstance(approximate, str) or approximate not in GELU:
+        raise SpikeplugError(f"gelu got approximate={approximate!r}; choose one of {', '.join(map(repr, GELU))}.")
+    return GELU[approximate]
+
+
 @lru_cache
 def curve_table(gate: Gate, unit: float, fraction_bits: int) -> Interpolation:
     """unit·g over [0, CURVE_END], F fraction bits in and out, in segments 2^-ceil(F/2) wide.
@@ -84,14 +92,14 @@ def encode_exponent(x: Tensor, gate: Gate, config: SpikeConfig) -> Tensor:
         scale, limit = 1.0, CURVE_END
     else:
         scale = gate.slope * natural_unit(config)
-        limit = _OCTAVES if config.exponential == "shift" else 1 << FIXED_RANGE_BITS
+        limit = OCTAVES if config.exponential == "shift" else 1 << FIXED_RANGE_BITS
     bound = limit << config.fraction_bits
     return encode_fixed(x * scale, config.fraction_bits, -bound, bound)
 
 
 def encode_distance(x: Tensor, scale: float, fraction_bits: int, config: SpikeConfig) -> Tensor:
     """scale·|x|, in octaves for shift, else nats; int32, `fraction_bits` fraction bits, for `falling`."""
-    limit = _OCTAVES if config.exponential == "shift" else 1 << FIXED_RANGE_BITS
+    limit = OCTAVES if config.exponential == "shift" else 1 << FIXED_RANGE_BITS
     return encode_fixed(x.abs() * (scale * natural_unit(config)), fraction_bits, 0, limit << fraction_bits)
 
 

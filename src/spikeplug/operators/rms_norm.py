@@ -18,7 +18,18 @@ from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 from spikeplug.primitives.norm import CordicSpec, RootSpec
 
 #: Fraction bits of the constant sqrt(d).
-_SQRT_BITS = 16
+SQRT_BITS = 16
+
+
+def length_bits(dimension: int, config: SpikeConfig, operator: str) -> int:
+    """Bits of ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1), which exceed P by at most half those of d.
+
+    Errors: SpikeplugError for a vector too long for working_bits, in `operator`'s name.
+    """
+    width, growth = config.working_bits, (dimension.bit_length() + 1) // 2
+    if width + growth > 31:
+        raise SpikeplugError(f"{operator} over {dimension} channels needs working_bits <= {31 - growth}, not {width}.")
+    return width + growth
 
 
 def length_integers(
@@ -28,23 +39,19 @@ def length_integers(
 
     Errors: SpikeplugError for a vector too long for working_bits, in `operator`'s name.
     """
-    width, dimension = config.working_bits, mantissa.shape[-1]
-    # ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1), so its bits exceed P by at most this.
-    growth = (dimension.bit_length() + 1) // 2
-    if width + growth > 31:
-        raise SpikeplugError(f"{operator} over {dimension} channels needs working_bits <= {31 - growth}, not {width}.")
+    width, bits = config.working_bits, length_bits(mantissa.shape[-1], config, operator)
     if config.norm == "root":
         square = on.square_sum(mantissa, width)
         if extension is not None:
             square = square + on.square_sum(extension, width)
-        length = on.root(square, RootSpec(width + growth))
+        length = on.root(square, RootSpec(bits))
     else:
         magnitude = mantissa.abs()
         length = on.cordic(
             magnitude if extension is None else torch.cat([magnitude, extension], -1),
             CordicSpec(config.iterations, width),
         )
-    return length, width + growth
+    return length, bits
 
 
 def rms_norm_integers(
@@ -58,11 +65,11 @@ def rms_norm_integers(
     """
     length, length_bits = length_integers(mantissa, extension, config, on, operator)
     dimension = mantissa.shape[-1]
-    root_dimension = math.isqrt(dimension << 2 * _SQRT_BITS)  # floor(sqrt(d) · 2^_SQRT_BITS): an integer constant
+    root_dimension = math.isqrt(dimension << 2 * SQRT_BITS)  # floor(sqrt(d) · 2^SQRT_BITS): an integer constant
     numerator = mantissa.abs().to(torch.int64) * root_dimension
     numerator_bits = config.working_bits + root_dimension.bit_length()
     ratio = Ratio(operator, numerator_bits, length_bits, 2 << dimension.bit_length() // 2)
-    quotient, exponent = ratio(numerator, length, -_SQRT_BITS, config, on)
+    quotient, exponent = ratio(numerator, length, -SQRT_BITS, config, on)
     return signed(quotient, mantissa), exponent
 
 

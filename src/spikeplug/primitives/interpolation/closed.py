@@ -16,7 +16,7 @@ _WHOLE = 1 << 16
 def interpolate(x: Tensor, spec: Interpolation) -> Tensor:
     """The chords of `spec` at x, 0 <= x <= spec.domain; int32 if all knots fit it, else int64."""
     if spec.domain <= _WHOLE:
-        return _gather(_whole_table(spec, x.device), x.to(torch.int64))
+        return _gather(whole_table(spec, x.device), x.to(torch.int64))
     knots = _knots(spec, x.device)
     x = x.to(torch.int64)
     segment = (x >> spec.rest_bits).clamp(max=spec.segments - 1)
@@ -45,7 +45,7 @@ def _knots(spec: Interpolation, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _whole_table(spec: Interpolation, device: torch.device) -> Tensor:
+def whole_table(spec: Interpolation, device: torch.device) -> Tensor:
     """Every input's answer: what the segments compute, once."""
     x = torch.arange(spec.domain + 1)
     segment = (x >> spec.rest_bits).clamp(max=spec.segments - 1)

@@ -1,0 +1,177 @@
+"""Attention's kernels: from a tile's scores to its output, and from values to panels of doubles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spikeplug.kernels.cpu.launch import kernel
+from spikeplug.kernels.cpu.memory import doubles, floats, integers, leave, next_rows, truths, words
+from spikeplug.kernels.cpu.product import PANEL, ROWS, product_of_one, product_of_rows
+from spikeplug.kernels.cpu.softmax import ceiling_of, distances, is_plain, largest_score
+from spikeplug.kernels.cpu.verbs import (
+    HALF,
+    INFINITE,
+    MINUS_INFINITY,
+    as_double,
+    as_float,
+    as_integer,
+    bit_length,
+    compiled,
+    decode,
+    floor,
+    largest_magnitude,
+    look_up,
+    magnitude_of,
+    power_of_two,
+    rint,
+    scale_exponent,
+    shift_right,
+)
+from spikeplug.operators.attention_rows import FARTHEST
+
+
+@compiled
+def hide(codes, hidden, shown):
+    """shown <- the scores' bits, those of -inf where hidden; what follows the keys (a sink) is never hidden."""
+    for i in range(hidden.size):
+        shown[i] = MINUS_INFINITY if hidden[i] else codes[i]
+    for i in range(hidden.size, codes.size):
+        shown[i] = codes[i]
+
+
+@compiled
+def total_weight(mantissas, octaves):
+    """Σ mantissa >> octaves."""
+    total = np.int64(0)
+    for i in range(mantissas.size):
+        total += shift_right(mantissas[i], np.int32(min(octaves[i], np.int32(31))))
+    return total
+
+
+@compiled
+def lags(octaves, exponents):
+    """octaves <- octaves - exponents of the values, as far as there are values; the smallest."""
+    ahead = np.int32(FARTHEST)
+    for i in range(exponents.size):
+        lag = np.int32(octaves[i] - exponents[i])
+        octaves[i] = lag
+        ahead = np.int32(min(ahead, lag))
+    return ahead
+
+
+@compiled
+def weigh(mantissas, octaves, weights, ahead):
+    """weights <- mantissas >> (octaves - ahead)."""
+    for i in range(weights.size):
+        weights[i] = np.float64(shift_right(mantissas[i], np.int32(min(np.int32(octaves[i] - ahead), np.int32(31)))))
+
+
+@compiled
+def divide(sums, quotients, output, total, ahead, bits, width):
+    """output <- sums over the total, n = bits of the row's largest: `Ratio.scaled`, decoded."""
+    largest = np.int64(0)
+    for i in range(output.size):
+        largest = max(largest, as_integer(abs(sums[i])))
+    lift = width - bit_length(np.int64(as_double(largest)))
+    drop = width - bit_length(total)
+    denominator = total << drop if drop >= 0 else total >> -drop
+    factor, raised = np.float64(1 << bits) / np.float64(max(denominator, 1)), power_of_two(lift)
+    for i in range(output.size):
+        quotient = np.int32(floor(abs(sums[i]) * raised) * factor + HALF)
+        quotients[i] = -quotient if sums[i] < 0 else quotient
+    # Where nothing is seen the exponent says nothing, and is kept within a double's.
+    decode(quotients, output, min(max(drop - lift - bits - ahead, -1000), 1000))
+
+
+@kernel
+def values_kernel(address):
+    """Words: x (heads·keys, channels), panels, exponents, channels, panels a head, keys, n.
+
+    Each key's value as `encode` codes it, in doubles: panels (heads, panels, keys, PANEL), zero beyond the channels.
+    """
+    block = words(address)
+    rows, channels, count, keys, bits = block[0], block[7], block[8], block[9], block[10]
+    x, codes = floats(block[4], rows, channels), integers(block[4], rows, channels)
+    panels, exponents = doubles(block[5], rows * count, PANEL), integers(block[6], 1, rows)[0]
+    first, last = next_rows(block)
+    while first < last:
+        for row in range(first, last):
+            magnitude = largest_magnitude(codes[row])
+            exponent = np.int64(scale_exponent(magnitude, bits))
+            exponents[row] = exponent
+            scale = np.float32(power_of_two(max(-exponent, -126)))
+            if magnitude >= INFINITE:
+                leave(block)
+            start = (row // keys) * count * keys + row % keys
+            for panel in range(count):
+                target = panels[start + panel * keys]
+                for i in range(PANEL):
+                    channel = panel * PANEL + i
+                    target[i] = np.float64(rint(x[row, channel] * scale)) if channel < channels else 0.0
+        first, last = next_rows(block)
+
+
+@kernel
+def attention_kernel(address):
+    """Words: scores (heads·share, width), table, panels of the first head, exponents of its first key, output, then
+    width, keys to sum over, keys of a head, share (rows a head), F, n, P, channels, rows of a group, distance of the
+    output's groups and of its rows in elements, hidden (masks, keys) or 0, masks: row r has mask r % masks.
+
+    A unit of work is ROWS rows of a head. Counts the rows it could not do; nothing else of the tile is used then.
+    """
+    block = words(address)
+    width, keys, stride, share, fraction_bits, bits = block[9], block[10], block[11], block[12], block[13], block[14]
+    working_bits, channels, inner, masks = block[15], block[16], block[17], block[21]
+    units, count = (share + ROWS - 1) // ROWS, (channels + PANEL - 1) // PANEL
+    rows = block[0] // units * share
+    scores, codes = floats(block[4], rows, width), integers(block[4], rows, width)
+    table = integers(block[5], 1, (1 << fraction_bits) + 1)[0]
+    exponents = integers(block[7], block[0] // units, stride)
+    hidden, scale = truths(block[20], masks, keys), np.float32(1 << fraction_bits)
+    mantissas, octaves, shown = np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32)
+    weights, sums = np.empty((ROWS, keys), np.float64), np.empty((ROWS, count * PANEL), np.float64)
+    totals, aheads, quotients = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64), np.empty(channels, np.int32)
+    unit, last = next_rows(block)
+    while unit < last:
+        for place in range(unit, last):
+            head, first = place // units, place % units * ROWS
+            present = min(ROWS, share - first)
+            for member in range(present):
+                row = head * share + first + member
+                line, x = codes[row], scores[row]
+                if masks > 0:
+                    hide(line, hidden[row % masks], shown)
+                    line, x = shown, shown.view(np.float32)
+                largest, magnitude = largest_score(line)
+                if not is_plain(largest, magnitude, fraction_bits):
+                    leave(block)
+                if magnitude_of(largest) >= INFINITE:  # -inf: nothing to attend to
+                    totals[member], aheads[member], weights[member, :] = 0, 0, 0
+                    continue
+                ceiling = ceiling_of(as_float(largest), scale, fraction_bits)
+                distances(x, mantissas, octaves, scale, ceiling, fraction_bits)
+                look_up(mantissas, table)
+                totals[member] = total_weight(mantissas, octaves)
+                aheads[member] = lags(octaves, exponents[head, :keys])
+                weigh(mantissas, octaves, weights[member], np.int32(aheads[member]))
+            for panel in range(count):
+                values = block[6] + 8 * PANEL * stride * (head * count + panel)
+                if present == ROWS:
+                    product_of_rows(
+                        weights.ctypes.data, keys, values, keys, sums[:, panel * PANEL :].ctypes.data, count * PANEL
+                    )
+                else:
+                    for member in range(present):
+                        product_of_one(
+                            weights[member].ctypes.data,
+                            keys,
+                            values,
+                            keys,
+                            sums[member, panel * PANEL :].ctypes.data,
+                            0,
+                        )
+            for member in range(present):
+                row = head * share + first + member
+                output = floats(block[8] + 4 * (row // inner * block[18] + row % inner * block[19]), 1, channels)[0]
+                divide(sums[member], quotients, output, totals[member], aheads[member], bits, working_bits)
+        unit, last = next_rows(block)

@@ -1,0 +1,160 @@
+"""Gated inputs x·σ(g(x)), and the sigmoid itself: encode, open the gate, divide, in passes over a row in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeplug import operators
+from spikeplug.config import SpikeConfig
+from spikeplug.kernels.cpu.launch import kernel
+from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
+from spikeplug.kernels.cpu.rows import by_rows, rows_of
+from spikeplug.kernels.cpu.verbs import (
+    HALF,
+    INFINITE,
+    MAGNITUDE,
+    absolute,
+    as_double,
+    as_integer,
+    bit_length,
+    compiled,
+    decode,
+    floor,
+    largest_magnitude,
+    look_up,
+    power_of_two,
+    rint,
+    scale_exponent,
+    shift_right,
+    with_sign,
+)
+from spikeplug.operators.gates import CURVE_END, OCTAVES, SIGMOID, SILU, Gate, curve_table, gelu_gate
+from spikeplug.operators.scores import natural_unit, shift_exponential
+from spikeplug.primitives.exponential import power_of_half
+from spikeplug.primitives.interpolation import interpolate, whole_table
+
+
+@compiled
+def encode(x, amplitudes, openings, scale, unit, limit):
+    """The amplitude round(x·scale), and what the gate opens by, round(x·unit) within ±limit."""
+    for i in range(x.size):
+        amplitudes[i] = np.int32(rint(x[i] * scale))
+        openings[i] = np.int32(rint(min(max(np.float32(x[i] * unit), -limit), limit)))
+
+
+@compiled
+def magnitudes(openings, indices, mask):
+    """|opening|, or its fraction: the index of t, or of t's mantissa."""
+    for i in range(openings.size):
+        indices[i] = absolute(openings[i]) & mask
+
+
+@compiled
+def decay(openings, falls, fraction_bits):
+    """t = 2^-|g|: mantissas >> octaves, which are at most 31."""
+    places = np.int32(fraction_bits)
+    for i in range(openings.size):
+        falls[i] = shift_right(falls[i], shift_right(absolute(openings[i]), places))
+
+
+@compiled
+def let_through(amplitudes, openings, falls, shares, one):
+    """|x|·(1 where the opening is not negative, else t): exact doubles below 2^48; the largest of them."""
+    largest = np.int64(0)
+    for i in range(amplitudes.size):
+        factor = falls[i] if openings[i] < 0 else one
+        share = np.float64(absolute(amplitudes[i])) * np.float64(factor)
+        shares[i] = share
+        largest = max(largest, as_integer(share))
+    return as_double(largest)
+
+
+@compiled
+def divide(amplitudes, falls, shares, output, largest, exponent, bits, width):
+    """output <- shares over 1 + t, n = bits of the row's largest, with the sign of x: `Ratio.scaled`, decoded.
+
+    amplitudes <- the quotients.
+    """
+    places = np.int64(width - bit_length(np.int64(largest)))
+    lift, one, levels = power_of_two(places), np.float64(1 << width), np.float64(1 << bits)
+    for i in range(amplitudes.size):
+        quotient = np.int32(floor(shares[i] * lift) * levels / (np.float64(falls[i]) + one) + HALF)
+        amplitudes[i] = with_sign(quotient, amplitudes[i])
+    decode(amplitudes, output, np.int64(exponent - places - bits))
+
+
+@kernel
+def gate_kernel(address):
+    """Words after those of `by_rows`: table, its size, whether it holds t itself, whether the amplitude is x (else 1),
+    F, n, P, the openings' unit and their limit."""
+    block = words(address)
+    x, codes, output, flags = rows_of(block)
+    table, curved, weighted = integers(block[8], 1, block[9])[0], block[10] != 0, block[11] != 0
+    fraction_bits, bits, width = block[12], block[13], block[14]
+    unit, limit = np.float32(reals(block)[15]), np.float32(reals(block)[16])
+    one, mask = np.int32(1 << width), MAGNITUDE if curved else np.int32((1 << fraction_bits) - 1)
+    amplitudes, openings = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
+    falls, shares = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.float64)
+    first, last = next_rows(block)
+    while first < last:
+        for row in range(first, last):
+            magnitude = largest_magnitude(codes[row])
+            if magnitude >= INFINITE:
+                flags[row] = True
+                leave(block)
+                continue
+            exponent = np.int64(scale_exponent(magnitude, width))
+            scale = np.float32(power_of_two(max(-exponent, -126)))
+            encode(x[row], amplitudes, openings, scale, unit, limit)
+            if not weighted:
+                amplitudes[:] = 1
+                exponent = np.int64(0)
+            magnitudes(openings, falls, mask)
+            look_up(falls, table)
+            if not curved:
+                decay(openings, falls, fraction_bits)
+            largest = let_through(amplitudes, openings, falls, shares, one)
+            divide(amplitudes, falls, shares, output[row], largest, exponent, bits, width)
+        first, last = next_rows(block)
+
+
+@lru_cache(maxsize=16)
+def _falls(gate: Gate, config: SpikeConfig) -> Tensor:
+    """t = 2^-g(x) of every x >= 0 up to CURVE_END, int32."""
+    inputs = torch.arange((CURVE_END << config.fraction_bits) + 1, dtype=torch.int32)
+    curve = curve_table(gate, natural_unit(config), config.fraction_bits)
+    return power_of_half(interpolate(inputs, curve), shift_exponential(config)).to(torch.int32)
+
+
+def _gated(x: Tensor, gate: Gate, config: SpikeConfig, closed: Callable[[Tensor], Tensor]) -> Tensor:
+    curved, weighted = gate.curve is not None, gate is not SIGMOID
+    if curved:
+        table, unit, limit = _falls(gate, config), 1.0, CURVE_END
+    else:
+        table = whole_table(shift_exponential(config).table, x.device)
+        unit, limit = gate.slope * natural_unit(config), OCTAVES
+    one = 1 << config.fraction_bits
+    words = (table.numel(), int(curved), int(weighted), config.fraction_bits, config.bits, config.working_bits)
+    # Times 2^F is exact, so that one product does for the operator's two.
+    unit = float(np.float32(unit)) * one
+    return by_rows(gate_kernel, x, closed, table, *words, unit, float(limit * one))
+
+
+def silu(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """`operators.silu`, bit for bit."""
+    return _gated(x, SILU, config, lambda left: operators.silu(left, config=config))
+
+
+def gelu(x: Tensor, approximate: str = "none", *, config: SpikeConfig) -> Tensor:
+    """`operators.gelu`, bit for bit."""
+    return _gated(x, gelu_gate(approximate), config, lambda left: operators.gelu(left, approximate, config=config))
+
+
+def sigmoid(x: Tensor, *, config: SpikeConfig) -> Tensor:
+    """`operators.sigmoid`, bit for bit."""
+    return _gated(x, SIGMOID, config, lambda left: operators.sigmoid(left, config=config))

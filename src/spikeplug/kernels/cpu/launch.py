@@ -1,0 +1,97 @@
+"""Kernels on the threads that torch itself works with.
+
+A kernel is a C function of one address, at which 64-bit words lie (memory.py). It is run by the OpenMP team of
+torch's own operators, where torch uses GNU's OpenMP: a second pool of threads would have to share the cores with a
+first that is still spinning. Elsewhere by a pool of Python threads (the kernels hold no interpreter lock). No result
+depends on how many threads there are: each row is one thread's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import types
+from torch import Tensor
+
+from spikeplug.kernels.cpu.memory import HEADER, WORDS
+from spikeplug.kernels.cpu.verbs import OPTIONS
+
+#: Elements a thread takes at once: enough to hide taking them, few enough for all threads to end together.
+_ELEMENTS = 1 << 14
+
+_forked = False
+
+
+def _after_fork() -> None:
+    """GNU's OpenMP has no team in a forked child and would wait for it forever: one thread from here on."""
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    """Compile `function(block: address)`; kept on disk where a folder for that can be written."""
+    signature = types.void(types.voidptr)
+    try:
+        return numba.cfunc(signature, cache=True, **OPTIONS)(function)
+    except RuntimeError:  # no such folder
+        return numba.cfunc(signature, **OPTIONS)(function)
+
+
+def launch(kernel: Any, rows: int, width: int, *arguments: Tensor | int | float) -> int:
+    """Run a kernel over `rows` rows of `width` elements; returns how many of them it left to the closed form.
+
+    arguments: contiguous tensors on the CPU (their addresses), integers, and floats, in the order of its words.
+    """
+    step = max(1, _ELEMENTS // max(1, width))
+    block = np.empty(WORDS, np.int64)
+    block[:HEADER] = rows, step, 0, 0
+    for place, argument in enumerate(arguments, HEADER):
+        if isinstance(argument, Tensor):
+            block[place] = argument.data_ptr()
+        elif isinstance(argument, float):
+            block[place : place + 1].view(np.float64)[0] = argument
+        else:
+            block[place] = argument
+    threads = 1 if _forked else min(torch.get_num_threads(), -(-rows // step))
+    if threads <= 1:
+        kernel.ctypes(block.ctypes.data)
+    elif (parallel := _openmp()) is not None:
+        parallel(kernel.address, block.ctypes.data, threads, 0)
+    else:
+        waiting = [_pool(threads - 1).submit(kernel.ctypes, block.ctypes.data) for _ in range(threads - 1)]
+        kernel.ctypes(block.ctypes.data)
+        for done in waiting:
+            done.result()
+    return int(block[3])
+
+
+@lru_cache
+def _openmp() -> Any:
+    """GOMP_parallel(function, data, threads, flags) of the OpenMP library that torch has loaded; None if it is another
+    make."""
+    for path in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*"):
+        try:
+            function = ctypes.CDLL(str(path)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        function.restype = None
+        return function
+    return None
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="spikeplug")

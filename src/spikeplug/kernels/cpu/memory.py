@@ -1,0 +1,101 @@
+"""What a kernel is given: a block of 64-bit words at an address, and arrays at the addresses in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from spikeplug.kernels.cpu.verbs import inlined, intrinsic
+
+#: Words before a kernel's own: rows, rows that a thread takes at once, the counter they are taken from, how many rows
+#: were left to the closed form.
+HEADER = 4
+#: Words of a block.
+WORDS = 24
+
+_carray: Any = numba.carray  # type: ignore[attr-defined]
+
+
+@intrinsic
+def _fetch_add(typing_context: Any, block: Any, place: Any, amount: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.gep(array.data, [arguments[1]])
+        return builder.atomic_rmw("add", pointer, arguments[2], "monotonic")
+
+    return types.int64(block, types.int64, types.int64), generate
+
+
+def _pointer(kind: Any) -> Any:
+    """An address as a pointer to `kind`."""
+
+    @intrinsic
+    def verb(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return verb
+
+
+_float32, _float64 = _pointer(types.float32), _pointer(types.float64)
+_int32, _int64, _bool = _pointer(types.int32), _pointer(types.int64), _pointer(types.uint8)
+
+
+@inlined
+def floats(address, rows, width):
+    """float32 (rows, width) at an address."""
+    return _carray(_float32(address), (rows, width))
+
+
+@inlined
+def doubles(address, rows, width):
+    """float64 (rows, width) at an address."""
+    return _carray(_float64(address), (rows, width))
+
+
+@inlined
+def integers(address, rows, width):
+    """int32 (rows, width) at an address; a float32's bits."""
+    return _carray(_int32(address), (rows, width))
+
+
+@inlined
+def wide_integers(address, rows, width):
+    """int64 (rows, width) at an address."""
+    return _carray(_int64(address), (rows, width))
+
+
+@inlined
+def truths(address, rows, width):
+    """bool (rows, width) at an address, as uint8."""
+    return _carray(_bool(address), (rows, width))
+
+
+@inlined
+def words(address):
+    """A block as int64."""
+    return _carray(address, (WORDS,), np.int64)
+
+
+@inlined
+def reals(block):
+    """A block's words as doubles."""
+    return block.view(np.float64)
+
+
+@inlined
+def next_rows(block):
+    """(first, last): the rows that this thread takes next; none are left when first >= rows."""
+    first = _fetch_add(block, 2, block[1])
+    return first, min(first + block[1], block[0])
+
+
+@inlined
+def leave(block):
+    """Count a row that is left to the closed form."""
+    _fetch_add(block, 3, 1)

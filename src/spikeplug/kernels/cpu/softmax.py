@@ -1,0 +1,130 @@
+"""Softmax in three passes over a row that stays in cache: the maximum, the weights and their sum, the division."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from spikeplug import operators
+from spikeplug.config import SpikeConfig
+from spikeplug.kernels.cpu.launch import kernel
+from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
+from spikeplug.kernels.cpu.rows import by_rows, rows_of
+from spikeplug.kernels.cpu.verbs import (
+    HALF,
+    INFINITE,
+    MAGNITUDE,
+    as_float,
+    bit_length,
+    compiled,
+    exponent_of,
+    look_up,
+    magnitude_of,
+    power_of_two,
+    rint,
+    shift_right,
+)
+from spikeplug.operators.rows import along
+from spikeplug.operators.scores import MASKED, natural_unit, shift_exponential
+from spikeplug.primitives.interpolation import whole_table
+
+_LOWEST = np.float32(MASKED)
+
+
+@compiled
+def largest_score(bits):
+    """(largest, magnitude) of a row of float32 given as bits: both as bits. NaN has the largest magnitude of all."""
+    largest, magnitude = np.int32(-(1 << 31)), np.int32(0)
+    for i in range(bits.size):
+        b = bits[i]
+        magnitude = np.int32(max(magnitude, np.int32(b & MAGNITUDE)))
+        # Floats sort as their bits do, but for the negative ones, which sort the other way round.
+        largest = np.int32(max(largest, np.int32(b ^ np.int32(shift_right(b, np.int32(31)) & MAGNITUDE))))
+    return np.int32(largest ^ np.int32(shift_right(largest, np.int32(31)) & MAGNITUDE)), magnitude
+
+
+@compiled
+def is_plain(largest, magnitude, fraction_bits):
+    """No NaN, no +inf, and no maximum that is too large for its fraction bits; all masked is plain."""
+    if magnitude > INFINITE or largest == INFINITE:
+        return False
+    # exponent + 1 bit for log2(e) + F <= 29, as in `excess_places`.
+    return magnitude_of(largest) >= INFINITE or exponent_of(magnitude_of(largest)) + 1 + fraction_bits <= 29
+
+
+@compiled
+def ceiling_of(largest, scale, fraction_bits):
+    """M: the largest score, an integer, rounded up to a whole octave."""
+    octave = np.int64(1) << fraction_bits
+    score = np.int64(rint(max(np.float32(largest * scale), _LOWEST)))
+    return np.int32((score + (octave - 1)) & -octave)
+
+
+@compiled
+def distances(x, fractions, octaves, scale, ceiling, fraction_bits):
+    """Of each score its distance below M: the fraction, and the octaves."""
+    mask, places = np.int32((1 << fraction_bits) - 1), np.int32(fraction_bits)
+    for i in range(x.size):
+        distance = np.int32(ceiling - np.int32(rint(max(x[i] * scale, _LOWEST))))
+        fractions[i] = distance & mask
+        octaves[i] = shift_right(distance, places)
+
+
+@compiled
+def decay(mantissas, octaves):
+    """mantissas <- mantissas >> octaves; (sum, largest)."""
+    total, largest = np.int64(0), np.int32(0)
+    for i in range(mantissas.size):
+        weight = shift_right(mantissas[i], np.int32(min(octaves[i], np.int32(31))))
+        mantissas[i] = weight
+        total += weight
+        largest = np.int32(max(largest, weight))
+    return total, largest
+
+
+@compiled
+def divide(weights, output, total, largest, bits, width):
+    """output <- the weights over their sum, n = bits of the largest: `Ratio.scaled`, decoded."""
+    lift, drop = width - bit_length(np.int64(largest)), width - bit_length(total)
+    denominator = total << drop if drop >= 0 else total >> -drop
+    down = np.int32(max(-lift, 0))
+    factor = np.float64(1 << (bits + max(lift, 0))) / np.float64(denominator)
+    unit = np.float32(power_of_two(np.int64(drop - lift - bits)))
+    for i in range(weights.size):
+        output[i] = np.float32(np.int32(np.float64(shift_right(weights[i], down)) * factor + HALF)) * unit
+
+
+@kernel
+def softmax_kernel(address):
+    """Words after those of `by_rows`: table, F, n, P, scale."""
+    block = words(address)
+    x, codes, output, flags = rows_of(block)
+    fraction_bits, bits, working_bits, scale = block[9], block[10], block[11], np.float32(reals(block)[12])
+    table = integers(block[8], 1, (1 << fraction_bits) + 1)[0]
+    mantissas, octaves = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
+    first, last = next_rows(block)
+    while first < last:
+        for row in range(first, last):
+            largest, magnitude = largest_score(codes[row])
+            if not is_plain(largest, magnitude, fraction_bits):
+                flags[row] = True
+                leave(block)
+            elif magnitude_of(largest) >= INFINITE:  # -inf: nothing to attend to
+                output[row, :] = 0
+            else:
+                ceiling = ceiling_of(as_float(largest), scale, fraction_bits)
+                distances(x[row], mantissas, octaves, scale, ceiling, fraction_bits)
+                look_up(mantissas, table)
+                total, most = decay(mantissas, octaves)
+                divide(mantissas, output[row], total, most, bits, working_bits)
+        first, last = next_rows(block)
+
+
+def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig) -> Tensor:
+    """`operators.softmax`, bit for bit."""
+    rows = along(dim, x, "softmax")
+    table = whole_table(shift_exponential(config).table, x.device)
+    scale = natural_unit(config) * (1 << config.fraction_bits)
+    numbers = (config.fraction_bits, config.bits, config.working_bits, scale)
+    output = by_rows(softmax_kernel, rows, lambda left: operators.softmax(left, config=config), table, *numbers)
+    return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)

@@ -1,0 +1,173 @@
+"""What the kernels' loops are written in: integer verbs that stay in 32 bits, rounding, casts of bits.
+
+Numba widens every integer expression to 64 bits, which costs the vector form of a loop; these say what is meant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numba.extending
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+#: How every function of a kernel is compiled. No fast-math: nothing may be reassociated or contracted.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
+compiled: Any = numba.njit(**OPTIONS)
+inlined: Any = numba.njit(inline="always", **OPTIONS)
+intrinsic: Any = numba.extending.intrinsic
+
+#: Added before a quotient of doubles is cut to an integer: floor(y + 1/2), y = 2^n·A/B with A < 2^P, B <= 2^(P+1),
+#: P <= 24, n <= 20. y + 1/2 is a multiple of 1/(2B) >= 2^-26, the product or quotient of doubles (and this sum) is off
+#: by less than 2^(n-49) <= 2^-29; so 2^-27 more lifts every integer safely and carries nothing else over the next one.
+HALF = 0.5 + 2.0**-27
+
+#: Float32 as bits: the magnitude, where infinity and NaN begin, and -inf.
+MAGNITUDE = np.int32(0x7FFFFFFF)
+INFINITE = np.int32(0x7F800000)
+MINUS_INFINITY = np.int32(0x7F800000 - (1 << 31))
+
+
+def _emit(name: str) -> Any:
+    """An LLVM intrinsic of one argument, of the same type."""
+
+    @intrinsic
+    def verb(typing_context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.call(builder.module.declare_intrinsic(name, [arguments[0].type]), arguments)
+
+        return x(x), generate
+
+    return verb
+
+
+#: Round to nearest, ties to even.
+rint = _emit("llvm.rint")
+floor = _emit("llvm.floor")
+
+
+@intrinsic
+def shift_right(typing_context: Any, x: Any, places: Any) -> Any:
+    """x >> places in the width of x, 0 <= places < that width."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ashr(*arguments)
+
+    return x(x, x), generate
+
+
+def _cast(result: Any, argument: Any) -> Any:
+    """The same bits as another type."""
+
+    @intrinsic
+    def verb(typing_context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(result))
+
+        return result(argument), generate
+
+    return verb
+
+
+as_float, as_bits = _cast(types.float32, types.int32), _cast(types.int32, types.float32)
+#: Non-negative doubles sort as the integers of their bits do, and only a maximum of integers becomes a vector loop.
+as_double, as_integer = _cast(types.float64, types.int64), _cast(types.int64, types.float64)
+
+
+@intrinsic
+def bit_length(typing_context: Any, x: Any) -> Any:
+    """Bits of an int64 x >= 0: 0 for 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.sub(ir.IntType(64)(64), builder.ctlz(arguments[0], ir.IntType(1)(0)))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def power_of_two(typing_context: Any, exponent: Any) -> Any:
+    """2^exponent as a double, -1022 <= exponent <= 1023, by writing the exponent field."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(64)
+        field = builder.shl(builder.add(arguments[0], wide(1023)), wide(52))
+        return builder.bitcast(field, ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+@inlined
+def with_sign(x, sign_of):
+    """x >= 0 (int32) with the sign of `sign_of`."""
+    sign = shift_right(sign_of, np.int32(31))
+    return np.int32(np.int32(x ^ sign) - sign)
+
+
+@inlined
+def absolute(x):
+    """|x|, int32."""
+    return with_sign(x, x)
+
+
+@inlined
+def magnitude_of(bits):
+    """|x| of a float32 given as bits, as bits."""
+    return np.int32(bits & MAGNITUDE)
+
+
+@compiled
+def look_up(indices, table):
+    """indices[i] <- table[indices[i]]."""
+    for i in range(indices.size):
+        indices[i] = table[np.uint32(indices[i])]
+
+
+@compiled
+def decode(quotients, output, exponent):
+    """output <- quotients·2^exponent, |quotients| < 2^24: rounded once, and only where it is denormal."""
+    if -126 <= exponent <= 127:
+        unit = np.float32(power_of_two(exponent))
+        for i in range(quotients.size):
+            output[i] = np.float32(quotients[i]) * unit
+    else:
+        wide = power_of_two(exponent)
+        for i in range(quotients.size):
+            output[i] = np.float32(np.float64(quotients[i]) * wide)
+
+
+@compiled
+def largest_magnitude(bits):
+    """The largest |x| of a row of float32 given as bits, as bits; INFINITE or more if one is not finite."""
+    largest = np.int32(0)
+    for i in range(bits.size):
+        largest = np.int32(max(largest, np.int32(bits[i] & MAGNITUDE)))
+    return largest
+
+
+@compiled
+def exponent_of(magnitude):
+    """frexp's exponent of a finite float32 >= 0 given as bits: 2^(e-1) <= x < 2^e; 0 gives 0."""
+    if magnitude >= 1 << 23:
+        return (magnitude >> 23) - 126
+    return bit_length(np.int64(magnitude)) - 149 if magnitude > 0 else 0
+
+
+@compiled
+def scale_exponent(magnitude, bits):
+    """`coding._scale`: the exponent of an LSB with which a magnitude (as bits) fills bits - 1 bits."""
+    if magnitude == 0:
+        return -126
+    return min(max(exponent_of(magnitude) - (bits - 1), -126), 127)
+
+
+@compiled
+def square_root(square):
+    """floor(sqrt(S)), 0 <= S < 2^62: the double root is off by less than 1."""
+    root = np.int64(np.sqrt(np.float64(square)))
+    while root * root > square:
+        root -= 1
+    while (root + 1) * (root + 1) <= square:
+        root += 1
+    return root

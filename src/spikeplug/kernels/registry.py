@@ -1,0 +1,83 @@
+"""Which kernel runs in an operator's place: one registry, by device, of functions that give the operator's own bits."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+
+#: Where the kernels of a device are: modules with KERNELS {operator: function}. A function takes the arguments of the
+#: operator's torch op, checked as the operator checks them, and the config; it gives the operator's result, or None
+#: where it leaves the call to the closed form.
+DEVICES = {"cpu": "spikeplug.kernels.cpu", "cuda": "spikeplug.kernels.gpu"}
+#: What each needs, by pip.
+_NEEDS = {"cpu": "numba", "cuda": "triton"}
+_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+
+Kernel = Callable[..., Tensor | None]
+
+_enabled = ContextVar("kernels", default=os.environ.get("SPIKEPLUG_KERNELS", "on") != "off")
+
+
+@contextmanager
+def closed_forms() -> Iterator[None]:
+    """Within the block (of this thread or task), every operator runs its closed form in plain torch.
+
+    For a whole process: the environment variable SPIKEPLUG_KERNELS=off.
+    """
+    token = _enabled.set(False)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+@lru_cache
+def loaded(device: str) -> dict[str, Kernel]:
+    """The kernels of a device type; none where what they are written in is missing, which is said once."""
+    if device not in DEVICES:
+        return {}
+    try:
+        kernels: dict[str, Kernel] = import_module(DEVICES[device]).KERNELS
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"spikeplug runs its slower closed forms on {device}: its kernels need {_NEEDS[device]}, which could not "
+            f"be loaded ({error}); pip install {_NEEDS[device]}.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return {}
+    return kernels
+
+
+def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kernel | None:
+    """The kernel for a call of the operator's torch op, or None: no kernel, forced off, or a case left to closed.
+
+    Kernels have the shift exponential, the root norm, scales of the vector's own and inputs as wide as the operator
+    works, with any numbers for bits, working_bits, fraction_bits and segments; float32, bfloat16 and float16.
+    """
+    if not _enabled.get() or not _is_supported(config):
+        return None
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
+    first = tensors[0]
+    if any(type(x) not in _PLAIN or x.device != first.device or 0 in x.shape for x in tensors) or first.dim() == 0:
+        return None
+    if any(x.dtype not in _DTYPES for x in tensors if x.dtype != torch.bool):
+        return None
+    return loaded(first.device.type).get(operator)
+
+
+def _is_supported(config: SpikeConfig) -> bool:
+    wide = config.input_bits is None and config.scale_block is None
+    return wide and config.exponential == "shift" and config.norm == "root" and config.shift_scaling

@@ -1,0 +1,110 @@
+"""Arguments for every operator that has a kernel: what models give them, and what breaks arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+
+#: Every corner of the numbers a kernel takes from a config.
+CONFIGS = {
+    "default": SpikeConfig(),
+    "fewest bits": SpikeConfig(bits=2, working_bits=3, fraction_bits=4, segments=1),
+    "most bits": SpikeConfig(bits=20, working_bits=24, fraction_bits=16, segments=4096),
+    "no table": SpikeConfig(bits=8, working_bits=24, fraction_bits=12, segments=4096),
+}
+SHAPES = ((5,), (1, 1), (3, 7, 5), (123, 123), (2, 3, 1537), (7, 1))
+
+
+def generator(*seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(hash(seed) & 0xFFFF)
+
+
+def reals(*shape: int) -> dict[str, Tensor]:
+    """Float32 of one shape, by what is hard about them."""
+    g = generator(*shape)
+    x = torch.randn(shape, generator=g)
+    powers = 2.0 ** torch.randint(-30, 30, shape, generator=g)
+    neighbours = 1 + torch.randint(-1, 2, shape, generator=g) * 2.0**-23
+    grid = torch.randint(-(1 << 14), 1 << 14, shape, generator=g) / (1 << 13)
+    odd = x.clone()
+    odd.view(-1)[:: max(1, odd.numel() // 5)] = torch.tensor([math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-45] * 2)[
+        : len(odd.view(-1)[:: max(1, odd.numel() // 5)])
+    ]
+    return {
+        "normal": x * 3,
+        "large": x * 1e4,
+        "huge": x * 1e30,
+        "tiny": x * 1e-6,
+        "denormal": x * 1e-40,
+        "zeros": torch.zeros(shape),
+        "minus zeros": -torch.zeros(shape),
+        "constant": torch.full(shape, 0.37),
+        "powers of two": powers * neighbours * x.sign(),
+        "half steps": grid,
+        "outlier": torch.where(torch.rand(shape, generator=g) < 0.02, x * 500, x),
+        "not finite": odd,
+    }
+
+
+def vectors(name: str, x: Tensor) -> list[tuple[Any, ...]]:
+    """Arguments of an operator on vectors."""
+    masked = x.masked_fill(torch.rand(x.shape, generator=generator(x.numel())) < 0.3, -math.inf)
+    given: dict[str, list[tuple[Any, ...]]] = {
+        "softmax": [(x, -1), (masked, -1), (x, 0)],
+        "gelu": [(x, "none"), (x, "tanh"), (x, "quick")],
+        "rms_norm": [(x, 1e-6), (x, 0.0), (x, 10.0)],
+        "layer_norm": [(x, 1e-5), (x, 0.0), (x + 3, 10.0)],
+    }
+    return given.get(name, [(x,)])
+
+
+def attentions(size: tuple[int, ...], dtype: torch.dtype = torch.float32) -> dict[str, tuple[Any, ...]]:
+    """Arguments of attention by kind; size: batch, heads, key heads, queries, keys, channels, value channels."""
+    batch, heads, groups, queries, keys, channels, values = size
+    g = generator(*size)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g)
+
+    query, key = randn(batch, heads, queries, channels) * 2, randn(batch, groups, keys, channels)
+    octaves = 2.0 ** torch.randint(-20, 20, (batch, groups, keys, 1), generator=g)
+    value = randn(batch, groups, keys, values) * octaves
+    causal = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    scattered = torch.rand(batch, 1, queries, keys, generator=g) < 0.5
+    scattered[:, :, 0] = False
+    by_head = torch.rand(1, heads, queries, keys, generator=g) < 0.5
+    bias, sinks = randn(heads, queries, keys) * 4, randn(heads) * 3
+    broken = query.clone()
+    broken[0, 0, 0, 0] = math.nan
+    infinite = value.clone()
+    infinite[0, 0, 0, 0] = math.inf
+    plain: dict[str, tuple[Any, ...]] = {
+        "plain": (query, key, value, None, None, None, None),
+        "causal": (query, key, value, causal, None, 0.3, None),
+        "a row that sees nothing": (query, key, value, scattered, None, None, None),
+        "a mask a head": (query, key, value, by_head, None, None, None),
+        "bias": (query, key, value, bias, None, None, None),
+        "sinks": (query, key, value, scattered, sinks, None, None),
+        "softcap": (query, key, value, causal, None, None, 5.0),
+        "zero values": (query, key, torch.zeros_like(value), causal, None, None, None),
+        "huge scores": (query, key, value, causal, None, 1e7, None),
+        "a broken query": (broken, key, value, causal, None, None, None),
+        "an infinite value": (query, key, infinite, causal, None, None, None),
+    }
+    return {
+        kind: tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in given)
+        for kind, given in plain.items()
+    }
+
+
+ATTENTION_SIZES = (
+    (1, 1, 1, 1, 1, 1, 1),
+    (2, 6, 2, 13, 29, 16, 24),
+    (1, 4, 4, 5, 131, 17, 80),
+    (1, 3, 1, 1, 70, 64, 64),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -20,11 +21,14 @@ _FILES = {
 }
 
 
-def _later(name: str) -> Callable[..., Any]:
-    def run(*arguments: Any, **how: Any) -> Any:
-        return getattr(import_module(f"spikeplug.kernels.cpu.{_FILES[name]}"), name)(*arguments, **how)
+@lru_cache
+def _function(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(import_module(f"spikeplug.kernels.cpu.{_FILES[name]}"), name)
+    return function
 
-    return run
+
+def _later(name: str) -> Callable[..., Any]:
+    return lambda *arguments, **how: _function(name)(*arguments, **how)
 
 
 KERNELS = {name: _later(name) for name in _FILES}

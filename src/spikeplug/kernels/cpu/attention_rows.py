@@ -90,10 +90,10 @@ def values_kernel(address):
     Each key's value as `encode` codes it, in doubles: panels (heads, panels, keys, PANEL), zero beyond the channels.
     """
     block = words(address)
-    rows, channels, count, keys, bits = block[0], block[7], block[8], block[9], block[10]
-    x, codes = floats(block[4], rows, channels), integers(block[4], rows, channels)
-    panels, exponents = doubles(block[5], rows * count, PANEL), integers(block[6], 1, rows)[0]
-    first, last = next_rows(block)
+    rows, channels, count, keys, bits = block[0], block[8], block[9], block[10], block[11]
+    x, codes = floats(block[5], rows, channels), integers(block[5], rows, channels)
+    panels, exponents = doubles(block[6], rows * count, PANEL), integers(block[7], 1, rows)[0]
+    first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
             magnitude = largest_magnitude(codes[row])
@@ -108,7 +108,7 @@ def values_kernel(address):
                 for i in range(PANEL):
                     channel = panel * PANEL + i
                     target[i] = np.float64(rint(x[row, channel] * scale)) if channel < channels else 0.0
-        first, last = next_rows(block)
+        first, last = next_rows(block, last - first)
 
 
 @kernel
@@ -120,18 +120,18 @@ def attention_kernel(address):
     A unit of work is ROWS rows of a head. Counts the rows it could not do; nothing else of the tile is used then.
     """
     block = words(address)
-    width, keys, stride, share, fraction_bits, bits = block[9], block[10], block[11], block[12], block[13], block[14]
-    working_bits, channels, inner, masks = block[15], block[16], block[17], block[21]
+    width, keys, stride, share, fraction_bits, bits = block[10], block[11], block[12], block[13], block[14], block[15]
+    working_bits, channels, inner, masks = block[16], block[17], block[18], block[22]
     units, count = (share + ROWS - 1) // ROWS, (channels + PANEL - 1) // PANEL
     rows = block[0] // units * share
-    scores, codes = floats(block[4], rows, width), integers(block[4], rows, width)
-    table = integers(block[5], 1, (1 << fraction_bits) + 1)[0]
-    exponents = integers(block[7], block[0] // units, stride)
-    hidden, scale = truths(block[20], masks, keys), np.float32(1 << fraction_bits)
+    scores, codes = floats(block[5], rows, width), integers(block[5], rows, width)
+    table = integers(block[6], 1, (1 << fraction_bits) + 1)[0]
+    exponents = integers(block[8], block[0] // units, stride)
+    hidden, scale = truths(block[21], masks, keys), np.float32(1 << fraction_bits)
     mantissas, octaves, shown = np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32)
     weights, sums = np.empty((ROWS, keys), np.float64), np.empty((ROWS, count * PANEL), np.float64)
     totals, aheads, quotients = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64), np.empty(channels, np.int32)
-    unit, last = next_rows(block)
+    unit, last = next_rows(block, 0)
     while unit < last:
         for place in range(unit, last):
             head, first = place // units, place % units * ROWS
@@ -155,7 +155,7 @@ def attention_kernel(address):
                 aheads[member] = lags(octaves, exponents[head, :keys])
                 weigh(mantissas, octaves, weights[member], np.int32(aheads[member]))
             for panel in range(count):
-                values = block[6] + 8 * PANEL * stride * (head * count + panel)
+                values = block[7] + 8 * PANEL * stride * (head * count + panel)
                 if present == ROWS:
                     product_of_rows(
                         weights.ctypes.data, keys, values, keys, sums[:, panel * PANEL :].ctypes.data, count * PANEL
@@ -172,6 +172,6 @@ def attention_kernel(address):
                         )
             for member in range(present):
                 row = head * share + first + member
-                output = floats(block[8] + 4 * (row // inner * block[18] + row % inner * block[19]), 1, channels)[0]
+                output = floats(block[9] + 4 * (row // inner * block[19] + row % inner * block[20]), 1, channels)[0]
                 divide(sums[member], quotients, output, totals[member], aheads[member], bits, working_bits)
-        unit, last = next_rows(block)
+        unit, last = next_rows(block, last - unit)

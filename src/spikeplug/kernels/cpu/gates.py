@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spikeplug import operators
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
@@ -93,19 +91,18 @@ def gate_kernel(address):
     """Words after those of `by_rows`: table, its size, whether it holds t itself, whether the amplitude is x (else 1),
     F, n, P, the openings' unit and their limit."""
     block = words(address)
-    x, codes, output, flags = rows_of(block)
+    x, codes, output = rows_of(block)
     table, curved, weighted = integers(block[8], 1, block[9])[0], block[10] != 0, block[11] != 0
     fraction_bits, bits, width = block[12], block[13], block[14]
     unit, limit = np.float32(reals(block)[15]), np.float32(reals(block)[16])
     one, mask = np.int32(1 << width), MAGNITUDE if curved else np.int32((1 << fraction_bits) - 1)
     amplitudes, openings = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
     falls, shares = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.float64)
-    first, last = next_rows(block)
+    first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
             magnitude = largest_magnitude(codes[row])
             if magnitude >= INFINITE:
-                flags[row] = True
                 leave(block)
                 continue
             exponent = np.int64(scale_exponent(magnitude, width))
@@ -120,7 +117,7 @@ def gate_kernel(address):
                 decay(openings, falls, fraction_bits)
             largest = let_through(amplitudes, openings, falls, shares, one)
             divide(amplitudes, falls, shares, output[row], largest, exponent, bits, width)
-        first, last = next_rows(block)
+        first, last = next_rows(block, last - first)
 
 
 @lru_cache(maxsize=16)
@@ -131,7 +128,7 @@ def _falls(gate: Gate, config: SpikeConfig) -> Tensor:
     return power_of_half(interpolate(inputs, curve), shift_exponential(config)).to(torch.int32)
 
 
-def _gated(x: Tensor, gate: Gate, config: SpikeConfig, closed: Callable[[Tensor], Tensor]) -> Tensor:
+def _gated(x: Tensor, gate: Gate, config: SpikeConfig) -> Tensor | None:
     curved, weighted = gate.curve is not None, gate is not SIGMOID
     if curved:
         table, unit, limit = _falls(gate, config), 1.0, CURVE_END
@@ -142,19 +139,19 @@ def _gated(x: Tensor, gate: Gate, config: SpikeConfig, closed: Callable[[Tensor]
     words = (table.numel(), int(curved), int(weighted), config.fraction_bits, config.bits, config.working_bits)
     # Times 2^F is exact, so that one product does for the operator's two.
     unit = float(np.float32(unit)) * one
-    return by_rows(gate_kernel, x, closed, table, *words, unit, float(limit * one))
+    return by_rows(gate_kernel, x, table, *words, unit, float(limit * one))
 
 
-def silu(x: Tensor, *, config: SpikeConfig) -> Tensor:
+def silu(x: Tensor, *, config: SpikeConfig) -> Tensor | None:
     """`operators.silu`, bit for bit."""
-    return _gated(x, SILU, config, lambda left: operators.silu(left, config=config))
+    return _gated(x, SILU, config)
 
 
-def gelu(x: Tensor, approximate: str = "none", *, config: SpikeConfig) -> Tensor:
+def gelu(x: Tensor, approximate: str = "none", *, config: SpikeConfig) -> Tensor | None:
     """`operators.gelu`, bit for bit."""
-    return _gated(x, gelu_gate(approximate), config, lambda left: operators.gelu(left, approximate, config=config))
+    return _gated(x, gelu_gate(approximate), config)
 
 
-def sigmoid(x: Tensor, *, config: SpikeConfig) -> Tensor:
+def sigmoid(x: Tensor, *, config: SpikeConfig) -> Tensor | None:
     """`operators.sigmoid`, bit for bit."""
-    return _gated(x, SIGMOID, config, lambda left: operators.sigmoid(left, config=config))
+    return _gated(x, SIGMOID, config)

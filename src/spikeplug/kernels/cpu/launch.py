@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -17,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from numba import types
 from torch import Tensor
 
-from spikeplug.kernels.cpu.memory import HEADER, WORDS
+from spikeplug.kernels.cpu.memory import DONE, LEFT, WORDS
 from spikeplug.kernels.cpu.verbs import OPTIONS
 
 #: Elements a thread takes at once: enough to hide taking them, few enough for all threads to end together.
 _ELEMENTS = 1 << 14
+
+_Block = ctypes.c_int64 * WORDS
+_INTEGER, _DOUBLE = struct.Struct("q"), struct.Struct("d")
 
 _forked = False
 
@@ -49,32 +52,34 @@ def kernel(function: Callable[..., None]) -> Any:
         return numba.cfunc(signature, **OPTIONS)(function)
 
 
-def launch(kernel: Any, rows: int, width: int, *arguments: Tensor | int | float) -> int:
+def launch(kernel: Any, rows: int, width: int, *words: Tensor | int | float) -> int:
     """Run a kernel over `rows` rows of `width` elements; returns how many of them it left to the closed form.
 
-    arguments: contiguous tensors on the CPU (their addresses), integers, and floats, in the order of its words.
+    words: its own, in order: contiguous tensors on the CPU (their addresses), integers, and floats.
     """
     step = max(1, _ELEMENTS // max(1, width))
-    block = np.empty(WORDS, np.int64)
-    block[:HEADER] = rows, step, 0, 0
-    for place, argument in enumerate(arguments, HEADER):
-        if isinstance(argument, Tensor):
-            block[place] = argument.data_ptr()
-        elif isinstance(argument, float):
-            block[place : place + 1].view(np.float64)[0] = argument
-        else:
-            block[place] = argument
+    block = _Block(rows, step, 0, 0, 0, *map(_word, words))
     threads = 1 if _forked else min(torch.get_num_threads(), -(-rows // step))
     if threads <= 1:
-        kernel.ctypes(block.ctypes.data)
+        kernel.ctypes(ctypes.addressof(block))
     elif (parallel := _openmp()) is not None:
-        parallel(kernel.address, block.ctypes.data, threads, 0)
+        parallel(kernel.address, ctypes.addressof(block), threads, 0)
     else:
-        waiting = [_pool(threads - 1).submit(kernel.ctypes, block.ctypes.data) for _ in range(threads - 1)]
-        kernel.ctypes(block.ctypes.data)
+        waiting = [_pool(threads - 1).submit(kernel.ctypes, ctypes.addressof(block)) for _ in range(threads - 1)]
+        kernel.ctypes(ctypes.addressof(block))
         for done in waiting:
             done.result()
-    return int(block[3])
+    if block[DONE] != rows:
+        raise MemoryError("a spikeplug kernel found no memory for its buffers of one row a thread.")
+    return block[LEFT]
+
+
+def _word(argument: Tensor | int | float) -> int:
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    if isinstance(argument, float):
+        return _INTEGER.unpack(_DOUBLE.pack(argument))[0]  # type: ignore[no-any-return]
+    return argument
 
 
 @lru_cache

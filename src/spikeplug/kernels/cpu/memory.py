@@ -10,11 +10,10 @@ from numba import types
 
 from spikeplug.kernels.cpu.verbs import inlined, intrinsic
 
-#: Words before a kernel's own: rows, rows that a thread takes at once, the counter they are taken from, how many rows
-#: were left to the closed form.
-HEADER = 4
-#: Words of a block.
+#: Words of a block. Before a kernel's own: rows, rows that a thread takes at once, the counter they are taken from, and
+#: how many were done, and how many left to the closed form.
 WORDS = 24
+_ROWS, _STEP, _TAKEN, DONE, LEFT = range(5)
 
 _carray: Any = numba.carray  # type: ignore[attr-defined]
 
@@ -89,13 +88,14 @@ def reals(block):
 
 
 @inlined
-def next_rows(block):
-    """(first, last): the rows that this thread takes next; none are left when first >= rows."""
-    first = _fetch_add(block, 2, block[1])
-    return first, min(first + block[1], block[0])
+def next_rows(block, done):
+    """(first, last): the rows that this thread takes next, after it has done so many; none if first >= last."""
+    _fetch_add(block, DONE, done)
+    first = _fetch_add(block, _TAKEN, block[_STEP])
+    return first, min(first + block[_STEP], block[_ROWS])
 
 
 @inlined
 def leave(block):
     """Count a row that is left to the closed form."""
-    _fetch_add(block, 3, 1)
+    _fetch_add(block, LEFT, 1)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
 
-from spikeplug import operators
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import leave, next_rows, reals, words
@@ -95,18 +93,17 @@ def divide(mantissas, output, length, root_dimension, bits, width):
 def norm_kernel(address):
     """Words after those of `by_rows`: whether to centre, floor(sqrt(d)·2^SQRT_BITS), n, P, sqrt(eps·d)."""
     block = words(address)
-    x, codes, output, flags = rows_of(block)
+    x, codes, output = rows_of(block)
     centred, root_dimension, bits, width = block[8] != 0, block[9], block[10], block[11]
     extended = reals(block)[12]
     least = np.float32(extended)
     mantissas = np.empty(x.shape[1], np.int32)
     least_code = as_bits(least)
-    first, last = next_rows(block)
+    first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
             magnitude = largest_magnitude(codes[row])
             if magnitude >= INFINITE:
-                flags[row] = True
                 leave(block)
                 continue
             exponent = np.int64(scale_exponent(max(magnitude, least_code), width))
@@ -120,23 +117,23 @@ def norm_kernel(address):
                 extension = np.int64(rint(np.float32(least * scale)))
             length = square_root(squares + extension * extension)
             divide(mantissas, output[row], length, root_dimension, bits, width)
-        first, last = next_rows(block)
+        first, last = next_rows(block, last - first)
 
 
-def _normed(x: Tensor, eps: float, centred: bool, config: SpikeConfig, closed: Callable[[Tensor], Tensor]) -> Tensor:
+def _normed(x: Tensor, eps: float, centred: bool, config: SpikeConfig) -> Tensor | None:
     dimension = x.shape[-1]
     length_bits(dimension, config, "layer_norm" if centred else "rms_norm")
     words = (int(centred), math.isqrt(dimension << 2 * SQRT_BITS), config.bits, config.working_bits)
-    return by_rows(norm_kernel, x, closed, *words, math.sqrt(eps * dimension))
+    return by_rows(norm_kernel, x, *words, math.sqrt(eps * dimension))
 
 
-def rms_norm(x: Tensor, eps: float = 1e-6, *, config: SpikeConfig) -> Tensor:
+def rms_norm(x: Tensor, eps: float = 1e-6, *, config: SpikeConfig) -> Tensor | None:
     """`operators.rms_norm` without a weight, bit for bit."""
     check_norm("rms_norm", x, eps)
-    return _normed(x, eps, False, config, lambda left: operators.rms_norm(left, None, eps, config=config))
+    return _normed(x, eps, False, config)
 
 
-def layer_norm(x: Tensor, eps: float = 1e-5, *, config: SpikeConfig) -> Tensor:
+def layer_norm(x: Tensor, eps: float = 1e-5, *, config: SpikeConfig) -> Tensor | None:
     """`operators.layer_norm` without weight and bias, bit for bit."""
     check_norm("layer_norm", x, eps)
-    return _normed(x, eps, True, config, lambda left: operators.layer_norm(left, None, None, eps, config=config))
+    return _normed(x, eps, True, config)

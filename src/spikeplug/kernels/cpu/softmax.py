@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from spikeplug import operators
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
@@ -98,16 +97,15 @@ def divide(weights, output, total, largest, bits, width):
 def softmax_kernel(address):
     """Words after those of `by_rows`: table, F, n, P, scale."""
     block = words(address)
-    x, codes, output, flags = rows_of(block)
+    x, codes, output = rows_of(block)
     fraction_bits, bits, working_bits, scale = block[9], block[10], block[11], np.float32(reals(block)[12])
     table = integers(block[8], 1, (1 << fraction_bits) + 1)[0]
     mantissas, octaves = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
-    first, last = next_rows(block)
+    first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
             largest, magnitude = largest_score(codes[row])
             if not is_plain(largest, magnitude, fraction_bits):
-                flags[row] = True
                 leave(block)
             elif magnitude_of(largest) >= INFINITE:  # -inf: nothing to attend to
                 output[row, :] = 0
@@ -117,14 +115,14 @@ def softmax_kernel(address):
                 look_up(mantissas, table)
                 total, most = decay(mantissas, octaves)
                 divide(mantissas, output[row], total, most, bits, working_bits)
-        first, last = next_rows(block)
+        first, last = next_rows(block, last - first)
 
 
-def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig) -> Tensor:
+def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig) -> Tensor | None:
     """`operators.softmax`, bit for bit."""
     rows = along(dim, x, "softmax")
     table = whole_table(shift_exponential(config).table, x.device)
     scale = natural_unit(config) * (1 << config.fraction_bits)
     numbers = (config.fraction_bits, config.bits, config.working_bits, scale)
-    output = by_rows(softmax_kernel, rows, lambda left: operators.softmax(left, config=config), table, *numbers)
-    return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)
+    output = by_rows(softmax_kernel, rows, table, *numbers)
+    return None if output is None else output.movedim(-1, dim)

@@ -1,6 +1,7 @@
 """Sigmoid, SiLU and the GELUs on a GPU: x·σ(g(x)), a row's two scales found in registers."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
@@ -20,12 +21,14 @@ from spikeplug.kernels.gpu.integers import (
     decode,
     half_to_the,
     magnitude_bits,
+    mark,
     nearest_mantissa,
     nearest_small,
     power_of_two,
     quotient_each,
     rounded,
     scale_exponent,
+    widened,
 )
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
 from spikeplug.kernels.gpu.support import takes
@@ -122,37 +125,37 @@ def _gate(
     here = row < count
 
     if WHOLE:
-        value = tl.load(x + place, mask=here & (column < dimension), other=0.0).to(tl.float32)
+        value = widened(tl.load(x + place, mask=here & (column < dimension), other=0.0))
         largest = tl.max(magnitude_bits(value), 1, keep_dims=True)
     else:
         largest = tl.zeros([ROWS, 1], tl.int32)
         for start in range(0, dimension, COLUMNS):
-            value = tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0).to(tl.float32)
+            value = widened(tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0))
             largest = tl.maximum(largest, tl.max(magnitude_bits(value), 1, keep_dims=True))
     strange = largest >= NONFINITE
-    tl.store(rare + row, (row * 0 + 1).to(tl.int8), mask=here & strange)
-    tl.store(rare + count + row * 0, (row * 0 + 1).to(tl.int8), mask=here & strange)
+    mark(rare, row, count, here & strange)
     exponent = scale_exponent(largest, P)
     scale = power_of_two(-exponent)
 
     # Numerators up to 2^(2P - 1); only the length of the largest is wanted, and a row of none but 0 has length 0.
     if WHOLE:
         seen = column < dimension
-        mantissa, factor, t = _parts(value, scale, slope, table, curve, N, P, F, REST, SEGMENTS, CURVE_REST, LIMIT)
+        mantissa, factor, t = _parts(
+            value, strange, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT
+        )
         most = tl.max(_numerator(mantissa, factor, seen, AMPLITUDE), 1, keep_dims=True)
     else:
         most = tl.zeros([ROWS, 1], tl.int64)
         for start in range(0, dimension, COLUMNS):
             seen = column + start < dimension
-            value = tl.load(x + place + start, mask=here & seen, other=0.0).to(tl.float32)
-            mantissa, factor, t = _parts(value, scale, slope, table, curve, N, P, F, REST, SEGMENTS, CURVE_REST, LIMIT)
+            value = widened(tl.load(x + place + start, mask=here & seen, other=0.0))
+            mantissa, factor, t = _parts(
+                value, strange, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT
+            )
             most = tl.maximum(most, tl.max(_numerator(mantissa, factor, seen, AMPLITUDE), 1, keep_dims=True))
     places = P - bit_length(most)
     up, down = tl.maximum(places, 0), tl.maximum(-places, 0)
-    if AMPLITUDE:
-        exponent = exponent - places - N
-    else:
-        exponent = -places - N
+    exponent = (exponent if AMPLITUDE else 0) - places - N
 
     if WHOLE:
         y = _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
@@ -160,8 +163,10 @@ def _gate(
     else:
         for start in range(0, dimension, COLUMNS):
             seen = here & (column + start < dimension)
-            value = tl.load(x + place + start, mask=seen, other=0.0).to(tl.float32)
-            mantissa, factor, t = _parts(value, scale, slope, table, curve, N, P, F, REST, SEGMENTS, CURVE_REST, LIMIT)
+            value = widened(tl.load(x + place + start, mask=seen, other=0.0))
+            mantissa, factor, t = _parts(
+                value, strange, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT
+            )
             y = _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
             tl.store(output + place + start, rounded(y, output.dtype.element_ty), mask=seen)
 
@@ -169,11 +174,11 @@ def _gate(
 @triton.jit
 def _parts(
     x,
+    strange,
     scale,
     slope,
     table,
     curve,
-    N: tl.constexpr,
     P: tl.constexpr,
     F: tl.constexpr,
     REST: tl.constexpr,
@@ -182,7 +187,7 @@ def _parts(
     LIMIT: tl.constexpr,
 ):
     """(mantissa, factor, t) of `gate_integers`: σ(g) = factor / (2^P + t), t = 2^-|g|, all int32."""
-    x = tl.where(magnitude_bits(x) < NONFINITE, x, 0.0)  # such rows are not kept; they must not overflow either
+    x = tl.where(strange, 0.0, x)  # what is not kept must not overflow either
     mantissa = nearest_mantissa(x * scale, P)
     bound: tl.constexpr = float(LIMIT << F)  # at most 31·2^16 < 2^22
     opening = nearest_small(tl.minimum(tl.maximum((x * slope) * (1 << F), -bound), bound))

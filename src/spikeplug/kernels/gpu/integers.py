@@ -5,6 +5,7 @@ before it is added to (encoding, weight and bias) must not be fused with the add
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
@@ -76,13 +77,21 @@ def decode(q, exponent):
 
 
 @triton.jit
+def widened(x):
+    """x, float16, bfloat16 or float32, in float32."""
+    if x.dtype == tl.bfloat16:  # written out, as the interpreter does not know its denormals
+        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
 def rounded(y, dtype: tl.constexpr):
     """y, float32 and no NaN, in the dtype torch's conversion would give: half to even."""
-    if dtype == tl.bfloat16:
-        # Written out, as the interpreter cuts the low bits off; what is left converts exactly everywhere.
+    if dtype == tl.bfloat16:  # written out, as the interpreter cuts the low bits off
         bits = y.to(tl.int32, bitcast=True)
-        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
-        return bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
     else:
         return y.to(dtype)
 
@@ -174,3 +183,19 @@ def quotient_each(a, b, K: tl.constexpr):
 def _corrected(a, b, estimate, K: tl.constexpr):
     rest = (a << K) - estimate * b
     return estimate + (rest >= b).to(tl.int32) - (rest < 0).to(tl.int32)
+
+
+@triton.jit
+def denominator_of(total, N: tl.constexpr, P: tl.constexpr):
+    """(B, its reciprocal, places): total·2^places = B fills P bits; int32, float32, int32. A total of 0 becomes 1."""
+    places = P - bit_length(total)
+    denominator = tl.maximum(shift(total, places), 1).to(tl.int32)
+    return denominator, reciprocal(denominator, N + 1), places
+
+
+@triton.jit
+def mark(rare, row, count, which):
+    """Mark rows that are the closed form's, in `rare`, whose byte `count` says whether there is one."""
+    one = (row * 0 + 1).to(tl.int8)
+    tl.store(rare + row, one, mask=which)
+    tl.store(rare + count + row * 0, one, mask=which)

@@ -1,6 +1,7 @@
 """LayerNorm on a GPU, weight and bias fused: RMSNorm of the centred integers."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
@@ -15,15 +16,18 @@ from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.integers import (
     NONFINITE,
     bit_length,
+    denominator_of,
     magnitude_bits,
+    mark,
     nearest_mantissa,
     power_of_two,
     power_of_two_wide,
     scale_exponent,
     shift,
+    widened,
 )
 from spikeplug.kernels.gpu.launch import run_rows
-from spikeplug.kernels.gpu.norms import biased, denominator_of, root, scaled_element, weighted
+from spikeplug.kernels.gpu.norms import biased, root, scaled_element, weighted
 from spikeplug.kernels.gpu.support import takes
 from spikeplug.operators.layer_norm import layer_norm as closed_layer_norm
 from spikeplug.operators.rms_norm import _SQRT_BITS, check_norm
@@ -101,17 +105,16 @@ def _layer_norm(
     outer: tl.constexpr = output.dtype.element_ty
 
     if WHOLE:
-        inside = here & (column < dimension)
-        value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+        inside = column < dimension
+        value = widened(tl.load(x + place, mask=here & inside, other=0.0))
         largest = tl.max(magnitude_bits(value), 1, keep_dims=True)
     else:
         largest = tl.zeros([ROWS, 1], tl.int32)
         for start in range(0, dimension, COLUMNS):
-            value = tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0).to(tl.float32)
+            value = widened(tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0))
             largest = tl.maximum(largest, tl.max(magnitude_bits(value), 1, keep_dims=True))
     strange = largest >= NONFINITE
-    tl.store(rare + row, (row * 0 + 1).to(tl.int8), mask=here & strange)
-    tl.store(rare + count + row * 0, (row * 0 + 1).to(tl.int8), mask=here & strange)
+    mark(rare, row, count, here & strange)
     floor = (tl.zeros([ROWS, 1], tl.float32) + extended).to(tl.int32, bitcast=True)
     exponent = scale_exponent(tl.maximum(tl.where(strange, 0, largest), floor), P)
     scale = power_of_two(-exponent)
@@ -123,33 +126,33 @@ def _layer_norm(
     # Centred: c = d·m - Σ m; only its largest magnitude is wanted, from the largest and smallest m.
     high, low = tl.full([ROWS, 1], -(1 << 24), tl.int32), tl.full([ROWS, 1], 1 << 24, tl.int32)
     if WHOLE:
-        mantissa = _mantissa(value, scale, P)
+        mantissa = _mantissa(value, strange, scale, P)
         total = tl.sum(mantissa.to(tl.int64), 1, keep_dims=True)
         high = tl.max(tl.where(inside, mantissa, high), 1, keep_dims=True)
         low = tl.min(tl.where(inside, mantissa, low), 1, keep_dims=True)
     else:
         total = tl.zeros([ROWS, 1], tl.int64)
         for start in range(0, dimension, COLUMNS):
-            seen = here & (column + start < dimension)
-            mantissa = _mantissa(tl.load(x + place + start, mask=seen, other=0.0).to(tl.float32), scale, P)
+            inside = column + start < dimension
+            mantissa = _mantissa(widened(tl.load(x + place + start, mask=here & inside, other=0.0)), strange, scale, P)
             total += tl.sum(mantissa.to(tl.int64), 1, keep_dims=True)
-            high = tl.maximum(high, tl.max(tl.where(seen, mantissa, high), 1, keep_dims=True))
-            low = tl.minimum(low, tl.min(tl.where(seen, mantissa, low), 1, keep_dims=True))
+            high = tl.maximum(high, tl.max(tl.where(inside, mantissa, high), 1, keep_dims=True))
+            low = tl.minimum(low, tl.min(tl.where(inside, mantissa, low), 1, keep_dims=True))
     farthest = tl.maximum(high.to(tl.int64) * dimension - total, total - low.to(tl.int64) * dimension)
     # One shift brings [c, extension] to P - 1 bits, rounded half up.
     places = P - bit_length(tl.maximum(farthest, extension))
     extension = _shifted(extension, places)
 
     if WHOLE:
-        centred = _centred(mantissa, total, dimension, places)
-        size = tl.where(inside, centred, 0).to(tl.int64)
+        centred = _centred(mantissa, total, dimension, places, inside)
+        size = centred.to(tl.int64)
         square = tl.sum(size * size, 1, keep_dims=True)
     else:
         square = tl.zeros([ROWS, 1], tl.int64)
         for start in range(0, dimension, COLUMNS):
-            seen = here & (column + start < dimension)
-            mantissa = _mantissa(tl.load(x + place + start, mask=seen, other=0.0).to(tl.float32), scale, P)
-            size = tl.where(seen, _centred(mantissa, total, dimension, places), 0).to(tl.int64)
+            inside = column + start < dimension
+            mantissa = _mantissa(widened(tl.load(x + place + start, mask=here & inside, other=0.0)), strange, scale, P)
+            size = _centred(mantissa, total, dimension, places, inside).to(tl.int64)
             square += tl.sum(size * size, 1, keep_dims=True)
     length = root(square + extension * extension)
 
@@ -160,22 +163,22 @@ def _layer_norm(
 
     if WHOLE:
         y = scaled_element(centred, root_dimension, ratio_places, denominator, inverse, exponent, N)
-        y = weighted(y, weight + column, column < dimension, WEIGHTED, inner, MIDDLE)
-        tl.store(output + place, biased(y, bias + column, column < dimension, BIASED, outer), mask=inside)
+        y = weighted(y, weight + column, inside, WEIGHTED, inner, MIDDLE)
+        tl.store(output + place, biased(y, bias + column, inside, BIASED, outer), mask=here & inside)
     else:
         for start in range(0, dimension, COLUMNS):
-            seen = here & (column + start < dimension)
-            mantissa = _mantissa(tl.load(x + place + start, mask=seen, other=0.0).to(tl.float32), scale, P)
-            centred = _centred(mantissa, total, dimension, places)
+            inside = column + start < dimension
+            mantissa = _mantissa(widened(tl.load(x + place + start, mask=here & inside, other=0.0)), strange, scale, P)
+            centred = _centred(mantissa, total, dimension, places, inside)
             y = scaled_element(centred, root_dimension, ratio_places, denominator, inverse, exponent, N)
-            y = weighted(y, weight + column + start, column + start < dimension, WEIGHTED, inner, MIDDLE)
-            y = biased(y, bias + column + start, column + start < dimension, BIASED, outer)
-            tl.store(output + place + start, y, mask=seen)
+            y = weighted(y, weight + column + start, inside, WEIGHTED, inner, MIDDLE)
+            y = biased(y, bias + column + start, inside, BIASED, outer)
+            tl.store(output + place + start, y, mask=here & inside)
 
 
 @triton.jit
-def _mantissa(x, scale, P: tl.constexpr):
-    return nearest_mantissa(tl.where(magnitude_bits(x) < NONFINITE, x, 0.0) * scale, P)
+def _mantissa(x, strange, scale, P: tl.constexpr):
+    return nearest_mantissa(tl.where(strange, 0.0, x) * scale, P)  # what is not kept must not overflow
 
 
 @triton.jit
@@ -184,8 +187,8 @@ def _shifted(size, places):
 
 
 @triton.jit
-def _centred(mantissa, total, dimension, places):
-    """c with its sign, at P - 1 bits; int32."""
-    c = mantissa.to(tl.int64) * dimension - total
+def _centred(mantissa, total, dimension, places, inside):
+    """c with its sign, at P - 1 bits, 0 beyond the row; int32."""
+    c = tl.where(inside, mantissa.to(tl.int64) * dimension - total, 0)
     size = _shifted(tl.abs(c), places).to(tl.int32)
     return tl.where(c < 0, -size, size)

@@ -1,13 +1,14 @@
 """What the two norms share: the root, the ratio's denominator, an element's way out, weight and bias."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-from spikeplug.kernels.gpu.integers import bit_length, decode, quotient, reciprocal, rounded, shift
+from spikeplug.kernels.gpu.integers import decode, quotient, rounded, widened
 
 
 @triton.jit
@@ -20,14 +21,6 @@ def root(square):
     estimate = tl.sqrt(square.to(tl.float64)).to(tl.int64)
     estimate = tl.where(estimate * estimate > square, estimate - 1, estimate)
     return tl.where((estimate + 1) * (estimate + 1) <= square, estimate + 1, estimate)
-
-
-@triton.jit
-def denominator_of(total, N: tl.constexpr, P: tl.constexpr):
-    """(B, its reciprocal, places): total·2^places = B fills P bits; int32, float32, int32. A total of 0 becomes 1."""
-    places = P - bit_length(total)
-    denominator = tl.maximum(shift(total, places), 1).to(tl.int32)
-    return denominator, reciprocal(denominator, N + 1), places
 
 
 @triton.jit
@@ -45,7 +38,7 @@ def weighted(y, weight, seen, WEIGHTED: tl.constexpr, inner: tl.constexpr, outer
     """y in dtype `inner`, times its weight in dtype `outer`: the two roundings torch makes."""
     y = rounded(y, inner)
     if WEIGHTED:
-        return rounded(y.to(tl.float32) * tl.load(weight, mask=seen, other=0.0).to(tl.float32), outer)
+        return rounded(widened(y) * widened(tl.load(weight, mask=seen, other=0.0)), outer)
     else:
         return y
 
@@ -54,6 +47,6 @@ def weighted(y, weight, seen, WEIGHTED: tl.constexpr, inner: tl.constexpr, outer
 def biased(y, bias, seen, BIASED: tl.constexpr, outer: tl.constexpr):
     """y plus its bias in dtype `outer`."""
     if BIASED:
-        return rounded(y.to(tl.float32) + tl.load(bias, mask=seen, other=0.0).to(tl.float32), outer)
+        return rounded(widened(y) + widened(tl.load(bias, mask=seen, other=0.0)), outer)
     else:
         return y

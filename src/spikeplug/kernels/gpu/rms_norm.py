@@ -1,6 +1,7 @@
 """RMSNorm on a GPU, the weight's product fused: one read and one write of memory."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.integers import (
     NONFINITE,
     bit_length,
+    denominator_of,
     magnitude_bits,
+    mark,
     nearest,
     nearest_mantissa,
     power_of_two,
     scale_exponent,
+    widened,
 )
 from spikeplug.kernels.gpu.launch import run_rows
-from spikeplug.kernels.gpu.norms import denominator_of, root, scaled_element, weighted
+from spikeplug.kernels.gpu.norms import root, scaled_element, weighted
 from spikeplug.kernels.gpu.support import takes
 from spikeplug.operators.rms_norm import _SQRT_BITS, check_norm
 from spikeplug.operators.rms_norm import rms_norm as closed_rms_norm
@@ -81,16 +85,15 @@ def _rms_norm(
     here = row < count
 
     if WHOLE:
-        value = tl.load(x + place, mask=here & (column < dimension), other=0.0).to(tl.float32)
+        value = widened(tl.load(x + place, mask=here & (column < dimension), other=0.0))
         largest = tl.max(magnitude_bits(value), 1, keep_dims=True)
     else:
         largest = tl.zeros([ROWS, 1], tl.int32)
         for start in range(0, dimension, COLUMNS):
-            value = tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0).to(tl.float32)
+            value = widened(tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0))
             largest = tl.maximum(largest, tl.max(magnitude_bits(value), 1, keep_dims=True))
     strange = largest >= NONFINITE
-    tl.store(rare + row, (row * 0 + 1).to(tl.int8), mask=here & strange)
-    tl.store(rare + count + row * 0, (row * 0 + 1).to(tl.int8), mask=here & strange)
+    mark(rare, row, count, here & strange)
     largest = tl.where(strange, 0, largest)
     floor = (tl.zeros([ROWS, 1], tl.float32) + extended).to(tl.int32, bitcast=True)
     exponent = scale_exponent(tl.maximum(largest, floor), P)
@@ -98,13 +101,13 @@ def _rms_norm(
     extension = nearest(extended * scale).to(tl.int64)
 
     if WHOLE:
-        mantissa = _mantissa(value, scale, P)
+        mantissa = _mantissa(value, strange, scale, P)
         square = tl.sum(mantissa.to(tl.int64) * mantissa.to(tl.int64), 1, keep_dims=True)
     else:
         square = tl.zeros([ROWS, 1], tl.int64)
         for start in range(0, dimension, COLUMNS):
-            value = tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0).to(tl.float32)
-            mantissa = _mantissa(value, scale, P)
+            value = widened(tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0))
+            mantissa = _mantissa(value, strange, scale, P)
             square += tl.sum(mantissa.to(tl.int64) * mantissa.to(tl.int64), 1, keep_dims=True)
     length = root(square + extension * extension)
 
@@ -122,13 +125,13 @@ def _rms_norm(
     else:
         for start in range(0, dimension, COLUMNS):
             inside = column + start < dimension
-            value = tl.load(x + place + start, mask=here & inside, other=0.0).to(tl.float32)
-            mantissa = _mantissa(value, scale, P)
+            value = widened(tl.load(x + place + start, mask=here & inside, other=0.0))
+            mantissa = _mantissa(value, strange, scale, P)
             y = scaled_element(mantissa, root_dimension, places, denominator, inverse, exponent, N)
             y = weighted(y, weight + column + start, inside, WEIGHTED, x.dtype.element_ty, output.dtype.element_ty)
             tl.store(output + place + start, y, mask=here & inside)
 
 
 @triton.jit
-def _mantissa(x, scale, P: tl.constexpr):
-    return nearest_mantissa(tl.where(magnitude_bits(x) < NONFINITE, x, 0.0) * scale, P)
+def _mantissa(x, strange, scale, P: tl.constexpr):
+    return nearest_mantissa(tl.where(strange, 0.0, x) * scale, P)  # what is not kept must not overflow

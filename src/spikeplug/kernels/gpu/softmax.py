@@ -1,6 +1,7 @@
 """Softmax on a GPU: one read and one write of memory, all integers in registers."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ from spikeplug.kernels.gpu.integers import (
     bit_length,
     decay,
     decode,
+    denominator_of,
     half_to_the,
+    mark,
     nearest,
     quotient,
-    reciprocal,
     rounded,
-    shift,
+    widened,
 )
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
 from spikeplug.kernels.gpu.support import takes
@@ -77,17 +79,16 @@ def _softmax(
     here = row < count
 
     if WHOLE:
-        value = tl.load(x + place, mask=here & (column < dimension), other=-float("inf")).to(tl.float32)
+        value = widened(tl.load(x + place, mask=here & (column < dimension), other=-float("inf")))
         largest = tl.max(_or_infinity(value), 1, keep_dims=True)
     else:
         largest = tl.full([ROWS, 1], -float("inf"), tl.float32)
         for start in range(0, dimension, COLUMNS):
             value = tl.load(x + place + start, mask=here & (column + start < dimension), other=-float("inf"))
-            largest = tl.maximum(largest, tl.max(_or_infinity(value.to(tl.float32)), 1, keep_dims=True))
+            largest = tl.maximum(largest, tl.max(_or_infinity(widened(value)), 1, keep_dims=True))
     # A largest score of 2^(28 - F) or more is too large for F fraction bits; -inf is a row that is all masked.
     strange = (tl.abs(largest) >= (1 << (28 - F))) & (largest != -float("inf"))
-    tl.store(rare + row, (row * 0 + 1).to(tl.int8), mask=here & strange)
-    tl.store(rare + count + row * 0, (row * 0 + 1).to(tl.int8), mask=here & strange)
+    mark(rare, row, count, here & strange)
 
     score = _score(largest, unit, F)
     octave: tl.constexpr = 1 << F
@@ -102,10 +103,8 @@ def _softmax(
         total = tl.zeros([ROWS, 1], tl.int64)
         for start in range(0, dimension, COLUMNS):
             value = tl.load(x + place + start, mask=here & (column + start < dimension), other=-float("inf"))
-            total += _sum(_weight(ceiling - _score(value.to(tl.float32), unit, F), table, P, F, REST), P, COLUMNS)
-    total_places = P - bit_length(total)
-    denominator = tl.maximum(shift(total, total_places), 1).to(tl.int32)
-    inverse = reciprocal(denominator, N + 1)
+            total += _sum(_weight(ceiling - _score(widened(value), unit, F), table, P, F, REST), P, COLUMNS)
+    denominator, inverse, total_places = denominator_of(total, N, P)
     exponent = total_places - places - N
     up, down = tl.maximum(places, 0), tl.maximum(-places, 0)
 
@@ -116,7 +115,7 @@ def _softmax(
     else:
         for start in range(0, dimension, COLUMNS):
             seen = here & (column + start < dimension)
-            value = tl.load(x + place + start, mask=seen, other=-float("inf")).to(tl.float32)
+            value = widened(tl.load(x + place + start, mask=seen, other=-float("inf")))
             weight = _weight(ceiling - _score(value, unit, F), table, P, F, REST)
             q = (quotient((weight << up) >> down, denominator, inverse, N + 1) + 1) >> 1
             y = rounded(decode(q, exponent), output.dtype.element_ty)

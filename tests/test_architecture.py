@@ -19,6 +19,7 @@ ROOMS = [
     "neurons",
     "primitives",
     "operators",
+    "kernels",
     "library",
     "functional",
     "nn",

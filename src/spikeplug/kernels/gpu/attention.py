@@ -22,19 +22,24 @@ _CHANNELS = 256
 
 
 class Blocks(NamedTuple):
-    """Rows and keys of a program's tiles, and its warps."""
+    """Rows and keys of a program's tiles, its warps, and how many blocks of keys are loaded ahead."""
 
     rows: int
     keys: int
     warps: int
+    stages: int
 
 
-def choose_blocks(rows: int, channels: int) -> Blocks:
-    """The tiles for so many rows a key head and channels of a value. No result depends on it."""
-    # Four or five int32 sums a row and channel are to fit the registers.
-    most = 32 if channels > 128 else 64
+def choose_blocks(rows: int, channels: int, dtype: torch.dtype) -> Blocks:
+    """The tiles for so many rows a key head and channels of a value. No result depends on it.
+
+    The largest for which a compiled kernel (sm_90) spills no register: four int32 sums a row and channel are to fit
+    beside the scores, or the float32 products.
+    """
+    half = dtype != torch.float32
+    most = 32 if half and channels <= 128 else 16
     height = max(16, min(most, triton.next_power_of_2(rows)))
-    return Blocks(height, KEY_STEP, 8 if height * channels > 4096 else 4)
+    return Blocks(height, KEY_STEP, 4 if half and height * channels < 4096 else 8, 2 if half else 1)
 
 
 @torch.no_grad()
@@ -106,13 +111,15 @@ def _run(
     groups = heads // key_heads
     bytes_, exponents = encode_values(value, rare, config)
     ranges, mask = exponents, exponents
-    mask_strides, range_strides = (0, 0, 0, 0), (0, 0, 0, 0)
+    mask_strides: tuple[int, ...] = (0, 0, 0, 0)
+    range_strides = mask_strides
     if visible is not None:
-        ranges = key_ranges(visible, keys)
-        mask = visible.expand(batches, heads, rows, keys)
+        mask = visible.view(torch.int8)  # a bool would pass through shared memory, which has none
+        ranges = key_ranges(mask, keys)
+        mask = mask.expand(batches, heads, rows, keys)
         mask_strides = mask.stride()
         range_strides = ranges.expand(2, batches, heads, rows).stride()
-    blocks = choose_blocks(rows * groups, value.shape[-1])
+    blocks = choose_blocks(rows * groups, value.shape[-1], query.dtype)
     with on_device(query):
         attention_kernel[(-(-rows * groups // blocks.rows), batches * key_heads)](
             query,
@@ -146,6 +153,7 @@ def _run(
             BLOCK_D=max(16, triton.next_power_of_2(channels)),
             BLOCK_DV=max(16, triton.next_power_of_2(value.shape[-1])),
             num_warps=blocks.warps,
+            num_stages=blocks.stages,
             enable_fp_fusion=False,
         )
 

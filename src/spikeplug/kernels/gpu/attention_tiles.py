@@ -15,7 +15,7 @@ at most 2^14, and stays below 2^31 while keys times products is below 2^17, whic
 in int64 at the end.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def attention_kernel(
     key,  # (B, G, K, D)
     bytes_,  # (LIMBS, B·G, Dv, padded): values in signed bytes
     exponents,  # (B·G, padded)
-    mask,  # (B, H, Q, K), bool; unread unless MASK
+    mask,  # (B, H, Q, K), int8 0 or 1; unread unless MASK
     ranges,  # (2, B, H, Q): the first key that a row may see, and the one after the last
     table,
     output,  # (B, H, Q, Dv), contiguous
@@ -218,12 +218,14 @@ def _scores(
     score = tl.dot(q, k, input_precision="ieee")
     score = score * (1 << F) if q.dtype == tl.float32 else score * (scaling * (1 << F))
     score = tl.where(score == score, score, float("inf"))
-    visible = within[None, :]
     if MASK:
-        visible = visible & (
-            tl.load(mask_place + index.to(tl.int64)[None, :] * mask_key, mask=here[:, None] & visible, other=0) != 0
-        )
-    return tl.where(visible, score, -float("inf"))
+        seen = here[:, None] & within[None, :]
+        visible = tl.load(mask_place + index.to(tl.int64)[None, :] * mask_key, mask=seen, other=0).to(tl.int32)
+        # The bits of +inf for 1, of -inf for 0. Not a comparison: tensors of single bits, which Triton may move through
+        # shared memory on the way to the matrix units, have no place there.
+        return tl.minimum(score, ((visible - 1) & -2147483648 | 0x7F800000).to(tl.float32, bitcast=True))
+    else:
+        return tl.where(within[None, :], score, -float("inf"))
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """What attention's kernel wants made beforehand: values in signed bytes, and the keys each row may see."""
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def encode_values(value: Tensor, rare: Tensor, config: SpikeConfig) -> tuple[Ten
 
 
 def key_ranges(mask: Tensor, keys: int) -> Tensor:
-    """int32 (2, B', H', Q'), for a mask (B', H', Q', K or 1): the first key a row may see, and the one after the last.
+    """A row's first visible key and the one after the last, int32 (2, B', H', Q'); (keys, 0) if it may see none.
 
-    (keys, 0) for a row that may see none.
+    mask: int8 (B', H', Q', K or 1).
     """
     ranges = torch.empty(2, *mask.shape[:3], dtype=torch.int32, device=mask.device)
     with on_device(mask):

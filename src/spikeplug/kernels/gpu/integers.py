@@ -4,13 +4,13 @@ Every verb gives the bits of its namesake. Kernels are launched with enable_fp_f
 before it is added to (encoding, weight and bias) must not be fused with the addition.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 #: Bit patterns of float32 from here on, without the sign, are infinities and NaN.
 NONFINITE = tl.constexpr(0x7F800000)

@@ -1,6 +1,6 @@
 """LayerNorm on a GPU, weight and bias fused: RMSNorm of the centred integers."""
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the two norms share: the root, the ratio's denominator, an element's way out, weight and bias."""
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations

@@ -91,11 +91,11 @@ def attention(keys: int, heads: int = 16, key_heads: int = 4, channels: int = 12
             spiking()[:, :, rows], operators.attention(query[:, :, rows], key, value, part, scaling=scaling)
         )
 
+    repeated = [x.repeat_interleave(heads // key_heads, 1) for x in (key, value)]
+
     def exact() -> Tensor:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return F.scaled_dot_product_attention(
-                query, key, value, is_causal=causal, scale=scaling, enable_gqa=heads != key_heads
-            )
+            return F.scaled_dot_product_attention(query, *repeated, is_causal=causal, scale=scaling)
 
     copied = 2 * (2 * query.numel() + key.numel() + value.numel())
     name = "attention, causal" if causal else "attention"

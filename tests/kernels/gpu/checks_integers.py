@@ -16,8 +16,9 @@ from spikeplug.fixedpoint import bit_length as closed_bit_length
 from spikeplug.kernels.gpu import integers as verbs
 from spikeplug.kernels.gpu import norms
 
-bit_length, nearest, nearest_small, quotient, quotient_each, reciprocal, root, rounded, widened = (
+bit_length, corrected, nearest, nearest_small, quotient, quotient_each, reciprocal, root, rounded, widened = (
     verbs.bit_length,
+    verbs.corrected,
     verbs.nearest,
     verbs.nearest_small,
     verbs.quotient,
@@ -36,6 +37,15 @@ def _quotients(a, b, row, each, count, K: tl.constexpr, BLOCK: tl.constexpr):  #
     denominator = tl.load(b + place, mask=place < count, other=1)
     tl.store(row + place, quotient(numerator, denominator, reciprocal(denominator, K), K), mask=place < count)
     tl.store(each + place, quotient_each(numerator, denominator * 2 - 1, K), mask=place < count)
+
+
+@triton.jit
+def _from_neighbours(a, b, estimate, output, count, K: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    numerator = tl.load(a + place, mask=place < count, other=0)
+    denominator = tl.load(b + place, mask=place < count, other=1)
+    near = tl.load(estimate + place, mask=place < count, other=0)
+    tl.store(output + place, corrected(numerator, denominator, near, K), mask=place < count)
 
 
 @triton.jit
@@ -88,6 +98,17 @@ def test_quotients_are_floors(width: int, fraction_bits: int) -> None:
     assert torch.equal(row.cpu().long(), (a << fraction_bits) // b)
     fits = a <= 2 * b - 1  # quotient_each: its denominator, 2b - 1 here, is no smaller than the numerators' bound
     assert torch.equal(each.cpu().long()[fits], ((a << fraction_bits) // (2 * b - 1))[fits])
+
+
+def test_quotients_are_found_from_a_neighbour() -> None:
+    """What division a GPU has does not matter, as long as it is off by one at most."""
+    count = 30_000
+    a, b = integers(count, 24), (1 << 23) + integers(count, 23, seed=1)
+    exact = (a << 21) // b
+    estimate = exact + torch.arange(count) % 3 - 1
+    output = torch.empty(count, dtype=torch.int32, device=DEVICE)
+    _launch(_from_neighbours, *(x.int().to(DEVICE) for x in (a, b, estimate)), output, K=21)
+    assert torch.equal(output.cpu().long(), exact)
 
 
 def test_lengths_and_roots() -> None:

@@ -19,15 +19,15 @@ FOLDER = Path(__file__).parent
 COMPILING = "checks_compiling.py"
 CHECKS = sorted(path.name for path in FOLDER.glob("checks_*.py") if path.name != COMPILING)
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed (pip install triton)"
-)
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
+@needs_triton
 def test_kernels_equal_the_closed_form() -> None:
     run(CHECKS, {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
 
 
+@needs_triton
 def test_kernels_compile() -> None:
     run([COMPILING], {})
 

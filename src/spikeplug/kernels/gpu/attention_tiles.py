@@ -142,9 +142,10 @@ def attention_kernel(
         )
         below = -_integer(score)
         mantissa, octaves = half_to_the(below, table, F, REST, P), below >> F
-        total += tl.sum(decay(mantissa, octaves - top[:, None]), 1)
+        # Never below 0, if both passes make the same scores; a unit that did not would be off by a last bit, no more.
+        total += tl.sum(decay(mantissa, tl.maximum(octaves - top[:, None], 0)), 1)
         exponent = tl.load(exponent_place + start + tl.arange(0, BLOCK_KEYS))
-        weight = decay(mantissa, octaves - exponent[None, :] - lead[:, None])
+        weight = decay(mantissa, tl.maximum(octaves - exponent[None, :] - lead[:, None], 0))
         weights += tl.sum(weight, 1)
         digit0 = _digit(weight)
         weight = (weight + 128) >> 8

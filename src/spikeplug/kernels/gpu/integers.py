@@ -165,7 +165,7 @@ def quotient(a, b, inverse, K: tl.constexpr):
     remainder then lies in [-b, 2b), within 2^25, so it is known from its low 32 bits, which int32 keeps when the
     products overflow; and it says which neighbour is the floor.
     """
-    return _corrected(a, b, (a.to(tl.float32) * inverse).to(tl.int32), K)
+    return corrected(a, b, (a.to(tl.float32) * inverse).to(tl.int32), K)
 
 
 @triton.jit
@@ -176,11 +176,12 @@ def quotient_each(a, b, K: tl.constexpr):
     units in the last place, at most 2^-22 (more where the result is denormal; it is 0 or at least 2^-25): the estimate
     by less than 2^21·(2^-22 + 2^-23) < 1, and the rest is as for `quotient`.
     """
-    return _corrected(a, b, (a.to(tl.float32) * (1 << K) / b.to(tl.float32)).to(tl.int32), K)
+    return corrected(a, b, (a.to(tl.float32) * (1 << K) / b.to(tl.float32)).to(tl.int32), K)
 
 
 @triton.jit
-def _corrected(a, b, estimate, K: tl.constexpr):
+def corrected(a, b, estimate, K: tl.constexpr):
+    """floor(2^K·a / b) from an estimate of it that is off by one at most."""
     rest = (a << K) - estimate * b
     return estimate + (rest >= b).to(tl.int32) - (rest < 0).to(tl.int32)
 

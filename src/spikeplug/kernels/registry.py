@@ -61,13 +61,16 @@ def loaded(device: str) -> dict[str, Kernel]:
     return kernels
 
 
-def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kernel | None:
-    """The kernel for a call of the operator's torch op, or None: no kernel, forced off, or a case left to closed.
+def supports(config: SpikeConfig) -> bool:
+    """Whether the kernels have this config's numerics: the shift exponential, the root norm, scales of the vector's own
+    and inputs as wide as the operator works; any bits, working_bits, fraction_bits and segments."""
+    wide = config.input_bits is None and config.scale_block is None
+    return wide and config.exponential == "shift" and config.norm == "root" and config.shift_scaling
 
-    Kernels have the shift exponential, the root norm, scales of the vector's own and inputs as wide as the operator
-    works, with any numbers for bits, working_bits, fraction_bits and segments; float32, bfloat16 and float16.
-    """
-    if not _enabled.get() or not _is_supported(config):
+
+def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kernel | None:
+    """The kernel for a call of the operator's torch op, or None: no kernel, forced off, another config or dtype."""
+    if not _enabled.get() or not supports(config):
         return None
     tensors = [x for x in arguments if isinstance(x, Tensor)]
     first = tensors[0]
@@ -76,8 +79,3 @@ def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kern
     if any(x.dtype not in _DTYPES for x in tensors if x.dtype != torch.bool):
         return None
     return loaded(first.device.type).get(operator)
-
-
-def _is_supported(config: SpikeConfig) -> bool:
-    wide = config.input_bits is None and config.scale_block is None
-    return wide and config.exponential == "shift" and config.norm == "root" and config.shift_scaling

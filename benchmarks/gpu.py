@@ -1,0 +1,171 @@
+"""GPU kernels beside torch's own exact operators and a plain copy: `python benchmarks/gpu.py [RESULTS.csv]`.
+
+Each figure is the median of interleaved runs, in microseconds; "copy" is the time in which the device copies as many
+bytes as the operator must read and write. A row whose output is not equal to the closed form's has no figure.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from spikeplug import SpikeConfig, operators
+from spikeplug.kernels.gpu import FUNCTIONS
+
+RUNS = 30
+#: Rows of an attention output compared with the closed form, which would take long for all.
+COMPARED = 96
+FIELDS = ("operator", "shape", "dtype", "equal", "spiking_us", "exact_us", "copy_us", "times_exact", "times_copy")
+
+
+class Row(NamedTuple):
+    """One measurement: three timed functions of nothing, and whether the contract holds for this very input."""
+
+    operator: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    equal: Callable[[], bool]
+    spiking: Callable[[], Tensor]
+    exact: Callable[[], Tensor]
+    copied: int  # bytes read and written
+
+
+def over_rows(shape: tuple[int, ...], dtype: torch.dtype) -> list[Row]:
+    """Operators over the last dimension: memory is read once and written once."""
+    x = torch.randn(shape, device="cuda").to(dtype)
+    weight, bias = (torch.randn(shape[-1], device="cuda").to(dtype) for _ in range(2))
+    cases: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor], Callable[[], Tensor]]] = {
+        "softmax": (lambda: FUNCTIONS["softmax"](x), lambda: operators.softmax(x), lambda: torch.softmax(x, -1)),
+        "sigmoid": (lambda: FUNCTIONS["sigmoid"](x), lambda: operators.sigmoid(x), lambda: torch.sigmoid(x)),
+        "silu": (lambda: FUNCTIONS["silu"](x), lambda: operators.silu(x), lambda: F.silu(x)),
+        "gelu": (lambda: FUNCTIONS["gelu"](x), lambda: operators.gelu(x), lambda: F.gelu(x)),
+        "gelu tanh": (
+            lambda: FUNCTIONS["gelu"](x, "tanh"),
+            lambda: operators.gelu(x, "tanh"),
+            lambda: F.gelu(x, approximate="tanh"),
+        ),
+        "rms_norm": (
+            lambda: FUNCTIONS["rms_norm"](x, weight),
+            lambda: operators.rms_norm(x, weight),
+            lambda: F.rms_norm(x, (shape[-1],), weight, 1e-6),
+        ),
+        "layer_norm": (
+            lambda: FUNCTIONS["layer_norm"](x, weight, bias),
+            lambda: operators.layer_norm(x, weight, bias),
+            lambda: F.layer_norm(x, (shape[-1],), weight, bias),
+        ),
+    }
+    copied = 2 * x.numel() * x.element_size()
+    return [
+        Row(name, shape, dtype, lambda s=spiking, c=closed: torch.equal(s(), c()), spiking, exact, copied)
+        for name, (spiking, closed, exact) in cases.items()
+    ]
+
+
+def attention(keys: int, heads: int = 16, key_heads: int = 4, channels: int = 128, causal: bool = True) -> Row:
+    """Prefill, bfloat16: all keys are queries. Beside F.scaled_dot_product_attention's flash backend."""
+    # Small integers: exact products, whichever unit makes them, so that equality can be asked for.
+    query = torch.randint(-8, 9, (1, heads, keys, channels), device="cuda").bfloat16()
+    key = (torch.randint(-8, 9, (1, key_heads, keys, channels), device="cuda") / 8).bfloat16()
+    value = torch.randn(1, key_heads, keys, channels, device="cuda").bfloat16()
+    scaling = 2.0**-3 / math.log2(math.e)
+    mask = torch.ones(keys, keys, dtype=torch.bool, device="cuda").tril() if causal else None
+
+    def spiking() -> Tensor:
+        return FUNCTIONS["attention"](query, key, value, mask, scaling=scaling)
+
+    def equal() -> bool:
+        rows = torch.linspace(0, keys - 1, COMPARED, device="cuda").long()
+        part = None if mask is None else mask[rows]
+        return torch.equal(
+            spiking()[:, :, rows], operators.attention(query[:, :, rows], key, value, part, scaling=scaling)
+        )
+
+    repeated = [x.repeat_interleave(heads // key_heads, 1) for x in (key, value)]
+
+    def exact() -> Tensor:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return F.scaled_dot_product_attention(query, *repeated, is_causal=causal, scale=scaling)
+
+    copied = 2 * (2 * query.numel() + key.numel() + value.numel())
+    name = "attention, causal" if causal else "attention"
+    return Row(name, tuple(query.shape), query.dtype, equal, spiking, exact, copied)
+
+
+def measured(row: Row) -> dict[str, object]:
+    """Medians of interleaved runs, or a row without figures if the contract is not kept."""
+    result: dict[str, object] = dict.fromkeys(FIELDS, "")
+    result |= {"operator": row.operator, "shape": "x".join(map(str, row.shape)), "dtype": str(row.dtype).split(".")[1]}
+    result["equal"] = row.equal()
+    if not result["equal"]:
+        return result
+    source = torch.empty(row.copied // 2, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    functions: dict[str, Callable[[], object]] = {
+        "spiking_us": row.spiking,
+        "exact_us": row.exact,
+        "copy_us": lambda: target.copy_(source),
+    }
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for run in range(RUNS + 3):
+        for name, function in functions.items():
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            function()
+            stop.record()
+            stop.synchronize()
+            if run >= 3:  # the first compile and warm up
+                times[name].append(start.elapsed_time(stop) * 1000)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    result |= {name: f"{value:.1f}" for name, value in medians.items()}
+    result["times_exact"] = f"{medians['spiking_us'] / medians['exact_us']:.2f}"
+    result["times_copy"] = f"{medians['spiking_us'] / medians['copy_us']:.2f}"
+    return result
+
+
+def main(path: Path) -> int:
+    if not torch.cuda.is_available():
+        print("benchmarks/gpu.py needs an NVIDIA GPU: torch.cuda.is_available() is false here.", file=sys.stderr)
+        return 1
+    import triton
+
+    machine = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "config": SpikeConfig().token,
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print(" | ".join(FIELDS))
+    rows = []
+    for shape in ((4096, 1024), (4096, 4096), (2048, 14336)):
+        for dtype in (torch.bfloat16, torch.float32):
+            rows += [measured(row) for row in over_rows(shape, dtype)]
+    for keys in (2048, 4096, 8192):
+        for causal in (True, False):
+            rows.append(measured(attention(keys, causal=causal)))
+    for row in rows:
+        print(" | ".join(str(row[field]) for field in FIELDS))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*FIELDS, *machine])
+        writer.writeheader()
+        writer.writerows({**row, **machine} for row in rows)
+    failed = [row for row in rows if not row["equal"]]
+    if failed:
+        print(f"{len(failed)} rows are not equal to the closed form and have no figures.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "results/gpu.csv")))

@@ -1,0 +1,183 @@
+"""Attention on a GPU: values encoded once, then one program for a key head and a block of rows (attention_tiles.py)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig, as_config
+from spikeplug.kernels.gpu.attention_tiles import attention_kernel
+from spikeplug.kernels.gpu.attention_values import KEY_STEP, encode_values, key_ranges, limbs
+from spikeplug.kernels.gpu.launch import exponential_constants, knots, on_device
+from spikeplug.kernels.gpu.support import takes
+from spikeplug.operators.attention import attention as closed_attention
+from spikeplug.operators.attention_inputs import check_mask, check_shapes
+from spikeplug.operators.scores import natural_unit, shift_exponential
+
+#: Channels of a head, at most: what a program's registers hold.
+_CHANNELS = 256
+
+
+class Blocks(NamedTuple):
+    """Rows and keys of a program's tiles, its warps, and how many blocks of keys are loaded ahead."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+
+
+def choose_blocks(rows: int, channels: int, dtype: torch.dtype) -> Blocks:
+    """The tiles for so many rows a key head and channels of a value. No result depends on it.
+
+    The largest for which a compiled kernel (sm_90) spills no register: four int32 sums a row and channel are to fit
+    beside the scores, or the float32 products.
+    """
+    half = dtype != torch.float32
+    most = 32 if half and channels <= 128 else 16
+    height = max(16, min(most, triton.next_power_of_2(rows)))
+    return Blocks(height, KEY_STEP, 4 if half and height * channels < 4096 else 8, 2 if half else 1)
+
+
+@torch.no_grad()
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    config: SpikeConfig | None = None,
+) -> Tensor:
+    """`operators.attention`, bit for bit from the scores on; same arguments and errors.
+
+    The scores are float products, which belong to the model: float32 ones are made as the closed form makes them, of
+    half-precision queries and keys by the matrix units, summed in float32 and scaled afterwards. Where that product
+    is exact, so is the agreement with the closed form; elsewhere a score may differ in its last bit.
+    Left to the closed form: additive masks, softcap, sinks, more than 256 channels, about 2^16 keys or more; a call
+    with values that are not finite; rows with scores that are not finite or lie beyond 2^(28 - F) octaves.
+    """
+    config = as_config(config)
+    if softcap is not None or sinks is not None or not _fits(query, key, value, mask, config):
+        return closed_attention(query, key, value, mask, scaling=scaling, softcap=softcap, sinks=sinks, config=config)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    visible = None if mask is None else mask[(None,) * (4 - mask.dim())]
+    # A byte a row, one for any of them, one for the values.
+    rare = torch.zeros(query.shape[0] * query.shape[1] * query.shape[2] + 2, dtype=torch.int8, device=query.device)
+    output = query.new_empty(*query.shape[:3], value.shape[-1])
+    _run(query, key, value, visible, output, rare, scaling * natural_unit(config), config)
+    rows_broken, values_broken = (bool(mark) for mark in rare[-2:].tolist())
+    if values_broken:
+        return closed_attention(query, key, value, mask, scaling=scaling, config=config)
+    if rows_broken:
+        _run_again(query, key, value, visible, output, rare[:-2].view(output.shape[:3]) > 0, scaling, config)
+    return output
+
+
+def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, config: SpikeConfig) -> bool:
+    """Whether the kernel takes this; whatever is wrong with it is for the closed form to say."""
+    if not all(isinstance(x, Tensor) for x in (query, key, value)):
+        return False
+    if not takes(config, query, key, value) or not config.divide_last or query.dtype != key.dtype:
+        return False
+    check_shapes(query, key, value)
+    check_mask(mask, (*query.shape[:3], key.shape[2]))
+    if mask is not None and (mask.dtype != torch.bool or mask.device != query.device):
+        return False
+    if 0 in (*query.shape, *key.shape, *value.shape) or max(query.shape[-1], value.shape[-1]) > _CHANNELS:
+        return False
+    # A sum of int8 products is of `limbs` products a key at most, see attention_tiles.py; the exact sum fits 62 bits.
+    keys = key.shape[2]
+    return keys * limbs(value.dtype, config) < 1 << 17 and config.working_bits + config.bits + keys.bit_length() <= 62
+
+
+def _run(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor | None,
+    output: Tensor,
+    rare: Tensor,
+    scaling: float,
+    config: SpikeConfig,
+) -> None:
+    batches, heads, rows, channels = query.shape
+    key_heads, keys = key.shape[1:3]
+    groups = heads // key_heads
+    bytes_, exponents = encode_values(value, rare, config)
+    ranges, mask = exponents, exponents
+    mask_strides: tuple[int, ...] = (0, 0, 0, 0)
+    range_strides = mask_strides
+    if visible is not None:
+        mask = visible.view(torch.int8)  # a bool would pass through shared memory, which has none
+        ranges = key_ranges(mask, keys)
+        mask = mask.expand(batches, heads, rows, keys)
+        mask_strides = mask.stride()
+        range_strides = ranges.expand(2, batches, heads, rows).stride()
+    blocks = choose_blocks(rows * groups, value.shape[-1], query.dtype)
+    with on_device(query):
+        attention_kernel[(-(-rows * groups // blocks.rows), batches * key_heads)](
+            query,
+            key,
+            bytes_,
+            exponents,
+            mask,
+            ranges,
+            knots(shift_exponential(config).table, query.device),
+            output,
+            rare,
+            scaling,
+            batches,
+            key_heads,
+            groups,
+            rows,
+            keys,
+            bytes_.shape[-1],
+            *query.stride(),
+            *key.stride(),
+            *mask_strides,
+            *range_strides,
+            D=channels,
+            DV=value.shape[-1],
+            MASK=visible is not None,
+            LIMBS=bytes_.shape[0],
+            DIGITS=3 if config.working_bits <= 22 else 4,
+            **exponential_constants(config),
+            BLOCK_ROWS=blocks.rows,
+            BLOCK_KEYS=blocks.keys,
+            BLOCK_D=max(16, triton.next_power_of_2(channels)),
+            BLOCK_DV=max(16, triton.next_power_of_2(value.shape[-1])),
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+            enable_fp_fusion=False,
+        )
+
+
+def _run_again(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor | None,
+    output: Tensor,
+    rare: Tensor,
+    scaling: float,
+    config: SpikeConfig,
+) -> None:
+    """The closed form of the rows marked in `rare` (B, H, Q); it records what these do in the ledger."""
+    for batch in range(query.shape[0]):
+        rows = rare[batch].any(0).nonzero()[:, 0]
+        if rows.numel() == 0:
+            continue
+        part = slice(batch, batch + 1)
+        mask = None
+        if visible is not None:
+            mask = visible[part] if visible.shape[0] > 1 else visible
+            mask = mask[:, :, rows] if mask.shape[2] > 1 else mask
+        fixed = closed_attention(query[part, :, rows], key[part], value[part], mask, scaling=scaling, config=config)
+        marked = rare[batch][:, rows, None]
+        output[batch, :, rows] = torch.where(marked, fixed[0], output[batch, :, rows])

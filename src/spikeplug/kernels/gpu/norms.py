@@ -1,0 +1,52 @@
+"""What the two norms share: the root, the ratio's denominator, an element's way out, weight and bias."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
+
+from __future__ import annotations
+
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+from spikeplug.kernels.gpu.integers import decode, quotient, rounded, widened
+
+
+@triton.jit
+def root(square):
+    """floor(sqrt(S)), int64, 0 <= S < 2^62.
+
+    float64 rounds S and its root by a relative 2^-53 each at most: the root, below 2^31, is off by less than 2^-21, so
+    its floor is the floor wanted or one more; one less is looked for as well, so that one more bit of error would do.
+    """
+    estimate = tl.sqrt(square.to(tl.float64)).to(tl.int64)
+    estimate = tl.where(estimate * estimate > square, estimate - 1, estimate)
+    return tl.where((estimate + 1) * (estimate + 1) <= square, estimate + 1, estimate)
+
+
+@triton.jit
+def scaled_element(mantissa, factor, places, denominator, inverse, exponent, N: tl.constexpr):
+    """sign·round(2^N·(|mantissa|·factor·2^places) / denominator)·2^exponent, float32; places are the row's."""
+    up, down = tl.maximum(places, 0), tl.minimum(tl.maximum(-places, 0), 63).to(tl.int64)
+    # Where places > 0 the whole product fits P bits, so the shifted mantissa does.
+    numerator = (((tl.abs(mantissa) << up).to(tl.int64) * factor) >> down).to(tl.int32)
+    q = (quotient(numerator, denominator, inverse, N + 1) + 1) >> 1
+    return decode(tl.where(mantissa < 0, -q, q), exponent)
+
+
+@triton.jit
+def weighted(y, weight, seen, WEIGHTED: tl.constexpr, inner: tl.constexpr, outer: tl.constexpr):
+    """y in dtype `inner`, times its weight in dtype `outer`: the two roundings torch makes."""
+    y = rounded(y, inner)
+    if WEIGHTED:
+        return rounded(widened(y) * widened(tl.load(weight, mask=seen, other=0.0)), outer)
+    else:
+        return y
+
+
+@triton.jit
+def biased(y, bias, seen, BIASED: tl.constexpr, outer: tl.constexpr):
+    """y plus its bias in dtype `outer`."""
+    if BIASED:
+        return rounded(widened(y) + widened(tl.load(bias, mask=seen, other=0.0)), outer)
+    else:
+        return y

@@ -1,0 +1,30 @@
+"""Which calls the kernels take; all others are the closed form's."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from spikeplug.config import SpikeConfig
+from spikeplug.kernels.registry import supports
+
+#: Everything else (float64) is left to the closed form.
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def takes(config: SpikeConfig, *tensors: Tensor | None) -> bool:
+    """Whether a kernel can run on these tensors, all on one GPU (or in Triton's interpreter, on the CPU)."""
+    present = [x for x in tensors if x is not None]
+    return (
+        supports(config)
+        and all(x.dtype in DTYPES for x in present)
+        and len({x.device for x in present}) == 1
+        and (present[0].is_cuda or (present[0].device.type == "cpu" and interpreted()))
+    )
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run in its interpreter here: on CPU tensors, slowly, for tests."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"

@@ -1,0 +1,64 @@
+"""sigmoid, SiLU and the GELUs on the GPU = the same closed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, FEW, SHAPES, assert_equal, dtypes, rows, seeded
+
+from spikeplug import SpikeConfig, SpikeplugError, operators
+from spikeplug.kernels.gpu import FUNCTIONS, launch
+
+GATES = {
+    "silu": (FUNCTIONS["silu"], operators.silu),
+    "sigmoid": (FUNCTIONS["sigmoid"], operators.sigmoid),
+    **{
+        f"gelu {how}": (partial(FUNCTIONS["gelu"], approximate=how), partial(operators.gelu, approximate=how))
+        for how in ("none", "tanh", "quick")
+    },
+}
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+#: All run one kernel: with a curve and without.
+KINDS = ("silu", "gelu none")
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_rows_of_every_kind(name: str, config: SpikeConfig) -> None:
+    kernel, closed = GATES[name]
+    for dtype in dtypes(config):
+        x = rows(dtype, 64)
+        assert_equal(lambda x=x: kernel(x, config=config), lambda x=x: closed(x, config=config))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_shapes(name: str) -> None:
+    kernel, closed = GATES[name]
+    for shape in (*SHAPES, ()):
+        x = (seeded(*shape) * 3).to(DEVICE)
+        assert_equal(lambda x=x: kernel(x), lambda x=x: closed(x))
+    x = seeded(20, 9).to(DEVICE).T
+    assert_equal(lambda: kernel(x), lambda: closed(x))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_result_depends_on_the_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, closed = GATES[name]
+    x = rows(torch.bfloat16, 150)[FEW]
+    for largest, step, shared in BLOCKS:
+        monkeypatch.setattr(launch, "LARGEST", largest)
+        monkeypatch.setattr(launch, "STEP", step)
+        monkeypatch.setattr(launch, "SHARED", shared)
+        assert_equal(lambda: kernel(x), lambda: closed(x))
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_what_the_kernel_does_not_take_is_the_closed_forms(name: str) -> None:
+    kernel, closed = GATES[name]
+    x = seeded(4, 9).to(DEVICE)
+    for config in (SpikeConfig.paper(), SpikeConfig.narrow()):
+        assert_equal(lambda config=config: kernel(x, config=config), lambda config=config: closed(x, config=config))
+    with pytest.raises(SpikeplugError):
+        kernel(x.int())

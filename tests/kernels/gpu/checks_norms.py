@@ -1,0 +1,74 @@
+"""RMSNorm and LayerNorm on the GPU = the same closed, weight and bias included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, dtypes, rows, seeded
+
+from spikeplug import SpikeConfig, SpikeplugError, operators
+from spikeplug.kernels.gpu import FUNCTIONS, launch
+
+NORMS = {
+    "rms_norm": (FUNCTIONS["rms_norm"], operators.rms_norm),
+    "layer_norm": (FUNCTIONS["layer_norm"], operators.layer_norm),
+}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+    pytest.mark.parametrize("name", NORMS),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_rows_of_every_kind(name: str, config: SpikeConfig) -> None:
+    kernel, closed = NORMS[name]
+    for dtype in dtypes(config):
+        x = rows(dtype, 64)
+        for eps in (0.0, 1e-5, 30.0):
+            assert_equal(
+                lambda x=x, eps=eps: kernel(x, eps=eps, config=config),
+                lambda x=x, eps=eps: closed(x, eps=eps, config=config),
+            )
+
+
+def test_shapes(name: str) -> None:
+    kernel, closed = NORMS[name]
+    for shape in SHAPES:
+        x = (seeded(*shape) * 3 + 1).to(DEVICE)
+        assert_equal(lambda x=x: kernel(x), lambda x=x: closed(x))
+    x = seeded(20, 9).to(DEVICE).T
+    assert_equal(lambda: kernel(x), lambda: closed(x))
+
+
+def test_weights_of_every_dtype(name: str) -> None:
+    """Two roundings, as torch makes them; no product is fused with the bias's sum."""
+    kernel, closed = NORMS[name]
+    for dtype in DTYPES:
+        x = rows(dtype, 64)
+        for weight_dtype, bias_dtype in ((dtype, dtype), (torch.float32, torch.bfloat16), (torch.float16, dtype)):
+            weight, bias = seeded(64).to(DEVICE, weight_dtype), (seeded(64, seed=2) / 3).to(DEVICE, bias_dtype)
+            affine = (weight,) if name == "rms_norm" else (weight, bias)
+            assert_equal(lambda x=x, a=affine: kernel(x, *a), lambda x=x, a=affine: closed(x, *a))
+    if name == "layer_norm":
+        assert_equal(lambda: kernel(x, None, bias), lambda: closed(x, None, bias))
+
+
+def test_no_result_depends_on_the_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, closed = NORMS[name]
+    x, weight = rows(torch.float32, 150)[FEW], seeded(150).to(DEVICE)
+    for largest, step, shared in BLOCKS:
+        monkeypatch.setattr(launch, "LARGEST", largest)
+        monkeypatch.setattr(launch, "STEP", step)
+        monkeypatch.setattr(launch, "SHARED", shared)
+        assert_equal(lambda: kernel(x, weight), lambda: closed(x, weight))
+
+
+def test_what_the_kernel_does_not_take_is_the_closed_forms(name: str) -> None:
+    kernel, closed = NORMS[name]
+    x = seeded(4, 9).to(DEVICE)
+    for config in (SpikeConfig.paper(), SpikeConfig.narrow()):
+        assert_equal(lambda config=config: kernel(x, config=config), lambda config=config: closed(x, config=config))
+    with pytest.raises(SpikeplugError):
+        kernel(x, eps=-1.0)
+    with pytest.raises(SpikeplugError, match="working_bits <="):
+        kernel(torch.zeros(1, 1 << 14, device=DEVICE), config=SpikeConfig(working_bits=24))

@@ -30,7 +30,7 @@ from spikeplug.kernels.gpu.launch import run_rows
 from spikeplug.kernels.gpu.norms import biased, root, scaled_element, weighted
 from spikeplug.kernels.gpu.support import takes
 from spikeplug.operators.layer_norm import layer_norm as closed_layer_norm
-from spikeplug.operators.rms_norm import _SQRT_BITS, check_norm
+from spikeplug.operators.rms_norm import SQRT_BITS, check_norm
 
 
 @torch.no_grad()
@@ -60,14 +60,14 @@ def layer_norm(
         x if weight is None else weight.contiguous(),
         x if bias is None else bias.contiguous(),
         extended,
-        math.isqrt(dimension << 2 * _SQRT_BITS),
+        math.isqrt(dimension << 2 * SQRT_BITS),
         WIDE_EXTENDED=extended * dimension,  # a constant: as an argument it would lose half its bits
         MIDDLE=_NAMES[middle],
         WEIGHTED=weight is not None,
         BIASED=bias is not None,
         N=config.bits,
         P=config.working_bits,
-        ROOT_BITS=_SQRT_BITS,
+        ROOT_BITS=SQRT_BITS,
     )
     return output.view(x.shape)
 

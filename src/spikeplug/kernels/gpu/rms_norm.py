@@ -28,7 +28,7 @@ from spikeplug.kernels.gpu.integers import (
 from spikeplug.kernels.gpu.launch import run_rows
 from spikeplug.kernels.gpu.norms import root, scaled_element, weighted
 from spikeplug.kernels.gpu.support import takes
-from spikeplug.operators.rms_norm import _SQRT_BITS, check_norm
+from spikeplug.operators.rms_norm import SQRT_BITS, check_norm
 from spikeplug.operators.rms_norm import rms_norm as closed_rms_norm
 
 
@@ -52,11 +52,11 @@ def rms_norm(
         lambda rows: closed_rms_norm(rows, weight, eps, config=config),
         x if weight is None else weight.contiguous(),
         extended,
-        math.isqrt(dimension << 2 * _SQRT_BITS),
+        math.isqrt(dimension << 2 * SQRT_BITS),
         WEIGHTED=weight is not None,
         N=config.bits,
         P=config.working_bits,
-        ROOT_BITS=_SQRT_BITS,
+        ROOT_BITS=SQRT_BITS,
     )
     return output.view(x.shape)
 

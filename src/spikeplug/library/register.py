@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spikeplug.coding import as_real
 from spikeplug.config import SpikeConfig, as_config
+from spikeplug.library.counting import counted
 from spikeplug.neurons import Events
 
 _library = torch.library.Library("spikeplug", "FRAGMENT")
@@ -47,8 +48,8 @@ class Operator:
     def kernel(self, *arguments: Any) -> Tensor:
         """What the torch op runs: `arguments`, then the config's token."""
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            output = self.spiking(*arguments[:-1], config=SpikeConfig.from_token(arguments[-1]))
+        with torch._C.DisableTorchFunction(), torch.no_grad(), counted(self.name) as events:
+            output = self.spiking(*arguments[:-1], config=SpikeConfig.from_token(arguments[-1]), events=events)
             # An op's output may not be its input, and its strides are the fake rule's.
             if any(output is x for x in arguments):
                 output = output.clone()

@@ -68,7 +68,7 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, e
         membrane, quotient = torch.zeros_like(threshold), torch.zeros_like(threshold)
         for bit in chain(phases(a, spec.numerator_bits, dtype), repeat(0, spec.fraction_bits)):
             if isinstance(bit, Tensor):
-                events.input(bit, fan_out=1)
+                events.input(bit, fan_out=1, graded=False)
             spikes, membrane = lif_step(membrane, bit, threshold, events, leak=1, enabled=enabled)
             if enabled is not True:
                 membrane *= enabled

@@ -24,9 +24,13 @@ def decay(weight: Tensor, octaves: Tensor, events: Events) -> Tensor:
     decayed = torch.empty_like(weight, memory_format=torch.contiguous_format)
     for start, places, membrane in blocks(events, weight, octaves, decayed):
         membrane.copy_(start)
+        places = places.clamp(max=steps).to(membrane.dtype)
+        leaking = torch.empty_like(membrane)
         for step in range(steps):
             halved = integrate(membrane.clone(), 0, events, leak=-1)
-            torch.where(places > step, halved, membrane, out=membrane)
+            # In integers, several times as fast as torch.where: 1 for a neuron that still leaks.
+            torch.gt(places, step, out=leaking)
+            membrane += (halved - membrane) * leaking
     events.steps += steps
     return decayed
 

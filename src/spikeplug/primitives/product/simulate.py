@@ -24,7 +24,7 @@ def gate(spikes: Tensor, value: Tensor, bits: int, events: Events) -> Tensor:
     for train, synapse, target in blocks(events, spikes, value, product):
         synapse, membrane = synapse.to(dtype), torch.zeros_like(target, dtype=dtype)
         for bit in phases(train, bits, dtype):
-            events.input(bit, fan_out=1)
+            events.input(bit, fan_out=1, graded=False)
             integrate(membrane, bit * synapse, events, leak=1)
         target.copy_(membrane)
     events.steps += bits
@@ -33,22 +33,26 @@ def gate(spikes: Tensor, value: Tensor, bits: int, events: Events) -> Tensor:
 
 def accumulate(weight: Tensor, bits: int, events: Events) -> Tensor:
     """Sum over the last dimension, kept as 1: every phase-coded spike drives one common neuron."""
-    ones = torch.ones(weight.shape[-1], 1, dtype=torch.int64, device=weight.device)
-    return dot(weight, ones, bits, events)
+    return dot(weight, None, bits, events)
 
 
-def dot(weight: Tensor, value: Tensor, bits: int, events: Events) -> Tensor:
+def dot(weight: Tensor, value: Tensor | None, bits: int, events: Events) -> Tensor:
     """weight (..., m, k) @ value (..., k, n), 0 <= weight < 2^bits phase-coded, value in the synapses; int64.
 
-    One step's current is a sum over the keys that spike. A float64 GEMM gives it exactly: `matrix_product` keeps every
-    partial sum, of k values of that many bits, within 2^53.
+    value: None is a column of ones. One step's current is the sum of the values whose key spikes. A float64 GEMM gives
+    it exactly: `matrix_product` keeps every partial sum, of so many values of so many bits, within 2^53.
     """
+    value_bits, fan_out = (0, 1) if value is None else (magnitude_bits(value), value.shape[-1])
     membrane: Tensor | None = None
-    value, value_bits = value.to(torch.int64), magnitude_bits(value)
     for bit in phases(weight, bits, torch.int32 if bits <= 31 else torch.int64):
-        events.input(bit, fan_out=value.shape[-1])
-        current = matrix_product(bit, value, 0, value_bits)
-        membrane = integrate(torch.zeros_like(current) if membrane is None else membrane, current, events, leak=1)
+        events.input(bit, fan_out, graded=False)
+        if value is None:
+            current = bit.sum(-1, keepdim=True, dtype=torch.int32)
+        else:
+            current = matrix_product(bit, value, 0, value_bits)
+        if membrane is None:
+            membrane = torch.zeros_like(current, dtype=torch.int64)
+        integrate(membrane, current, events, leak=1)
     events.steps += bits
     assert membrane is not None
     return membrane

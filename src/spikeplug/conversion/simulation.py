@@ -82,7 +82,7 @@ class Simulation:
         return {"total": asdict(self.total), "entries": [asdict(entry) for entry in self.entries]}
 
     def table(self) -> Table:
-        """A Rich table: a row an operator, and their total."""
+        """A Rich table: a row an operator, and their total; counts of 100,000 and more to three digits."""
         table = Table("operator", title="events of the simulation")
         for title in ("calls", "spikes", "synops", "membrane updates", "compares", "steps", "table reads"):
             table.add_column(title, justify="right")
@@ -91,7 +91,7 @@ class Simulation:
             calls[entry.operator] += entry.calls
         for name, events in (*self.operators.items(), ("total", self.total)):
             count = calls.total() if name == "total" else calls[name]
-            table.add_row(name, *(f"{value:,}" for value in (count, *asdict(events).values())))
+            table.add_row(name, *map(_short, (count, *asdict(events).values())))
         return table
 
     def __str__(self) -> str:
@@ -107,17 +107,17 @@ class Simulation:
 
 @contextmanager
 def simulate(model: nn.Module) -> Iterator[Simulation]:
-    """Simulate a converted model (or one made of `spikeplug.nn`): `with simulate(model) as simulation: model(**x)`; then `simulation.total`.
+    """Simulate a converted model, or one made of `spikeplug.nn`: `with simulate(model) as simulation: model(**x)`.
 
     In the block, every spiking operator that the model, or a module of it, executes runs neuron by neuron and time step
-    by time step, and its events are counted, by operator and module path. Outputs are bit for bit those of the closed
-    form, gradients too. What is left in floats (the matrix products, say) runs as ever, uncounted.
+    by time step, and its events are counted: `simulation.total`, `.operators`, `.modules`. Outputs are bit for bit
+    those of the closed form, gradients too. What is left in floats (the matrix products, say) runs as ever, uncounted.
 
     This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is simulated
-    once, and counted in every block whose model runs it. An error inside leaves what was counted until then. Modules
-    that torch.compile has fused are simulated too, but counted at the path of the compiled one.
+    once, and counted in every block whose model runs it. An error inside leaves what was counted until then. What
+    torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
 
-    Errors: SpikeplugError if `model` is not a torch module, or neither converted nor a part of a converted one.
+    Errors: SpikeplugError if `model` is not a torch module, or has no spiking operator.
     """
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"simulate takes a torch module, not a {type(model).__name__}: give it a converted model.")
@@ -131,3 +131,12 @@ def simulate(model: nn.Module) -> Iterator[Simulation]:
 
 def _is_spiking(module: nn.Module) -> bool:
     return plug_of(module) is not None or PLUG in vars(module) or isinstance(module, spiking._Module)
+
+
+def _short(count: int) -> str:
+    if count < 100_000:
+        return f"{count:,}"
+    rounded = f"{count:.2e}"
+    exponent = int(rounded.split("e")[1])
+    thousands = min(exponent // 3, 6)
+    return f"{float(rounded) / 10 ** (3 * thousands):.{max(0, 2 - exponent % 3)}f}{'kMGTPE'[thousands - 1]}"

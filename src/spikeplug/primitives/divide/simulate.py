@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain, repeat
 
 import torch
@@ -66,10 +67,13 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, e
         enabled = True if bool(present.all()) else present
         threshold = b.to(dtype)
         membrane, quotient = torch.zeros_like(threshold), torch.zeros_like(threshold)
-        for bit in chain(phases(a, spec.numerator_bits, dtype), repeat(0, spec.fraction_bits)):
-            if isinstance(bit, Tensor):
+        arriving: Iterator[Tensor | None] = chain(
+            phases(a, spec.numerator_bits, dtype), repeat(None, spec.fraction_bits)
+        )
+        for bit in arriving:
+            if bit is not None:
                 events.input(bit, fan_out=1, graded=False)
-            spikes, membrane = lif_step(membrane, bit, threshold, events, leak=1, enabled=enabled)
+            spikes, membrane = lif_step(membrane, 0 if bit is None else bit, threshold, events, leak=1, enabled=enabled)
             if enabled is not True:
                 membrane *= enabled
             integrate(quotient, spikes, events, leak=1)
@@ -79,7 +83,7 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, e
 
 
 def _state_dtype(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> torch.dtype:
-    """int32, twice as fast, where it holds the numerator, the membrane (below 2B) and the quotient, saturated or not."""
+    """int32, twice as fast, where it holds the numerator, the membrane (below 2B) and the quotient, not yet clamped."""
     if numerator.numel() == 0 or spec.numerator_bits > 31 or spec.denominator_bits > 30:
         return torch.int64
     # The quotient's neuron only grows, to floor(2^n·A / B), which is largest for the largest A over the smallest B.

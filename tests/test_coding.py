@@ -31,6 +31,9 @@ def test_phase_code_is_lossless_for_every_value(steps: int) -> None:
     assert spikes.shape == (steps, 1 << steps)
     assert set(spikes.unique().tolist()) <= {0, 1}
     assert torch.equal(coding.phase_decode(spikes), values)
+    narrow = [step.clone() for step in coding.phases(values, steps, torch.int32)]
+    assert all(step.dtype == torch.int32 for step in narrow)
+    assert torch.equal(torch.stack(narrow), spikes)
 
 
 def test_population_code_is_lossless_and_ordered() -> None:

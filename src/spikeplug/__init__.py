@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import spikeplug.functional as functional
     import spikeplug.nn as nn
     from spikeplug.config import NUMERICS_VERSION, SpikeConfig
-    from spikeplug.conversion import SpikingConfig, audit, convert, revert
+    from spikeplug.conversion import SpikingConfig, audit, convert, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.presets import resolve_config
@@ -41,6 +41,7 @@ __all__ = [
     "resolve_config",
     "revert",
     "saturations",
+    "simulate",
 ]
 
 _HOME = {
@@ -55,6 +56,7 @@ _HOME = {
     "resolve_config": "presets",
     "revert": "conversion",
     "saturations": "saturation",
+    "simulate": "conversion",
 }
 
 

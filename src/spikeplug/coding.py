@@ -7,6 +7,7 @@ population codes over T steps with L levels; time is the first dimension.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -125,9 +126,20 @@ def count_decode(spikes: Tensor) -> Tensor:
 
 def phase_code(values: Tensor, steps: int) -> Tensor:
     """Binary code: values in [0, 2^T) -> bits (T, ...), most significant first. Errors: T < 1, value out of range."""
+    return torch.stack([bit.clone() for bit in phases(values, steps)])
+
+
+def phases(values: Tensor, steps: int, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+    """The steps of `phase_code`, one after the other, in one tensor: each holds until the next is taken.
+
+    dtype: theirs, wide enough for T bits; default: that of the values.
+    """
     _check_positive(steps=steps)
     _check_values(values, (1 << steps) - 1, f"2^T - 1 = {(1 << steps) - 1}")
-    return torch.stack([(values >> place) & 1 for place in range(steps - 1, -1, -1)])
+    values = values if dtype is None else values.to(dtype)
+    bit = torch.empty_like(values)
+    for place in range(steps - 1, -1, -1):
+        yield torch.bitwise_right_shift(values, place, out=bit).bitwise_and_(1)
 
 
 def phase_decode(spikes: Tensor) -> Tensor:

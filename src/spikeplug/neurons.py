@@ -8,10 +8,15 @@ phase code's doubling), -k floors v / 2^k. Nothing is rounded anywhere else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+#: Neurons per block: an int32 membrane, threshold, current, spikes and code of so many stay in a core's second-level
+#: cache, and torch runs one thread on them, so no step waits for other threads. No result or count depends on it.
+_BLOCK = 1 << 15
 
 
 @dataclass
@@ -45,17 +50,27 @@ class Events:
         Nothing is done with it here; what draws rasters overrides it.
         """
 
-    def input(self, spikes: Tensor, fan_out: int) -> None:
-        """Count arriving spikes, each delivered to `fan_out` synapses."""
-        count = int(spikes.sum())
+    @property
+    def watched(self) -> bool:
+        """Whether somebody listens to `observe`. Where nobody does, steps are not told, and populations run cut."""
+        return type(self).observe is not Events.observe
+
+    def input(self, spikes: Tensor, fan_out: int, *, graded: bool = True) -> None:
+        """Count arriving spikes, each delivered to `fan_out` synapses. graded: a spike of value k counts k; else all
+        are 0 or 1, and fewer than 2^31, so that 32 bits, three times as fast, hold their sum."""
+        count = int(spikes.sum(dtype=torch.int64 if graded else torch.int32))
         self.spikes += count
         self.synops += count * fan_out
 
 
 def integrate(membrane: Tensor, current: Tensor | int, events: Events, *, leak: int = 0) -> Tensor:
-    """leak(v) + I of a neuron that only accumulates: no threshold, no spike. Returns the new membrane."""
-    membrane = _charged(membrane, current, leak, events)
-    events.observe(membrane)
+    """v <- leak(v) + I of neurons that only accumulate: no threshold, no spike. In place; returns the membrane.
+
+    membrane: an integer tensor of the population's shape; current: an integer tensor that broadcasts to it.
+    """
+    _charge(membrane, current, leak, events)
+    if events.watched:
+        events.observe(membrane)
     return membrane
 
 
@@ -69,23 +84,64 @@ def lif_step(
     enabled: Tensor | bool = True,
     fan_out: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """One step of a population. Returns (spikes, membrane), `spikes` bool.
+    """One step of a population. Returns (spikes, membrane): spikes 0 or 1 in the membrane's dtype, the membrane itself.
 
-    membrane, current, threshold: integer tensors that broadcast to the population's shape.
+    membrane: an integer tensor of the population's shape, stepped in place. current, threshold: integer tensors that
+    broadcast to it.
     enabled: the go axon; where it is false, the neuron integrates but stays silent (an idle group must be silent
     although 0 >= 0).
     """
-    membrane = _charged(membrane, current, leak, events)
-    spikes = (membrane >= threshold) & torch.as_tensor(enabled, device=membrane.device)
-    events.observe(membrane, spikes)
+    _charge(membrane, current, leak, events)
+    # Compared into integers: 0 or 1, ready to be multiplied and summed, is faster in torch than bool is.
+    spikes = torch.ge(membrane, threshold, out=torch.empty_like(membrane))
+    if enabled is not True:
+        spikes *= enabled
+    if events.watched:
+        events.observe(membrane, spikes.to(torch.bool))
     events.compares += spikes.numel()
-    events.input(spikes, fan_out)
-    return spikes, membrane - spikes * torch.as_tensor(threshold, device=membrane.device)
+    events.input(spikes, fan_out, graded=False)
+    membrane -= spikes * threshold
+    return spikes, membrane
 
 
-def _charged(membrane: Tensor, current: Tensor | int, leak: int, events: Events) -> Tensor:
-    """leak(v) + I, counted."""
-    decayed = membrane << leak if leak >= 0 else membrane >> -leak
-    membrane = decayed + current
+def population_step(current: Tensor, thresholds: Sequence[int], events: Events) -> Tensor:
+    """One step of populations that rest at 0, one for each element of `current`, which all its neurons receive: how
+    many of them fire; shape and dtype of `current`.
+
+    thresholds: one a neuron, within the dtype. Neuron after neuron over all populations, so nothing is as large as all
+    neurons together, unless watched.
+    """
+    if events.watched:
+        membrane = current.unsqueeze(-1).expand(*current.shape, len(thresholds))
+        order = torch.tensor(thresholds, dtype=current.dtype, device=current.device)
+        events.observe(membrane, membrane >= order)
+    fired = torch.zeros_like(current)
+    spikes = torch.empty_like(fired)
+    for threshold in thresholds:
+        fired += torch.ge(current, threshold, out=spikes)
+    events.membrane_updates += current.numel() * len(thresholds)
+    events.compares += current.numel() * len(thresholds)
+    events.input(fired, fan_out=1)
+    return fired
+
+
+def blocks(events: Events, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Neurons that know nothing of each other, given by tensors of one shape, in flat blocks that stay in cache.
+
+    A contiguous tensor's blocks are views, to be written to. Whole, as they are, for whoever watches.
+    """
+    if events.watched or tensors[0].numel() <= _BLOCK:
+        yield tensors
+    else:
+        yield from zip(*(x.reshape(-1).split(_BLOCK) for x in tensors), strict=True)
+
+
+def _charge(membrane: Tensor, current: Tensor | int, leak: int, events: Events) -> None:
+    """leak(v) + I in place, counted."""
+    if leak > 0:
+        membrane <<= leak
+    elif leak < 0:
+        membrane >>= -leak
+    if isinstance(current, Tensor) or current:
+        membrane += current
     events.membrane_updates += membrane.numel()
-    return membrane

@@ -119,7 +119,7 @@ def test_a_spiking_operator_cannot_hide_a_float_exponential(monkeypatch: pytest.
     """The audit looks inside our operators too, which everyone else takes for opaque."""
     model = tiny_model()
     convert(model)
-    cheating = dataclasses.replace(OPERATORS["silu"], spiking=lambda x, config: x * torch.exp(-x))
+    cheating = dataclasses.replace(OPERATORS["silu"], spiking=lambda x, config, events: x * torch.exp(-x))
     monkeypatch.setitem(OPERATORS, "silu", cheating)
     with audit(model) as found:
         logits(model, tokens())

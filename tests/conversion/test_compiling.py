@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram, export, load, save
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 
 from spikeplug.config import SpikeConfig
-from spikeplug.conversion import convert, revert
+from spikeplug.conversion import convert, revert, simulate
 
 # What torch itself deprecates inside while it traces.
 pytestmark = [
@@ -139,3 +139,15 @@ def test_export(name: str, strict: bool) -> None:
     for length in (6,) if strict else (6, 3, 11):
         ids = tokens(2, length)
         assert torch.equal(run(loaded, input_ids=ids, **settings), run(model, ids, **settings))
+
+
+@pytest.mark.filterwarnings("ignore:Using .torch.compile")  # of the hooks by which simulate knows what runs
+def test_a_compiled_model_is_simulated() -> None:
+    model, ids = converted("llama"), tokens(1, 5)
+    with simulate(model) as whole:
+        run(model, ids)
+    compiled = torch.compile(model, backend="eager")
+    closed = run(compiled, ids)
+    with simulate(compiled) as simulation:
+        assert torch.equal(run(compiled, ids), closed)
+    assert simulation.operators == whole.operators

@@ -3,6 +3,7 @@
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
 from spikeplug.conversion.report import Entry, Report
+from spikeplug.conversion.simulation import SimulatedEntry, Simulation, simulate
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.conversion.swap import convert, revert
 
@@ -11,10 +12,13 @@ __all__ = [
     "AuditEntry",
     "Entry",
     "Report",
+    "SimulatedEntry",
+    "Simulation",
     "SpikingConfig",
     "SpikingQuantizer",
     "audit",
     "convert",
     "revert",
     "reverted",
+    "simulate",
 ]

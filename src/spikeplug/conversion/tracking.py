@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import local
 from typing import Any, Self
 
 from torch import nn
@@ -12,13 +13,24 @@ class Running:
     """Within the block, `path` is the path of the innermost running module of `model`, by forward calls.
 
     It is empty for the model itself and outside any module; a module that is no part of the model goes by its class.
+    Every thread has a path of its own.
     """
 
     def __init__(self, model: nn.Module) -> None:
         # The first path is the one that a report calls a shared module by. Modules are kept, so that ids stay theirs.
         self._modules = list(model.named_modules())
         self._paths: dict[int, str] = {id(module): path for path, module in self._modules}
-        self._stack: list[nn.Module] = []
+        self._local = local()  # torch's hooks hear the modules of every thread
+
+    @property
+    def _stack(self) -> list[nn.Module]:
+        stack: list[nn.Module] = self._local.__dict__.setdefault("stack", [])
+        return stack
+
+    @property
+    def inside(self) -> bool:
+        """Whether the model, or a module of it, is running in this thread."""
+        return any(id(module) in self._paths for module in self._stack)
 
     @property
     def path(self) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from spikeplug import kernels
 from spikeplug.coding import as_real
 from spikeplug.config import SpikeConfig, as_config
+from spikeplug.library.counting import counted
 from spikeplug.neurons import Events
 
 _library = torch.library.Library("spikeplug", "FRAGMENT")
@@ -48,12 +49,12 @@ class Operator:
     def kernel(self, *arguments: Any) -> Tensor:
         """What the torch op runs: `arguments`, then the config's token."""
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        with torch._C.DisableTorchFunction(), torch.no_grad(), counted(self.name) as events:
             given, config = arguments[:-1], SpikeConfig.from_token(arguments[-1])
-            kernel = kernels.find(self.name, given, config)
+            kernel = kernels.find(self.name, given, config) if events is None else None
             output = None if kernel is None else kernel(*given, config=config)
             if output is None:
-                output = self.spiking(*given, config=config)
+                output = self.spiking(*given, config=config, events=events)
             # An op's output may not be its input, and its strides are the fake rule's.
             if any(output is x for x in arguments):
                 output = output.clone()

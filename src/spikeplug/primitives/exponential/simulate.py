@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, integrate
+from spikeplug.neurons import Events, blocks, integrate
 from spikeplug.primitives.exponential.spec import PiecewiseExponential, ShiftExponential
 from spikeplug.primitives.interpolation.simulate import interpolate, ordered, read
 from spikeplug.primitives.product.simulate import gate
@@ -20,13 +20,19 @@ def mantissa(distance: Tensor, spec: ShiftExponential, events: Events) -> Tensor
 def decay(weight: Tensor, octaves: Tensor, events: Events) -> Tensor:
     """A neuron with leak 1/2 for as many steps as there are octaves: floor(floor(w/2)/2)... = w >> octaves."""
     longest = int(octaves.max()) if octaves.numel() else 0
-    width = torch.iinfo(weight.dtype).bits
-    membrane = weight
-    for step in range(min(longest, width)):  # after `width` halvings every non-negative weight is 0
-        halved = integrate(membrane, 0, events, leak=-1)
-        membrane = torch.where(octaves > step, halved, membrane)
-    events.steps += min(longest, width)
-    return membrane
+    steps = min(longest, torch.iinfo(weight.dtype).bits)  # after so many halvings every non-negative weight is 0
+    decayed = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    for start, places, membrane in blocks(events, weight, octaves, decayed):
+        membrane.copy_(start)
+        places = places.clamp(max=steps).to(membrane.dtype)
+        leaking = torch.empty_like(membrane)
+        for step in range(steps):
+            halved = integrate(membrane.clone(), 0, events, leak=-1)
+            # In integers, several times as fast as torch.where: 1 for a neuron that still leaks.
+            torch.gt(places, step, out=leaking)
+            membrane += (halved - membrane) * leaking
+    events.steps += steps
+    return decayed
 
 
 def power_of_half(distance: Tensor, spec: ShiftExponential, events: Events) -> Tensor:

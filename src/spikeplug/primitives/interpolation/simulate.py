@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, lif_step
+from spikeplug.neurons import Events, blocks, population_step
 from spikeplug.primitives.interpolation.closed import output_dtype
 from spikeplug.primitives.interpolation.spec import Interpolation
 from spikeplug.primitives.product.simulate import gate
@@ -22,16 +24,16 @@ def interpolate(x: Tensor, spec: Interpolation, events: Events) -> Tensor:
     return (left + torch.sign(right - left) * (rise >> spec.rest_bits)).to(output_dtype(spec))
 
 
-def ordered(x: Tensor, thresholds: list[int], events: Events) -> Tensor:
-    """How many ordered neurons x reaches: a population code of the segment. One step."""
-    order = torch.tensor(thresholds, dtype=torch.int64, device=x.device)
-    resting = torch.zeros(*x.shape, len(thresholds), dtype=torch.int64, device=x.device)
-    spikes, _ = lif_step(resting, x.unsqueeze(-1), order, events)
+def ordered(x: Tensor, thresholds: Sequence[int], events: Events) -> Tensor:
+    """How many ordered neurons x reaches: a population code of the segment; int64. One step."""
+    reached = torch.empty(x.shape, dtype=torch.int64, device=x.device)
+    for current, target in blocks(events, x, reached):
+        target.copy_(population_step(current, thresholds, events))
     events.steps += 1
-    return spikes.sum(-1)
+    return reached
 
 
 def read(table: Tensor, index: Tensor, events: Events) -> Tensor:
     """Table entries, counted."""
     events.table_reads += index.numel()
-    return table[index]
+    return torch.take(table, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, integrate, lif_step
+from spikeplug.neurons import Events, integrate, lif_step, population_step
 from spikeplug.primitives.norm.spec import CordicSpec, RootSpec
 from spikeplug.primitives.product.simulate import gate
 
@@ -31,11 +31,9 @@ def square_population(x: Tensor, neurons: int, events: Events) -> Tensor:
 
 def root_population(square: Tensor, neurons: int, events: Events) -> Tensor:
     """floor(sqrt(S)) in one step (capped at N): neuron k fires iff S >= k²; the count is the root."""
-    order = torch.arange(1, neurons + 1, device=square.device)
-    resting = torch.zeros(*square.shape, neurons, dtype=torch.int64, device=square.device)
-    spikes, _ = lif_step(resting, square.to(torch.int64).unsqueeze(-1), order * order, events)
+    fired = population_step(square.to(torch.int64), [k * k for k in range(1, neurons + 1)], events)
     events.steps += 1
-    return spikes.sum(-1)
+    return fired
 
 
 def root(square: Tensor, spec: RootSpec, events: Events) -> Tensor:
@@ -49,7 +47,7 @@ def root(square: Tensor, spec: RootSpec, events: Events) -> Tensor:
         pair = (square >> (2 * step)) & 3
         events.input((pair & 1) + (pair >> 1), fan_out=1)
         spikes, membrane = lif_step(membrane, pair, 4 * answer + 1, events, leak=2)
-        answer = integrate(answer, spikes, events, leak=1)
+        integrate(answer, spikes, events, leak=1)
     events.steps += spec.root_bits
     return answer
 
@@ -66,14 +64,13 @@ def cordic(x: Tensor, spec: CordicSpec, events: Events) -> Tensor:
 
 def _merge(x: Tensor, y: Tensor, spec: CordicSpec, events: Events) -> Tensor:
     x, y = x << spec.guard_bits, y << spec.guard_bits
-    silent = torch.zeros_like(y)
     for k in range(spec.iterations):
-        upper, _ = lif_step(silent, y, 0, events, fan_out=2)
+        upper, _ = lif_step(torch.zeros_like(y), y, 0, events, fan_out=2)
         # A spike adds the shifted partner, its absence subtracts it.
-        x, y = (
-            integrate(x, torch.where(upper, y >> k, -(y >> k)), events),
-            integrate(y, torch.where(upper, -(x >> k), x >> k), events),
-        )
+        sign = 2 * upper - 1
+        to_x, to_y = sign * (y >> k), -sign * (x >> k)
+        integrate(x, to_x, events)
+        integrate(y, to_y, events)
     events.steps += spec.iterations
     # The constant multiplication is one graded add per set bit of the constant.
     events.synops += x.numel() * spec.inverse_gain.bit_count()

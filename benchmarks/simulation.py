@@ -1,0 +1,99 @@
+"""How long a whole model takes in simulation: `python benchmarks/simulation.py [TOKENS]`, by default 128.
+
+SmolLM2-135M-Instruct, everything replaced, default config: one forward pass of that many tokens in closed form and one
+neuron by neuron and time step by time step. Prints seconds, memory and the events by operator; exits with 1 if the two
+do not give equal logits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
+
+import spikeplug
+from spikeplug.evaluation.loading import find_source, load
+from spikeplug.evaluation.record import environment
+from spikeplug.evaluation.text import cut_windows, default_text, encode
+
+_PATIENCE = 2.0  # seconds without a sign of life
+
+
+def main(tokens: int) -> int:
+    """Measure and print; 0 if both gave the same logits."""
+    console = Console()
+    model, tokenizer = load(find_source(None))
+    ids = cut_windows(encode(tokenizer, default_text()), tokens, tokens)
+    spikeplug.convert(model, strict=True)
+    closed, closed_seconds = timed(model, ids)
+    before = memory("VmRSS", restart=True)
+    with spikeplug.simulate(model) as simulation, layers_shown(model, console):
+        simulated, seconds = timed(model, ids)
+    peak, equal = memory("VmHWM"), torch.equal(closed, simulated)
+
+    machine = environment()
+    table = Table("measure", title=f"SmolLM2-135M, {tokens} tokens, everything replaced, default config")
+    table.add_column("value", justify="right")
+    table.add_row("seconds, simulated", f"{seconds:.1f}")
+    table.add_row("seconds, closed", f"{closed_seconds:.1f}")
+    if peak:
+        table.add_row("peak memory of the process, MiB", f"{peak:,.0f}, {peak - before:,.0f} above the model")
+    table.add_row("neuron updates a second", f"{simulation.total.membrane_updates / seconds:.1e}")
+    table.add_row("equal to closed", "yes" if equal else "NO")
+    console.print(table, simulation.table())
+    console.print(f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}")
+    return 0 if equal else 1
+
+
+@torch.inference_mode()
+def timed(model: nn.Module, ids: Tensor) -> tuple[Tensor, float]:
+    """(logits, seconds)."""
+    start = time.perf_counter()
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits, time.perf_counter() - start
+
+
+@contextmanager
+def layers_shown(model: nn.Module, console: Console) -> Iterator[None]:
+    """A bar of the decoder layers that are done, once it takes longer than is patient."""
+    layers = model.get_submodule("model.layers")
+    start = time.perf_counter()
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("simulating", total=len(layers), visible=False)
+        handles = [
+            layer.register_forward_hook(
+                lambda *_: bar.update(task, advance=1, visible=time.perf_counter() - start > _PATIENCE)
+            )
+            for layer in layers
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def memory(kind: str, restart: bool = False) -> float:
+    """MiB resident now (VmRSS) or at most (VmHWM), from here on if restarted; 0 where there is no such thing."""
+    try:
+        if restart:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0  # only Linux has it
+    return int(status.split(f"{kind}:")[1].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 128))

@@ -1,0 +1,142 @@
+"""A converted model, simulated: every spiking operator it executes neuron by neuron, and all events counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from threading import Lock
+from typing import Any
+
+from rich.table import Table
+from torch import nn
+
+from spikeplug import nn as spiking
+from spikeplug.conversion.attention import PLUG
+from spikeplug.conversion.plug import plug_of
+from spikeplug.conversion.tracking import Running
+from spikeplug.errors import SpikeplugError
+from spikeplug.library.counting import heard_by
+from spikeplug.neurons import Events
+
+
+@dataclass(frozen=True)
+class SimulatedEntry:
+    """`calls` executions of `operator` in the module at `path` (in none of its children), and their events together.
+
+    path: as `AuditEntry` has it.
+    """
+
+    path: str
+    operator: str
+    calls: int
+    events: Events
+
+
+class Simulation:
+    """The events of a simulated model so far; complete when its block is left."""
+
+    def __init__(self, running: Running) -> None:
+        self._running, self._lock = running, Lock()
+        self._events: dict[tuple[str, str], Events] = {}
+        self._calls: Counter[tuple[str, str]] = Counter()
+
+    def wants(self) -> bool:
+        """Whether the model is running: what others run beside it is not simulated."""
+        return self._running.inside
+
+    def add(self, operator: str, events: Events) -> None:
+        """Count one call."""
+        place = (self._running.path, operator)
+        with self._lock:
+            self._calls[place] += 1
+            self._events[place] = self._events.get(place, Events()) + events
+
+    @property
+    def entries(self) -> tuple[SimulatedEntry, ...]:
+        """One entry per path and operator, in order of first execution."""
+        with self._lock:
+            return tuple(
+                SimulatedEntry(path, operator, self._calls[path, operator], events)
+                for (path, operator), events in self._events.items()
+            )
+
+    @property
+    def total(self) -> Events:
+        """All events. Steps are those of one operator after the other, as if nothing ran side by side."""
+        return sum((entry.events for entry in self.entries), Events())
+
+    @property
+    def operators(self) -> dict[str, Events]:
+        """Events by operator."""
+        return self._summed(lambda entry: entry.operator)
+
+    @property
+    def modules(self) -> dict[str, Events]:
+        """Events by module path."""
+        return self._summed(lambda entry: entry.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"total": asdict(self.total), "entries": [asdict(entry) for entry in self.entries]}
+
+    def table(self) -> Table:
+        """A Rich table: a row an operator, and their total; counts of 100,000 and more to three digits."""
+        table = Table("operator", title="events of the simulation")
+        for title in ("calls", "spikes", "synops", "membrane updates", "compares", "steps", "table reads"):
+            table.add_column(title, justify="right")
+        calls: Counter[str] = Counter()
+        for entry in self.entries:
+            calls[entry.operator] += entry.calls
+        for name, events in (*self.operators.items(), ("total", self.total)):
+            count = calls.total() if name == "total" else calls[name]
+            table.add_row(name, *map(_short, (count, *asdict(events).values())))
+        return table
+
+    def __str__(self) -> str:
+        total, calls = self.total, sum(entry.calls for entry in self.entries)
+        return f"{calls} operators simulated: {total}" if calls else "no spiking operator executed"
+
+    def _summed(self, key: Callable[[SimulatedEntry], str]) -> dict[str, Events]:
+        found: dict[str, Events] = {}
+        for entry in self.entries:
+            found[key(entry)] = found.get(key(entry), Events()) + entry.events
+        return found
+
+
+@contextmanager
+def simulate(model: nn.Module) -> Iterator[Simulation]:
+    """Simulate a converted model, or one made of `spikeplug.nn`: `with simulate(model) as simulation: model(**x)`.
+
+    In the block, every spiking operator that the model, or a module of it, executes runs neuron by neuron and time step
+    by time step, and its events are counted: `simulation.total`, `.operators`, `.modules`. Outputs are bit for bit
+    those of the closed form, gradients too. What is left in floats (the matrix products, say) runs as ever, uncounted.
+
+    This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is simulated
+    once, and counted in every block whose model runs it. An error inside leaves what was counted until then. What
+    torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
+
+    Errors: SpikeplugError if `model` is not a torch module, or has no spiking operator.
+    """
+    if not isinstance(model, nn.Module):
+        raise SpikeplugError(f"simulate takes a torch module, not a {type(model).__name__}: give it a converted model.")
+    if not any(_is_spiking(module) for module in model.modules()):
+        raise SpikeplugError(f"{type(model).__name__} is not converted: call spikeplug.convert(model) first.")
+    with Running(model) as running:
+        simulation = Simulation(running)
+        with heard_by(simulation):
+            yield simulation
+
+
+def _is_spiking(module: nn.Module) -> bool:
+    return plug_of(module) is not None or PLUG in vars(module) or isinstance(module, spiking._Module)
+
+
+def _short(count: int) -> str:
+    if count < 100_000:
+        return f"{count:,}"
+    rounded = f"{count:.2e}"
+    exponent = int(rounded.split("e")[1])
+    thousands = min(exponent // 3, 6)
+    return f"{float(rounded) / 10 ** (3 * thousands):.{max(0, 2 - exponent % 3)}f}{'kMGTPE'[thousands - 1]}"

@@ -1,0 +1,230 @@
+"""A converted model in simulation: the same bits, every operator counted, nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+import torch
+from rich.console import Console
+from tiny_models import logits, tiny_model, tokens
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+import spikeplug
+from spikeplug import functional
+from spikeplug import nn as spiking
+from spikeplug.conversion import Simulation, convert, revert, simulate
+from spikeplug.conversion.simulation import _short
+from spikeplug.errors import SpikeplugError
+from spikeplug.neurons import Events
+
+
+def converted(family: str = "llama", **overrides: object) -> PreTrainedModel:
+    model = tiny_model(family, **overrides)
+    convert(model)
+    return model
+
+
+def run(model: PreTrainedModel, ids: Tensor) -> Simulation:
+    with simulate(model) as simulation:
+        logits(model, ids)
+    return simulation
+
+
+def test_outputs_are_those_of_the_closed_form(family: str) -> None:
+    model, ids = converted(family), tokens()
+    closed = logits(model, ids)
+    with simulate(model) as simulation:
+        simulated = logits(model, ids)
+    assert torch.equal(closed, simulated)
+    assert torch.equal(closed, logits(model, ids))
+    assert {"attention", "silu", "rms_norm", "cos", "sin"} <= set(simulation.operators)
+
+
+def test_every_operator_is_counted_where_it_runs() -> None:
+    model = converted()
+    simulation = run(model, tokens())
+    found = {(entry.path, entry.operator): entry.calls for entry in simulation.entries}
+    assert found == {
+        ("model.rotary_emb", "cos"): 1,
+        ("model.rotary_emb", "sin"): 1,
+        ("model.norm", "rms_norm"): 1,
+        **{(f"model.layers.{i}.self_attn", "attention"): 1 for i in range(2)},
+        **{(f"model.layers.{i}.mlp.act_fn", "silu"): 1 for i in range(2)},
+        **{(f"model.layers.{i}.{norm}", "rms_norm"): 1 for i in range(2) for norm in NORMS},
+    }
+    for sums in (simulation.operators, simulation.modules):
+        assert sum(sums.values(), Events()) == simulation.total
+    assert all(entry.events.membrane_updates > 0 for entry in simulation.entries)
+    assert simulation.modules["model.norm"] == simulation.entries[-1].events
+
+
+NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+def test_events_are_those_of_the_operator_called_with_events() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.SiLU())
+    convert(model)
+    x = torch.randn(3, 6)
+    with simulate(model) as simulation, torch.no_grad():
+        output = model(x)
+    events = Events()
+    assert torch.equal(output, functional.silu(model[0](x).detach(), events=events))
+    assert simulation.operators == {"silu": events}
+
+
+def test_runs_add_up_and_others_are_not_counted() -> None:
+    model, other, ids = converted(), converted("qwen2"), tokens(1, 5)
+    once = run(model, ids).total
+    with simulate(model) as simulation:
+        logits(model, ids)
+        logits(other, ids)
+        functional.softmax(torch.randn(2, 5))
+        logits(model, ids)
+    logits(model, ids)
+    assert simulation.total == once + once
+
+
+def test_a_part_of_a_model_runs_simulated() -> None:
+    model = converted()
+    with simulate(model) as simulation:
+        model.model.norm(torch.randn(1, 32))
+    assert set(simulation.modules) == {"model.norm"}
+    with simulate(model.model.norm) as simulation:
+        logits(model, tokens())
+    assert set(simulation.operators) == {"rms_norm"}
+
+
+def test_nested_blocks_each_count_their_own() -> None:
+    model, ids = converted(), tokens(1, 5)
+    once = run(model, ids).total
+    with simulate(model) as outer:
+        logits(model, ids)
+        with simulate(model) as inner:
+            logits(model, ids)
+    assert inner.total == once
+    assert outer.total == once + once
+
+
+def test_an_exception_keeps_what_was_counted_and_ends_the_simulation() -> None:
+    model, ids = converted(), tokens(1, 5)
+    handle = model.model.layers[1].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), simulate(model) as simulation:
+        logits(model, ids)
+    handle.remove()
+    assert "model.layers.0.mlp.act_fn" in simulation.modules
+    assert "model.layers.1.mlp.act_fn" not in simulation.modules
+    before = simulation.total
+    logits(model, ids)
+    assert simulation.total == before
+
+
+def test_threads_hear_their_own_runs_only() -> None:
+    model, ids = converted(), (tokens(1, 5), tokens(1, 9))
+    alone = [run(model, x).entries for x in ids]
+    closed = [logits(model, x) for x in ids]
+    start, found, outputs = threading.Barrier(3), {}, {}
+
+    def simulated(index: int) -> None:
+        start.wait()
+        with simulate(model) as simulation:
+            outputs[index] = logits(model, ids[index])
+        found[index] = simulation.entries
+
+    def plain() -> None:
+        start.wait()
+        outputs[2] = logits(model, ids[0])
+
+    threads = [threading.Thread(target=simulated, args=(i,)) for i in range(2)] + [threading.Thread(target=plain)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[0], found[1]] == alone
+    assert all(torch.equal(outputs[i], closed[i % 2]) for i in range(3))
+
+
+def test_a_thread_started_with_the_context_is_heard() -> None:
+    model, ids = converted(), tokens(1, 5)
+
+    async def elsewhere() -> Simulation:
+        with simulate(model) as simulation:
+            await asyncio.to_thread(logits, model, ids)
+        return simulation
+
+    assert asyncio.run(elsewhere()).entries == run(model, ids).entries
+
+
+def test_generation_is_simulated() -> None:
+    model, ids = converted(), tokens(1, 4)
+    closed = model.generate(ids, max_new_tokens=3, do_sample=False)
+    with simulate(model) as simulation:
+        assert torch.equal(model.generate(ids, max_new_tokens=3, do_sample=False), closed)
+    assert {entry.calls for entry in simulation.entries if entry.operator == "attention"} == {3}
+
+
+def test_gradients_are_those_of_the_closed_form() -> None:
+    model = converted(num_hidden_layers=1).train()
+
+    def gradient() -> Tensor:
+        model.zero_grad()
+        model(input_ids=tokens(1, 5)).logits.sum().backward()
+        return model.model.embed_tokens.weight.grad.clone()
+
+    closed = gradient()
+    with simulate(model) as simulation:
+        assert torch.equal(gradient(), closed)
+    assert simulation.total.spikes > 0
+
+
+def test_modules_of_spikeplug_nn_need_no_conversion() -> None:
+    model = nn.Sequential(spiking.Softmax(), spiking.SiLU())
+    with simulate(model) as simulation:
+        model(torch.randn(2, 5))
+    assert list(simulation.modules) == ["0", "1"]
+
+
+def test_what_is_shown() -> None:
+    model = converted(num_hidden_layers=1)
+    with simulate(model) as simulation:
+        pass
+    assert str(simulation) == "no spiking operator executed"
+    assert simulation.total == Events()
+    simulation = run(model, tokens(1, 5))
+    assert str(simulation).startswith("7 operators simulated: Events(spikes=")
+    shown = Console(width=120)
+    with shown.capture() as captured:
+        shown.print(simulation.table())
+    total = next(line for line in captured.get().splitlines() if "total" in line)
+    cells = [cell.strip() for cell in total.split("│")[2:-1]]
+    assert len(cells) == 7
+    assert (cells[0], cells[5]) == ("7", str(simulation.total.steps))
+    found = simulation.to_dict()
+    assert found["total"]["spikes"] == simulation.total.spikes
+    assert sum(entry["calls"] for entry in found["entries"]) == 7
+
+
+@pytest.mark.parametrize("given", [None, "model", torch.ones(2)])
+def test_what_is_no_module_is_refused(given: object) -> None:
+    with pytest.raises(SpikeplugError, match="give it a converted model"), simulate(given):  # type: ignore[arg-type]
+        pass
+
+
+def test_a_model_that_is_not_converted_is_refused_with_the_remedy() -> None:
+    model = tiny_model()
+    with pytest.raises(SpikeplugError, match=r"LlamaForCausalLM is not converted: call spikeplug\.convert"):
+        spikeplug.simulate(model).__enter__()
+    convert(model)
+    revert(model)
+    with pytest.raises(SpikeplugError, match="not converted"), simulate(model):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0"), (99_999, "99,999"), (123_456, "123k"), (999_600, "1.00M"), (1_426_728_230, "1.43G"), (10**20, "100E")],
+)
+def test_large_counts_are_shown_to_three_digits(count: int, words: str) -> None:
+    assert _short(count) == words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -111,11 +112,13 @@ def heard(distance: Tensor, config: SpikeConfig) -> Tensor:
     return distance.masked_fill(distance >= 1 << (SCORE_RANGE_BITS + config.fraction_bits), -MASKED)
 
 
+@lru_cache(maxsize=64)  # its table is made once
 def shift_exponential(config: SpikeConfig) -> ShiftExponential:
     """The 2^-x of `config`."""
     return ShiftExponential(config.fraction_bits, config.segments, config.working_bits)
 
 
+@lru_cache(maxsize=64)
 def piecewise_exponential(half_range: float, config: SpikeConfig) -> PiecewiseExponential:
     """The PWL exponential of `config` on [-half_range, half_range]."""
     return PiecewiseExponential(half_range, config.segments, config.fraction_bits, config.working_bits)

@@ -43,9 +43,12 @@ def tiles(query: torch.Size, key: torch.Size, visible: Tensor | None, *, every_r
                 if seen.numel() == 0 and not every_row:
                     continue  # nothing to attend to: the rows stay 0
                 start, stop = (int(seen[0]), int(seen[-1]) + 1) if seen.numel() else (0, 1)
+            tile = Tile(index, slice(0, key_heads), row_slice, slice(start, stop), None)
+            hidden = None if shared is None else ~cut(shared, tile, groups)
             for head in range(0, key_heads, head_step):
-                tile = Tile(index, slice(head, min(head + head_step, key_heads)), row_slice, slice(start, stop), None)
-                yield tile if shared is None else tile._replace(hidden=~cut(shared, tile, groups))
+                heads = slice(head, min(head + head_step, key_heads))
+                part = hidden if hidden is None or hidden.shape[0] == 1 else hidden[heads]
+                yield tile._replace(heads=heads, hidden=part)
 
 
 def cut(x: Tensor, tile: Tile, groups: int) -> Tensor:

@@ -40,6 +40,17 @@ def hide(codes, hidden, shown):
 
 
 @compiled
+def seen_range(hidden):
+    """(start, stop): outside, every key is hidden; (0, 0) where all are."""
+    start, stop = 0, hidden.size
+    while stop > 0 and hidden[stop - 1]:
+        stop -= 1
+    while start < stop and hidden[start]:
+        start += 1
+    return start, stop
+
+
+@compiled
 def total_weight(mantissas, octaves):
     """Σ mantissa >> octaves."""
     total = np.int64(0)
@@ -111,6 +122,30 @@ def values_kernel(address):
         first, last = next_rows(block, last - first)
 
 
+@compiled
+def weigh_row(codes, hidden, shown, mantissas, octaves, exponents, weights, table, fraction_bits):
+    """(total, ahead, plain) of one row; weights <- its weights, whose sum with the values is to be divided by total.
+
+    codes: the scores' bits; weights, exponents and hidden (empty: nothing is) for the keys, which a sink may follow.
+    """
+    if hidden.size > 0:
+        hide(codes, hidden, shown)
+        codes = shown[: codes.size]
+    largest, magnitude = largest_score(codes)
+    if magnitude_of(largest) >= INFINITE:  # -inf: nothing to attend to
+        weights[:] = 0
+        return np.int64(0), np.int64(0), is_plain(largest, magnitude, fraction_bits)
+    scale = np.float32(1 << fraction_bits)
+    mantissas, octaves = mantissas[: codes.size], octaves[: codes.size]
+    ceiling = ceiling_of(as_float(largest), scale, fraction_bits)
+    distances(codes.view(np.float32), mantissas, octaves, scale, ceiling, fraction_bits)
+    look_up(mantissas, table)
+    total = total_weight(mantissas, octaves)
+    ahead = lags(octaves, exponents)
+    weigh(mantissas, octaves, weights, ahead)
+    return total, np.int64(ahead), is_plain(largest, magnitude, fraction_bits)
+
+
 @kernel
 def attention_kernel(address):
     """Words: scores (heads·share, width), table, panels of the first head, exponents of its first key, output, then
@@ -123,11 +158,10 @@ def attention_kernel(address):
     width, keys, stride, share, fraction_bits, bits = block[10], block[11], block[12], block[13], block[14], block[15]
     working_bits, channels, inner, masks = block[16], block[17], block[18], block[22]
     units, count = (share + ROWS - 1) // ROWS, (channels + PANEL - 1) // PANEL
-    rows = block[0] // units * share
-    scores, codes = floats(block[5], rows, width), integers(block[5], rows, width)
+    heads = block[0] // units
+    codes = integers(block[5], heads * share, width)
     table = integers(block[6], 1, (1 << fraction_bits) + 1)[0]
-    exponents = integers(block[8], block[0] // units, stride)
-    hidden, scale = truths(block[21], masks, keys), np.float32(1 << fraction_bits)
+    exponents, hidden = integers(block[8], heads, stride), truths(block[21], masks, keys)
     mantissas, octaves, shown = np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32)
     weights, sums = np.empty((ROWS, keys), np.float64), np.empty((ROWS, count * PANEL), np.float64)
     totals, aheads, quotients = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64), np.empty(channels, np.int32)
@@ -135,43 +169,35 @@ def attention_kernel(address):
     while unit < last:
         for place in range(unit, last):
             head, first = place // units, place % units * ROWS
-            present = min(ROWS, share - first)
+            present, low, high = min(ROWS, share - first), keys, 0
+            for member in range(present):  # what any of them sees; a sink is beyond the keys, so that all are kept
+                start, stop = 0, keys
+                if masks > 0 and width == keys:
+                    start, stop = seen_range(hidden[(head * share + first + member) % masks])
+                low, high = min(low, start if stop > 0 else keys), max(high, stop)
+            low = min(low, high)
             for member in range(present):
                 row = head * share + first + member
-                line, x = codes[row], scores[row]
-                if masks > 0:
-                    hide(line, hidden[row % masks], shown)
-                    line, x = shown, shown.view(np.float32)
-                largest, magnitude = largest_score(line)
-                if not is_plain(largest, magnitude, fraction_bits):
+                mask = hidden[row % masks, low:high] if masks > 0 else hidden[0, :0]
+                line = codes[row, low : width - keys + high]
+                scaled = exponents[head, low:high]
+                total, ahead, plain = weigh_row(
+                    line, mask, shown, mantissas, octaves, scaled, weights[member, low:high], table, fraction_bits
+                )
+                totals[member], aheads[member] = total, ahead
+                if not plain:
                     leave(block)
-                if magnitude_of(largest) >= INFINITE:  # -inf: nothing to attend to
-                    totals[member], aheads[member], weights[member, :] = 0, 0, 0
-                    continue
-                ceiling = ceiling_of(as_float(largest), scale, fraction_bits)
-                distances(x, mantissas, octaves, scale, ceiling, fraction_bits)
-                look_up(mantissas, table)
-                totals[member] = total_weight(mantissas, octaves)
-                aheads[member] = lags(octaves, exponents[head, :keys])
-                weigh(mantissas, octaves, weights[member], np.int32(aheads[member]))
             for panel in range(count):
-                values = block[7] + 8 * PANEL * stride * (head * count + panel)
+                values = block[7] + 8 * PANEL * (stride * (head * count + panel) + low)
                 if present == ROWS:
-                    product_of_rows(
-                        weights.ctypes.data, keys, values, keys, sums[:, panel * PANEL :].ctypes.data, count * PANEL
-                    )
+                    output = sums[:, panel * PANEL :].ctypes.data
+                    product_of_rows(weights[:, low:].ctypes.data, keys, values, high - low, output, count * PANEL)
                 else:
                     for member in range(present):
-                        product_of_one(
-                            weights[member].ctypes.data,
-                            keys,
-                            values,
-                            keys,
-                            sums[member, panel * PANEL :].ctypes.data,
-                            0,
-                        )
+                        output = sums[member, panel * PANEL :].ctypes.data
+                        product_of_one(weights[member, low:].ctypes.data, 0, values, high - low, output, 0)
             for member in range(present):
                 row = head * share + first + member
-                output = floats(block[9] + 4 * (row // inner * block[19] + row % inner * block[20]), 1, channels)[0]
-                divide(sums[member], quotients, output, totals[member], aheads[member], bits, working_bits)
+                target = floats(block[9] + 4 * (row // inner * block[19] + row % inner * block[20]), 1, channels)[0]
+                divide(sums[member], quotients, target, totals[member], aheads[member], bits, working_bits)
         unit, last = next_rows(block, last - unit)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-#: Numba keeps a file's compiled code while that file is unchanged, whatever it imports: so a cache for each state of all.
+#: Numba keeps a file's compiled code while that file is unchanged, whatever it imports: a cache for each state of all.
 _KERNELS = Path(__file__).parents[1] / "src" / "spikeplug" / "kernels" / "cpu"
 _STATE = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_KERNELS.glob("*.py")))).hexdigest()[:16]
 

@@ -66,6 +66,28 @@ def test_closed_forms_for_a_whole_process() -> None:
     assert run(code).strip() == "True"
 
 
+def test_an_unknown_word_for_it_is_refused() -> None:
+    with pytest.raises(AssertionError, match="SPIKEPLUG_KERNELS is 'maybe'; set it to on or off"):
+        run("import spikeplug.kernels", SPIKEPLUG_KERNELS="maybe")
+
+
+def test_without_a_compiler_the_closed_forms_run() -> None:
+    printed = run(
+        "import torch; from spikeplug import functional; print(functional.silu(torch.ones(2)).shape)",
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert "torch.Size([2])" in printed
+    assert "NUMBA_DISABLE_JIT is set" in printed
+
+
+def test_code_of_other_sources_is_not_taken_from_the_cache() -> None:
+    """Numba looks at a kernel's own file only; what else it is made of is in its name."""
+    from spikeplug.kernels.cpu import launch
+    from spikeplug.kernels.cpu.softmax import softmax_kernel
+
+    assert launch._state() in softmax_kernel.__qualname__
+
+
 def test_without_numba_the_closed_forms_run_and_it_is_said_once() -> None:
     printed = run(
         """

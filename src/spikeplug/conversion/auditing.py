@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from spikeplug.conversion.report import fold_layers, grouped
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
+from spikeplug.kernels import closed_forms
 from spikeplug.library import OPERATORS
 
 # ATen's names, without the underscore that ends in-place forms and without composite operations, which are seen in
@@ -133,8 +134,9 @@ class _Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         namespace, _, name = func.overloadpacket._qualified_op_name.partition("::")
         if namespace == "spikeplug" and name in OPERATORS:
-            # Our own operators are opaque to everyone else; here they are watched inside, like everything.
-            with self:
+            # Our own operators are opaque to everyone else; here they are watched inside, like everything: their closed
+            # forms, which are what they mean, since a kernel's loops dispatch nothing.
+            with self, closed_forms():
                 return OPERATORS[name].kernel(*args)
         # Under inference_mode composite operations arrive whole: take them apart, so that the parts are seen, under the
         # same names as elsewhere.

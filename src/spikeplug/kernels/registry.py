@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.config import SpikeConfig
+from spikeplug.errors import SpikeplugError
 
 #: Where the kernels of a device are: modules with KERNELS {operator: function}. A function takes the arguments of the
 #: operator's torch op, checked as the operator checks them, and the config; it gives the operator's result, or None
@@ -22,12 +23,25 @@ from spikeplug.config import SpikeConfig
 DEVICES = {"cpu": "spikeplug.kernels.cpu", "cuda": "spikeplug.kernels.gpu"}
 #: What each needs, by pip.
 _NEEDS = {"cpu": "numba", "cuda": "triton"}
-_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+#: Everything else (float64) is left to the closed form.
+DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 _PLAIN = frozenset({Tensor, torch.nn.Parameter})
 
 Kernel = Callable[..., Tensor | None]
 
-_enabled = ContextVar("kernels", default=os.environ.get("SPIKEPLUG_KERNELS", "on") != "off")
+
+_ON, _OFF = ("", "on", "1", "true", "yes"), ("off", "0", "false", "no")
+
+
+def _wanted() -> bool:
+    """What the environment says. Errors: SpikeplugError for a word that is neither on nor off."""
+    word = os.environ.get("SPIKEPLUG_KERNELS", "on").lower()
+    if word not in (*_ON, *_OFF):
+        raise SpikeplugError(f"the environment variable SPIKEPLUG_KERNELS is {word!r}; set it to on or off.")
+    return word in _ON
+
+
+_enabled = ContextVar("kernels", default=_wanted())
 
 
 @contextmanager
@@ -76,6 +90,6 @@ def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kern
     first = tensors[0]
     if any(type(x) not in _PLAIN or x.device != first.device or 0 in x.shape for x in tensors) or first.dim() == 0:
         return None
-    if any(x.dtype not in _DTYPES for x in tensors if x.dtype != torch.bool):
+    if any(x.dtype not in DTYPES for x in tensors if x.dtype != torch.bool):
         return None
     return loaded(first.device.type).get(operator)

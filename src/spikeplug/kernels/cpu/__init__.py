@@ -7,7 +7,10 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-import numba  # noqa: F401  # missing, it is reported here and not in the middle of a model
+import numba  # missing, it is reported here and not in the middle of a model
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 #: Where each operator's kernel is; a file is compiled when its first kernel is called.
 _FILES = {

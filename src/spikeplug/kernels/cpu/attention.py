@@ -12,7 +12,8 @@ from spikeplug.coding import decode as decoded
 from spikeplug.coding import encode
 from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
-from spikeplug.kernels.cpu.attention_rows import attention_kernel, values_kernel
+from spikeplug.kernels.cpu.attention_rows import attention_kernel
+from spikeplug.kernels.cpu.attention_values import values_kernel
 from spikeplug.kernels.cpu.launch import launch
 from spikeplug.kernels.cpu.product import PANEL, ROWS
 from spikeplug.operators.attention_inputs import check_attention, masking
@@ -40,7 +41,7 @@ class _Tiles:
         sizes = (channels, self.panels.shape[2], keys, config.bits)
         rows = batch * heads * keys
         self.nonfinite = launch(values_kernel, rows, channels, value.contiguous(), self.panels, self.exponents, *sizes)
-        self.output = torch.zeros(shape)
+        self.output = torch.zeros(shape, dtype=torch.float32)
         self.by_group = self.output.unflatten(1, (-1, groups))
         self.table = whole_table(shift_exponential(config).table, self.output.device)
 

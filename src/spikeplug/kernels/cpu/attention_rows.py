@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from spikeplug.kernels.cpu.launch import kernel
-from spikeplug.kernels.cpu.memory import doubles, floats, integers, leave, next_rows, truths, words
+from spikeplug.kernels.cpu.memory import COUNT, OWN, floats, integers, leave, next_rows, truths, words
 from spikeplug.kernels.cpu.product import PANEL, ROWS, product_of_one, product_of_rows
 from spikeplug.kernels.cpu.softmax import ceiling_of, distances, is_plain, largest_score
 from spikeplug.kernels.cpu.verbs import (
-    HALF,
     INFINITE,
     MINUS_INFINITY,
     as_double,
@@ -19,12 +18,10 @@ from spikeplug.kernels.cpu.verbs import (
     compiled,
     decode,
     floor,
-    largest_magnitude,
     look_up,
     magnitude_of,
     power_of_two,
-    rint,
-    scale_exponent,
+    quotient_of,
     shift_right,
 )
 from spikeplug.operators.attention_rows import FARTHEST
@@ -88,38 +85,14 @@ def divide(sums, quotients, output, total, ahead, bits, width):
     denominator = total << drop if drop >= 0 else total >> -drop
     factor, raised = np.float64(1 << bits) / np.float64(max(denominator, 1)), power_of_two(lift)
     for i in range(output.size):
-        quotient = np.int32(floor(abs(sums[i]) * raised) * factor + HALF)
+        quotient = quotient_of(floor(abs(sums[i]) * raised), factor)
         quotients[i] = -quotient if sums[i] < 0 else quotient
     # Where nothing is seen the exponent says nothing, and is kept within a double's.
     decode(quotients, output, min(max(drop - lift - bits - ahead, -1000), 1000))
 
 
-@kernel
-def values_kernel(address):
-    """Words: x (heads·keys, channels), panels, exponents, channels, panels a head, keys, n.
-
-    Each key's value as `encode` codes it, in doubles: panels (heads, panels, keys, PANEL), zero beyond the channels.
-    """
-    block = words(address)
-    rows, channels, count, keys, bits = block[0], block[8], block[9], block[10], block[11]
-    x, codes = floats(block[5], rows, channels), integers(block[5], rows, channels)
-    panels, exponents = doubles(block[6], rows * count, PANEL), integers(block[7], 1, rows)[0]
-    first, last = next_rows(block, 0)
-    while first < last:
-        for row in range(first, last):
-            magnitude = largest_magnitude(codes[row])
-            exponent = np.int64(scale_exponent(magnitude, bits))
-            exponents[row] = exponent
-            scale = np.float32(power_of_two(max(-exponent, -126)))
-            if magnitude >= INFINITE:
-                leave(block)
-            start = (row // keys) * count * keys + row % keys
-            for panel in range(count):
-                target = panels[start + panel * keys]
-                for i in range(PANEL):
-                    channel = panel * PANEL + i
-                    target[i] = np.float64(rint(x[row, channel] * scale)) if channel < channels else 0.0
-        first, last = next_rows(block, last - first)
+(SCORES, TABLE, CODES, EXPONENTS, OUTPUT, WIDTH, KEYS, STRIDE, SHARE) = range(OWN, OWN + 9)
+(F, N, P, CHANNELS, INNER, GROUP, ROW, HIDDEN, MASKS) = range(OWN + 9, OWN + 18)
 
 
 @compiled
@@ -148,20 +121,22 @@ def weigh_row(codes, hidden, shown, mantissas, octaves, exponents, weights, tabl
 
 @kernel
 def attention_kernel(address):
-    """Words: scores (heads·share, width), table, panels of the first head, exponents of its first key, output, then
-    width, keys to sum over, keys of a head, share (rows a head), F, n, P, channels, rows of a group, distance of the
-    output's groups and of its rows in elements, hidden (masks, keys) or 0, masks: row r has mask r % masks.
+    """SCORES (heads·SHARE, WIDTH) of a tile, SHARE rows a key head, into its OUTPUT.
+
+    TABLE of mantissas; CODES and EXPONENTS of the first head's values from the tile's first key on, KEYS of the STRIDE
+    keys that there are; F, N, P; CHANNELS of a value. In the output, groups of INNER rows lie GROUP elements apart, and
+    their rows ROW elements. HIDDEN: (MASKS, KEYS), row r has mask r % MASKS; none if there are no masks.
 
     A unit of work is ROWS rows of a head. Counts the rows it could not do; nothing else of the tile is used then.
     """
     block = words(address)
-    width, keys, stride, share, fraction_bits, bits = block[10], block[11], block[12], block[13], block[14], block[15]
-    working_bits, channels, inner, masks = block[16], block[17], block[18], block[22]
+    width, keys, stride, share, masks = block[WIDTH], block[KEYS], block[STRIDE], block[SHARE], block[MASKS]
+    fraction_bits, bits, working_bits, channels, inner = block[F], block[N], block[P], block[CHANNELS], block[INNER]
     units, count = (share + ROWS - 1) // ROWS, (channels + PANEL - 1) // PANEL
-    heads = block[0] // units
-    codes = integers(block[5], heads * share, width)
-    table = integers(block[6], 1, (1 << fraction_bits) + 1)[0]
-    exponents, hidden = integers(block[8], heads, stride), truths(block[21], masks, keys)
+    heads = block[COUNT] // units
+    codes = integers(block[SCORES], heads * share, width)
+    table = integers(block[TABLE], 1, (1 << fraction_bits) + 1)[0]
+    exponents, hidden = integers(block[EXPONENTS], heads, stride), truths(block[HIDDEN], masks, keys)
     mantissas, octaves, shown = np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32)
     weights, sums = np.empty((ROWS, keys), np.float64), np.empty((ROWS, count * PANEL), np.float64)
     totals, aheads, quotients = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64), np.empty(channels, np.int32)
@@ -188,7 +163,7 @@ def attention_kernel(address):
                 if not plain:
                     leave(block)
             for panel in range(count):
-                values = block[7] + 8 * PANEL * (stride * (head * count + panel) + low)
+                values = block[CODES] + 8 * PANEL * (stride * (head * count + panel) + low)
                 if present == ROWS:
                     output = sums[:, panel * PANEL :].ctypes.data
                     product_of_rows(weights[:, low:].ctypes.data, keys, values, high - low, output, count * PANEL)
@@ -198,6 +173,8 @@ def attention_kernel(address):
                         product_of_one(weights[member, low:].ctypes.data, 0, values, high - low, output, 0)
             for member in range(present):
                 row = head * share + first + member
-                target = floats(block[9] + 4 * (row // inner * block[19] + row % inner * block[20]), 1, channels)[0]
+                target = floats(
+                    block[OUTPUT] + 4 * (row // inner * block[GROUP] + row % inner * block[ROW]), 1, channels
+                )[0]
                 divide(sums[member], quotients, target, totals[member], aheads[member], bits, working_bits)
         unit, last = next_rows(block, last - unit)

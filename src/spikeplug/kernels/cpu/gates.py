@@ -11,7 +11,7 @@ from torch import Tensor
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import by_rows, rows_of
+from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     MAGNITUDE,
@@ -107,15 +107,18 @@ def divide(amplitudes, openings, falls, one, places, bits):
         amplitudes[i] = with_sign(shift_right(np.int32(quotient + 1), np.int32(1)), amplitudes[i])
 
 
+TABLE, ENTRIES, CURVED, WEIGHTED, F, N, P, UNIT, LIMIT = range(PARAMETERS, PARAMETERS + 9)
+
+
 @kernel
 def gate_kernel(address):
-    """Words after those of `by_rows`: table, its size, whether it holds t itself, whether the amplitude is x (else 1),
-    F, n, P, the openings' unit and their limit."""
+    """TABLE of so many ENTRIES, which holds t itself where the gate is CURVED, else mantissas; whether the amplitude is x
+    (WEIGHTED) or 1; F, N, P; UNIT of the openings, and their LIMIT."""
     block = words(address)
     x, codes, output = rows_of(block)
-    table, curved, weighted = integers(block[8], 1, block[9])[0], block[10] != 0, block[11] != 0
-    fraction_bits, bits, width = block[12], block[13], block[14]
-    unit, limit = np.float32(reals(block)[15]), np.float32(reals(block)[16])
+    table, curved, weighted = integers(block[TABLE], 1, block[ENTRIES])[0], block[CURVED] != 0, block[WEIGHTED] != 0
+    fraction_bits, bits, width = block[F], block[N], block[P]
+    unit, limit = np.float32(reals(block)[UNIT]), np.float32(reals(block)[LIMIT])
     one, mask = np.int32(1 << width), MAGNITUDE if curved else np.int32((1 << fraction_bits) - 1)
     amplitudes, openings = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
     falls = np.empty(x.shape[1], np.int32)

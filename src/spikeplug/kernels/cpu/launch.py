@@ -9,6 +9,7 @@ depends on how many threads there are: each row is one thread's.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import struct
 from collections.abc import Callable
@@ -44,12 +45,22 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@lru_cache
+def _state() -> str:
+    """Of all sources that can reach a kernel. Numba keeps a function's code while its own file is unchanged, whatever
+    that file imports; so the state goes into the function's name."""
+    package = Path(__file__).parents[2]
+    sources = sorted(path for room in ("kernels", "operators", "primitives") for path in (package / room).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
 def kernel(function: Callable[..., None]) -> Any:
-    """Compile `function(block: address)`; kept on disk where a folder for that can be written."""
+    """Compile `function(block: address)`; kept on disk where that can be written."""
     signature = types.void(types.voidptr)
+    function.__qualname__ += f"_{_state()}"
     try:
         return numba.cfunc(signature, cache=True, **OPTIONS)(function)
-    except RuntimeError:  # no such folder
+    except (RuntimeError, OSError):  # no folder for it, or no room in it
         return numba.cfunc(signature, **OPTIONS)(function)
 
 
@@ -66,13 +77,18 @@ def launch(kernel: Any, rows: int, width: int, *words: Tensor | int | float) -> 
     elif (parallel := _openmp()) is not None:
         parallel(kernel.address, ctypes.addressof(block), threads, 0)
     else:
-        waiting = [_pool(threads - 1).submit(kernel.ctypes, ctypes.addressof(block)) for _ in range(threads - 1)]
-        kernel.ctypes(ctypes.addressof(block))
+        waiting = [_pool(threads - 1).submit(_run, kernel, block, words) for _ in range(threads - 1)]
+        _run(kernel, block, words)
         for done in waiting:
             done.result()
     if block[DONE] != rows:
         raise MemoryError("a spikeplug kernel found no memory for its buffers of one row a thread.")
     return block[LEFT]
+
+
+def _run(kernel: Any, block: Any, words: tuple[Tensor | int | float, ...]) -> None:
+    """One thread's part; holds what the addresses point at, also when whoever launched it was interrupted."""
+    kernel.ctypes(ctypes.addressof(block))
 
 
 def _word(argument: Tensor | int | float) -> int:

@@ -10,10 +10,12 @@ from numba import types
 
 from spikeplug.kernels.cpu.verbs import inlined, intrinsic
 
-#: Words of a block. Before a kernel's own: rows, rows that a thread takes at once, the counter they are taken from, and
+#: Words of a block. Before a kernel's own: rows, rows that a thread takes at once, the counter they are taken from,
 #: how many were done, and how many left to the closed form.
 WORDS = 24
-_ROWS, _STEP, _TAKEN, DONE, LEFT = range(5)
+COUNT, STEP, TAKEN, DONE, LEFT = range(5)
+#: The first of a kernel's own words.
+OWN = 5
 
 _carray: Any = numba.carray  # type: ignore[attr-defined]
 
@@ -42,7 +44,7 @@ def _pointer(kind: Any) -> Any:
 
 
 _float32, _float64 = _pointer(types.float32), _pointer(types.float64)
-_int32, _int64, _bool = _pointer(types.int32), _pointer(types.int64), _pointer(types.uint8)
+_int32, _bool = _pointer(types.int32), _pointer(types.uint8)
 
 
 @inlined
@@ -61,12 +63,6 @@ def doubles(address, rows, width):
 def integers(address, rows, width):
     """int32 (rows, width) at an address; a float32's bits."""
     return _carray(_int32(address), (rows, width))
-
-
-@inlined
-def wide_integers(address, rows, width):
-    """int64 (rows, width) at an address."""
-    return _carray(_int64(address), (rows, width))
 
 
 @inlined
@@ -91,8 +87,8 @@ def reals(block):
 def next_rows(block, done):
     """(first, last): the rows that this thread takes next, after it has done so many; none if first >= last."""
     _fetch_add(block, DONE, done)
-    first = _fetch_add(block, _TAKEN, block[_STEP])
-    return first, min(first + block[_STEP], block[_ROWS])
+    first = _fetch_add(block, TAKEN, block[STEP])
+    return first, min(first + block[STEP], block[COUNT])
 
 
 @inlined

@@ -10,9 +10,8 @@ from torch import Tensor
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import by_rows, rows_of
+from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
 from spikeplug.kernels.cpu.verbs import (
-    HALF,
     INFINITE,
     absolute,
     as_bits,
@@ -24,6 +23,7 @@ from spikeplug.kernels.cpu.verbs import (
     floor,
     largest_magnitude,
     power_of_two,
+    quotient_of,
     rint,
     scale_exponent,
     square_root,
@@ -84,18 +84,21 @@ def divide(mantissas, output, length, root_dimension, bits, width):
     numerators = np.float64(root_dimension) * power_of_two(lift)
     factor = np.float64(1 << bits) / np.float64(max(denominator, 1))
     for i in range(mantissas.size):
-        quotient = np.int32(floor(np.float64(absolute(mantissas[i])) * numerators) * factor + HALF)
+        quotient = quotient_of(floor(np.float64(absolute(mantissas[i])) * numerators), factor)
         mantissas[i] = with_sign(quotient, mantissas[i])
     decode(mantissas, output, np.int64(drop - lift - SQRT_BITS - bits))
 
 
+CENTRED, ROOT, N, P, EXTENDED = range(PARAMETERS, PARAMETERS + 5)
+
+
 @kernel
 def norm_kernel(address):
-    """Words after those of `by_rows`: whether to centre, floor(sqrt(d)·2^SQRT_BITS), n, P, sqrt(eps·d)."""
+    """Whether it is to be CENTRED, ROOT: floor(sqrt(d)·2^SQRT_BITS), N, P, EXTENDED: sqrt(eps·d)."""
     block = words(address)
     x, codes, output = rows_of(block)
-    centred, root_dimension, bits, width = block[8] != 0, block[9], block[10], block[11]
-    extended = reals(block)[12]
+    centred, root_dimension, bits, width = block[CENTRED] != 0, block[ROOT], block[N], block[P]
+    extended = reals(block)[EXTENDED]
     least = np.float32(extended)
     mantissas = np.empty(x.shape[1], np.int32)
     least_code = as_bits(least)

@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 
 from spikeplug.kernels.cpu.launch import launch
-from spikeplug.kernels.cpu.memory import floats, integers
+from spikeplug.kernels.cpu.memory import COUNT, OWN, floats, integers
 from spikeplug.kernels.cpu.verbs import inlined
+
+#: The words of every block that `by_rows` makes; a kernel's own begin at PARAMETERS.
+X, OUTPUT, WIDTH = range(OWN, OWN + 3)
+PARAMETERS = OWN + 3
 
 
 @inlined
 def rows_of(block):
-    """(x, its bits, output) of a block that `by_rows` made: words 5 to 7 are x, output and the width."""
-    rows, width = block[0], block[7]
-    return floats(block[5], rows, width), integers(block[5], rows, width), floats(block[6], rows, width)
+    """(x, its bits, output) of a block that `by_rows` made."""
+    rows, width = block[COUNT], block[WIDTH]
+    return floats(block[X], rows, width), integers(block[X], rows, width), floats(block[OUTPUT], rows, width)
 
 
 def by_rows(kernel: Any, x: Tensor, *words: Tensor | int | float) -> Tensor | None:

@@ -8,9 +8,8 @@ from torch import Tensor
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import by_rows, rows_of
+from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
 from spikeplug.kernels.cpu.verbs import (
-    HALF,
     INFINITE,
     MAGNITUDE,
     as_float,
@@ -20,6 +19,7 @@ from spikeplug.kernels.cpu.verbs import (
     look_up,
     magnitude_of,
     power_of_two,
+    quotient_of,
     rint,
     shift_right,
 )
@@ -90,16 +90,19 @@ def divide(weights, output, total, largest, bits, width):
     factor = np.float64(1 << (bits + max(lift, 0))) / np.float64(denominator)
     unit = np.float32(power_of_two(np.int64(drop - lift - bits)))
     for i in range(weights.size):
-        output[i] = np.float32(np.int32(np.float64(shift_right(weights[i], down)) * factor + HALF)) * unit
+        output[i] = np.float32(quotient_of(np.float64(shift_right(weights[i], down)), factor)) * unit
+
+
+TABLE, F, N, P, SCALE = range(PARAMETERS, PARAMETERS + 5)
 
 
 @kernel
 def softmax_kernel(address):
-    """Words after those of `by_rows`: table, F, n, P, scale."""
+    """TABLE of mantissas, F, N, P, and SCALE: integers a unit of a score."""
     block = words(address)
     x, codes, output = rows_of(block)
-    fraction_bits, bits, working_bits, scale = block[9], block[10], block[11], np.float32(reals(block)[12])
-    table = integers(block[8], 1, (1 << fraction_bits) + 1)[0]
+    fraction_bits, bits, working_bits, scale = block[F], block[N], block[P], np.float32(reals(block)[SCALE])
+    table = integers(block[TABLE], 1, (1 << fraction_bits) + 1)[0]
     mantissas, octaves = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
     first, last = next_rows(block, 0)
     while first < last:

@@ -19,11 +19,6 @@ compiled: Any = numba.njit(**OPTIONS)
 inlined: Any = numba.njit(inline="always", **OPTIONS)
 intrinsic: Any = numba.extending.intrinsic
 
-#: Added before a quotient of doubles is cut to an integer: floor(y + 1/2), y = 2^n·A/B with A < 2^P, B <= 2^(P+1),
-#: P <= 24, n <= 20. y + 1/2 is a multiple of 1/(2B) >= 2^-26, the product or quotient of doubles (and this sum) is off
-#: by less than 2^(n-49) <= 2^-29; so 2^-27 more lifts every integer safely and carries nothing else over the next one.
-HALF = 0.5 + 2.0**-27
-
 #: Float32 as bits: the magnitude, where infinity and NaN begin, and -inf.
 MAGNITUDE = np.int32(0x7FFFFFFF)
 INFINITE = np.int32(0x7F800000)
@@ -106,6 +101,16 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
         return builder.bitcast(field, ir.DoubleType())
 
     return types.float64(types.int64), generate
+
+
+@inlined
+def quotient_of(numerator, factor):
+    """floor(2^n·A/B + 1/2), int32, of a double A < 2^P and the double factor = 2^n/B, B < 2^P, P <= 24, n <= 20.
+
+    y + 1/2 with y = 2^n·A/B is a multiple of 1/(2B) >= 2^-25; the rounded factor, product and sum, all below 2^(n+2),
+    are off by less than 2^(n-49) <= 2^-29. So 2^-27 more lifts every integer safely and carries nothing else over one.
+    """
+    return np.int32(numerator * factor + (0.5 + 2.0**-27))
 
 
 @inlined

@@ -32,11 +32,8 @@ from spikeplug.kernels.gpu.integers import (
 )
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
 from spikeplug.kernels.gpu.support import takes
-from spikeplug.operators.gates import CURVE_END, GELU, SIGMOID, SILU, Gate, curve_table
+from spikeplug.operators.gates import CURVE_END, GELU, OCTAVES, SIGMOID, SILU, Gate, curve_table
 from spikeplug.operators.scores import natural_unit, shift_exponential
-
-#: Beyond 31 octaves 2^-g is 0 for every width.
-_OCTAVES = 31
 
 
 @torch.no_grad()
@@ -76,7 +73,7 @@ def _gated(gate: Gate, x: Tensor, config: SpikeConfig, approximate: str = "none"
         return operators.silu(rows, config) if gate is SILU else operators.gelu(rows, approximate, config=config)
 
     exponential = knots(shift_exponential(config).table, x.device)
-    curve, segments, curve_rest, limit = exponential, 0, 0, _OCTAVES
+    curve, segments, curve_rest, limit = exponential, 0, 0, OCTAVES
     if gate.curve is not None:
         table = curve_table(gate, natural_unit(config), config.fraction_bits)
         curve, segments, curve_rest, limit = knots(table, x.device), table.segments, table.rest_bits, CURVE_END

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 
-import torch
 from torch import Tensor
 
 from spikeplug.config import SpikeConfig
-from spikeplug.kernels.registry import supports
-
-#: Everything else (float64) is left to the closed form.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+from spikeplug.kernels.registry import DTYPES, supports
 
 
 def takes(config: SpikeConfig, *tensors: Tensor | None) -> bool:

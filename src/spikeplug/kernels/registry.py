@@ -41,7 +41,8 @@ def _wanted() -> bool:
     return word in _ON
 
 
-_enabled = ContextVar("kernels", default=_wanted())
+_WANTED = _wanted()
+_enabled = ContextVar("kernels", default=_WANTED)
 
 
 @contextmanager

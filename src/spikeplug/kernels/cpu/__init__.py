@@ -9,7 +9,7 @@ from typing import Any
 
 import numba  # missing, it is reported here and not in the middle of a model
 
-if numba.config.DISABLE_JIT:
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
 #: Where each operator's kernel is; a file is compiled when its first kernel is called.

@@ -112,8 +112,8 @@ TABLE, ENTRIES, CURVED, WEIGHTED, F, N, P, UNIT, LIMIT = range(PARAMETERS, PARAM
 
 @kernel
 def gate_kernel(address):
-    """TABLE of so many ENTRIES, which holds t itself where the gate is CURVED, else mantissas; whether the amplitude is x
-    (WEIGHTED) or 1; F, N, P; UNIT of the openings, and their LIMIT."""
+    """TABLE of so many ENTRIES, which holds t itself where the gate is CURVED, else mantissas; whether the amplitude is
+    x (WEIGHTED) or 1; F, N, P; UNIT of the openings, and their LIMIT."""
     block = words(address)
     x, codes, output = rows_of(block)
     table, curved, weighted = integers(block[TABLE], 1, block[ENTRIES])[0], block[CURVED] != 0, block[WEIGHTED] != 0

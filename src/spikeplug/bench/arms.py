@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -21,7 +24,6 @@ from torch import Tensor
 
 from spikeplug import functional, kernels
 from spikeplug.bench.cases import Case
-from spikeplug.evidence.baselines import published_rms_norm, published_silu, published_softmax
 from spikeplug.neurons import Events
 
 Arm = Callable[[], Tensor]
@@ -63,6 +65,13 @@ def _moved(case: Case, inputs: tuple[Tensor, ...]) -> Tensor:
     return torch.ones((sum(x.numel() for x in inputs) + query.numel()) // 2)
 
 
+@lru_cache
+def _recipe() -> Any:
+    """The published recipe. Imported when an arm first runs it: it brings transformers along, and processes that
+    measure another arm's memory wait for that in vain."""
+    return import_module("spikeplug.evidence.baselines")
+
+
 _Ways = tuple[Callable[[Events | None], Tensor], Arm, Arm | None]
 
 
@@ -70,12 +79,12 @@ def _softmax(x: Tensor) -> _Ways:
     return (
         lambda events: functional.softmax(x, events=events),
         lambda: torch.softmax(x, -1),
-        lambda: published_softmax(x),
+        lambda: _recipe().published_softmax(x),
     )
 
 
 def _silu(x: Tensor) -> _Ways:
-    return lambda events: functional.silu(x, events=events), lambda: F.silu(x), lambda: published_silu(x)
+    return lambda events: functional.silu(x, events=events), lambda: F.silu(x), lambda: _recipe().published_silu(x)
 
 
 def _gelu(x: Tensor) -> _Ways:
@@ -86,7 +95,7 @@ def _rms_norm(x: Tensor, weight: Tensor) -> _Ways:
     return (
         lambda events: functional.rms_norm(x, weight, _EPS, events=events),
         lambda: F.rms_norm(x, weight.shape, weight, _EPS),
-        lambda: published_rms_norm(x, eps=_EPS) * weight,
+        lambda: _recipe().published_rms_norm(x, eps=_EPS) * weight,
     )
 
 
@@ -114,7 +123,8 @@ def _attention(case: Case, query: Tensor, key: Tensor, value: Tensor) -> _Ways:
         scores = query @ key.repeat_interleave(repeats, 1).transpose(-1, -2) / math.sqrt(channels)
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
-        return published_softmax(scores) @ value.repeat_interleave(repeats, 1)
+        weights: Tensor = _recipe().published_softmax(scores)
+        return weights @ value.repeat_interleave(repeats, 1)
 
     return lambda events: functional.attention(query, key, value, mask, events=events), exact, published
 

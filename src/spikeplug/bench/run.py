@@ -62,7 +62,7 @@ class Subject:
     given: str | None
 
 
-def run(settings: Settings, subject: Subject | None = None, progress: Progress | None = None) -> list[Row]:
+def measure(settings: Settings, subject: Subject | None = None, progress: Progress | None = None) -> list[Row]:
     """Measure operators, and a model if there is one.
 
     Errors: SpikeplugError for a model that cannot be converted or a process that fails.

@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+#: Seconds from which on a first call is not repeated to warm up: no kernel takes that long to compile.
+_LONG = 5.0
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -82,9 +85,9 @@ def interleaved(
 
 
 def _warm(function: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Seconds of a call once warm; of the first where that took a second, since much of it was work."""
+    """Seconds of a call once warm; of the first where that took long, since then most of it was work."""
     first = _timed(function, 1, clock)
-    return first if first > 1.0 else _timed(function, 1, clock)
+    return first if first > _LONG else _timed(function, 1, clock)
 
 
 def _timed(function: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:

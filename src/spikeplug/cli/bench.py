@@ -78,7 +78,7 @@ def bench_command(
         with console.status(f"Loading {source.name}"):
             subject = bench.Subject(*_load(source), source.name, model)
     with _progress(console) as progress:
-        rows = bench.run(settings, subject, progress)
+        rows = bench.measure(settings, subject, progress)
     _show(rows, time.perf_counter() - start)
     arguments = {
         "model": None if source is None else source.name,

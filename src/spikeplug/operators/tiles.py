@@ -46,9 +46,9 @@ def tiles(query: torch.Size, key: torch.Size, visible: Tensor | None, *, every_r
             tile = Tile(index, slice(0, key_heads), row_slice, slice(start, stop), None)
             hidden = None if shared is None else ~cut(shared, tile, groups)
             for head in range(0, key_heads, head_step):
-                heads = slice(head, min(head + head_step, key_heads))
-                part = hidden if hidden is None or hidden.shape[0] == 1 else hidden[heads]
-                yield tile._replace(heads=heads, hidden=part)
+                some = slice(head, min(head + head_step, key_heads))
+                part = hidden if hidden is None or hidden.shape[0] == 1 else hidden[some]
+                yield tile._replace(heads=some, hidden=part)
 
 
 def cut(x: Tensor, tile: Tile, groups: int) -> Tensor:

@@ -13,21 +13,23 @@ from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
 from spikeplug.kernels.cpu.rows import by_rows, rows_of
 from spikeplug.kernels.cpu.verbs import (
-    HALF,
     INFINITE,
     MAGNITUDE,
     absolute,
+    as_bits,
     as_double,
     as_integer,
     bit_length,
     compiled,
     decode,
-    floor,
+    exponent_of,
+    inlined,
     largest_magnitude,
     look_up,
     power_of_two,
     rint,
     scale_exponent,
+    shift_left,
     shift_right,
     with_sign,
 )
@@ -60,30 +62,49 @@ def decay(openings, falls, fraction_bits):
         falls[i] = shift_right(falls[i], shift_right(absolute(openings[i]), places))
 
 
-@compiled
-def let_through(amplitudes, openings, falls, shares, one):
-    """|x|·(1 where the opening is not negative, else t): exact doubles below 2^48; the largest of them."""
-    largest = np.int64(0)
-    for i in range(amplitudes.size):
-        factor = falls[i] if openings[i] < 0 else one
-        share = np.float64(absolute(amplitudes[i])) * np.float64(factor)
-        shares[i] = share
-        largest = max(largest, as_integer(share))
-    return as_double(largest)
+@inlined
+def factor_of(opening, fall, one):
+    """What the gate lets through, in Q(P): all where the opening is not negative, else t."""
+    return fall if opening < 0 else one
 
 
 @compiled
-def divide(amplitudes, falls, shares, output, largest, exponent, bits, width):
-    """output <- shares over 1 + t, n = bits of the row's largest, with the sign of x: `Ratio.scaled`, decoded.
+def share_bits(amplitudes, openings, falls, one):
+    """Bits of the largest |x|·factor, below 2^48.
 
-    amplitudes <- the quotients.
+    A float32 product rounds to nearest, so its exponent is that of the exact one unless it was rounded up to a power of
+    two; then doubles, which hold the product, decide.
     """
-    places = np.int64(width - bit_length(np.int64(largest)))
-    lift, one, levels = power_of_two(places), np.float64(1 << width), np.float64(1 << bits)
+    largest = np.int32(0)
     for i in range(amplitudes.size):
-        quotient = np.int32(floor(shares[i] * lift) * levels / (np.float64(falls[i]) + one) + HALF)
-        amplitudes[i] = with_sign(quotient, amplitudes[i])
-    decode(amplitudes, output, np.int64(exponent - places - bits))
+        share = np.float32(absolute(amplitudes[i])) * np.float32(factor_of(openings[i], falls[i], one))
+        largest = np.int32(max(largest, as_bits(share)))
+    if largest & np.int32(0x7FFFFF):
+        return np.int64(exponent_of(largest))
+    exact = np.int64(0)
+    for i in range(amplitudes.size):
+        factor = np.float64(factor_of(openings[i], falls[i], one))
+        exact = max(exact, as_integer(np.float64(absolute(amplitudes[i])) * factor))
+    return bit_length(np.int64(as_double(exact)))
+
+
+@compiled
+def divide(amplitudes, openings, falls, one, places, bits):
+    """amplitudes <- |x|·factor·2^places over 1 + t, n = bits of the row's largest, with the sign of x: `Ratio.scaled`.
+
+    floor(2^(n+1)·A/B) with A < 2^P <= 2^24 and B = 1 + t <= 2^25 is estimated in float32: two operands and a quotient
+    rounded are off by less than 3·2^-24 of 2^(n+1) <= 2^21, so the estimate, cut, by at most 1. The remainder
+    A·2^(n+1) - q·B then lies in (-B, 2B), which 32 bits tell apart although its terms wrap around.
+    """
+    lift, levels, more = power_of_two(places), np.float32(2 << bits), np.int32(bits + 1)
+    for i in range(amplitudes.size):
+        factor = np.float64(factor_of(openings[i], falls[i], one))
+        numerator = np.int32(np.float64(absolute(amplitudes[i])) * factor * lift)
+        denominator = np.int32(falls[i] + one)
+        quotient = np.int32(np.float32(numerator) * levels / np.float32(denominator))
+        rest = np.int32(shift_left(numerator, more) - np.int32(quotient * denominator))
+        quotient = np.int32(quotient + np.int32(rest >= denominator) - np.int32(rest < 0))
+        amplitudes[i] = with_sign(shift_right(np.int32(quotient + 1), np.int32(1)), amplitudes[i])
 
 
 @kernel
@@ -97,7 +118,7 @@ def gate_kernel(address):
     unit, limit = np.float32(reals(block)[15]), np.float32(reals(block)[16])
     one, mask = np.int32(1 << width), MAGNITUDE if curved else np.int32((1 << fraction_bits) - 1)
     amplitudes, openings = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
-    falls, shares = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.float64)
+    falls = np.empty(x.shape[1], np.int32)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
@@ -115,8 +136,9 @@ def gate_kernel(address):
             look_up(falls, table)
             if not curved:
                 decay(openings, falls, fraction_bits)
-            largest = let_through(amplitudes, openings, falls, shares, one)
-            divide(amplitudes, falls, shares, output[row], largest, exponent, bits, width)
+            places = width - share_bits(amplitudes, openings, falls, one)
+            divide(amplitudes, openings, falls, one, places, bits)
+            decode(amplitudes, output[row], exponent - places - bits)
         first, last = next_rows(block, last - first)
 
 

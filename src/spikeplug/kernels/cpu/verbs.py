@@ -58,6 +58,16 @@ def shift_right(typing_context: Any, x: Any, places: Any) -> Any:
     return x(x, x), generate
 
 
+@intrinsic
+def shift_left(typing_context: Any, x: Any, places: Any) -> Any:
+    """x << places in the width of x, what is beyond it dropped, 0 <= places < that width."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.shl(*arguments)
+
+    return x(x, x), generate
+
+
 def _cast(result: Any, argument: Any) -> Any:
     """The same bits as another type."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_model import save_tiny_model
 
 from spikeplug import kernels
 from spikeplug.bench import OPERATORS, Settings, chosen, contract, failures, measure, memory
@@ -122,3 +123,8 @@ def test_peak_memory_is_that_of_a_fresh_process():
 def test_a_process_that_fails_is_told_of():
     with pytest.raises(SpikeplugError, match="ended early"):
         memory.peak(Case("operators", "silu", (1, 1)), "no such arm", 1)
+
+
+def test_peak_memory_of_a_prefill(tmp_path):
+    found = memory.model_peak(str(save_tiny_model(tmp_path)), 64, "kernel", 1)
+    assert found is None or 0.0 <= found <= 100.0

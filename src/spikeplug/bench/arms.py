@@ -2,7 +2,7 @@
 
 kernel     what a user gets
 exact      torch's own op
-copy       a clone of as many bytes as the operator must read and write: the memory limit
+copy       a clone of x; of attention, of as many bytes as it must read and write: the memory limit
 published  the published recipe in float, in plain torch, before its floor to 8 bits (evidence/baselines.py)
 closed     the closed form, plain torch integers
 simulated  neuron by neuron and time step by time step

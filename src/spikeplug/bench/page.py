@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,15 +45,18 @@ def bench_page(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
 def _ratios(name: str, rows: Sequence[Row]) -> Section:
     title, lead = _LEADS[name]
     traces: list[dict[str, Any]] = []
-    for arm in (arm for arm in ARMS if arm != "exact"):
-        of = [row for row in rows if row.arm == arm and row.times_exact is not None]
+    for arm in ARMS:  # all, so that an arm has one colour on the whole page
+        of = [row for row in rows if row.arm == arm != "exact" and row.times_exact is not None]
         traces.append(
             {
-                "type": "bar",
+                "type": "scatter",
+                "mode": "markers",
                 "name": arm,
-                "x": [_label(row) for row in of],
-                "y": [row.times_exact for row in of],
-                "error_y": {
+                "showlegend": bool(of),
+                "marker": {"size": 9},
+                "x": [row.times_exact for row in of],
+                "y": [_label(row) for row in of],
+                "error_x": {
                     "type": "data",
                     "symmetric": False,
                     "array": [row.times_exact_high - row.times_exact for row in of],  # type: ignore[operator]
@@ -60,18 +64,17 @@ def _ratios(name: str, rows: Sequence[Row]) -> Section:
                 },
             }
         )
-    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"dash": "dot"}}
+    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 1, "x1": 1, "line": {"dash": "dot"}}
     layout = {
-        "barmode": "group",
-        "yaxis": {"type": "log", "title": {"text": "time / time of torch's exact op"}},
-        "xaxis": {"tickangle": -30},
+        "xaxis": {"type": "log", "title": {"text": "time / time of torch's exact op"}},
+        "yaxis": {"type": "category", "autorange": "reversed", "dtick": 1},
         "shapes": [line],
     }
     reading = (
-        "1 is torch's exact op. Bars are medians over interleaved rounds, their whiskers quartiles; the axis is "
-        "logarithmic. Lower is faster."
+        "1 (dotted) is torch's exact op; further left is faster. Points are medians over interleaved rounds, whiskers "
+        "their quartiles; the axis is logarithmic."
     )
-    plot = Plot(f"{title}: time over torch's exact op", [Drawing("", [t for t in traces if t["x"]], layout)], reading)
+    plot = Plot(f"{title}: time over torch's exact op", [Drawing("", traces, layout)], reading)
     return Section(name, title, lead, [plot, _table(title, name, rows)], _headlines(name, rows))
 
 
@@ -87,11 +90,12 @@ def _growth(found: Sequence[Growth], rows: Sequence[Row]) -> Section:
                 "x": list(growth.sizes),
                 "y": list(growth.seconds),
             }
-            for growth in of
+            for growth in sorted(of, key=lambda growth: ARMS.index(growth.arm))
         ]
         layout = {
             "xaxis": {"type": "log", "title": {"text": of[0].what}},
             "yaxis": {"type": "log", "title": {"text": "seconds"}},
+            "legend": {"orientation": "h", "y": -0.4, "yanchor": "top", "x": 0},
         }
         reading = "Both axes are logarithmic: a line of slope p is a time that grows as the size to the power p."
         plots.append(Plot(f"{operator} over its {axis}", [Drawing("", traces, layout)], reading, small=True))
@@ -111,7 +115,10 @@ def _headlines(name: str, rows: Sequence[Row]) -> list[Headline]:
 
 
 def _label(row: Row) -> str:
-    return ", ".join(part for part in (row.name, row.model, row.shape) if part)
+    """Short enough for a phone: heads are left to the table."""
+    shape = re.sub(r"^\S+ heads of \d+, ", "", row.shape)
+    model = "" if row.section in ("layer", "model") else row.model
+    return ", ".join(part for part in (row.name, model, shape) if part)
 
 
 def _table(title: str, name: str, rows: Sequence[Row]) -> Table:

@@ -40,7 +40,7 @@ conformance: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/conformance.py results
 	$(VENV)/bin/python benchmarks/real_weights.py results
 
-# Speed beside torch's exact operators, in ratios; some of an hour on an idle machine.
+# Speed beside torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)
 	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
 

@@ -125,6 +125,19 @@ def test_a_process_that_fails_is_told_of():
         memory.peak(Case("operators", "silu", (1, 1)), "no such arm", 1)
 
 
+def test_a_process_that_fails_costs_no_other_figure(monkeypatch):
+    def failing(case, arm, threads):
+        if arm == "exact":
+            raise SpikeplugError("it ended early; free some memory.")
+        return 1.5
+
+    monkeypatch.setattr(memory, "peak", failing)
+    with pytest.warns(RuntimeWarning, match="free some memory"):
+        rows = measured(Case("operators", "gelu", (2, 16)), Settings(("gelu",), quick=True, rounds=1))
+    assert {row.arm: row.peak_mib for row in rows} == {"kernel": 1.5, "exact": None, "copy": 1.5, "closed": 1.5}
+    assert all(row.seconds for row in rows)
+
+
 def test_peak_memory_of_a_prefill(tmp_path):
     found = memory.model_peak(str(save_tiny_model(tmp_path)), 64, "kernel", 1)
     assert found is None or 0.0 <= found <= 100.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ class Subject:
 def measure(settings: Settings, subject: Subject | None = None, progress: Progress | None = None) -> list[Row]:
     """Measure operators, and a model if there is one.
 
-    Errors: SpikeplugError for a model that cannot be converted or a process that fails.
+    Errors: SpikeplugError for a model that cannot be converted.
     """
     tell = progress or (lambda stage, done, total: None)
     planned = cases(settings.operators, settings.quick)
@@ -99,7 +100,8 @@ def measured(case: Case, settings: Settings) -> list[Row]:
     rows = figures(head, _timed(found, settings))
     if not settings.memory or case.section != "operators":
         return rows
-    return [replace(row, peak_mib=memory.peak(case, row.arm, torch.get_num_threads())) for row in rows]
+    threads = torch.get_num_threads()
+    return [replace(row, peak_mib=_peak(lambda arm=row.arm: memory.peak(case, arm, threads))) for row in rows]  # type: ignore[misc]
 
 
 @torch.inference_mode()
@@ -122,7 +124,17 @@ def _model_rows(pair: Pair, subject: Subject, settings: Settings) -> Iterator[li
 def _with_memory(row: Row, subject: Subject, work: Work) -> Row:
     if row.arm not in ("exact", "kernel"):
         return row
-    return replace(row, peak_mib=memory.model_peak(subject.given, work.tokens, row.arm, torch.get_num_threads()))
+    threads = torch.get_num_threads()
+    return replace(row, peak_mib=_peak(lambda: memory.model_peak(subject.given, work.tokens, row.arm, threads)))
+
+
+def _peak(ask: Callable[[], float | None]) -> float | None:
+    """None, with a warning, where the process failed: what was measured before it is not to be lost."""
+    try:
+        return ask()
+    except SpikeplugError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+        return None
 
 
 def _timed(arms: dict[str, Callable[[], Tensor]], settings: Settings) -> Timing:

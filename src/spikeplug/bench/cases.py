@@ -99,11 +99,11 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """Numbers that go through the nonlinearity; of attention also its products, a channel each."""
+        """Numbers that go through the nonlinearity; of attention also its products, cheaper by far."""
         if self.operator != "attention":
             return self.shape[0] * self.shape[1]
         heads, _, queries, keys, channels = self.shape
-        return heads * queries * keys * (1 + channels // 16)
+        return heads * queries * keys * (1 + channels // 32)
 
     def inputs(self) -> tuple[Tensor, ...]:
         """N(0, 1), scores N(0, 3²), float32, the same each time: x, with its weight and bias for norms; or query, key

@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint figures conformance chromium clean
+.PHONY: demo test lint figures conformance bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries. The last line brings files only, models and
@@ -40,10 +40,25 @@ conformance: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/conformance.py results
 	$(VENV)/bin/python benchmarks/real_weights.py results
 
+# Speed beside torch's exact operators, in ratios; for an idle machine (docs/bench.md).
+bench: $(INSTALLED)
+	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
+
+# SpikingJelly's operators, in an environment of their own: of what it asks for, its operators need these four alone.
+JELLY := .venv-spikingjelly
+bench-spikingjelly: $(JELLY)/.installed
+	$(JELLY)/bin/python benchmarks/spikingjelly_operators.py results/bench-spikingjelly.json
+
+$(JELLY)/.installed: constraints.txt
+	$(PYTHON) -m venv $(JELLY)
+	$(JELLY)/bin/python -m pip install --quiet --constraint constraints.txt torch numpy requests tqdm loguru==0.7.3
+	$(JELLY)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
+	touch $@
+
 # A browser for the test that looks at the report's page (Debian's; run as root). Without one, that test is skipped.
 chromium:
 	apt-get update
 	apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) $(JELLY) results

@@ -28,6 +28,7 @@ ROOMS = [
     "harness",
     "evidence",
     "report",
+    "bench",
     "cli",
     "__main__",
 ]

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import spikeplug
 from spikeplug.cli.audit import audit_command
+from spikeplug.cli.bench import bench_command
 from spikeplug.cli.evaluate import evaluate_command
 from spikeplug.cli.lm_eval import lm_eval_command
 from spikeplug.cli.ops import ops_command
@@ -73,6 +74,7 @@ def root(
 app.command("eval")(evaluate_command)
 app.command("audit")(audit_command)
 app.command("ops")(ops_command)
+app.command("bench")(bench_command)
 app.command("report")(report_command)
 # Everything after "lm-eval" is lm-eval's to read, --help included.
 app.command("lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True})(lm_eval_command)

@@ -1,5 +1,5 @@
 """Fast forms of the operators, equal to the closed ones bit for bit, by device. See README.md beside this file."""
 
-from spikeplug.kernels.registry import DEVICES, closed_forms, find, loaded, supports
+from spikeplug.kernels.registry import DEVICES, closed_forms, enabled, find, loaded, supports
 
-__all__ = ["DEVICES", "closed_forms", "find", "loaded", "supports"]
+__all__ = ["DEVICES", "closed_forms", "enabled", "find", "loaded", "supports"]

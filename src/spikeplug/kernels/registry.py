@@ -58,6 +58,11 @@ def closed_forms() -> Iterator[None]:
         _enabled.reset(token)
 
 
+def enabled() -> bool:
+    """Whether kernels may run here and now, or closed forms are asked for."""
+    return _enabled.get()
+
+
 @lru_cache
 def loaded(device: str) -> dict[str, Kernel]:
     """The kernels of a device type; none where what they are written in is missing, which is said once."""

@@ -2,7 +2,7 @@
 
 from spikeplug.report.export import make_record, schema, write_tables
 from spikeplug.report.folder import RunFolder, read
-from spikeplug.report.page import plotly, render
+from spikeplug.report.page import plotly, render, render_sections
 from spikeplug.report.run import run
 from spikeplug.report.sections import sections_of
 from spikeplug.report.settings import STUDIES, Settings
@@ -15,6 +15,7 @@ __all__ = [
     "plotly",
     "read",
     "render",
+    "render_sections",
     "run",
     "schema",
     "sections_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -17,21 +18,35 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 def render(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The page of these rows, whichever are there. Errors: SpikeplugError if plotly is not installed."""
-    sections = sections_of(header, rows)
+    name = str(header["arguments"]["model"]["name"])
+    return render_sections(
+        sections_of(header, rows),
+        title=f"{name}, spiking: how errors build up",
+        heading=f"{name}, spiking",
+        subtitle=_subtitle(header),
+        command="spikeplug report",
+        facts=_facts(header),
+    )
+
+
+def render_sections(
+    sections: Sequence[Section], *, title: str, heading: str, subtitle: str, command: str, facts: Mapping[str, Any]
+) -> str:
+    """A page of any sections, and which command made it. Errors: SpikeplugError if plotly is not installed."""
     drawings: list[list[dict[str, Any]]] = []
     body = "\n".join(_section(section, drawings) for section in sections)
-    arguments = header["arguments"]
-    name = html.escape(str(arguments["model"]["name"]))
     data = json.dumps(drawings, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     return _asset("page.html").format(
         policy=_POLICY,
-        name=name,
+        title=html.escape(title),
+        heading=html.escape(heading),
+        command=html.escape(command),
         style=_asset("page.css"),
-        subtitle=html.escape(_subtitle(header)),
+        subtitle=html.escape(subtitle),
         links="".join(f'<a href="#{section.name}">{html.escape(section.title)}</a>' for section in sections),
         headlines="".join(_headline(headline) for section in sections for headline in section.headlines),
         sections=body,
-        facts=_facts(header),
+        facts=_fact_table(facts),
         data=data,
         plotly=plotly().replace("</script", "<\\/script"),
         script=_asset("page.js"),
@@ -117,14 +132,17 @@ def _cell(value: Any) -> str:
     return f"<td>{'–' if value is None else html.escape(str(value))}</td>"
 
 
-def _facts(header: dict[str, Any]) -> str:
+def _facts(header: dict[str, Any]) -> dict[str, Any]:
     arguments, environment = header["arguments"], header["environment"]
-    facts = {
+    return {
         **{f"config: {name}": value for name, value in arguments["config"].items() if value is not None},
         "text, SHA-256": arguments["text"],
         "hash of the arguments": header["hash"],
         **environment,
         "commit": header["commit"] or "not run from a checkout",
     }
+
+
+def _fact_table(facts: Mapping[str, Any]) -> str:
     rows = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
     return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'

@@ -1,0 +1,138 @@
+"""The arms of an operator: ways to compute it (or to do as much reading and writing) from the same tensors.
+
+kernel     what a user gets
+exact      torch's own op
+copy       a clone of x; of attention, of as many bytes as it must read and write: the memory limit
+published  the published recipe in float, in plain torch, before its floor to 8 bits (evidence/baselines.py)
+closed     the closed form, plain torch integers
+simulated  neuron by neuron and time step by time step
+
+Each allocates its own output, all run on the threads torch is set to, in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spikeplug import functional, kernels
+from spikeplug.bench.cases import Case
+from spikeplug.neurons import Events
+
+Arm = Callable[[], Tensor]
+ARMS = ("kernel", "exact", "copy", "published", "closed", "simulated")
+_EPS = 1e-5
+
+
+def arms(case: Case) -> dict[str, Arm]:
+    """By name, in the order of ARMS; without `simulated` where the case is large, without `published` where the
+    publication has no such operator (GELU, LayerNorm)."""
+    inputs = case.inputs()
+    spiking, exact, published = (
+        _attention(case, *inputs) if case.operator == "attention" else _OF[case.operator](*inputs)
+    )
+    moved = _moved(case, inputs)
+
+    def closed() -> Tensor:
+        with kernels.closed_forms():
+            return spiking(None)
+
+    found: dict[str, Arm] = {
+        "kernel": lambda: spiking(None),
+        "exact": exact,
+        "copy": moved.clone,
+    }
+    if published is not None:
+        found["published"] = published
+    found["closed"] = closed
+    if case.section == "simulated":
+        found["simulated"] = lambda: spiking(Events())
+    return found
+
+
+def _moved(case: Case, inputs: tuple[Tensor, ...]) -> Tensor:
+    """What the copy clones: as many numbers as are read, or half of those read and written where that differs."""
+    if case.operator != "attention":
+        return inputs[0]
+    query = inputs[0]
+    return torch.ones((sum(x.numel() for x in inputs) + query.numel()) // 2)
+
+
+@lru_cache
+def _recipe() -> Any:
+    """The published recipe. Imported when an arm first runs it: it brings transformers along, and processes that
+    measure another arm's memory wait for that in vain."""
+    return import_module("spikeplug.evidence.baselines")
+
+
+_Ways = tuple[Callable[[Events | None], Tensor], Arm, Arm | None]
+
+
+def _softmax(x: Tensor) -> _Ways:
+    return (
+        lambda events: functional.softmax(x, events=events),
+        lambda: torch.softmax(x, -1),
+        lambda: _recipe().published_softmax(x),
+    )
+
+
+def _silu(x: Tensor) -> _Ways:
+    return lambda events: functional.silu(x, events=events), lambda: F.silu(x), lambda: _recipe().published_silu(x)
+
+
+def _gelu(x: Tensor) -> _Ways:
+    return lambda events: functional.gelu(x, events=events), lambda: F.gelu(x), None
+
+
+def _rms_norm(x: Tensor, weight: Tensor) -> _Ways:
+    return (
+        lambda events: functional.rms_norm(x, weight, _EPS, events=events),
+        lambda: F.rms_norm(x, weight.shape, weight, _EPS),
+        lambda: _recipe().published_rms_norm(x, eps=_EPS) * weight,
+    )
+
+
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> _Ways:
+    return (
+        lambda events: functional.layer_norm(x, weight, bias, _EPS, events=events),
+        lambda: F.layer_norm(x, weight.shape, weight, bias, _EPS),
+        None,
+    )
+
+
+def _attention(case: Case, query: Tensor, key: Tensor, value: Tensor) -> _Ways:
+    heads, groups, queries, keys, channels = case.shape
+    causal = queries > 1
+    # As transformers has it: a bool mask for the spiking operator, and none for torch's, which knows of causality.
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if causal else None
+    square = queries == keys or not causal  # torch's own causal mask begins in the upper left corner
+
+    def exact() -> Tensor:
+        how = {"is_causal": causal} if square else {"attn_mask": mask}
+        return F.scaled_dot_product_attention(query, key, value, enable_gqa=True, **how)
+
+    def published() -> Tensor:
+        repeats = heads // groups
+        scores = query @ key.repeat_interleave(repeats, 1).transpose(-1, -2) / math.sqrt(channels)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        weights: Tensor = _recipe().published_softmax(scores)
+        return weights @ value.repeat_interleave(repeats, 1)
+
+    return lambda events: functional.attention(query, key, value, mask, events=events), exact, published
+
+
+_OF: dict[str, Callable[..., _Ways]] = {
+    "softmax": _softmax,
+    "silu": _silu,
+    "gelu": _gelu,
+    "rms_norm": _rms_norm,
+    "layer_norm": _layer_norm,
+}

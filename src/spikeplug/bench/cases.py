@@ -1,0 +1,155 @@
+"""What is measured: each operator at the shapes two models give it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeplug.errors import SpikeplugError
+
+#: Shapes are (rows, width); of attention (query heads, key heads, queries, keys, channels).
+_ATTENTIONS = ((512, 512), (2048, 2048), (1, 512), (1, 2048))
+_SHAPES: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
+    "softmax": {"SmolLM2": ((9 * 512, 2048),), "LLaMA-3-8B": ((32 * 128, 2048),)},
+    "silu": {"SmolLM2": ((2048, 1536),), "LLaMA-3-8B": ((512, 14336),)},
+    "gelu": {"SmolLM2": ((2048, 1536),), "LLaMA-3-8B": ((512, 14336),)},
+    "rms_norm": {"SmolLM2": ((2048, 576),), "LLaMA-3-8B": ((512, 4096),)},
+    "layer_norm": {"SmolLM2": ((2048, 576),), "LLaMA-3-8B": ((512, 4096),)},
+    "attention": {
+        "SmolLM2": tuple((9, 3, queries, keys, 64) for queries, keys in _ATTENTIONS),
+        "LLaMA-3-8B": tuple((32, 8, queries, keys, 128) for queries, keys in _ATTENTIONS),
+    },
+}
+OPERATORS = tuple(_SHAPES)
+
+#: A few rows, for the simulation, which is thousands of times as slow; all arms are measured on them.
+_FEW: dict[str, tuple[int, ...]] = {
+    "softmax": (4, 512),
+    "silu": (4, 1536),
+    "gelu": (4, 1536),
+    "rms_norm": (4, 576),
+    "layer_norm": (4, 576),
+    "attention": (9, 3, 2, 128, 64),
+}
+
+#: A --quick run's shapes.
+_QUICK: dict[str, tuple[tuple[int, ...], ...]] = {
+    "softmax": ((64, 512),),
+    "silu": ((64, 1536),),
+    "gelu": ((64, 1536),),
+    "rms_norm": ((64, 576),),
+    "layer_norm": ((64, 576),),
+    "attention": ((9, 3, 64, 64, 64), (9, 3, 1, 64, 64)),
+}
+
+#: Of each axis: the shape with -1 where the size goes, and the sizes. Attention's length is queries and keys.
+_GROWTH: dict[str, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
+    "softmax": {
+        "length": ((512, -1), (128, 512, 2048, 8192)),
+        "width": ((-1, 512), (128, 512, 2048, 8192)),
+    },
+    "rms_norm": {
+        "length": ((-1, 576), (128, 512, 2048, 8192)),
+        "width": ((512, -1), (256, 1024, 4096, 16384)),
+    },
+    "attention": {
+        "length": ((9, 3, -1, -1, 64), (128, 512, 2048, 4096)),
+        "width": ((9, 3, 512, 512, -1), (32, 64, 128, 256)),
+    },
+}
+GROWING = tuple(_GROWTH)
+#: What the axes are, in words.
+AXES = {
+    ("softmax", "length"): "scores of a row",
+    ("softmax", "width"): "rows (heads × queries)",
+    ("rms_norm", "length"): "tokens",
+    ("rms_norm", "width"): "channels",
+    ("attention", "length"): "tokens, all queries",
+    ("attention", "width"): "channels of a head",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one shape.
+
+    section     "operators", "simulated" (few rows, with the simulation) or "growth"
+    shape       (rows, width); of attention (query heads, key heads, queries, keys, channels), causal
+    model       whose shape it is
+    axis, size  of growth: what grows, and how far
+    """
+
+    section: str
+    operator: str
+    shape: tuple[int, ...]
+    model: str = ""
+    axis: str = ""
+    size: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """The shape in words."""
+        if self.operator != "attention":
+            return "×".join(map(str, self.shape))
+        heads, groups, queries, keys, channels = self.shape
+        asked = "1 query" if queries == 1 else f"{queries} queries"
+        return f"{heads}/{groups} heads of {channels}, {asked}, {keys} keys"
+
+    @property
+    def elements(self) -> int:
+        """Numbers that go through the nonlinearity; of attention also its products, cheaper by far."""
+        if self.operator != "attention":
+            return self.shape[0] * self.shape[1]
+        heads, _, queries, keys, channels = self.shape
+        return heads * queries * keys * (1 + channels // 32)
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """N(0, 1), scores N(0, 3²), float32, the same each time: x, with its weight and bias for norms; or query, key
+        and value."""
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        if self.operator == "attention":
+            heads, groups, queries, keys, channels = self.shape
+            return (
+                normal(1, heads, queries, channels) * 2,
+                normal(1, groups, keys, channels),
+                normal(1, groups, keys, channels),
+            )
+        x = normal(*self.shape) * (3 if self.operator == "softmax" else 1)
+        weights = {"rms_norm": 1, "layer_norm": 2}.get(self.operator, 0)
+        return (x, *(normal(self.shape[-1]) for _ in range(weights)))
+
+
+def chosen(names: str | None) -> tuple[str, ...]:
+    """The operators of a list with commas between; None is all. Errors: SpikeplugError for unknown or double names."""
+    if names is None or names == "all":
+        return OPERATORS
+    found = tuple(name.strip() for name in names.split(","))
+    for name in found:
+        if name not in OPERATORS:
+            raise SpikeplugError(f"no operator {name!r} to measure; choose of {', '.join(OPERATORS)}.")
+    if len(set(found)) < len(found):
+        raise SpikeplugError(f"operators is {names!r}; name each operator once.")
+    return found
+
+
+def cases(operators: tuple[str, ...], quick: bool) -> list[Case]:
+    """Everything about operators that a run measures, in order."""
+    found = []
+    for name in operators:
+        if quick:
+            found += [Case("operators", name, shape) for shape in _QUICK[name]]
+        else:
+            found += [Case("operators", name, shape, model) for model, s in _SHAPES[name].items() for shape in s]
+    found += [Case("simulated", name, _FEW[name], "SmolLM2") for name in operators]
+    for name in operators:
+        for axis, (pattern, sizes) in _GROWTH.get(name, {}).items():
+            for size in sizes[:1] if quick else sizes:
+                shape = tuple(size if place == -1 else place for place in pattern)
+                found.append(Case("growth", name, shape, "SmolLM2", axis, size))
+    return found

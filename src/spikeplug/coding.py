@@ -46,13 +46,16 @@ def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
     return (biased << _MANTISSA_BITS[dtype]).view(dtype)
 
 
-def encode(x: Tensor, bits: int, *, floor: float = 0.0) -> Coded:
+def encode(x: Tensor, bits: int, *, floor: float = 0.0, twos_complement: bool = False) -> Coded:
     """Code each vector along the last dimension with `bits` bits, sign included: |mantissa| <= 2^(bits-1).
 
     The scale 2^exponent is the smallest power of two that holds both the largest magnitude and `floor` (a value the
     vector is extended by, such as RMSNorm's sqrt(eps)). |x - mantissa·2^exponent| <= 2^(exponent-1): half an LSB.
     x: float32 or float64. The step is never below 2^-126 (float64: 2^-1022): smaller vectors lose low bits, and
     denormal ones code as 0.
+
+    twos_complement: |mantissa| <= 2^(bits-1) - 1, which is as many bits in memory. What would round to 2^(bits-1) is off
+    by less than an LSB; of its own magnitude, as of any vector's largest, that is still less than 2^(1-bits).
     """
     largest = _largest_magnitude(x)
     nonfinite = None
@@ -63,8 +66,11 @@ def encode(x: Tensor, bits: int, *, floor: float = 0.0) -> Coded:
         largest = _largest_magnitude(x)
     largest = largest.clamp(min=floor)
     exponent = _scale(largest, bits)
-    mantissa = (x * power_of_two(-exponent, x.dtype)).round_().to(torch.int32)
-    return Coded(mantissa, exponent, nonfinite)
+    mantissa = (x * power_of_two(-exponent, x.dtype)).round_()
+    if twos_complement:
+        most = (1 << (bits - 1)) - 1
+        mantissa.clamp_(-most, most)
+    return Coded(mantissa.to(torch.int32), exponent, nonfinite)
 
 
 def received(x: Tensor, bits: int | None) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_type_hints
 from spikeplug.errors import SpikeplugError
 
 #: Raised with every change of an output bit of any operator; see CHANGELOG.md and tests/golden.
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 
 Code = Literal["phase", "count", "population"]
 
@@ -35,6 +35,8 @@ class SpikeConfig:
     fraction_bits   F: fraction bits of an exponent, in octaves (2^x) or nats (PWL)
     division        `restoring` (one neuron, a step per bit) or `ordered` (one neuron per quotient level); the
                     same integer, a different price
+    query_key_bits  bits, sign included, of the codes of queries and keys, one power of two a vector; their product is then
+                    exact in integers. None: the product is the model's own, in float
     divide_last     attention: divide once per head channel after the value product, not once per key
     shift_scaling   give every output vector its own power-of-two scale and round to nearest; without it, the
                     output is floored to the fixed step 2^-n
@@ -56,6 +58,7 @@ class SpikeConfig:
     scale_block: int | None = None
     fraction_bits: int = 12
     division: Literal["restoring", "ordered"] = "restoring"
+    query_key_bits: int | None = 16
     divide_last: bool = True
     shift_scaling: bool = True
     exponential: Literal["shift", "piecewise"] = "shift"
@@ -74,6 +77,8 @@ class SpikeConfig:
         if self.input_bits is not None:
             # The sign, and one more where rounding carries the largest element to the next power of two.
             _check_range("input_bits", self.input_bits, 5, self.working_bits - 2)
+        if self.query_key_bits is not None:
+            _check_range("query_key_bits", self.query_key_bits, 2, 20)
         if self.scale_block is not None:
             _check_range("scale_block", self.scale_block, 1, 1 << 20)
             if not self.shift_scaling:
@@ -154,6 +159,7 @@ class SpikeConfig:
             code="count",
             steps=32,
             division="ordered",
+            query_key_bits=None,
             divide_last=False,
             shift_scaling=False,
             exponential="piecewise",
@@ -165,8 +171,11 @@ class SpikeConfig:
 
     @classmethod
     def narrow(cls) -> SpikeConfig:
-        """8-bit codes (T·L = 256, and a sign) at every operator's input and output, a scale for every 32 channels."""
-        return cls(bits=8, input_bits=8, scale_block=32)
+        """8-bit codes (T·L = 256, and a sign) at every operator's input and output, a scale for every 32 channels.
+
+        Scores arrive as such codes; the product of queries and keys before them is left to the model.
+        """
+        return cls(bits=8, input_bits=8, query_key_bits=None, scale_block=32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

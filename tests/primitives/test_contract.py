@@ -32,6 +32,7 @@ CASES: dict[str, Callable[[Arithmetic], Tensor]] = {
     "gate": lambda on: on.gate(MATRIX, MATRIX.flip(0), 16),
     "accumulate": lambda on: on.accumulate(MATRIX, 16),
     "dot": lambda on: on.dot(MATRIX, MATRIX.mT - 300, 16, 16),
+    "signed_dot": lambda on: on.signed_dot(MATRIX - 300, MATRIX.mT - 300, 16, 16),
 }
 
 

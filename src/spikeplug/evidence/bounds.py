@@ -11,7 +11,16 @@ from torch import Tensor
 
 from spikeplug.config import SpikeConfig
 from spikeplug.evidence.activation_bounds import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
-from spikeplug.evidence.parts import Falling, falling_error, length_error, output_rounding, unheard, weight_error
+from spikeplug.evidence.parts import (
+    Falling,
+    carried,
+    falling_error,
+    length_error,
+    output_rounding,
+    product_error,
+    unheard,
+    weight_error,
+)
 from spikeplug.evidence.subjects import EPS, HEAD_DIM
 from spikeplug.operators.scores import carried_fraction_bits
 
@@ -68,20 +77,29 @@ def _shared_ratio(total: Tensor) -> Tensor:
 
 
 def attention_weights(query: Tensor, key: Tensor, *, config: SpikeConfig) -> Tensor:
-    """As softmax of the scores, which are float64 products."""
-    return softmax(query @ key.mT * HEAD_DIM**-0.5, config=config)
+    """As softmax of the scores of what the codes of queries and keys carry, which are exact; and what the codes move:
+    scores by η and so a probability by a factor of at most e^(2η)."""
+    scores = carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5
+    moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, config))
+    return softmax(scores, config=config) + scores.softmax(-1) * moved
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, config: SpikeConfig) -> Tensor:
+    """Of what the codes of queries and keys carry, whose scores are exact; and Σ p|v|·(e^(2η) - 1) for what they move."""
+    moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, config))
+    scores = carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5
+    return _attention(scores, value, config) + scores.softmax(-1) @ value.abs() * moved
+
+
+def _attention(scores: Tensor, value: Tensor, config: SpikeConfig) -> Tensor:
     """Divided last: operators/README.md. Else Σ bound_i·|v_i| and the values' own n bits; sums are float."""
-    scores = query @ key.mT * HEAD_DIM**-0.5
     p, scale = scores.softmax(-1), value.abs().amax(-1, keepdim=True)
     coding = 2.0 ** (1 - config.bits)
     if not config.divide_last:
         lost = softmax(scores, config=config)
         bound: Tensor = lost @ value.abs() + (p + lost) @ scale * coding + 1e-12 * (p @ value.abs())
         return bound.nan_to_num(nan=math.inf, posinf=math.inf)
-    keys, unit, delta, exact = key.shape[-2], 2.0**-config.working_bits, weight_error(config, scores=True), p @ value
+    keys, unit, delta, exact = value.shape[-2], 2.0**-config.working_bits, weight_error(config, scores=True), p @ value
     # What sends no spike is missing from both sums, a share of `silent` of the weights.
     missing = p.masked_fill(unheard(scores.amax(-1, keepdim=True) - scores, config) == 0, 0.0)
     silent = missing.sum(-1, keepdim=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spikeplug.coding import decode, encode
 from spikeplug.config import SpikeConfig
 from spikeplug.operators.blocks import in_blocks
 from spikeplug.operators.scores import SCORE_RANGE_BITS, carried_fraction_bits, natural_unit
@@ -85,6 +86,29 @@ def unheard(distance: Tensor, config: SpikeConfig) -> Tensor:
     step = 2.0 ** -carried_fraction_bits(config)
     nearest = (1 << SCORE_RANGE_BITS) - step - (1 if config.exponential == "shift" else 0)
     return (-distance).exp().masked_fill(distance * natural_unit(config) < nearest, 0.0)
+
+
+def carried(x: Tensor, config: SpikeConfig) -> Tensor:
+    """Queries or keys as their codes of config.query_key_bits carry them."""
+    if config.query_key_bits is None:
+        return x
+    code = encode(x, config.query_key_bits, twos_complement=True)
+    return decode(code.mantissa, code.exponent, x.dtype)
+
+
+def product_error(query: Tensor, key: Tensor, scaling: float, config: SpikeConfig) -> Tensor:
+    """η (rows, 1): the most by which a score of the row moves when queries and keys are coded.
+
+    An element is off by at most u = 2^(1-bits) of its vector's largest, so query·key by u·(q_max·‖k‖₁ + k_max·‖q‖₁) and
+    D·u²·q_max·k_max.
+    """
+    if config.query_key_bits is None:
+        return torch.zeros_like(query[..., :1])
+    unit = 2.0 ** (1 - config.query_key_bits)
+    largest, of_keys = query.abs().amax(-1, keepdim=True), key.abs().amax(-1, keepdim=True).mT
+    lengths, key_lengths = query.abs().sum(-1, keepdim=True), key.abs().sum(-1, keepdim=True).mT
+    moved = largest * key_lengths + of_keys * lengths + query.shape[-1] * unit * largest * of_keys
+    return scaling * unit * moved.amax(-1, keepdim=True)
 
 
 def length_error(dimension: int, config: SpikeConfig) -> float:

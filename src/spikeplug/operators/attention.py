@@ -41,8 +41,8 @@ def attention(
     softcap: cap(s) = softcap·tanh(s / softcap) with a spiking tanh; None: cap(s) = s.
     sinks: (H,), one logit a query head that takes part in the row's maximum and sum and has no value; or None.
 
-    The products query·keyᵀ (float32, or float64 for float64) belong to the model's matrix products and are left as they
-    are; bias and sinks are added in their dtype. With config.divide_last the value product runs in integers, exactly;
+    query·keyᵀ is an integer product of codes of config.query_key_bits, exact, scaled and rounded once to float32
+    (float64 for float64); with None, the model's own float product. Bias and sinks are added in that dtype. With config.divide_last the value product runs in integers, exactly;
     without, each probability is divided and decoded on its own and the value product is the model's (the published
     form).
     A row that may attend to nothing gives 0; one with a NaN or +inf score, bias or sink gives NaN. A NaN or inf value
@@ -59,7 +59,7 @@ def attention(
     dtype = torch.promote_types(queries.dtype, torch.promote_types(keys.dtype, values.dtype))
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
     on, hides = arithmetic(config, events), masking(mask, dtype, natural_unit(config))
-    coded = encode(received(values, config.input_bits), config.bits)
+    coded = encode(received(values, config.input_bits), config.bits, twos_complement=True)
     sums = Rows(shape, query.shape[1] // key.shape[1], dtype, config, query.device)
     with without_autocast(query.device):
         for tile, scores in score_tiles(

@@ -13,8 +13,10 @@ from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
 from spikeplug.operators.activations import tanh
 from spikeplug.operators.attention_inputs import Masking, in_unit
+from spikeplug.operators.attention_products import query_key_product
 from spikeplug.operators.scores import natural_unit
 from spikeplug.operators.tiles import Tile, cut, tiles
+from spikeplug.primitives.arithmetic import arithmetic
 
 
 def score_tiles(
@@ -27,40 +29,37 @@ def score_tiles(
     sinks: Tensor | None,
     config: SpikeConfig,
     events: Events | None,
-    hide: bool = True,
 ) -> Iterator[tuple[Tile, Tensor]]:
     """(tile, scores (heads, groups·rows, keys)): softcap·tanh(query·keyᵀ·scaling / softcap) + bias, -inf where hidden.
 
     In natural units (octaves or nats), floating, for `encode_scores`. query (B, H, Q, D) and key (B, G, K, D), K > 0,
-    of the dtype the scores are computed in; masking in natural units. Without `hide`, what tile.hidden says is left to
-    the caller. With sinks (H,), every row's scores end in its head's sink, one column more than the tile has keys, and
-    no row is left out; without, rows that may attend to nothing are. To be run under `without_autocast`.
+    of the dtype the scores are computed in; masking in natural units. With sinks (H,), every row's scores end in its
+    head's sink, one column more than the tile has keys, and no row is left out; without, rows that may attend to
+    nothing are. To be run under `without_autocast`.
     """
     unit = natural_unit(config)
     scaling = max(query.shape[-1], 1) ** -0.5 if scaling is None else scaling
     groups = query.shape[1] // key.shape[1]
-    # The natural unit is folded into the queries (or into the cap).
-    query = (query * (scaling * unit if softcap is None else scaling / softcap)).unflatten(1, (-1, groups))
+    by_group = query.unflatten(1, (-1, groups))
+    # The natural unit is a factor of the scores (or of the cap).
+    factor = scaling * unit if softcap is None else scaling / softcap
+    product = query_key_product(by_group, key, factor, config, arithmetic(config, events))
     bias = masking.bias
     if bias is not None:
-        bias = bias.expand(query.shape[0], bias.shape[1], query.shape[3], key.shape[2])
+        bias = bias.expand(query.shape[0], bias.shape[1], query.shape[2], key.shape[2])
     if sinks is not None:
         sinks = in_unit(sinks.to(query.dtype), unit).view(-1, groups, 1)
-    shape = torch.Size((query.shape[0], key.shape[1] * groups, *query.shape[3:]))
-    for tile in tiles(shape, key.shape, masking.visible, every_row=sinks is not None):
-        score = torch.matmul(
-            query[tile.batch, tile.heads, :, tile.rows].flatten(1, 2),
-            key[tile.batch, tile.heads, tile.keys].transpose(-1, -2),
-        )
+    for tile in tiles(query.shape, key.shape, masking.visible, every_row=sinks is not None):
+        score = product(tile)
         if softcap is not None:
             score = _capped(score, tile, groups, softcap * unit, config, events)
-        by_group = score.unflatten(1, (groups, -1))
+        grouped = score.unflatten(1, (groups, -1))
         if bias is not None:
-            by_group.add_(cut(bias, tile, groups))
-        if hide and tile.hidden is not None:
-            by_group.masked_fill_(tile.hidden, -math.inf)
+            grouped.add_(cut(bias, tile, groups))
+        if tile.hidden is not None:
+            grouped.masked_fill_(tile.hidden, -math.inf)
         if sinks is not None:
-            column = sinks[tile.heads].expand(-1, -1, by_group.shape[2]).reshape(score.shape[0], -1, 1)
+            column = sinks[tile.heads].expand(-1, -1, grouped.shape[2]).reshape(score.shape[0], -1, 1)
             score = torch.cat([score, column], -1)
         yield tile, score
 

@@ -46,6 +46,8 @@ class Arithmetic(Protocol):
 
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int) -> Tensor: ...
 
+    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor: ...
+
 
 class Closed:
     """Every verb in closed form."""
@@ -69,6 +71,9 @@ class Closed:
 
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int) -> Tensor:
         return product.dot(weight, value, weight_bits, value_bits)
+
+    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
+        return product.dot(a, b, a_bits, b_bits)
 
 
 @dataclass
@@ -114,6 +119,9 @@ class Simulated:
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int) -> Tensor:
         # A weight may be 2^weight_bits itself, which takes one phase more.
         return simulated_product.dot(weight, value, weight_bits + 1, self.events)
+
+    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
+        return simulated_product.signed_dot(a, b, a_bits, self.events)
 
 
 def arithmetic(config: SpikeConfig, events: Events | None) -> Arithmetic:

@@ -58,6 +58,15 @@ def dot(weight: Tensor, value: Tensor | None, bits: int, events: Events) -> Tens
     return membrane
 
 
+def signed_dot(a: Tensor, b: Tensor, bits: int, events: Events) -> Tensor:
+    """a (..., m, k) @ b (..., k, n), |a| < 2^bits phase-coded by two populations, one a sign; int64.
+
+    The second reaches the same neurons through synapses of -b.
+    """
+    populations = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1)
+    return dot(populations, torch.cat([b, -b], -2), bits, events)
+
+
 def magnitude_bits(x: Tensor) -> int:
     """The bits of the largest |x|, 0 if there is none."""
     return max(abs(int(end)) for end in torch.aminmax(x)).bit_length() if x.numel() else 0

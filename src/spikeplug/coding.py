@@ -54,8 +54,8 @@ def encode(x: Tensor, bits: int, *, floor: float = 0.0, twos_complement: bool = 
     x: float32 or float64. The step is never below 2^-126 (float64: 2^-1022): smaller vectors lose low bits, and
     denormal ones code as 0.
 
-    twos_complement: |mantissa| <= 2^(bits-1) - 1, which is as many bits in memory. What would round to 2^(bits-1) is off
-    by less than an LSB; of its own magnitude, as of any vector's largest, that is still less than 2^(1-bits).
+    twos_complement: |mantissa| <= 2^(bits-1) - 1, which is as many bits in memory. What would round to 2^(bits-1) is
+    off by less than an LSB, which of a vector's largest magnitude is still less than 2^(1-bits).
     """
     largest = _largest_magnitude(x)
     nonfinite = None

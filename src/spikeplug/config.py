@@ -35,8 +35,8 @@ class SpikeConfig:
     fraction_bits   F: fraction bits of an exponent, in octaves (2^x) or nats (PWL)
     division        `restoring` (one neuron, a step per bit) or `ordered` (one neuron per quotient level); the
                     same integer, a different price
-    query_key_bits  bits, sign included, of the codes of queries and keys, one power of two a vector; their product is then
-                    exact in integers. None: the product is the model's own, in float
+    query_key_bits  bits, sign included, of the codes of queries and keys, one power of two a vector; their product is
+                    then exact in integers. None: the product is the model's own, in float
     divide_last     attention: divide once per head channel after the value product, not once per key
     shift_scaling   give every output vector its own power-of-two scale and round to nearest; without it, the
                     output is floored to the fixed step 2^-n

@@ -85,7 +85,8 @@ def attention_weights(query: Tensor, key: Tensor, *, config: SpikeConfig) -> Ten
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, config: SpikeConfig) -> Tensor:
-    """Of what the codes of queries and keys carry, whose scores are exact; and Σ p|v|·(e^(2η) - 1) for what they move."""
+    """Of what the codes of queries and keys carry, whose scores are exact; and Σ p|v|·(e^(2η) - 1) for what they
+    move."""
     moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, config))
     scores = carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5
     return _attention(scores, value, config) + scores.softmax(-1) @ value.abs() * moved

@@ -1,80 +1,55 @@
-"""Attention: torch's products of float scores and of exact integers, and between them one kernel for the weights.
-
-A tile of rows at a time, with all the keys they may attend to: no matrix of all scores is ever in memory.
-"""
+"""Attention: keys and values coded once into panels, then one kernel from queries to output."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from spikeplug.coding import decode as decoded
-from spikeplug.coding import encode
 from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
-from spikeplug.kernels.cpu.attention_rows import attention_kernel
-from spikeplug.kernels.cpu.attention_values import values_kernel
+from spikeplug.kernels.cpu.attention_codes import keys_kernel, values_kernel
+from spikeplug.kernels.cpu.attention_kernel import attention_kernel
 from spikeplug.kernels.cpu.launch import launch
 from spikeplug.kernels.cpu.product import PANEL, ROWS
-from spikeplug.operators.attention_inputs import check_attention, masking
-from spikeplug.operators.attention_rows import attention_ratio, attention_sums
-from spikeplug.operators.attention_scores import score_tiles, without_autocast
-from spikeplug.operators.scores import encode_scores, natural_unit, shift_exponential
-from spikeplug.operators.tiles import Tile
-from spikeplug.primitives.arithmetic import Closed
+from spikeplug.operators.attention_inputs import check_attention, in_unit, masking
+from spikeplug.operators.scores import natural_unit, shift_exponential
 from spikeplug.primitives.interpolation import whole_table
 
-
-def fits(keys: int, config: SpikeConfig) -> bool:
-    """Every partial sum of weights times values is an integer that a double holds."""
-    return config.working_bits + config.bits - 1 + (keys - 1).bit_length() <= FLOAT64_EXACT_BITS
+#: Bits of a code, at most: one 16-bit limb.
+_LIMB_BITS = 16
 
 
-class _Tiles:
-    """The kernels' side of one call: values in panels, the output."""
+def takes(keys: int, softcap: float | None, config: SpikeConfig) -> bool:
+    """Codes that fit a limb, sums of weights times values that a double holds, and no tanh between the products."""
+    if config.query_key_bits is None or max(config.query_key_bits, config.bits) > _LIMB_BITS:
+        return False
+    exact = config.working_bits + config.bits - 1 + (keys - 1).bit_length() <= FLOAT64_EXACT_BITS
+    return config.divide_last and softcap is None and exact
 
-    def __init__(self, value: Tensor, shape: tuple[int, ...], groups: int, config: SpikeConfig) -> None:
-        self.value, self.config = value, config
-        batch, heads, keys, channels = value.shape
-        self.panels = torch.empty(batch, heads, -(-channels // PANEL), keys, PANEL, dtype=torch.float64)
-        self.exponents = torch.empty(batch, heads, keys, dtype=torch.int32)
-        sizes = (channels, self.panels.shape[2], keys, config.bits)
-        rows = batch * heads * keys
-        self.nonfinite = launch(values_kernel, rows, channels, value.contiguous(), self.panels, self.exponents, *sizes)
-        self.output = torch.zeros(shape, dtype=torch.float32)
-        self.by_group = self.output.unflatten(1, (-1, groups))
-        self.table = whole_table(shift_exponential(config).table, self.output.device)
 
-    def add(self, tile: Tile, scores: Tensor) -> None:
-        """The rows of one tile; scores as `score_tiles` gives them, not yet hidden."""
-        heads, rows, width = scores.shape
-        config, keys = self.config, tile.keys.stop - tile.keys.start
-        first = (tile.batch, tile.heads.start)
-        target = self.by_group[tile.batch, tile.heads, :, tile.rows]
-        hidden = None if tile.hidden is None else tile.hidden.contiguous()
-        panels, exponents = self.panels[*first, :, tile.keys.start :], self.exponents[*first, tile.keys.start :]
-        addresses = (scores.contiguous(), self.table, panels, exponents, target)
-        numbers = (config.fraction_bits, config.bits, config.working_bits)
-        sizes = (width, keys, self.exponents.shape[-1], rows, *numbers, target.shape[-1])
-        places = (target.shape[2], target.stride(1), target.stride(2))
-        mask = (0, 0) if hidden is None else (hidden, hidden.numel() // keys)
-        units = heads * -(-rows // ROWS)
-        if launch(attention_kernel, units, ROWS * width, *addresses, *sizes, *places, *mask):
-            self._closed(tile, scores)
+def _by_channel(x: Tensor) -> Tensor:
+    """float32, with channels side by side."""
+    x = x.to(torch.float32)
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
-    def _closed(self, tile: Tile, scores: Tensor) -> None:
-        """A tile with NaN, infinities or huge scores."""
-        place, on = (tile.batch, tile.heads, tile.keys), Closed()
-        if tile.hidden is not None:
-            seen = scores[..., : tile.keys.stop - tile.keys.start].unflatten(1, (self.by_group.shape[2], -1))
-            seen.masked_fill_(tile.hidden, -torch.inf)
-        encoded = encode_scores(scores, 1.0, self.config)
-        sums = attention_sums(encoded, encode(self.value[place], self.config.bits), self.config, on)
-        output = decoded(*attention_ratio(sums, scores.shape[-1], self.config, on), torch.float32)
-        if encoded.undefined is not None:
-            output = output.masked_fill(encoded.undefined, torch.nan)
-        target = self.by_group[tile.batch, tile.heads, :, tile.rows]
-        target.copy_(output.unflatten(1, target.shape[1:3]))
+
+def _coded(kernel: object, x: Tensor, units: int, words: int, panels: Tensor, scales: Tensor, bits: int) -> bool:
+    """Run one of attention_codes.py over x (batches, heads, keys, channels); whether all of it is finite."""
+    batches, heads, keys, channels = x.shape
+    units *= batches * heads
+    return launch(kernel, units, words, x, panels, scales, channels, keys, heads, bits, *x.stride()[:3]) == 0
+
+
+def _rows_of(x: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | int, int, int, int]:
+    """A mask or bias, broadcastable to `shape`: its address for the kernel, and strides of batch, head and row."""
+    if x is None:
+        return 0, 0, 0, 0
+    x = x.expand(shape[0], -1, -1, shape[3])
+    if x.stride(-1) != 1 and shape[3] > 1:
+        x = x.contiguous()
+    by_head = x.stride(1) if x.shape[1] > 1 else 0
+    by_row = x.stride(2) if x.shape[2] > 1 else 0
+    return x, x.stride(0) if x.shape[0] > 1 else 0, by_head, by_row
 
 
 def attention(
@@ -88,27 +63,39 @@ def attention(
     *,
     config: SpikeConfig,
 ) -> Tensor | None:
-    """`operators.attention`, bit for bit; None, left to it, for values with NaN or infinities, for one division a key,
-    and for more keys than a double's integers hold."""
+    """`operators.attention`, bit for bit. None, left to it: a softcap; queries, keys or values that are not finite; rows
+    whose scores are not, or are too large; one division a key; codes of more than 16 bits, or none; more keys than a
+    double's integers hold."""
     check_attention(query, key, value, mask, softcap, sinks)
-    if not config.divide_last or not fits(key.shape[2], config):
+    batches, key_heads, keys, channels = key.shape
+    if not takes(keys, softcap, config):
         return None
-    shape = (*query.shape[:3], value.shape[-1])
-    tiles = _Tiles(value.to(torch.float32), shape, query.shape[1] // key.shape[1], config)
-    if tiles.nonfinite:
+    assert config.query_key_bits is not None
+    (_, heads, queries, _), width = query.shape, value.shape[-1]
+    query32, key32, value32 = _by_channel(query), _by_channel(key), _by_channel(value)
+    key_panels, value_panels = -(-keys // PANEL), -(-width // PANEL)
+    padded, vectors = key_panels * PANEL, batches * key_heads
+    keys_coded = torch.empty(vectors, padded, 2 * -(-channels // 2), dtype=torch.int16)
+    values_coded = torch.empty(vectors, value_panels, padded, PANEL, dtype=torch.int16)
+    scales = torch.empty(vectors, padded, dtype=torch.float64)
+    exponents = torch.empty(vectors, padded, dtype=torch.int32)
+    if not _coded(keys_kernel, key32, key_panels, PANEL * channels, keys_coded, scales, config.query_key_bits):
         return None
-    hides = masking(mask, torch.float32, natural_unit(config))
-    with without_autocast(query.device):
-        for tile, scores in score_tiles(
-            query.to(torch.float32),
-            key.to(torch.float32),
-            hides,
-            scaling=scaling,
-            softcap=softcap,
-            sinks=sinks,
-            config=config,
-            events=None,
-            hide=False,
-        ):
-            tiles.add(tile, scores)
-    return tiles.output.to(query.dtype)
+    if not _coded(values_kernel, value32, padded // 2, 2 * width, values_coded, exponents, config.bits):
+        return None
+    unit = natural_unit(config)
+    hides = masking(mask, torch.float32, unit)
+    sink = None if sinks is None else in_unit(sinks.to(torch.float32), unit).contiguous()
+    shape = (batches, heads, queries, keys)
+    visible, bias = _rows_of(hides.visible, shape), _rows_of(hides.bias, shape)
+    groups, scaling = heads // key_heads, channels**-0.5 if scaling is None else scaling
+    output = torch.empty(batches, heads, queries, width, dtype=torch.float32)
+    table = whole_table(shift_exponential(config).table, output.device)
+    numbers = (config.fraction_bits, config.bits, config.working_bits, config.query_key_bits)
+    sizes = (key_heads, groups, queries, keys, channels, width, *numbers)
+    codes = (query32, *query32.stride()[:3], keys_coded, scales, values_coded, exponents)
+    units = vectors * -(-groups * queries // ROWS)
+    rest = (table, output, float(scaling * unit), 0 if sink is None else sink, *visible, *bias)
+    if launch(attention_kernel, units, 4 * ROWS * keys, *sizes, *codes, *rest):
+        return None
+    return output.to(query.dtype)

@@ -12,7 +12,7 @@ from spikeplug.kernels.cpu.verbs import inlined, intrinsic
 
 #: Words of a block. Before a kernel's own: rows, rows that a thread takes at once, the counter they are taken from,
 #: how many were done, and how many left to the closed form.
-WORDS = 24
+WORDS = 48
 COUNT, STEP, TAKEN, DONE, LEFT = range(5)
 #: The first of a kernel's own words.
 OWN = 5
@@ -44,7 +44,8 @@ def _pointer(kind: Any) -> Any:
 
 
 _float32, _float64 = _pointer(types.float32), _pointer(types.float64)
-_int32, _bool = _pointer(types.int32), _pointer(types.uint8)
+_int32, _int16, _bool = _pointer(types.int32), _pointer(types.int16), _pointer(types.uint8)
+_int64 = _pointer(types.int64)
 
 
 @inlined
@@ -66,9 +67,21 @@ def integers(address, rows, width):
 
 
 @inlined
+def halves(address, rows, width):
+    """int16 (rows, width) at an address."""
+    return _carray(_int16(address), (rows, width))
+
+
+@inlined
 def truths(address, rows, width):
     """bool (rows, width) at an address, as uint8."""
     return _carray(_bool(address), (rows, width))
+
+
+@inlined
+def longs(address, count):
+    """int64 (count) at an address, aligned or not."""
+    return _carray(_int64(address), (count,))
 
 
 @inlined

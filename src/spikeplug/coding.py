@@ -73,6 +73,24 @@ def encode(x: Tensor, bits: int, *, floor: float = 0.0, twos_complement: bool = 
     return Coded(mantissa.to(torch.int32), exponent, nonfinite)
 
 
+def encode_for_product(x: Tensor, bits: int) -> Coded:
+    """Code each vector along the last dimension so that the inner product of any two such codes fits 2·bits bits.
+
+    The scale is the smallest power of two, from that of `encode` on, for which |mantissa| <= 2^(bits-1) - 1 and
+    Σ mantissa² < 2^(2·bits-1). By Cauchy and Schwarz |a·b| < 2^(2·bits-1) then, sign and all in 2·bits bits.
+    |x - mantissa·2^exponent| <= 2^(exponent-1). x: float32 or float64, finite.
+    """
+    exponent = _scale(_largest_magnitude(x), bits)
+    most, limit = (1 << (bits - 1)) - 1, 1 << (2 * bits - 1)
+    while True:
+        mantissa = decode(x, -exponent, x.dtype).round_().to(torch.int32)
+        square = mantissa.to(torch.int64).square_().sum(-1, keepdim=True)
+        beyond = (_largest_magnitude(mantissa) > most) | (square >= limit)
+        if not bool(beyond.any()):
+            return Coded(mantissa, exponent, None)
+        exponent = exponent + beyond.to(torch.int32)
+
+
 def received(x: Tensor, bits: int | None) -> Tensor:
     """x as a spike train of `bits` bits and a sign carries it: each vector along the last dimension rounded at its own
     power of two, |error| <= 2^-(bits+1) of that; NaN and infinities as they are. None: x itself.

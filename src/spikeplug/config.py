@@ -78,7 +78,8 @@ class SpikeConfig:
             # The sign, and one more where rounding carries the largest element to the next power of two.
             _check_range("input_bits", self.input_bits, 5, self.working_bits - 2)
         if self.query_key_bits is not None:
-            _check_range("query_key_bits", self.query_key_bits, 2, 20)
+            # Fewer would leave nothing of a long vector: each element rounds, and all of it must fit.
+            _check_range("query_key_bits", self.query_key_bits, 8, 20)
         if self.scale_block is not None:
             _check_range("scale_block", self.scale_block, 1, 1 << 20)
             if not self.shift_scaling:

@@ -98,10 +98,12 @@ def test_attention(config: SpikeConfig, keys: int) -> None:
     exact = probability @ value
     spiking = attention(query, key, value, mask, config=config)
     # codes of queries and keys move a score by at most η, a weight by a factor of at most e^η
-    step = 2.0**-15
-    most, of_keys = query.abs().amax(-1, keepdim=True), key.abs().amax(-1, keepdim=True).mT
-    eta = most * key.abs().sum(-1, keepdim=True).mT + of_keys * query.abs().sum(-1, keepdim=True)
-    eta = (step * (eta + 16 * step * most * of_keys) / 4).amax(-1, keepdim=True)
+    h_query, h_key = (
+        torch.maximum(x.abs().amax(-1, keepdim=True) / (2**15 - 1), x.norm(dim=-1, keepdim=True) / (2**15.5 - 2))
+        for x in (query, key)
+    )
+    eta = h_query * key.abs().sum(-1, keepdim=True).mT + h_key.mT * query.abs().sum(-1, keepdim=True)
+    eta = ((eta + 16 * h_query * h_key.mT) / 4).amax(-1, keepdim=True)
     delta = (1 + weight_error(config)) * eta.exp() - 1
     lost = (keys + 8) * 2.0 ** (1 - config.working_bits)
     relative = 2 * delta / (1 - delta) + lost

@@ -60,13 +60,19 @@ def tanh_error(tanh: Tensor, config: SpikeConfig) -> Tensor:
     return delta + 2 * unit + tanh.abs() * (2.0 ** (1 - config.bits) + 8 * unit)
 
 
+def half_step(x: Tensor, bits: int) -> Tensor:
+    """Half the step of a code for products: half of it again, and the largest element or the norm would not have fit."""
+    largest, norm = x.abs().amax(-1, keepdim=True), x.norm(dim=-1, keepdim=True)
+    return torch.maximum(largest / (2.0 ** (bits - 1) - 1), norm / (2.0 ** (bits - 0.5) - x.shape[-1] ** 0.5 / 2))
+
+
 def moved(delta: Tensor, query: Tensor, key: Tensor, config: SpikeConfig) -> Tensor:
     """δ' with what the codes of queries and keys add to η (a softcap only takes from it)."""
     assert config.query_key_bits is not None
-    step, key = 2.0 ** (1 - config.query_key_bits), key.repeat_interleave(2, 1)
-    most, of_keys = query.abs().amax(-1, keepdim=True), key.abs().amax(-1, keepdim=True).mT
-    eta = most * key.abs().sum(-1, keepdim=True).mT + of_keys * query.abs().sum(-1, keepdim=True)
-    eta = step * (eta + query.shape[-1] * step * most * of_keys) * query.shape[-1] ** -0.5
+    key, bits = key.repeat_interleave(2, 1), config.query_key_bits
+    h_query, h_key = (half_step(x, bits) for x in (query, key))
+    eta = h_query * key.abs().sum(-1, keepdim=True).mT + h_key.mT * query.abs().sum(-1, keepdim=True)
+    eta = (eta + query.shape[-1] * h_query * h_key.mT) * query.shape[-1] ** -0.5
     return (1 + delta) * eta.amax(-1, keepdim=True).exp() - 1
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spikeplug.coding import decode, encode
+from spikeplug.coding import decode, encode_for_product
 from spikeplug.config import SpikeConfig
 from spikeplug.operators.blocks import in_blocks
 from spikeplug.operators.scores import SCORE_RANGE_BITS, carried_fraction_bits, natural_unit
@@ -92,23 +92,29 @@ def carried(x: Tensor, config: SpikeConfig) -> Tensor:
     """Queries or keys as their codes of config.query_key_bits carry them."""
     if config.query_key_bits is None:
         return x
-    code = encode(x, config.query_key_bits, twos_complement=True)
+    code = encode_for_product(x, config.query_key_bits)
     return decode(code.mantissa, code.exponent, x.dtype)
 
 
 def product_error(query: Tensor, key: Tensor, scaling: float, config: SpikeConfig) -> Tensor:
     """η (rows, 1): the most by which a score of the row moves when queries and keys are coded.
 
-    An element is off by at most u = 2^(1-bits) of its vector's largest, so query·key by u·(q_max·‖k‖₁ + k_max·‖q‖₁) and
-    D·u²·q_max·k_max.
+    An element is off by at most half a step h, and query·key by h_q·‖k‖₁ + h_k·‖q‖₁ + D·h_q·h_k. Half the step would
+    not have done: h <= max(x_max / (2^(b-1) - 1), ‖x‖₂ / (2^(b-1/2) - sqrt(D)/2)), b = query_key_bits, as rounding
+    adds sqrt(D)/2 at most to a norm.
     """
     if config.query_key_bits is None:
         return torch.zeros_like(query[..., :1])
-    unit = 2.0 ** (1 - config.query_key_bits)
-    largest, of_keys = query.abs().amax(-1, keepdim=True), key.abs().amax(-1, keepdim=True).mT
-    lengths, key_lengths = query.abs().sum(-1, keepdim=True), key.abs().sum(-1, keepdim=True).mT
-    moved = largest * key_lengths + of_keys * lengths + query.shape[-1] * unit * largest * of_keys
-    return scaling * unit * moved.amax(-1, keepdim=True)
+    bits, rounding = config.query_key_bits, math.sqrt(query.shape[-1]) / 2
+    query_step, key_step = (
+        torch.maximum(
+            x.abs().amax(-1, keepdim=True) / (2.0 ** (bits - 1) - 1),
+            x.norm(dim=-1, keepdim=True) / (2.0 ** (bits - 0.5) - rounding),
+        )
+        for x in (query, key)
+    )
+    moved = query_step * key.abs().sum(-1, keepdim=True).mT + query.abs().sum(-1, keepdim=True) * key_step.mT
+    return scaling * (moved + query.shape[-1] * query_step * key_step.mT).amax(-1, keepdim=True)
 
 
 def length_error(dimension: int, config: SpikeConfig) -> float:

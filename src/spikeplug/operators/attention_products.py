@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spikeplug.coding import encode, power_of_two
+from spikeplug.coding import encode_for_product, power_of_two
 from spikeplug.config import SpikeConfig
 from spikeplug.operators.tiles import Tile
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -55,7 +55,7 @@ class _Vectors(NamedTuple):
 def _coded(x: Tensor, bits: int) -> _Vectors:
     # Nothing is recorded here: a vector that no one sees does no harm, and a row that sees it is recorded as a row.
     broken = ~torch.isfinite(x).all(-1, keepdim=True)
-    code = encode(x.masked_fill(broken, 0.0), bits, twos_complement=True)
+    code = encode_for_product(x.masked_fill(broken, 0.0), bits)
     return _Vectors(code.mantissa, power_of_two(code.exponent, torch.float64), broken)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
-from spikeplug.kernels.cpu.attention_codes import keys_kernel, values_kernel
+from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, keys_kernel, values_kernel
 from spikeplug.kernels.cpu.attention_kernel import attention_kernel
 from spikeplug.kernels.cpu.launch import launch
 from spikeplug.kernels.cpu.product import PANEL, ROWS
@@ -63,9 +63,9 @@ def attention(
     *,
     config: SpikeConfig,
 ) -> Tensor | None:
-    """`operators.attention`, bit for bit. None, left to it: a softcap; queries, keys or values that are not finite; rows
-    whose scores are not, or are too large; one division a key; codes of more than 16 bits, or none; more keys than a
-    double's integers hold."""
+    """`operators.attention`, bit for bit. None, left to it: a softcap; queries, keys or values that are not finite;
+    rows whose scores are not, or are too large; one division a key; codes of more than 16 bits, or none; more keys than
+    a double's integers hold."""
     check_attention(query, key, value, mask, softcap, sinks)
     batches, key_heads, keys, channels = key.shape
     if not takes(keys, softcap, config):
@@ -73,13 +73,12 @@ def attention(
     assert config.query_key_bits is not None
     (_, heads, queries, _), width = query.shape, value.shape[-1]
     query32, key32, value32 = _by_channel(query), _by_channel(key), _by_channel(value)
-    key_panels, value_panels = -(-keys // PANEL), -(-width // PANEL)
-    padded, vectors = key_panels * PANEL, batches * key_heads
+    padded, value_panels, vectors = -(-keys // STEP_OF_KEYS) * STEP_OF_KEYS, -(-width // PANEL), batches * key_heads
     keys_coded = torch.empty(vectors, padded, 2 * -(-channels // 2), dtype=torch.int16)
     values_coded = torch.empty(vectors, value_panels, padded, PANEL, dtype=torch.int16)
     scales = torch.empty(vectors, padded, dtype=torch.float64)
     exponents = torch.empty(vectors, padded, dtype=torch.int32)
-    if not _coded(keys_kernel, key32, key_panels, PANEL * channels, keys_coded, scales, config.query_key_bits):
+    if not _coded(keys_kernel, key32, padded // PANEL, PANEL * channels, keys_coded, scales, config.query_key_bits):
         return None
     if not _coded(values_kernel, value32, padded // 2, 2 * width, values_coded, exponents, config.bits):
         return None

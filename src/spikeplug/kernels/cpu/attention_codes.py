@@ -6,9 +6,10 @@ import numpy as np
 
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import COUNT, OWN, doubles, floats, halves, integers, leave, next_rows, words
-from spikeplug.kernels.cpu.product import PANEL
+from spikeplug.kernels.cpu.product import PANEL, PANELS
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
+    as_float,
     compiled,
     inlined,
     largest_magnitude,
@@ -16,6 +17,32 @@ from spikeplug.kernels.cpu.verbs import (
     rint,
     scale_exponent,
 )
+
+#: Keys lie in panels, so many at once.
+STEP_OF_KEYS = PANEL * PANELS
+
+
+@compiled
+def code_for_product(x, pattern, codes, bits):
+    """(exponent, plain): codes <- x as `encode_for_product` codes it, with so many bits, 16 at most.
+
+    x: float32; pattern: its bits. What is not finite, or so large that its scale is not a normal float32, is not plain.
+    """
+    magnitude = largest_magnitude(pattern)
+    exponent, most, limit = np.int64(scale_exponent(magnitude, bits)), (1 << (bits - 1)) - 1, 1 << (2 * bits - 1)
+    while magnitude < INFINITE and exponent <= 126:
+        scale = np.float32(power_of_two(-exponent))
+        for i in range(x.size):
+            codes[i] = np.int16(np.int32(rint(x[i] * scale)))
+        if np.int32(rint(as_float(magnitude) * scale)) <= most:
+            square = np.int64(0)
+            for i in range(codes.size):
+                square += np.int32(np.int32(codes[i]) * np.int32(codes[i]))
+            if square < limit:
+                return exponent, True
+        exponent += 1
+    codes[:] = 0
+    return np.int64(0), False
 
 
 @compiled
@@ -51,7 +78,7 @@ def interleave(first, second, target):
         target[2 * i], target[2 * i + 1] = first[i], second[i]
 
 
-X, PANELS, SCALES, CHANNELS, KEYS, HEADS, BITS, BY_BATCH, BY_HEAD, BY_KEY = range(OWN, OWN + 10)
+X, CODES, SCALES, CHANNELS, KEYS, HEADS, BITS, BY_BATCH, BY_HEAD, BY_KEY = range(OWN, OWN + 10)
 
 
 @inlined
@@ -64,15 +91,15 @@ def vector_of(block, head, key):
 
 @kernel
 def keys_kernel(address):
-    """X: keys (batches, HEADS, KEYS, CHANNELS) into PANELS and SCALES, BITS each; a unit of work is a panel of a head.
+    """X: keys (batches, HEADS, KEYS, CHANNELS) into CODES and SCALES, BITS each; a unit of work is a panel of a head.
 
-    PANELS: int16 (heads, panels, pairs of channels, PANEL keys, 2), zero beyond the channels and keys. SCALES: doubles
-    (heads, panels·PANEL), zero beyond the keys.
+    CODES: int16 (heads, panels, pairs of channels, PANEL keys, 2), zero beyond the channels and keys, and as many
+    panels as make full steps of STEP_OF_KEYS. SCALES: doubles (heads, panels·PANEL), zero beyond the keys.
     """
     block = words(address)
     keys, channels, bits = block[KEYS], block[CHANNELS], block[BITS]
-    panels, pairs = (keys + PANEL - 1) // PANEL, (channels + 1) // 2
-    target = integers(block[PANELS], block[COUNT], pairs * PANEL)
+    panels, pairs = (keys + STEP_OF_KEYS - 1) // STEP_OF_KEYS * (STEP_OF_KEYS // PANEL), (channels + 1) // 2
+    target = integers(block[CODES], block[COUNT], pairs * PANEL)
     scales = doubles(block[SCALES], block[COUNT], PANEL)
     codes = np.zeros((PANEL, 2 * pairs), np.int16)
     first, last = next_rows(block, 0)
@@ -85,8 +112,8 @@ def keys_kernel(address):
                     scales[panel, member] = 0.0
                     continue
                 x, pattern = vector_of(block, head, start + member)
-                exponent, finite = code_vector(x, pattern, codes[member, :channels], bits)
-                if not finite:
+                exponent, plain = code_for_product(x, pattern, codes[member, :channels], bits)
+                if not plain:
                     leave(block)
                 scales[panel, member] = power_of_two(exponent)
             transpose(codes.view(np.int32), target[panel])
@@ -95,15 +122,15 @@ def keys_kernel(address):
 
 @kernel
 def values_kernel(address):
-    """X: values (batches, HEADS, KEYS, CHANNELS) into PANELS and SCALES, BITS each; a unit of work is a pair of keys.
+    """X: values (batches, HEADS, KEYS, CHANNELS) into CODES and SCALES, BITS each; a unit of work is a pair of keys.
 
-    PANELS: int16 (heads, panels, pairs of keys, PANEL channels, 2), zero beyond channels and keys; as many pairs as
+    CODES: int16 (heads, panels, pairs of keys, PANEL channels, 2), zero beyond channels and keys; as many pairs as
     keys_kernel's panels have. SCALES: int32 (heads, keys in pairs), exponents.
     """
     block = words(address)
     keys, channels, bits = block[KEYS], block[CHANNELS], block[BITS]
-    pairs, panels = (keys + PANEL - 1) // PANEL * (PANEL // 2), (channels + PANEL - 1) // PANEL
-    target = halves(block[PANELS], block[COUNT] * panels, PANEL * 2)
+    pairs, panels = (keys + STEP_OF_KEYS - 1) // STEP_OF_KEYS * (STEP_OF_KEYS // 2), (channels + PANEL - 1) // PANEL
+    target = halves(block[CODES], block[COUNT] * panels, PANEL * 2)
     exponents = integers(block[SCALES], block[COUNT], 2)
     codes = np.zeros((2, panels * PANEL), np.int16)
     first, last = next_rows(block, 0)

@@ -23,7 +23,6 @@ from spikeplug.kernels.cpu.verbs import (
 )
 from spikeplug.operators.attention_rows import FARTHEST
 
-
 #: Eight bytes of 1.
 _ALL = np.int64(0x0101010101010101)
 
@@ -71,15 +70,6 @@ def scale_products(products, scales, scores, factor):
     """scores <- the exact products, times both vectors' scales and the factor: rounded once to float32."""
     for i in range(scores.size):
         scores[i] = np.float32(products[i] * factor * scales[i])
-
-
-@compiled
-def split_query(codes, high, low):
-    """codes = high·2^8 + low, |low| <= 2^7."""
-    for i in range(codes.size):
-        upper = shift_right(np.int32(np.int32(codes[i]) + np.int32(128)), np.int32(8))
-        high[i] = np.int16(upper)
-        low[i] = np.int16(np.int32(codes[i]) - np.int32(upper * np.int32(256)))
 
 
 @compiled

@@ -1,12 +1,12 @@
-"""The exact product of small integers: two 16-bit limbs a factor, pairs of products in 32 bits, sums in doubles.
+"""Exact products of small integers: 16 bits a factor, pairs of products in 32 bits.
 
-An integer a = high·2^radix + low is two limbs of 16 bits, the other factor one. A panel holds, for PANEL columns, pairs
-of consecutive terms side by side, so that one instruction multiplies 16 of them and adds the pairs (vpmaddwd on x86;
-the generic form here is what LLVM makes it, or its like, from).
+A panel holds, for PANEL columns, pairs of consecutive terms side by side, so that one instruction multiplies 16 numbers
+and adds the pairs (vpmaddwd on x86; the generic form here is what LLVM makes it, or its like, from).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -17,9 +17,11 @@ from spikeplug.kernels.cpu.verbs import intrinsic
 
 #: Columns of a panel: one vector of 32-bit sums.
 PANEL = 8
-#: Rows of limbs that share each pair that is loaded: 12 sums, a pair of the panel and one of limbs are 14 registers.
+#: Rows of factors. Each has two vectors of sums: 12 of them, a factor and what it is multiplied with are 14 registers.
 ROWS = 6
-#: Limbs of a factor.
+#: Panels that `product_of_rows` multiplies with at once.
+PANELS = 2
+#: Limbs of a wide factor.
 LIMBS = 2
 #: Terms of a block of limbs, at most, and 16-bit words from one row of limbs to the next: as many, and a cache line, so
 #: that rows do not fall into the same few sets of the first-level cache.
@@ -27,55 +29,107 @@ TERMS = 512
 PITCH = TERMS + 32
 #: Bits that stay in a sum when it carries.
 CARRY = 16
-_PAIR = 2
 
-_WORD, _HALF, _DOUBLE = ir.IntType(32), ir.IntType(16), ir.DoubleType()
-_LONG = ir.IntType(64)
-_SUMS, _HALVES = ir.VectorType(_WORD, PANEL), ir.VectorType(_HALF, PANEL * _PAIR)
-_PRODUCTS, _DOUBLES = ir.VectorType(_WORD, PANEL * _PAIR), ir.VectorType(_DOUBLE, PANEL)
+_WORD, _HALF, _LONG, _DOUBLE = ir.IntType(32), ir.IntType(16), ir.IntType(64), ir.DoubleType()
+_SUMS, _DOUBLES = ir.VectorType(_WORD, PANEL), ir.VectorType(_DOUBLE, PANEL)
+_HALVES, _PRODUCTS = ir.VectorType(_HALF, 2 * PANEL), ir.VectorType(_WORD, 2 * PANEL)
+_ZERO = ir.Constant(_SUMS, None)
 
 
-def _lanes(*places: int) -> Any:
+def _lanes(places: Sequence[int]) -> Any:
     return ir.Constant(ir.VectorType(_WORD, PANEL), list(places))
-
-
-def _pairwise(builder: Any, a: Any, b: Any) -> Any:
-    """(a0·b0 + a1·b1, a2·b2 + a3·b3, ...), 32 bits."""
-    product = builder.mul(builder.sext(a, _PRODUCTS), builder.sext(b, _PRODUCTS))
-    nothing = ir.Constant(_PRODUCTS, ir.Undefined)
-    even, odd = (_lanes(*range(first, PANEL * _PAIR, _PAIR)) for first in range(_PAIR))
-    return builder.add(builder.shuffle_vector(product, nothing, even), builder.shuffle_vector(product, nothing, odd))
 
 
 def _spread(builder: Any, x: Any, kind: Any) -> Any:
     """A vector of PANEL times x."""
     nothing = ir.Constant(kind, ir.Undefined)
-    return builder.shuffle_vector(builder.insert_element(nothing, x, _WORD(0)), nothing, _lanes(*[0] * PANEL))
+    return builder.shuffle_vector(builder.insert_element(nothing, x, _WORD(0)), nothing, _lanes([0] * PANEL))
 
 
-def _product(rows: int, carrying: bool) -> Any:
-    """output[r, :PANEL] += Σ_pairs limbs[r]·panel, for `rows` rows of two limbs each.
+def _add_pairs(builder: Any, total: Any, factor: Any, column: Any) -> Any:
+    """total + (a0·b0 + a1·b1, a0·b2 + a1·b3, ...) of a factor's pair (address) and a panel's pairs, in 32 bits."""
+    pair = builder.bitcast(_spread(builder, builder.load(factor, align=2), _SUMS), _HALVES)
+    product = builder.mul(builder.sext(pair, _PRODUCTS), builder.sext(column, _PRODUCTS))
+    nothing = ir.Constant(_PRODUCTS, ir.Undefined)
+    even, odd = (builder.shuffle_vector(product, nothing, _lanes(range(i, 2 * PANEL, 2))) for i in range(2))
+    return builder.add(total, builder.add(even, odd))
 
-    limbs: address of int16 (rows·LIMBS, PITCH), a row's high limbs, then its low ones. panel: address of int16
-    (pairs, PANEL, 2). radix: 2^radix, what a high limb counts. output: address of doubles (rows, pitch). pairs: more
-    than 0; outputs stay below 2^53. carrying: after every `chunk` pairs, all of a sum but its low CARRY bits moves to a
-    second sum. A chunk's products, and 2^CARRY - 1 beside them, must fit 32 bits (without: all products), which the
-    caller sees to.
+
+def _at(builder: Any, address: Any, size: int, elements: Any, kind: Any) -> Any:
+    """A pointer so many elements of `size` bytes after an address."""
+    return builder.inttoptr(builder.add(address, builder.mul(elements, _LONG(size))), kind.as_pointer())
+
+
+def _column(builder: Any, panel: Any, pair: Any) -> Any:
+    return builder.load(_at(builder, panel, 4 * PANEL, pair, _HALVES), align=2)
+
+
+def _narrow(rows: int) -> Any:
+    """output[r, :PANELS·PANEL] = Σ_pairs factors[r]·panels, for `rows` rows.
+
+    factors: address of int16 (rows, stride), read in pairs. panels: address of int16 (PANELS, pairs, PANEL, 2). output:
+    address of int32 (rows, pitch). pairs: more than 0. Partial sums may wrap around; sums must fit 32 bits.
     """
 
     @intrinsic
     def verb(
-        typing_context: Any, limbs: Any, panel: Any, pairs: Any, chunk: Any, radix: Any, output: Any, pitch: Any
+        typing_context: Any, factors: Any, stride: Any, panels: Any, pairs: Any, output: Any, pitch: Any
     ) -> tuple[Any, Any]:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            limbs, panel, pairs, chunk, radix, output, pitch = arguments
-            count = rows * LIMBS
-            base, columns = (builder.inttoptr(x, t.as_pointer()) for x, t in ((limbs, _WORD), (panel, _HALVES)))
-            carries = [cgutils.alloca_once(builder, _SUMS) for _ in range(count if carrying else 0)]
-            for carry in carries:
-                builder.store(ir.Constant(_SUMS, None), carry)
+            factors, stride, panels, pairs, output, pitch = arguments
             before = builder.basic_block
-            outer, loop, after = (builder.append_basic_block(name) for name in ("chunks", "pairs", "summed"))
+            loop, after = builder.append_basic_block("pairs"), builder.append_basic_block("summed")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            pair = builder.phi(_LONG)
+            pair.add_incoming(_LONG(0), before)
+            sums = [[builder.phi(_SUMS) for _ in range(PANELS)] for _ in range(rows)]
+            columns = [_column(builder, panels, builder.add(pair, builder.mul(pairs, _LONG(i)))) for i in range(PANELS)]
+            totals = []
+            for row in range(rows):
+                place = builder.add(builder.mul(stride, _LONG(row)), builder.shl(pair, _LONG(1)))
+                factor = _at(builder, factors, 2, place, _WORD)
+                totals.append([_add_pairs(builder, s, factor, c) for s, c in zip(sums[row], columns, strict=True)])
+                for total, more in zip(sums[row], totals[row], strict=True):
+                    total.add_incoming(_ZERO, before)
+                    total.add_incoming(more, loop)
+            following = builder.add(pair, _LONG(1))
+            pair.add_incoming(following, loop)
+            builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
+            builder.position_at_end(after)
+            for row in range(rows):
+                for i in range(PANELS):
+                    place = builder.add(builder.mul(pitch, _LONG(row)), _LONG(PANEL * i))
+                    builder.store(totals[row][i], _at(builder, output, 4, place, _SUMS), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), generate
+
+    return verb
+
+
+def _wide(rows: int) -> Any:
+    """output[r, :PANEL] += Σ_pairs (high limbs[r]·2^radix + low limbs[r])·panel, for `rows` rows.
+
+    limbs: address of int16 (rows·LIMBS, PITCH), a row's high limbs, then its low ones. panel: address of int16
+    (pairs, PANEL, 2). place: 2^radix, a double. output: address of doubles (rows, pitch), which stay below 2^53. pairs:
+    more than 0. After every `chunk` pairs, all of a sum but its low CARRY bits moves to a second sum: a chunk's
+    products, and 2^CARRY - 1 beside them, must fit 32 bits.
+    """
+
+    @intrinsic
+    def verb(
+        typing_context: Any, limbs: Any, panel: Any, pairs: Any, chunk: Any, place: Any, output: Any, pitch: Any
+    ) -> tuple[Any, Any]:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            limbs, panel, pairs, chunk, place, output, pitch = arguments
+            count = rows * LIMBS
+            carries = [cgutils.alloca_once(builder, _SUMS) for _ in range(count)]
+            for carry in carries:
+                builder.store(_ZERO, carry)
+            before = builder.basic_block
+            names = ("chunks", "pairs", "summed", "carry", "finished")
+            outer, loop, after, again, finished = (builder.append_basic_block(name) for name in names)
             builder.branch(outer)
 
             builder.position_at_end(outer)
@@ -83,23 +137,20 @@ def _product(rows: int, carrying: bool) -> Any:
             begin.add_incoming(_LONG(0), before)
             kept = [builder.phi(_SUMS) for _ in range(count)]
             for total in kept:
-                total.add_incoming(ir.Constant(_SUMS, None), before)
-            end = pairs
-            if carrying:
-                end = builder.add(begin, chunk)
-                end = builder.select(builder.icmp_signed("<", end, pairs), end, pairs)
+                total.add_incoming(_ZERO, before)
+            end = builder.add(begin, chunk)
+            end = builder.select(builder.icmp_signed("<", end, pairs), end, pairs)
             builder.branch(loop)
 
             builder.position_at_end(loop)
             pair = builder.phi(_LONG)
             pair.add_incoming(begin, outer)
             sums = [builder.phi(_SUMS) for _ in range(count)]
-            column = builder.load(builder.gep(columns, [pair]), align=2)
+            column = _column(builder, panel, pair)
             totals = []
             for row, total in enumerate(sums):
-                place = builder.add(pair, _LONG(row * PITCH // _PAIR))
-                limb = _spread(builder, builder.load(builder.gep(base, [place]), align=4), _SUMS)
-                totals.append(builder.add(total, _pairwise(builder, builder.bitcast(limb, _HALVES), column)))
+                limb = _at(builder, limbs, 4, builder.add(pair, _LONG(row * PITCH // 2)), _WORD)
+                totals.append(_add_pairs(builder, total, limb, column))
                 total.add_incoming(kept[row], outer)
                 total.add_incoming(totals[row], loop)
             following = builder.add(pair, _LONG(1))
@@ -107,29 +158,25 @@ def _product(rows: int, carrying: bool) -> Any:
             builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
 
             builder.position_at_end(after)
-            finished = after
-            if carrying:
-                again, finished = builder.append_basic_block("carry"), builder.append_basic_block("finished")
-                builder.cbranch(builder.icmp_signed("<", end, pairs), again, finished)
-                builder.position_at_end(again)
-                for row, carry in enumerate(carries):
-                    high = builder.ashr(totals[row], ir.Constant(_SUMS, [CARRY] * PANEL))
-                    builder.store(builder.add(builder.load(carry), high), carry)
-                    low = builder.and_(totals[row], ir.Constant(_SUMS, [(1 << CARRY) - 1] * PANEL))
-                    kept[row].add_incoming(low, again)
-                begin.add_incoming(end, again)
-                builder.branch(outer)
+            builder.cbranch(builder.icmp_signed("<", end, pairs), again, finished)
+            builder.position_at_end(again)
+            for total, keep, carry in zip(totals, kept, carries, strict=True):
+                high = builder.ashr(total, ir.Constant(_SUMS, [CARRY] * PANEL))
+                builder.store(builder.add(builder.load(carry), high), carry)
+                keep.add_incoming(builder.and_(total, ir.Constant(_SUMS, [(1 << CARRY) - 1] * PANEL)), again)
+            begin.add_incoming(end, again)
+            builder.branch(outer)
+
             builder.position_at_end(finished)
-            doubles = [builder.sitofp(total, _DOUBLES) for total in totals]
-            for row, carry in enumerate(carries):
+            doubles = []
+            for total, carry in zip(totals, carries, strict=True):
                 high = builder.sitofp(builder.load(carry), _DOUBLES)
-                weight = ir.Constant(_DOUBLES, [float(1 << CARRY)] * PANEL)
-                doubles[row] = builder.fadd(doubles[row], builder.fmul(high, weight))
-            scale = _spread(builder, radix, _DOUBLES)
+                high = builder.fmul(high, ir.Constant(_DOUBLES, [float(1 << CARRY)] * PANEL))
+                doubles.append(builder.fadd(high, builder.sitofp(total, _DOUBLES)))
+            scale = _spread(builder, place, _DOUBLES)
             for row in range(rows):
                 high, low = doubles[LIMBS * row : LIMBS * (row + 1)]
-                place = builder.add(output, builder.shl(builder.mul(pitch, _LONG(row)), _LONG(3)))
-                target = builder.inttoptr(place, _DOUBLES.as_pointer())
+                target = _at(builder, output, 8, builder.mul(pitch, _LONG(row)), _DOUBLES)
                 whole = builder.fadd(builder.fmul(high, scale), low)
                 builder.store(builder.fadd(builder.load(target, align=8), whole), target, align=8)
             return context.get_dummy_value()
@@ -139,5 +186,5 @@ def _product(rows: int, carrying: bool) -> Any:
     return verb
 
 
-product_of_rows, product_of_one = _product(ROWS, False), _product(1, False)
-carrying_product_of_rows, carrying_product_of_one = _product(ROWS, True), _product(1, True)
+product_of_rows, product_of_one = _narrow(ROWS), _narrow(1)
+wide_product_of_rows, wide_product_of_one = _wide(ROWS), _wide(1)

@@ -7,7 +7,6 @@ bytes as the operator must read and write. A row whose output is not equal to th
 from __future__ import annotations
 
 import csv
-import math
 import statistics
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spikeplug import SpikeConfig, operators
-from spikeplug.kernels.gpu import FUNCTIONS
+from spikeplug.kernels.gpu import KERNELS
 
 RUNS = 30
 #: Rows of an attention output compared with the closed form, which would take long for all.
@@ -45,22 +44,22 @@ def over_rows(shape: tuple[int, ...], dtype: torch.dtype) -> list[Row]:
     x = torch.randn(shape, device="cuda").to(dtype)
     weight, bias = (torch.randn(shape[-1], device="cuda").to(dtype) for _ in range(2))
     cases: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor], Callable[[], Tensor]]] = {
-        "softmax": (lambda: FUNCTIONS["softmax"](x), lambda: operators.softmax(x), lambda: torch.softmax(x, -1)),
-        "sigmoid": (lambda: FUNCTIONS["sigmoid"](x), lambda: operators.sigmoid(x), lambda: torch.sigmoid(x)),
-        "silu": (lambda: FUNCTIONS["silu"](x), lambda: operators.silu(x), lambda: F.silu(x)),
-        "gelu": (lambda: FUNCTIONS["gelu"](x), lambda: operators.gelu(x), lambda: F.gelu(x)),
+        "softmax": (lambda: KERNELS["softmax"](x), lambda: operators.softmax(x), lambda: torch.softmax(x, -1)),
+        "sigmoid": (lambda: KERNELS["sigmoid"](x), lambda: operators.sigmoid(x), lambda: torch.sigmoid(x)),
+        "silu": (lambda: KERNELS["silu"](x), lambda: operators.silu(x), lambda: F.silu(x)),
+        "gelu": (lambda: KERNELS["gelu"](x), lambda: operators.gelu(x), lambda: F.gelu(x)),
         "gelu tanh": (
-            lambda: FUNCTIONS["gelu"](x, "tanh"),
+            lambda: KERNELS["gelu"](x, "tanh"),
             lambda: operators.gelu(x, "tanh"),
             lambda: F.gelu(x, approximate="tanh"),
         ),
         "rms_norm": (
-            lambda: FUNCTIONS["rms_norm"](x, weight),
+            lambda: KERNELS["rms_norm"](x, weight=weight),
             lambda: operators.rms_norm(x, weight),
             lambda: F.rms_norm(x, (shape[-1],), weight, 1e-6),
         ),
         "layer_norm": (
-            lambda: FUNCTIONS["layer_norm"](x, weight, bias),
+            lambda: KERNELS["layer_norm"](x, weight=weight, bias=bias),
             lambda: operators.layer_norm(x, weight, bias),
             lambda: F.layer_norm(x, (shape[-1],), weight, bias),
         ),
@@ -74,28 +73,23 @@ def over_rows(shape: tuple[int, ...], dtype: torch.dtype) -> list[Row]:
 
 def attention(keys: int, heads: int = 16, key_heads: int = 4, channels: int = 128, causal: bool = True) -> Row:
     """Prefill, bfloat16: all keys are queries. Beside F.scaled_dot_product_attention's flash backend."""
-    # Small integers: exact products, whichever unit makes them, so that equality can be asked for.
-    query = torch.randint(-8, 9, (1, heads, keys, channels), device="cuda").bfloat16()
-    key = (torch.randint(-8, 9, (1, key_heads, keys, channels), device="cuda") / 8).bfloat16()
-    value = torch.randn(1, key_heads, keys, channels, device="cuda").bfloat16()
-    scaling = 2.0**-3 / math.log2(math.e)
+    query = torch.randn(1, heads, keys, channels, device="cuda").bfloat16()
+    key, value = (torch.randn(1, key_heads, keys, channels, device="cuda").bfloat16() for _ in range(2))
     mask = torch.ones(keys, keys, dtype=torch.bool, device="cuda").tril() if causal else None
 
     def spiking() -> Tensor:
-        return FUNCTIONS["attention"](query, key, value, mask, scaling=scaling)
+        return KERNELS["attention"](query, key, value, mask)
 
     def equal() -> bool:
         rows = torch.linspace(0, keys - 1, COMPARED, device="cuda").long()
         part = None if mask is None else mask[rows]
-        return torch.equal(
-            spiking()[:, :, rows], operators.attention(query[:, :, rows], key, value, part, scaling=scaling)
-        )
+        return torch.equal(spiking()[:, :, rows], operators.attention(query[:, :, rows], key, value, part))
 
     repeated = [x.repeat_interleave(heads // key_heads, 1) for x in (key, value)]
 
     def exact() -> Tensor:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return F.scaled_dot_product_attention(query, *repeated, is_causal=causal, scale=scaling)
+            return F.scaled_dot_product_attention(query, *repeated, is_causal=causal)
 
     copied = 2 * (2 * query.numel() + key.numel() + value.numel())
     name = "attention, causal" if causal else "attention"

@@ -1,43 +1,35 @@
-"""Attention on the GPU = attention closed, bit for bit, given the same scores.
-
-The scores are float products, whose last bit is the matrix unit's. So queries and keys here are small integers times
-powers of two, and the scaling is such that octaves are a power of two times the product: then every partial sum is
-exact, on any unit, and so are the scores.
-"""
+"""Attention on the GPU = attention closed, bit for bit, from query, key and value to output."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from gpu_kernel_cases import CONFIGS, DEVICE, assert_equal, dtypes, seeded
+from gpu_kernel_cases import CONFIGS, DEVICE, DTYPES, assert_equal, dtypes, seeded
 from torch import Tensor
 
 from spikeplug import SpikeConfig, SpikeplugError, operators
-from spikeplug.kernels.gpu import FUNCTIONS
+from spikeplug.kernels.gpu import KERNELS
 from spikeplug.kernels.gpu import attention as host
 
-attention = FUNCTIONS["attention"]
-SCALING = 2.0**-3 / math.log2(math.e)
+attention = KERNELS["attention"]
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 
 
 def inputs(
     batch: int, heads: int, key_heads: int, rows: int, keys: int, channels: int, value_channels: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Query and key of exact products; values whose scales span many octaves."""
-    generator = torch.Generator().manual_seed(rows * keys + channels)
-    query = torch.randint(-8, 9, (batch, heads, rows, channels), generator=generator)
-    key = torch.randint(-8, 9, (batch, key_heads, keys, channels), generator=generator) / 4
+    """Scores up to a few octaves; scales of keys and values that span many, one channel far larger than others."""
+    query, key = seeded(batch, heads, rows, channels, seed=2), seeded(batch, key_heads, keys, channels, seed=3)
+    key = key * torch.exp(2 * seeded(batch, key_heads, keys, 1, seed=4))
+    key[..., channels // 2] *= 30
     value = seeded(batch, key_heads, keys, value_channels) * torch.exp(2 * seeded(batch, key_heads, keys, 1, seed=1))
     return tuple(x.to(DEVICE, dtype) for x in (query, key, value))  # type: ignore[return-value]
 
 
 def check(qkv: tuple[Tensor, ...], mask: Tensor | None = None, **how: Any) -> None:
-    how = {"scaling": SCALING, **how}
     assert_equal(lambda: attention(*qkv, mask, **how), lambda: operators.attention(*qkv, mask, **how))
 
 
@@ -51,13 +43,36 @@ def test_configs(config: SpikeConfig) -> None:
         check(inputs(1, 2, 1, 9, 70, 16, 24, dtype), causal(9, 70), config=config)
 
 
+@pytest.mark.parametrize("bits", [2, 8, 15, 16, 17, 20])
+def test_widths_of_queries_and_keys(bits: int) -> None:
+    for dtype in DTYPES:
+        check(inputs(1, 4, 2, 3, 70, 40, 16, dtype), causal(3, 70), config=SpikeConfig(query_key_bits=bits))
+
+
 @pytest.mark.parametrize(
     "shape",
-    [(1, 1, 1, 1, 1, 1, 1), (2, 3, 3, 5, 67, 80, 20), (1, 8, 1, 1, 200, 64, 128), (1, 1, 1, 33, 40, 256, 256)],
+    [
+        (1, 1, 1, 1, 1, 1, 1),
+        (2, 3, 3, 5, 67, 80, 20),
+        (1, 8, 1, 1, 200, 64, 128),
+        (1, 1, 1, 33, 40, 256, 256),
+        (1, 4, 2, 3, 65, 33, 17),
+        (1, 1, 1, 2, 5, 129, 255),
+    ],
 )
 def test_shapes(shape: tuple[int, ...]) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         check(inputs(*shape, dtype))  # type: ignore[arg-type]
+
+
+def test_dtypes_are_widened_first() -> None:
+    """What holds the same numbers gives the same output, rounded; query, key and value may differ in dtype."""
+    query, key, value = (x.half().bfloat16() for x in inputs(1, 2, 1, 5, 70, 16, 16, torch.bfloat16))
+    wide = attention(query.float(), key.float(), value.float())
+    assert torch.equal(attention(query, key, value), wide.bfloat16())
+    assert torch.equal(attention(query.half(), key.half(), value.half()), wide.half())
+    check((query, key.float(), value.half()))
+    check((query.float(), key, value))
 
 
 def test_masks() -> None:
@@ -81,16 +96,86 @@ def test_strides() -> None:
     check((query[..., ::2], key[..., ::2], value[:, :, :, 3:]), causal(6, 20).mT.contiguous().mT)
 
 
+def test_every_bit_of_a_score_counts() -> None:
+    """Scores about 2^11 octaves, whose last float32 bit is worth eight integers, and all near a row's largest."""
+    query, key = 1 + seeded(1, 4, 9, 40) / 30, 1 + seeded(1, 2, 70, 40, seed=1) / 200
+    qkv = tuple(x.to(DEVICE) for x in (query, key, seeded(1, 2, 70, 16, seed=2)))
+    for bits in (16, 20):
+        for scaling in (35.1, -30.7):
+            config = SpikeConfig(bits=20, working_bits=24, fraction_bits=16, query_key_bits=bits)
+            check(qkv, scaling=scaling, config=config)
+
+
+def vectors(count: int, channels: int) -> Tensor:
+    """Vectors (count, channels) at the ends of what codes and scales can be, again and again."""
+    below = torch.tensor(1.0).nextafter(torch.tensor(0.0))  # rounds up to the next power of two: the largest code
+    signs = seeded(channels).sign()
+    kinds = [
+        below.expand(channels),
+        -below.expand(channels),
+        below * signs,
+        torch.linspace(-1, 1, channels) * below,
+        # Codes around multiples of 2^8 and around the largest, where bytes change.
+        (32767 - torch.arange(channels).float()) / 32768,
+        (torch.arange(channels) * 128.0 - 16384) / 32768 * signs,
+        seeded(channels, seed=5),
+        seeded(channels, seed=6) * 2.0**40,
+        seeded(channels, seed=7) * 2.0**-40,
+        torch.zeros(channels),
+        seeded(channels, seed=8) * 2.0**-126,
+        seeded(channels, seed=9) * 1e-42,
+        torch.nn.functional.one_hot(torch.tensor(channels // 2), channels) * 300.0 + signs,
+        torch.full((channels,), 3e38) * signs,
+        torch.full((channels,), 2.0**-15),
+    ]
+    return torch.stack(kinds)[torch.arange(count) % len(kinds)]
+
+
+@pytest.mark.parametrize("channels", [16, 128, 256])
+def test_vectors_of_every_kind(channels: int) -> None:
+    """With scalings that leave scores in range, at its ends and beyond, in both directions."""
+    query, key, value = vectors(15, channels), vectors(70, channels), seeded(70, 16)
+    qkv = tuple(x.to(DEVICE)[None, None] for x in (query, key, value))
+    for bits in (16, 20):
+        check(qkv, config=SpikeConfig(query_key_bits=bits))
+    if channels == 16:
+        for scaling in (0.0, -0.3, 1e-12, 1e-38, 1e-76, 1e-300, 5e-324, 2.0**60, 1e30, float("inf"), float("nan")):
+            check(qkv, scaling=scaling)
+        for dtype in (torch.bfloat16, torch.float16):
+            check(tuple(x.to(dtype) for x in (qkv[0].clamp(-6e4, 6e4), qkv[1].clamp(-6e4, 6e4), qkv[2])))
+
+
+def test_scores_below_every_fixed_point() -> None:
+    """A row whose scores are all far below 0 is not one that sees nothing, until they are -inf."""
+    query, key = torch.ones(1, 1, 3, 16), -torch.ones(1, 1, 40, 16) - seeded(1, 1, 40, 1).abs()
+    query, key, value = query.to(DEVICE), key.to(DEVICE), seeded(1, 1, 40, 16).to(DEVICE)
+    for scaling in (1e3, 1e5, 1e36, 1e37, 1e38):
+        check((query, key, value), scaling=scaling)
+
+
 def test_rare_rows_and_the_ledger() -> None:
     query, key, value = inputs(2, 2, 1, 9, 40, 16, 16, torch.float32)
     query[0, 1, 2, 0] = torch.nan
+    query[1, 0, 5, 0] = -torch.inf
     key[1, 0, 3, 1] = torch.inf
+    key[1, 0, 7, 2] = torch.nan
     query[0, 0, 4] = 2e4
     check((query, key, value))
+    check((query, key, value), scaling=0.0)
     check((query, key, value), causal(9, 40))
     hides = torch.ones(9, 40, dtype=torch.bool, device=DEVICE)
-    hides[:, 3] = False
+    hides[:, 3] = hides[:, 7] = hides[5] = False
     check((query, key, value), hides)
+
+
+def test_keys_that_no_row_sees_change_nothing() -> None:
+    query, key, value = inputs(1, 2, 1, 5, 70, 16, 16, torch.bfloat16)
+    hides = torch.ones(5, 70, dtype=torch.bool, device=DEVICE)
+    hides[:, 10:14] = False
+    whole = attention(query, key, value, hides)
+    key[0, 0, 10:14] = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e38]).to(key)[:, None]
+    check((query, key, value), hides)
+    assert torch.equal(attention(query, key, value, hides), whole)
 
 
 def test_values_of_every_kind() -> None:
@@ -116,14 +201,14 @@ def test_no_result_depends_on_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither on the batch: a row alone is the row among others."""
     qkv = inputs(2, 2, 1, 9, 100, 16, 16, torch.bfloat16)
     mask = causal(9, 100)
-    whole = attention(*qkv, mask, scaling=SCALING)
+    whole = attention(*qkv, mask)
     # The interpreter takes any key block; 64 is what values are filled up to.
     for rows, keys in ((16, 64), (16, 32), (64, 64)):
-        monkeypatch.setattr(host, "choose_blocks", lambda *_, b=(rows, keys): host.Blocks(*b, 4, 2))
-        assert torch.equal(attention(*qkv, mask, scaling=SCALING), whole)
-    part = attention(*(x[1:] for x in qkv), mask, scaling=SCALING)
+        monkeypatch.setattr(host, "choose_blocks", lambda *_, b=(rows, keys): host.Blocks(*b, 4))
+        assert torch.equal(attention(*qkv, mask), whole)
+    part = attention(*(x[1:] for x in qkv), mask)
     assert torch.equal(part, whole[1:])
-    row = attention(qkv[0][:, :, 4:5], *qkv[1:], mask[4:5], scaling=SCALING)
+    row = attention(qkv[0][:, :, 4:5], *qkv[1:], mask[4:5])
     assert torch.equal(row, whole[:, :, 4:5])
 
 
@@ -135,6 +220,7 @@ def test_what_the_kernel_does_not_take_is_the_closed_forms() -> None:
         (None, {"softcap": 20.0}),
         (None, {"sinks": seeded(2).to(DEVICE)}),
         (None, {"config": SpikeConfig(divide_last=False)}),
+        (None, {"config": SpikeConfig(query_key_bits=None)}),
         (None, {"config": SpikeConfig.narrow()}),
         (None, {"config": SpikeConfig.paper()}),
     ]

@@ -19,7 +19,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from spikeplug.kernels.gpu import FUNCTIONS, support
+from spikeplug import SpikeConfig
+from spikeplug.kernels.gpu import KERNELS, support
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="compiles, in a process of its own"),
@@ -46,7 +47,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             elif isinstance(value, Tensor):
                 signature[parameter.name], hints[(place,)] = f"*{_NAMES[value.dtype]}", [["tt.divisibility", 16]]
             else:
-                signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+                signature[parameter.name] = parameter.annotation_type or ("fp32" if isinstance(value, float) else "i32")
                 if isinstance(value, int) and value % 16 == 0:
                     hints[(place,)] = [["tt.divisibility", 16]]
         source = ASTSource(self, signature, constants, hints)
@@ -67,11 +68,11 @@ def check(compiled: list[Any]) -> None:
 ROWS = torch.zeros(64, 4096, dtype=torch.bfloat16)
 WEIGHT = torch.ones(4096, dtype=torch.bfloat16)
 CALLS: dict[str, Callable[[], Tensor]] = {
-    "softmax": lambda: FUNCTIONS["softmax"](ROWS),
-    "softmax, long": lambda: FUNCTIONS["softmax"](torch.zeros(1, 20_000), config=CONFIGS[-1]),
-    "gelu": lambda: FUNCTIONS["gelu"](ROWS),
-    "rms_norm": lambda: FUNCTIONS["rms_norm"](ROWS, WEIGHT),
-    "layer_norm": lambda: FUNCTIONS["layer_norm"](ROWS, WEIGHT, WEIGHT),
+    "softmax": lambda: KERNELS["softmax"](ROWS),
+    "softmax, long": lambda: KERNELS["softmax"](torch.zeros(1, 20_000), config=CONFIGS[-1]),
+    "gelu": lambda: KERNELS["gelu"](ROWS),
+    "rms_norm": lambda: KERNELS["rms_norm"](ROWS, weight=WEIGHT),
+    "layer_norm": lambda: KERNELS["layer_norm"](ROWS, weight=WEIGHT, bias=WEIGHT),
 }
 
 
@@ -81,10 +82,15 @@ def test_kernels_over_rows(name: str, compiled: list[Any]) -> None:
     check(compiled)
 
 
-def test_attention(compiled: list[Any]) -> None:
-    query, key = torch.randn(1, 4, 256, 128).bfloat16(), torch.randn(1, 2, 512, 128).bfloat16()
-    FUNCTIONS["attention"](query, key, key, torch.ones(256, 512, dtype=torch.bool))
+@pytest.mark.parametrize(("bits", "channels"), [(16, 128), (20, 64)])
+def test_attention(bits: int, channels: int, compiled: list[Any]) -> None:
+    query, key = torch.randn(1, 4, 256, channels).bfloat16(), torch.randn(1, 2, 512, channels).bfloat16()
+    config = SpikeConfig(bits=bits, query_key_bits=bits)
+    KERNELS["attention"](query, key, key, torch.ones(256, 512, dtype=torch.bool), config=config)
     check(compiled)
     ptx = compiled[-1].asm["ptx"]
-    assert "mma.sync" in ptx or "wgmma" in ptx
-    assert ".s32.s8.s8" in ptx  # values are summed by the int8 matrix units
+    # The int8 matrix units make both products, and no other matrix unit any.
+    units = re.findall(r"(?:mma|wgmma)[\w.]*\.sync\.[\w.:]*", ptx)
+    assert units
+    assert [unit for unit in units if ".s32.s8.s8" not in unit] == []
+    assert "cvt.rn.f32.f64" in ptx  # scores are rounded once

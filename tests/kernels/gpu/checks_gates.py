@@ -9,13 +9,13 @@ import torch
 from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, FEW, SHAPES, assert_equal, dtypes, rows, seeded
 
 from spikeplug import SpikeConfig, SpikeplugError, operators
-from spikeplug.kernels.gpu import FUNCTIONS, launch
+from spikeplug.kernels.gpu import KERNELS, launch
 
 GATES = {
-    "silu": (FUNCTIONS["silu"], operators.silu),
-    "sigmoid": (FUNCTIONS["sigmoid"], operators.sigmoid),
+    "silu": (KERNELS["silu"], operators.silu),
+    "sigmoid": (KERNELS["sigmoid"], operators.sigmoid),
     **{
-        f"gelu {how}": (partial(FUNCTIONS["gelu"], approximate=how), partial(operators.gelu, approximate=how))
+        f"gelu {how}": (partial(KERNELS["gelu"], approximate=how), partial(operators.gelu, approximate=how))
         for how in ("none", "tanh", "quick")
     },
 }

@@ -7,11 +7,11 @@ import torch
 from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, dtypes, rows, seeded
 
 from spikeplug import SpikeConfig, SpikeplugError, operators
-from spikeplug.kernels.gpu import FUNCTIONS, launch
+from spikeplug.kernels.gpu import KERNELS, launch
 
 NORMS = {
-    "rms_norm": (FUNCTIONS["rms_norm"], operators.rms_norm),
-    "layer_norm": (FUNCTIONS["layer_norm"], operators.layer_norm),
+    "rms_norm": (KERNELS["rms_norm"], operators.rms_norm),
+    "layer_norm": (KERNELS["layer_norm"], operators.layer_norm),
 }
 pytestmark = [
     pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
@@ -47,10 +47,10 @@ def test_weights_of_every_dtype(name: str) -> None:
         x = rows(dtype, 64)
         for weight_dtype, bias_dtype in ((dtype, dtype), (torch.float32, torch.bfloat16), (torch.float16, dtype)):
             weight, bias = seeded(64).to(DEVICE, weight_dtype), (seeded(64, seed=2) / 3).to(DEVICE, bias_dtype)
-            affine = (weight,) if name == "rms_norm" else (weight, bias)
-            assert_equal(lambda x=x, a=affine: kernel(x, *a), lambda x=x, a=affine: closed(x, *a))
+            affine = {"weight": weight} if name == "rms_norm" else {"weight": weight, "bias": bias}
+            assert_equal(lambda x=x, a=affine: kernel(x, **a), lambda x=x, a=affine: closed(x, **a))
     if name == "layer_norm":
-        assert_equal(lambda: kernel(x, None, bias), lambda: closed(x, None, bias))
+        assert_equal(lambda: kernel(x, bias=bias), lambda: closed(x, bias=bias))
 
 
 def test_no_result_depends_on_the_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_no_result_depends_on_the_block(name: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(launch, "LARGEST", largest)
         monkeypatch.setattr(launch, "STEP", step)
         monkeypatch.setattr(launch, "SHARED", shared)
-        assert_equal(lambda: kernel(x, weight), lambda: closed(x, weight))
+        assert_equal(lambda: kernel(x, weight=weight), lambda: closed(x, weight=weight))
 
 
 def test_what_the_kernel_does_not_take_is_the_closed_forms(name: str) -> None:

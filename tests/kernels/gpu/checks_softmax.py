@@ -7,9 +7,9 @@ import torch
 from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, rows, seeded
 
 from spikeplug import SpikeConfig, SpikeplugError, operators
-from spikeplug.kernels.gpu import FUNCTIONS, launch
+from spikeplug.kernels.gpu import KERNELS, launch
 
-softmax = FUNCTIONS["softmax"]
+softmax = KERNELS["softmax"]
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
 

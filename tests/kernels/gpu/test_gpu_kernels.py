@@ -42,7 +42,7 @@ def run(names: list[str], settings: dict[str, str]) -> None:
 
 
 def test_every_kernel_is_checked() -> None:
-    from spikeplug.kernels.gpu import FUNCTIONS
+    from spikeplug.kernels.gpu import KERNELS
 
     text = "".join((FOLDER / name).read_text(encoding="utf-8") for name in CHECKS)
-    assert [name for name in FUNCTIONS if f'FUNCTIONS["{name}"]' not in text] == []
+    assert [name for name in KERNELS if f'KERNELS["{name}"]' not in text] == []

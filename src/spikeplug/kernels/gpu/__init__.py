@@ -1,9 +1,4 @@
-"""Operators as Triton kernels for NVIDIA GPUs, each equal to its closed form by torch.equal. See README.md beside this.
-
-`FUNCTIONS` maps an operator's name to a function of its signature (without `events`), which imports Triton when it is
-first called. Whatever a kernel does not take (see `takes`), it hands on to the closed form, so any call is answered.
-`KERNELS` are the same with the arguments of the operators' torch ops.
-"""
+"""Operators as Triton kernels for NVIDIA GPUs, each equal to its closed form by torch.equal. See README.md here."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from spikeplug.kernels.gpu.support import takes
 if find_spec("triton") is None:  # said here, where the registry asks, and not in the middle of a model
     raise ImportError("no module named triton")
 
-__all__ = ["FUNCTIONS", "KERNELS", "takes"]
+__all__ = ["KERNELS", "takes"]
 
 
 def _lazily(stem: str, name: str) -> Callable[..., Tensor]:
@@ -31,8 +26,10 @@ def _lazily(stem: str, name: str) -> Callable[..., Tensor]:
     return kernel
 
 
-#: By operator: (x, ..., config=...) -> Tensor, as in spikeplug.operators.
-FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
+#: By operator: a function of the arguments of its torch op, in that order, of what the operator takes beside, by name,
+#: and of the config. Whatever a kernel does not take (see `takes`), it hands on to the closed form, so any call is
+#: answered. Triton is imported with the first.
+KERNELS: Mapping[str, Callable[..., Tensor]] = {
     name: _lazily(stem, name)
     for name, stem in {
         "softmax": "softmax",
@@ -44,24 +41,3 @@ FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
         "attention": "attention",
     }.items()
 }
-
-
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    sinks: Tensor | None,
-    scaling: float | None,
-    softcap: float | None,
-    **how: Any,
-) -> Tensor:
-    return FUNCTIONS["attention"](query, key, value, mask, scaling=scaling, softcap=softcap, sinks=sinks, **how)
-
-
-def _norm(name: str) -> Callable[..., Tensor]:
-    return lambda x, eps, **how: FUNCTIONS[name](x, eps=eps, **how)
-
-
-#: By torch op.
-KERNELS = {**FUNCTIONS, "rms_norm": _norm("rms_norm"), "layer_norm": _norm("layer_norm"), "attention": _attention}

@@ -1,4 +1,4 @@
-"""Attention on a GPU: values encoded once, then one program for a key head and a block of rows (attention_tiles.py)."""
+"""Attention on a GPU: keys and values coded once, then a program for a key head and a block of rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
 from spikeplug.config import SpikeConfig, as_config
+from spikeplug.kernels.gpu.attention_codes import KEY_STEP, encode, filled, key_ranges, limbs
 from spikeplug.kernels.gpu.attention_tiles import attention_kernel
-from spikeplug.kernels.gpu.attention_values import KEY_STEP, encode_values, key_ranges, limbs
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, on_device
 from spikeplug.kernels.gpu.support import takes
 from spikeplug.operators.attention import attention as closed_attention
@@ -22,24 +22,21 @@ _CHANNELS = 256
 
 
 class Blocks(NamedTuple):
-    """Rows and keys of a program's tiles, its warps, and how many blocks of keys are loaded ahead."""
+    """Rows and keys of a program's tiles, and its warps."""
 
     rows: int
     keys: int
     warps: int
-    stages: int
 
 
-def choose_blocks(rows: int, channels: int, dtype: torch.dtype) -> Blocks:
-    """The tiles for so many rows a key head and channels of a value. No result depends on it.
+def choose_blocks(rows: int, channels: int) -> Blocks:
+    """The tiles for so many rows a key head and so many channels, of a key or value. No result depends on it.
 
-    The largest for which a compiled kernel (sm_90) spills no register: four int32 sums a row and channel are to fit
-    beside the scores, or the float32 products.
+    The largest whose registers suffice (sm_90), four int32 sums a row and channel beside the queries' bytes and the
+    scores: of codes of two bytes, a thread spills 136 bytes at most.
     """
-    half = dtype != torch.float32
-    most = 32 if half and channels <= 128 else 16
-    height = max(16, min(most, triton.next_power_of_2(rows)))
-    return Blocks(height, KEY_STEP, 4 if half and height * channels < 4096 else 8, 2 if half else 1)
+    height = max(16, min(32 if channels <= 128 else 16, triton.next_power_of_2(rows)))
+    return Blocks(height, KEY_STEP, 4 if height == 16 and channels <= 64 else 8)
 
 
 @torch.no_grad()
@@ -48,19 +45,17 @@ def attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None = None,
-    *,
+    sinks: Tensor | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
-    sinks: Tensor | None = None,
+    *,
     config: SpikeConfig | None = None,
 ) -> Tensor:
-    """`operators.attention`, bit for bit from the scores on; same arguments and errors.
+    """`operators.attention`, bit for bit; same errors.
 
-    The scores are float products, which belong to the model: float32 ones are made as the closed form makes them, of
-    half-precision queries and keys by the matrix units, summed in float32 and scaled afterwards. Where that product
-    is exact, so is the agreement with the closed form; elsewhere a score may differ in its last bit.
-    Left to the closed form: additive masks, softcap, sinks, more than 256 channels, about 2^16 keys or more; a call
-    with values that are not finite; rows with scores that are not finite or lie beyond 2^(28 - F) octaves.
+    Left to the closed form: the model's float product (query_key_bits None), additive masks, softcap, sinks, more than
+    256 channels, about 2^16 keys or more; a call with values that are not finite; rows that see a query or key that is
+    not finite, or whose scores lie beyond 2^(28 - F) octaves.
     """
     config = as_config(config)
     if softcap is not None or sinks is not None or not _fits(query, key, value, mask, config):
@@ -83,7 +78,7 @@ def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, config
     """Whether the kernel takes this; whatever is wrong with it is for the closed form to say."""
     if not all(isinstance(x, Tensor) for x in (query, key, value)):
         return False
-    if not takes(config, query, key, value) or not config.divide_last or query.dtype != key.dtype:
+    if not takes(config, query, key, value) or not config.divide_last or config.query_key_bits is None:
         return False
     check_shapes(query, key, value)
     check_mask(mask, (*query.shape[:3], key.shape[2]))
@@ -93,7 +88,7 @@ def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, config
         return False
     # A sum of int8 products is of `limbs` products a key at most, see attention_tiles.py; the exact sum fits 62 bits.
     keys = key.shape[2]
-    return keys * limbs(value.dtype, config) < 1 << 17 and config.working_bits + config.bits + keys.bit_length() <= 62
+    return keys * limbs(config.bits) < 1 << 17 and config.working_bits + config.bits + keys.bit_length() <= 62
 
 
 def _run(
@@ -103,14 +98,17 @@ def _run(
     visible: Tensor | None,
     output: Tensor,
     rare: Tensor,
-    scaling: float,
+    factor: float,
     config: SpikeConfig,
 ) -> None:
     batches, heads, rows, channels = query.shape
     key_heads, keys = key.shape[1:3]
     groups = heads // key_heads
-    bytes_, exponents = encode_values(value, rare, config)
-    ranges, mask = exponents, exponents
+    key_bits = config.query_key_bits
+    assert key_bits is not None, "left to the closed form by _fits"
+    coded_keys = encode(key, key_bits, rare, values=False)
+    coded_values = encode(value, config.bits, rare, values=True)
+    ranges, mask = coded_keys.exponents, coded_keys.exponents
     mask_strides: tuple[int, ...] = (0, 0, 0, 0)
     range_strides = mask_strides
     if visible is not None:
@@ -119,41 +117,42 @@ def _run(
         mask = mask.expand(batches, heads, rows, keys)
         mask_strides = mask.stride()
         range_strides = ranges.expand(2, batches, heads, rows).stride()
-    blocks = choose_blocks(rows * groups, value.shape[-1], query.dtype)
+    widths = filled(channels), filled(value.shape[-1])
+    blocks = choose_blocks(rows * groups, max(widths))
     with on_device(query):
         attention_kernel[(-(-rows * groups // blocks.rows), batches * key_heads)](
             query,
-            key,
-            bytes_,
-            exponents,
+            *coded_keys,
+            *coded_values[:2],
             mask,
             ranges,
             knots(shift_exponential(config).table, query.device),
             output,
             rare,
-            scaling,
+            factor,
             batches,
             key_heads,
             groups,
             rows,
             keys,
-            bytes_.shape[-1],
+            coded_keys.exponents.shape[-1],
             *query.stride(),
-            *key.stride(),
             *mask_strides,
             *range_strides,
             D=channels,
             DV=value.shape[-1],
             MASK=visible is not None,
-            LIMBS=bytes_.shape[0],
+            KEY_BITS=key_bits,
+            KEY_LIMBS=limbs(key_bits),
+            LIMBS=limbs(config.bits),
             DIGITS=3 if config.working_bits <= 22 else 4,
             **exponential_constants(config),
             BLOCK_ROWS=blocks.rows,
             BLOCK_KEYS=blocks.keys,
-            BLOCK_D=max(16, triton.next_power_of_2(channels)),
-            BLOCK_DV=max(16, triton.next_power_of_2(value.shape[-1])),
+            BLOCK_D=widths[0],
+            BLOCK_DV=widths[1],
             num_warps=blocks.warps,
-            num_stages=blocks.stages,
+            num_stages=2,
             enable_fp_fusion=False,
         )
 

@@ -10,7 +10,7 @@ out: P + 1 binary products in place of three of 8 bits. Making the scores a seco
 M and b_min, the second sums integers, which no tile order changes.
 
 Why the sums are exact. Weights, at most 2^P, are cut into balanced digits of 8 bits, values into signed bytes (see
-attention_values.py): int8 matrix products into int32. A sum for one power of 256 is of at most 3 products a key, each
+attention_codes.py): int8 matrix products into int32. A sum for one power of 256 is of at most 3 products a key, each
 at most 2^14, and stays below 2^31 while keys times products is below 2^17, which the caller guarantees. The sums meet
 in int64 at the end.
 """
@@ -23,15 +23,15 @@ from __future__ import annotations
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
+from spikeplug.kernels.gpu.attention_codes import offset
+from spikeplug.kernels.gpu.attention_scores import coded_queries, fixed_point, scores
 from spikeplug.kernels.gpu.integers import (
-    MASKED,
     bit_length,
     decay,
     decode,
     denominator_of,
     half_to_the,
     mark,
-    nearest,
     quotient,
     rounded,
     shift,
@@ -41,29 +41,27 @@ from spikeplug.kernels.gpu.integers import (
 @triton.jit
 def attention_kernel(
     query,  # (B, H, Q, D)
-    key,  # (B, G, K, D)
-    bytes_,  # (LIMBS, B·G, Dv, padded): values in signed bytes
-    exponents,  # (B·G, padded)
+    keys,  # int8 (LIMBS, B·G, padded, BLOCK_D): keys in signed bytes
+    key_exponents,  # (B·G, padded)
+    key_sums,  # (B·G, padded)
+    values,  # int8 (LIMBS, B·G, BLOCK_DV, padded): values in signed bytes
+    value_exponents,  # (B·G, padded)
     mask,  # (B, H, Q, K), int8 0 or 1; unread unless MASK
     ranges,  # (2, B, H, Q): the first key that a row may see, and the one after the last
     table,
     output,  # (B, H, Q, Dv), contiguous
     rare,
-    scaling,  # what a score is multiplied by, in octaves
+    factor: tl.float64,  # of a score, in octaves; float32 without the annotation
     batches,
     key_heads,
     groups,
     rows,
-    keys,
+    count,  # of keys
     padded,  # keys, and what fills the last block: of weight 0
     query_batch,
     query_head,
     query_row,
     query_channel,
-    key_batch,
-    key_head,
-    key_row,
-    key_channel,
     mask_batch,
     mask_head,
     mask_row,
@@ -75,6 +73,8 @@ def attention_kernel(
     D: tl.constexpr,
     DV: tl.constexpr,
     MASK: tl.constexpr,
+    KEY_BITS: tl.constexpr,
+    KEY_LIMBS: tl.constexpr,  # bytes of a query and of a key: 2 or 3
     LIMBS: tl.constexpr,  # of a value: 2 or 3
     DIGITS: tl.constexpr,  # of a weight: 3 or 4
     N: tl.constexpr,
@@ -88,41 +88,42 @@ def attention_kernel(
 ):
     # The last rows first: under a causal mask they have the most keys.
     block = tl.num_programs(0) - 1 - tl.program_id(0)
-    batch, head = (tl.program_id(1) // key_heads).to(tl.int64), (tl.program_id(1) % key_heads).to(tl.int64)
+    pair = tl.program_id(1).to(tl.int64)
+    batch, head = pair // key_heads, pair % key_heads
     # A key head's rows: its query heads side by side, so that they share what is loaded of the keys.
     index = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     here = index < rows * groups
     row, query_of = index // groups, head * groups + index % groups
     channel = tl.arange(0, BLOCK_D)
     place = query + batch * query_batch + (query_of * query_head + row.to(tl.int64) * query_row)[:, None]
-    q = tl.load(place + channel[None, :] * query_channel, mask=here[:, None] & (channel < D)[None, :], other=0.0)
-    if q.dtype == tl.float32:
-        q = q * scaling  # as the closed form; half-precision queries keep their bits for the matrix units
-    key_place = key + batch * key_batch + head * key_head + channel[:, None] * key_channel
+    x = tl.load(place + channel[None, :] * query_channel, mask=here[:, None] & (channel < D)[None, :], other=0.0)
+    queries = coded_queries(x, factor, KEY_BITS, KEY_LIMBS)
+    plane = tl.num_programs(1) * padded.to(tl.int64)
+    first_key = pair * padded
+    coded_keys = (keys + first_key * BLOCK_D, plane * BLOCK_D, key_exponents + first_key, key_sums + first_key, count)
     mask_place = mask + batch * mask_batch + (query_of * mask_head + row.to(tl.int64) * mask_row)[:, None]
-    first, stop = 0, keys
+    masking = (mask_place, mask_key, here[:, None])
+    first, stop = 0, count
     if MASK:
         range_place = ranges + batch * range_batch + query_of * range_head + row * range_row
-        first = tl.min(tl.load(range_place, mask=here, other=keys), 0) // BLOCK_KEYS * BLOCK_KEYS
+        first = tl.min(tl.load(range_place, mask=here, other=count), 0) // BLOCK_KEYS * BLOCK_KEYS
         stop = tl.max(tl.load(range_place + range_end, mask=here, other=0), 0)
 
     # First pass: the largest score, and the smallest octaves less value's exponent.
     largest = tl.full([BLOCK_ROWS], -float("inf"), tl.float32)
     nearest_key = tl.full([BLOCK_ROWS], 1 << 30, tl.int32)
-    exponent_place = exponents + tl.program_id(1).to(tl.int64) * padded
+    exponent_place = value_exponents + first_key + tl.arange(0, BLOCK_KEYS)
     for start in range(first, stop, BLOCK_KEYS):
-        score = _scores(
-            q, key_place, key_row, mask_place, mask_key, scaling, start, keys, here, channel, D, MASK, F, BLOCK_KEYS
-        )
+        score = scores(queries, coded_keys, masking, start, KEY_LIMBS, MASK, BLOCK_KEYS)
         largest = tl.maximum(largest, tl.max(score, 1))
-        octaves = (-_integer(score)) >> F
-        exponent = tl.load(exponent_place + start + tl.arange(0, BLOCK_KEYS))
-        nearest_key = tl.minimum(nearest_key, tl.min(octaves - exponent[None, :], 1))
-    strange = (tl.abs(largest) >= 268435456.0) & (largest != -float("inf"))
+        octaves = (-fixed_point(score, F)) >> F
+        nearest_key = tl.minimum(nearest_key, tl.min(octaves - tl.load(exponent_place + start)[None, :], 1))
+    # A largest score of 2^(28 - F) or more is too large for F fraction bits; -inf is a row that sees nothing.
+    strange = (tl.abs(largest) >= (1 << (28 - F))) & (largest != -float("inf"))
     flat = (batch * key_heads * groups + query_of) * rows + row
     mark(rare, flat, batches * key_heads * groups * rows, here & strange)
     # A row that sees nothing keeps its distance: its scores lie an octave and more below M, and none leads.
-    top = tl.minimum((-_integer(largest)) >> F, (1 << 29) >> F)
+    top = tl.minimum((-fixed_point(largest, F)) >> F, (1 << 29) >> F)
     lead = tl.minimum(nearest_key, top + (1 << 12))
 
     # Second pass: Σ 2^(s - M), Σ weight and, power by power of 256, Σ weight·v.
@@ -134,18 +135,14 @@ def attention_kernel(
     sum4 = tl.zeros([BLOCK_ROWS, BLOCK_DV], tl.int32)
     sum5 = tl.zeros([BLOCK_ROWS, BLOCK_DV], tl.int32)
     value_channel = tl.arange(0, BLOCK_DV)
-    plane = (tl.num_programs(1) * DV).to(tl.int64) * padded
-    value_place = bytes_ + (tl.program_id(1).to(tl.int64) * DV + value_channel)[None, :] * padded
+    value_place = values + first_key * BLOCK_DV + value_channel[None, :] * padded
+    value_plane = plane * BLOCK_DV
     for start in range(first, stop, BLOCK_KEYS):
-        score = _scores(
-            q, key_place, key_row, mask_place, mask_key, scaling, start, keys, here, channel, D, MASK, F, BLOCK_KEYS
-        )
-        below = -_integer(score)
+        below = -fixed_point(scores(queries, coded_keys, masking, start, KEY_LIMBS, MASK, BLOCK_KEYS), F)
         mantissa, octaves = half_to_the(below, table, F, REST, P), below >> F
-        # Never below 0, if both passes make the same scores; a unit that did not would be off by a last bit, no more.
-        total += tl.sum(decay(mantissa, tl.maximum(octaves - top[:, None], 0)), 1)
-        exponent = tl.load(exponent_place + start + tl.arange(0, BLOCK_KEYS))
-        weight = decay(mantissa, tl.maximum(octaves - exponent[None, :] - lead[:, None], 0))
+        # No shift is below 0, as no score and no lag is beyond what the first pass found.
+        total += tl.sum(decay(mantissa, octaves - top[:, None]), 1)
+        weight = decay(mantissa, octaves - tl.load(exponent_place + start)[None, :] - lead[:, None])
         weights += tl.sum(weight, 1)
         digit0 = _digit(weight)
         weight = (weight + 128) >> 8
@@ -153,35 +150,33 @@ def attention_kernel(
         weight = (weight + 128) >> 8
         digit2, digit3 = _digit(weight), _digit((weight + 128) >> 8)
         at = value_place + (start + tl.arange(0, BLOCK_KEYS))[:, None]
-        seen = (value_channel < DV)[None, :]
-        limb = tl.load(at, mask=seen, other=0)
+        limb = tl.load(at)
         sum0 = tl.dot(digit0, limb, sum0, out_dtype=tl.int32)
         sum1 = tl.dot(digit1, limb, sum1, out_dtype=tl.int32)
         sum2 = tl.dot(digit2, limb, sum2, out_dtype=tl.int32)
         if DIGITS == 4:
             sum3 = tl.dot(digit3, limb, sum3, out_dtype=tl.int32)
-        limb = tl.load(at + plane, mask=seen, other=0)
+        limb = tl.load(at + value_plane)
         sum1 = tl.dot(digit0, limb, sum1, out_dtype=tl.int32)
         sum2 = tl.dot(digit1, limb, sum2, out_dtype=tl.int32)
         sum3 = tl.dot(digit2, limb, sum3, out_dtype=tl.int32)
         if DIGITS == 4:
             sum4 = tl.dot(digit3, limb, sum4, out_dtype=tl.int32)
         if LIMBS == 3:
-            limb = tl.load(at + 2 * plane, mask=seen, other=0)
+            limb = tl.load(at + 2 * value_plane)
             sum2 = tl.dot(digit0, limb, sum2, out_dtype=tl.int32)
             sum3 = tl.dot(digit1, limb, sum3, out_dtype=tl.int32)
             sum4 = tl.dot(digit2, limb, sum4, out_dtype=tl.int32)
             if DIGITS == 4:
                 sum5 = tl.dot(digit3, limb, sum5, out_dtype=tl.int32)
 
-    # One division a channel. All bytes of a value but the last were made signed by taking 128 away.
-    offset: tl.constexpr = 128 if LIMBS == 2 else 128 + (128 << 8)
+    # One division a channel.
     value = (sum5.to(tl.int64) << 8) + sum4
     value = (value << 8) + sum3
     value = (value << 8) + sum2
     value = (value << 8) + sum1
-    value = (value << 8) + sum0 + (weights * offset)[:, None]
-    size = tl.where((value_channel < DV)[None, :], tl.abs(value), 0)
+    value = (value << 8) + sum0 + (weights * offset(LIMBS))[:, None]
+    size = tl.abs(value)
     places = (P - bit_length(tl.max(size, 1)))[:, None]
     denominator, inverse, total_places = denominator_of(total[:, None], N, P)
     quotients = (quotient(shift(size, places).to(tl.int32), denominator, inverse, N + 1) + 1) >> 1
@@ -191,47 +186,6 @@ def attention_kernel(
         rounded(y, output.dtype.element_ty),
         mask=here[:, None] & (value_channel < DV)[None, :],
     )
-
-
-@triton.jit
-def _scores(
-    q,
-    key_place,
-    key_row,
-    mask_place,
-    mask_key,
-    scaling,
-    start,
-    keys,
-    here,
-    channel,
-    D: tl.constexpr,
-    MASK: tl.constexpr,
-    F: tl.constexpr,
-    BLOCK_KEYS: tl.constexpr,
-):
-    """Scores in octaves times 2^F, float32, -inf where a key is not to be seen, +inf for NaN."""
-    index = start + tl.arange(0, BLOCK_KEYS)
-    within = index < keys
-    k = tl.load(
-        key_place + index.to(tl.int64)[None, :] * key_row, mask=(channel < D)[:, None] & within[None, :], other=0.0
-    )
-    score = tl.dot(q, k, input_precision="ieee")
-    score = score * (1 << F) if q.dtype == tl.float32 else score * (scaling * (1 << F))
-    score = tl.where(score == score, score, float("inf"))
-    if MASK:
-        seen = here[:, None] & within[None, :]
-        visible = tl.load(mask_place + index.to(tl.int64)[None, :] * mask_key, mask=seen, other=0).to(tl.int32)
-        # The bits of +inf for 1, of -inf for 0. Not a comparison: tensors of single bits, which Triton may move through
-        # shared memory on the way to the matrix units, have no place there.
-        return tl.minimum(score, ((visible - 1) & -2147483648 | 0x7F800000).to(tl.float32, bitcast=True))
-    else:
-        return tl.where(within[None, :], score, -float("inf"))
-
-
-@triton.jit
-def _integer(score):
-    return nearest(tl.minimum(tl.maximum(score, float(MASKED)), 536870912.0))
 
 
 @triton.jit

@@ -56,7 +56,7 @@ def power_of_two(exponent):
 
 @triton.jit
 def power_of_two_wide(exponent):
-    """2^exponent in float64, |exponent| <= 1022."""
+    """2^exponent in float64, |exponent| <= 1022; infinity for 1024."""
     return ((exponent.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
 
 

@@ -36,10 +36,10 @@ from spikeplug.operators.rms_norm import SQRT_BITS, check_norm
 @torch.no_grad()
 def layer_norm(
     x: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
     eps: float = 1e-5,
     *,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
     config: SpikeConfig | None = None,
 ) -> Tensor:
     """`operators.layer_norm`, bit for bit; same errors. Rows that are not finite are the closed form's."""

@@ -34,7 +34,7 @@ from spikeplug.operators.rms_norm import rms_norm as closed_rms_norm
 
 @torch.no_grad()
 def rms_norm(
-    x: Tensor, weight: Tensor | None = None, eps: float = 1e-6, *, config: SpikeConfig | None = None
+    x: Tensor, eps: float = 1e-6, *, weight: Tensor | None = None, config: SpikeConfig | None = None
 ) -> Tensor:
     """`operators.rms_norm`, bit for bit; same errors. Rows that are not finite are the closed form's."""
     config = as_config(config)

@@ -1,0 +1,197 @@
+"""Codes in signed bytes, as int8 matrix units take them: of keys and values, made beforehand; and the keys a row sees.
+
+A code c, |c| < 2^(bits-1), is Σ 256^j·byte_j + offset: all its bytes but the last are made signed by taking 128 away,
+so the offset is 128·Σ_{j < last} 256^j. (Balanced digits need none, but the last one of 2^15 - 1 is 128, no int8.)
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from torch import Tensor
+
+from spikeplug.kernels.gpu.integers import (
+    NONFINITE,
+    magnitude_bits,
+    nearest_mantissa,
+    power_of_two,
+    scale_exponent,
+    widened,
+)
+from spikeplug.kernels.gpu.launch import on_device
+
+#: Keys are filled up to a multiple of this, so that no block reads beyond.
+KEY_STEP = 64
+#: The exponent of a vector that is not finite: its power of two is infinite in float64, and NaN times its codes, all 0.
+UNDEFINED = tl.constexpr(1024)
+
+
+class Codes(NamedTuple):
+    """K vectors a head of C channels, both filled up with zeros.
+
+    bytes_: int8 (bytes a code, B·G, K, C), of values (bytes a code, B·G, C, K). exponents, and sums of the codes: int32
+    (B·G, K).
+    """
+
+    bytes_: Tensor
+    exponents: Tensor
+    sums: Tensor
+
+
+def limbs(bits: int) -> int:
+    """Bytes of a code of so many bits, at most 20."""
+    return 2 if bits <= 16 else 3
+
+
+def filled(channels: int) -> int:
+    """Channels as the matrix units take them: a power of two, at least 32."""
+    return max(32, int(triton.next_power_of_2(channels)))
+
+
+def encode(x: Tensor, bits: int, rare: Tensor, *, values: bool) -> Codes:
+    """`coding.encode(x, bits, twos_complement=True)` of keys or values (B, G, K, C).
+
+    Side by side in memory is what a product sums over: a key's channels; of values, the keys. rare's last byte is set
+    if a value is not finite.
+    """
+    batches, heads, keys, channels = x.shape
+    padded, width, count = -(-keys // KEY_STEP) * KEY_STEP, filled(channels), limbs(bits)
+    exponents, sums = torch.empty(2, batches * heads, padded, dtype=torch.int32, device=x.device)
+    shape = (count, batches * heads, width, padded) if values else (count, batches * heads, padded, width)
+    bytes_ = torch.empty(shape, dtype=torch.int8, device=x.device)
+    with on_device(x):
+        _encode[(padded // KEY_STEP, batches * heads)](
+            x,
+            bytes_,
+            exponents,
+            sums,
+            rare,
+            rare.numel() - 1,
+            heads,
+            keys,
+            padded,
+            *x.stride(),
+            VALUES=values,
+            CHANNELS=channels,
+            FILLED=width,
+            LIMBS=count,
+            BITS=bits,
+            STEP=KEY_STEP,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+    return Codes(bytes_, exponents, sums)
+
+
+def key_ranges(mask: Tensor, keys: int) -> Tensor:
+    """A row's first visible key and the one after the last, int32 (2, B', H', Q'); (keys, 0) if it may see none.
+
+    mask: int8 (B', H', Q', K or 1).
+    """
+    ranges = torch.empty(2, *mask.shape[:3], dtype=torch.int32, device=mask.device)
+    with on_device(mask):
+        _range[(mask.shape[2], mask.shape[0] * mask.shape[1])](
+            mask,
+            ranges,
+            ranges[0].numel(),
+            mask.shape[1],
+            keys,
+            *mask.stride()[:3],
+            mask.stride(3) if mask.shape[3] > 1 else 0,
+            STEP=1024,
+            num_warps=4,
+        )
+    return ranges
+
+
+@triton.constexpr_function
+def offset(count):
+    """What is to be added to the bytes of a code, `count` of them."""
+    return sum(128 << 8 * place for place in range(count - 1))
+
+
+@triton.jit
+def encoded(x, BITS: tl.constexpr):
+    """`coding.encode(x, BITS, twos_complement=True)` of rows, float32: (codes, exponents), int32.
+
+    Of a row that is not finite: zeros, UNDEFINED.
+    """
+    largest = tl.max(magnitude_bits(x), 1)
+    broken = largest >= NONFINITE
+    exponent = scale_exponent(tl.where(broken, 0, largest), BITS)
+    code = nearest_mantissa(tl.where(broken[:, None], 0.0, x) * power_of_two(-exponent)[:, None], BITS)
+    most: tl.constexpr = (1 << (BITS - 1)) - 1
+    return tl.minimum(tl.maximum(code, -most), most), tl.where(broken, UNDEFINED, exponent)
+
+
+@triton.jit
+def cut(code, LIMBS: tl.constexpr):
+    """The bytes of codes: (last, second, first), which are two if LIMBS is 2."""
+    first, second = (code & 255) - 128, (code >> 8 & 255) - 128
+    return (code >> 8 * (LIMBS - 1)).to(tl.int8), second.to(tl.int8), first.to(tl.int8)
+
+
+@triton.jit
+def _encode(
+    x,
+    bytes_,
+    exponents,
+    sums,
+    rare,
+    last,
+    heads,
+    keys,
+    padded,
+    batch_stride,
+    head_stride,
+    row_stride,
+    channel_stride,
+    VALUES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    FILLED: tl.constexpr,
+    LIMBS: tl.constexpr,
+    BITS: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    head = tl.program_id(1).to(tl.int64)
+    index, channel = tl.program_id(0) * STEP + tl.arange(0, STEP), tl.arange(0, FILLED)
+    place = x + (head // heads) * batch_stride + (head % heads) * head_stride
+    place += index.to(tl.int64)[:, None] * row_stride + channel[None, :] * channel_stride
+    there = (index < keys)[:, None] & (channel < CHANNELS)[None, :]
+    code, exponent = encoded(widened(tl.load(place, mask=there, other=0.0)), BITS)
+    vector = head * padded + index
+    tl.store(exponents + vector, exponent)
+    tl.store(sums + vector, tl.sum(code, 1))
+    if VALUES:
+        tl.store(rare + last + index * 0, (index * 0 + 1).to(tl.int8), mask=exponent == UNDEFINED)
+        at = bytes_ + (head * FILLED + channel)[None, :] * padded + index[:, None]
+    else:
+        at = bytes_ + vector[:, None] * FILLED + channel[None, :]
+    plane = (tl.num_programs(1) * FILLED).to(tl.int64) * padded
+    third, second, first = cut(code, LIMBS)
+    tl.store(at, first)
+    tl.store(at + (LIMBS - 1) * plane, third)
+    if LIMBS == 3:
+        tl.store(at + plane, second)
+
+
+@triton.jit
+def _range(mask, ranges, end, heads, keys, batch_stride, head_stride, row_stride, key_stride, STEP: tl.constexpr):
+    head = tl.program_id(1).to(tl.int64)
+    place = mask + (head // heads) * batch_stride + (head % heads) * head_stride
+    place += tl.program_id(0).to(tl.int64) * row_stride
+    first, stop = tl.full([STEP], 0, tl.int32) + keys, tl.zeros([STEP], tl.int32)
+    for start in range(0, keys, STEP):
+        index = start + tl.arange(0, STEP)
+        seen = tl.load(place + index.to(tl.int64) * key_stride, mask=index < keys, other=0) != 0
+        first = tl.minimum(first, tl.where(seen, index, keys))
+        stop = tl.maximum(stop, tl.where(seen, index + 1, 0))
+    at = ranges + head * tl.num_programs(0) + tl.program_id(0)
+    tl.store(at, tl.min(first, 0))
+    tl.store(at + end, tl.max(stop, 0))

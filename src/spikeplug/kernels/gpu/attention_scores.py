@@ -1,0 +1,91 @@
+"""Scores inside attention's kernel: query·keyᵀ of integer codes by the int8 matrix units, exact, and rounded once.
+
+Let o be the offset of the bytes (attention_codes.py), W the channels, filled up with codes of 0, and q' = q - o and
+k' = k - o what the bytes hold. Then Σ q·k = Σ q'·k' + o·(Σ q + Σ k) - o²·W. The products of bytes are summed from the
+upper ones down; of two bytes, Σ q'·k' = 256·(256·Σ q1·k1 + Σ q1·k0 + Σ q0·k1) + Σ q0·k0.
+
+No sum leaves int32. A product of bytes is at most 2^14 and W at most 2^8, so a sum of products is at most 2^22. Of two
+bytes, the inner sum is at most 2^8·2^22 + 2·2^22 < 2^31. Of three, the last byte of a code below 2^19 is within 2^3, so
+a sum with one last byte is at most 2^18 and one with two 2^14: the three upper places make at most
+2^16·2^14 + 2^8·2·2^18 + 2·2^18 + 2^22 < 2^31, and the one below them 2·2^22. The rest is added in int64.
+
+The dot product is an integer below 2^46, exact in float64. The two float64 products and the rounding to float32 are
+those of operators/attention_products.py, in its order. So a score depends on its query and key alone: not on a tile,
+nor on the pass in which it is made.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
+
+from __future__ import annotations
+
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+from spikeplug.kernels.gpu.attention_codes import cut, encoded, offset
+from spikeplug.kernels.gpu.integers import MASKED, nearest, power_of_two_wide, widened
+
+
+@triton.jit
+def coded_queries(x, factor, BITS: tl.constexpr, LIMBS: tl.constexpr):
+    """x (rows, W) as `scores` wants it: (bytes, o·Σ q - o²·W, 2^exponent·factor in float64)."""
+    code, exponent = encoded(widened(x), BITS)
+    away: tl.constexpr = offset(LIMBS)
+    correction = tl.sum(code, 1).to(tl.int64) * away - away * away * x.shape[1]
+    return cut(code, LIMBS), correction, power_of_two_wide(exponent) * factor
+
+
+@triton.jit
+def scores(queries, keys, masking, start, LIMBS: tl.constexpr, MASK: tl.constexpr, BLOCK_KEYS: tl.constexpr):
+    """Scores in octaves of keys from `start` on, float32 (rows, BLOCK_KEYS): -inf where a key is not to be seen, +inf
+    for NaN, as of queries and keys that are not finite.
+
+    queries: of `coded_queries`. keys: (bytes, their plane, exponents, sums, how many), pointers to those of one head.
+    masking: (a pointer to each row's, stride, rows that are there (rows, 1)), unread unless MASK.
+    """
+    query_bytes, correction, query_scale = queries
+    bytes_, plane, exponents, sums, count = keys
+    index = start + tl.arange(0, BLOCK_KEYS)
+    width: tl.constexpr = query_bytes[0].shape[1]
+    total = _product(query_bytes, bytes_ + index[None, :] * width + tl.arange(0, width)[:, None], plane, LIMBS)
+    total += correction[:, None] + (tl.load(sums + index).to(tl.int64) * offset(LIMBS))[None, :]
+    key_scale = power_of_two_wide(tl.load(exponents + index))
+    score = (total.to(tl.float64) * query_scale[:, None] * key_scale[None, :]).to(tl.float32)
+    score = tl.where(score == score, score, float("inf"))
+    within = (index < count)[None, :]
+    if MASK:
+        mask, stride, here = masking
+        visible = tl.load(mask + index.to(tl.int64)[None, :] * stride, mask=here & within, other=0).to(tl.int32)
+        # The bits of +inf for 1, of -inf for 0. Not a comparison: tensors of single bits, which Triton may move through
+        # shared memory on the way to the matrix units, have no place there.
+        return tl.minimum(score, ((visible - 1) & -2147483648 | 0x7F800000).to(tl.float32, bitcast=True))
+    else:
+        return tl.where(within, score, -float("inf"))
+
+
+@triton.jit
+def fixed_point(score, F: tl.constexpr):
+    """round(score·2^F) within [MASKED, 2^29], int32."""
+    return nearest(tl.minimum(tl.maximum(score * (1 << F), float(MASKED)), 536870912.0))
+
+
+@triton.jit
+def _product(query_bytes, place, plane, LIMBS: tl.constexpr):
+    """Σ q'·k', int64 (rows, BLOCK_KEYS)."""
+    last, second, first = query_bytes
+    key_first, key_last = tl.load(place), tl.load(place + (LIMBS - 1) * plane)
+    upper = tl.dot(last, key_last, out_dtype=tl.int32) << 8
+    if LIMBS == 2:
+        upper = tl.dot(last, key_first, upper, out_dtype=tl.int32)
+        upper = tl.dot(first, key_last, upper, out_dtype=tl.int32).to(tl.int64)
+    else:
+        key_second = tl.load(place + plane)
+        upper = tl.dot(last, key_second, upper, out_dtype=tl.int32)
+        upper = tl.dot(second, key_last, upper, out_dtype=tl.int32) << 8
+        upper = tl.dot(last, key_first, upper, out_dtype=tl.int32)
+        upper = tl.dot(second, key_second, upper, out_dtype=tl.int32)
+        upper = tl.dot(first, key_last, upper, out_dtype=tl.int32)
+        lower = tl.dot(second, key_first, out_dtype=tl.int32)
+        lower = tl.dot(first, key_second, lower, out_dtype=tl.int32)
+        upper = (upper.to(tl.int64) << 8) + lower
+    return (upper << 8) + tl.dot(first, key_first, out_dtype=tl.int32)

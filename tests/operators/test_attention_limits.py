@@ -61,7 +61,7 @@ def tanh_error(tanh: Tensor, config: SpikeConfig) -> Tensor:
 
 
 def half_step(x: Tensor, bits: int) -> Tensor:
-    """Half the step of a code for products: half of it again, and the largest element or the norm would not have fit."""
+    """Half the step of a code for products; with half of it, the largest element or the norm would not have fit."""
     largest, norm = x.abs().amax(-1, keepdim=True), x.norm(dim=-1, keepdim=True)
     return torch.maximum(largest / (2.0 ** (bits - 1) - 1), norm / (2.0 ** (bits - 0.5) - x.shape[-1] ** 0.5 / 2))
 

@@ -42,9 +42,9 @@ def attention(
     sinks: (H,), one logit a query head that takes part in the row's maximum and sum and has no value; or None.
 
     query·keyᵀ is an integer product of codes of config.query_key_bits, exact, scaled and rounded once to float32
-    (float64 for float64); with None, the model's own float product. Bias and sinks are added in that dtype. With config.divide_last the value product runs in integers, exactly;
-    without, each probability is divided and decoded on its own and the value product is the model's (the published
-    form).
+    (float64 for float64); with None, the model's own float product. Bias and sinks are added in that dtype. With
+    config.divide_last the value product runs in integers, exactly; without, each probability is divided and decoded on
+    its own and the value product is the model's (the published form).
     A row that may attend to nothing gives 0; one with a NaN or +inf score, bias or sink gives NaN. A NaN or inf value
     reaches the rows that may attend to it. events: count into it, simulating neuron by neuron.
     Errors: SpikeplugError for shapes that do not fit, a mask neither bool nor floating, a softcap that is no number

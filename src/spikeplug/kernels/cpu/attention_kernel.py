@@ -39,8 +39,9 @@ class _Rows(NamedTuple):
     """What is known of the ROWS rows in work, and the memory they are worked in.
 
     codes int16 (rows, channels in pairs); factors: what a row's products are multiplied by; starts, stops: the range of
-    keys it may see, seen: whether all in it; scores (rows, keys, and a sink); totals Σ w, aheads: as `Sums`; limbs int16
-    (blocks of TERMS keys, rows·LIMBS, PITCH): weights from the first key of any row on; sums of weights times values.
+    keys it may see, seen: whether all in it; scores (rows, keys, and a sink); totals Σ w, aheads: as `Sums`; limbs
+    int16 (blocks of TERMS keys, rows·LIMBS, PITCH): weights from the first key of any row on; sums of weights times
+    values.
     """
 
     codes: np.ndarray
@@ -124,14 +125,16 @@ def weigh_row(block, rows, key_head, index, member, low, high, exponents, table,
         leave(block)
     rows.totals[member], rows.aheads[member] = total, ahead
     for begin in range(low, high, TERMS):
-        end = min(begin + TERMS, high)
-        limbs = rows.limbs[(begin - low) // TERMS, LIMBS * member : LIMBS * (member + 1), : end - begin]
+        end, place = min(begin + TERMS, high), (begin - low) // TERMS
+        # One-dimensional from the start: only then does the compiler know that they are contiguous.
+        upper = rows.limbs[place, LIMBS * member, : end - begin]
+        lower = rows.limbs[place, LIMBS * member + 1, : end - begin]
         first, last = min(max(start, begin), end), max(min(stop, end), begin)
-        limbs[:, : first - begin] = 0
-        limbs[:, last - begin :] = 0
+        upper[: first - begin], lower[: first - begin] = 0, 0
+        upper[last - begin :], lower[last - begin :] = 0, 0
         if first < last:
-            part, line = slice(first - start, last - start), limbs[:, first - begin : last - begin]
-            weigh(mantissas[part], octaves[part], line[0], line[1], np.int32(ahead), radix)
+            part, here = slice(first - start, last - start), slice(first - begin, last - begin)
+            weigh(mantissas[part], octaves[part], upper[here], lower[here], np.int32(ahead), radix)
 
 
 @compiled
@@ -169,8 +172,8 @@ def attention_kernel(address):
     pairs, pitch = (block[CHANNELS] + 1) // 2, (width + PANEL - 1) // PANEL * PANEL
     scales, exponents = doubles(block[KEY_SCALES], heads, keys), integers(block[EXPONENTS], heads, keys)
     table = integers(block[TABLE], 1, (1 << block[F]) + 1)[0]
-    # A limb of a weight is at most 2^radix, a value's code at most 2^(N-1) - 1: with so many products, two a pair, a sum
-    # is at most 2^31 - 2^(32-N), which leaves room for the 2^16 - 1 of what it kept when it carried.
+    # A limb of a weight is at most 2^radix, a value's code at most 2^(N-1) - 1: with so many products, two a pair, a
+    # sum is at most 2^31 - 2^(32-N), which leaves room for the 2^16 - 1 of what it kept when it carried.
     radix = (block[P] + 1) // 2
     chunk, place = 1 << (31 - radix - bits), power_of_two(radix)
     rows = _Rows(

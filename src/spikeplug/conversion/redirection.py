@@ -37,6 +37,9 @@ class Redirection(TorchFunctionMode):
     Enter it by `only(redirection)`, so that no scope around reaches in.
     """
 
+    #: Of an operator itself it changes nothing (library/direct.py).
+    lets_operators_pass = True
+
     def __init__(self, config: SpikeConfig | None, operators: frozenset[str]) -> None:
         super().__init__()
         self.config, self.operators = config, operators

@@ -92,10 +92,15 @@ def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kern
     """The kernel for a call of the operator's torch op, or None: no kernel, forced off, another config or dtype."""
     if not _enabled.get() or not supports(config):
         return None
-    tensors = [x for x in arguments if isinstance(x, Tensor)]
-    first = tensors[0]
-    if any(type(x) not in _PLAIN or x.device != first.device or 0 in x.shape for x in tensors) or first.dim() == 0:
+    device = arguments[0].device
+    if arguments[0].dim() == 0:
         return None
-    if any(x.dtype not in DTYPES for x in tensors if x.dtype != torch.bool):
-        return None
-    return loaded(first.device.type).get(operator)
+    for x in arguments:
+        if isinstance(x, Tensor) and (
+            type(x) not in _PLAIN
+            or x.device != device
+            or x.numel() == 0
+            or (x.dtype not in DTYPES and x.dtype != torch.bool)
+        ):
+            return None
+    return loaded(device.type).get(operator)

@@ -17,6 +17,7 @@ from spikeplug import kernels
 from spikeplug.coding import as_real
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.library.counting import counted
+from spikeplug.library.direct import may_go_direct
 from spikeplug.neurons import Events
 
 _library = torch.library.Library("spikeplug", "FRAGMENT")
@@ -38,11 +39,13 @@ class Operator:
     exact: Callable[..., Tensor]
 
     def __call__(self, *arguments: Any, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
-        """Run the torch op; with `events`, simulate neuron by neuron instead (no gradient)."""
+        """Run the torch op, or what it would run; with `events`, simulate neuron by neuron instead (no gradient)."""
         config = as_config(config)
         as_real(arguments[0], self.name)
         if events is not None:
             return self.spiking(*arguments, config=config, events=events)
+        if may_go_direct(arguments):
+            return self.kernel(*arguments, config.token)
         result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, config.token)
         return result
 
@@ -58,8 +61,7 @@ class Operator:
             # An op's output may not be its input, and its strides are the fake rule's.
             if any(output is x for x in arguments):
                 output = output.clone()
-            # Of a dimension of size 1, contiguous() keeps whatever stride there was.
-            return output.contiguous().flatten().view(output.shape)
+            return output if _has_plain_strides(output) else output.contiguous().flatten().view(output.shape)
 
     def register(self) -> None:
         """Define the torch op."""
@@ -90,6 +92,16 @@ class Operator:
         for place, value in zip(wanted, found, strict=True):
             gradients[place] = value
         return tuple(gradients)
+
+
+def _has_plain_strides(x: Tensor) -> bool:
+    """Contiguous, with the strides of a new tensor: of a dimension of size 1, contiguous() keeps whatever was there."""
+    expected = 1
+    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if stride != expected:
+            return False
+        expected *= max(size, 1)
+    return True
 
 
 #: Stands in the saved arguments where a tensor was.

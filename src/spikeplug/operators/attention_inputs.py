@@ -89,11 +89,9 @@ def check_mask(mask: Tensor | None, target: tuple[int, ...]) -> None:
             f"attention takes a bool mask (True = may attend) or a floating one (added to the scores), not "
             f"{mask.dtype}; use mask.bool() or mask.float()."
         )
-    try:
-        expanded = torch.broadcast_shapes(mask.shape, target)
-    except RuntimeError:
-        expanded = ()
-    if tuple(expanded) != target:
+    # Not torch.broadcast_shapes, which takes longer than all of attention over a few keys.
+    shape = (1,) * (4 - mask.dim()) + tuple(mask.shape)
+    if len(shape) > 4 or any(size not in (1, whole) for size, whole in zip(shape, target, strict=True)):
         raise SpikeplugError(
             f"attention got a mask of shape {tuple(mask.shape)}, which does not broadcast to {target}."
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
-from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, keys_kernel, values_kernel
+from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, codes_kernel
 from spikeplug.kernels.cpu.attention_kernel import attention_kernel
 from spikeplug.kernels.cpu.launch import launch
 from spikeplug.kernels.cpu.product import PANEL, ROWS
@@ -31,13 +31,6 @@ def _by_channel(x: Tensor) -> Tensor:
     """float32, with channels side by side."""
     x = x.to(torch.float32)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _coded(kernel: object, x: Tensor, units: int, words: int, panels: Tensor, scales: Tensor, bits: int) -> bool:
-    """Run one of attention_codes.py over x (batches, heads, keys, channels); whether all of it is finite."""
-    batches, heads, keys, channels = x.shape
-    units *= batches * heads
-    return launch(kernel, units, words, x, panels, scales, channels, keys, heads, bits, *x.stride()[:3]) == 0
 
 
 def _rows_of(x: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | int, int, int, int]:
@@ -71,16 +64,18 @@ def attention(
     if not takes(keys, softcap, config):
         return None
     assert config.query_key_bits is not None
-    (_, heads, queries, _), width = query.shape, value.shape[-1]
-    query32, key32, value32 = _by_channel(query), _by_channel(key), _by_channel(value)
-    padded, value_panels, vectors = -(-keys // STEP_OF_KEYS) * STEP_OF_KEYS, -(-width // PANEL), batches * key_heads
-    keys_coded = torch.empty(vectors, padded, 2 * -(-channels // 2), dtype=torch.int16)
-    values_coded = torch.empty(vectors, value_panels, padded, PANEL, dtype=torch.int16)
-    scales = torch.empty(vectors, padded, dtype=torch.float64)
-    exponents = torch.empty(vectors, padded, dtype=torch.int32)
-    if not _coded(keys_kernel, key32, padded // PANEL, PANEL * channels, keys_coded, scales, config.query_key_bits):
-        return None
-    if not _coded(values_kernel, value32, padded // 2, 2 * width, values_coded, exponents, config.bits):
+    (_, heads, queries, _), width, dtype = query.shape, value.shape[-1], query.dtype
+    query, key, value = _by_channel(query), _by_channel(key), _by_channel(value)
+    steps, vectors = -(-keys // STEP_OF_KEYS), batches * key_heads
+    padded, pairs, pitch = steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
+    key_panels = torch.empty(vectors * padded * 2 * pairs, dtype=torch.int16)
+    value_panels = torch.empty(vectors * padded * pitch, dtype=torch.int16)
+    scales = torch.empty(vectors * padded, dtype=torch.float64)
+    exponents = torch.empty(vectors * padded, dtype=torch.int32)
+    panels = (key_panels, scales, value_panels, exponents)
+    sizes = (key_heads, keys, channels, width, config.query_key_bits, config.bits)
+    inputs = (key, *key.stride()[:3], value, *value.stride()[:3])
+    if launch(codes_kernel, vectors * steps, STEP_OF_KEYS * (channels + width), *sizes, *inputs, *panels):
         return None
     unit = natural_unit(config)
     hides = masking(mask, torch.float32, unit)
@@ -91,10 +86,9 @@ def attention(
     output = torch.empty(batches, heads, queries, width, dtype=torch.float32)
     table = whole_table(shift_exponential(config).table, output.device)
     numbers = (config.fraction_bits, config.bits, config.working_bits, config.query_key_bits)
-    sizes = (key_heads, groups, queries, keys, channels, width, *numbers)
-    codes = (query32, *query32.stride()[:3], keys_coded, scales, values_coded, exponents)
+    words = (key_heads, groups, queries, keys, channels, width, *numbers, query, *query.stride()[:3], *panels)
+    words += (table, output, float(scaling * unit), 0 if sink is None else sink, *visible, *bias)
     units = vectors * -(-groups * queries // ROWS)
-    rest = (table, output, float(scaling * unit), 0 if sink is None else sink, *visible, *bias)
-    if launch(attention_kernel, units, 4 * ROWS * keys, *sizes, *codes, *rest):
+    if launch(attention_kernel, units, 4 * ROWS * keys, *words):
         return None
-    return output.to(query.dtype)
+    return output.to(dtype)

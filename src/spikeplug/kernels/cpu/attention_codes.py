@@ -18,8 +18,26 @@ from spikeplug.kernels.cpu.verbs import (
     scale_exponent,
 )
 
-#: Keys lie in panels, so many at once.
+#: Keys whose panels are multiplied with at once: there are as many panels as make full steps.
 STEP_OF_KEYS = PANEL * PANELS
+#: Codes of fewer bits are too short for the guess in `code_for_product`.
+_BITS_FOR_A_GUESS = 14
+
+
+@compiled
+def code(x, codes, scale, most):
+    """codes <- round(x·scale) within ±most."""
+    for i in range(codes.size):
+        codes[i] = np.int16(np.int32(min(max(rint(x[i] * scale), -most), most)))
+
+
+@compiled
+def square_sum(codes):
+    """Σ codes², in 64 bits; each square fits 32."""
+    total = np.int64(0)
+    for i in range(codes.size):
+        total += np.int64(np.int32(np.int32(codes[i]) * np.int32(codes[i])))
+    return total
 
 
 @compiled
@@ -29,42 +47,37 @@ def code_for_product(x, pattern, codes, bits):
     x: float32; pattern: its bits. What is not finite, or so large that its scale is not a normal float32, is not plain.
     """
     magnitude = largest_magnitude(pattern)
-    exponent, most, limit = np.int64(scale_exponent(magnitude, bits)), (1 << (bits - 1)) - 1, 1 << (2 * bits - 1)
+    exponent, largest = np.int64(scale_exponent(magnitude, bits)), (1 << (bits - 1)) - 1
+    most, limit, guessed = np.float32(largest), np.int64(1) << (2 * bits - 1), bits < _BITS_FOR_A_GUESS
     while magnitude < INFINITE and exponent <= 126:
         scale = np.float32(power_of_two(-exponent))
-        for i in range(x.size):
-            codes[i] = np.int16(np.int32(rint(x[i] * scale)))
-        if np.int32(rint(as_float(magnitude) * scale)) <= most:
-            square = np.int64(0)
-            for i in range(codes.size):
-                square += np.int32(np.int32(codes[i]) * np.int32(codes[i]))
-            if square < limit:
-                return exponent, True
+        code(x, codes, scale, most)
+        square = square_sum(codes)
+        fits = square < limit
+        if fits and np.int32(rint(as_float(magnitude) * scale)) <= largest:
+            return exponent, True
         exponent += 1
+        # Twice the step quarters the sum, but for what rounding moves a norm of 2^(bits - 1/2) by, less than sqrt(d):
+        # steps that leave more than 65/64 of the limit need not be tried.
+        while not (fits or guessed) and square >> 2 >= limit + (limit >> 6):
+            square, exponent = square >> 2, exponent + 1
+        guessed = True
     codes[:] = 0
     return np.int64(0), False
 
 
 @compiled
-def code_vector(x, pattern, codes, bits):
-    """(exponent, finite): codes <- x as `encode` codes it in two's complement of so many bits, 16 at most.
-
-    x: float32; pattern: its bits. What is not finite codes as 0.
-    """
+def code_value(x, pattern, codes, bits):
+    """(exponent, finite): codes <- x as `encode` codes it in two's complement of so many bits, 16 at most."""
     magnitude = largest_magnitude(pattern)
-    if magnitude >= INFINITE:
-        codes[:] = 0
-        return np.int64(0), False
-    exponent, most = np.int64(scale_exponent(magnitude, bits)), np.float32((1 << (bits - 1)) - 1)
-    scale = np.float32(power_of_two(max(-exponent, -126)))
-    for i in range(x.size):
-        codes[i] = np.int16(np.int32(min(max(rint(x[i] * scale), -most), most)))
-    return exponent, True
+    exponent = np.int64(scale_exponent(min(magnitude, np.int32(INFINITE - 1)), bits))
+    code(x, codes, np.float32(power_of_two(max(-exponent, -126))), np.float32((1 << (bits - 1)) - 1))
+    return exponent, magnitude < INFINITE
 
 
 @compiled
 def transpose(rows, columns):
-    """columns[j·PANEL + i] <- rows[i, j]."""
+    """columns[j·PANEL + i] <- rows[i, j], 32 bits each."""
     for pair in range(rows.shape[1]):
         part = columns[pair * PANEL : (pair + 1) * PANEL]
         for member in range(PANEL):
@@ -78,77 +91,64 @@ def interleave(first, second, target):
         target[2 * i], target[2 * i + 1] = first[i], second[i]
 
 
-X, CODES, SCALES, CHANNELS, KEYS, HEADS, BITS, BY_BATCH, BY_HEAD, BY_KEY = range(OWN, OWN + 10)
+(HEADS, KEYS, CHANNELS, WIDTH, KEY_BITS, N, KEY, KEY_BATCH, KEY_HEAD, KEY_ROW) = range(OWN, OWN + 10)
+(VALUE, VALUE_BATCH, VALUE_HEAD, VALUE_ROW) = range(OWN + 10, OWN + 14)
+(KEY_PANELS, KEY_SCALES, VALUE_PANELS, EXPONENTS) = range(OWN + 14, OWN + 18)
 
 
 @inlined
-def vector_of(block, head, key):
-    """(x, its bits) of one key's vector; X has a channel after the other, and strides in elements."""
-    heads = block[HEADS]
-    place = head // heads * block[BY_BATCH] + head % heads * block[BY_HEAD] + key * block[BY_KEY]
-    return floats(block[X] + 4 * place, 1, block[CHANNELS])[0], integers(block[X] + 4 * place, 1, block[CHANNELS])[0]
+def vector_at(block, head, key, first, channels):
+    """(x, its bits) of one key's vector; the address, and strides in elements, are words from `first` on."""
+    place = head // block[HEADS] * block[first + 1] + head % block[HEADS] * block[first + 2] + key * block[first + 3]
+    return floats(block[first] + 4 * place, 1, channels)[0], integers(block[first] + 4 * place, 1, channels)[0]
 
 
 @kernel
-def keys_kernel(address):
-    """X: keys (batches, HEADS, KEYS, CHANNELS) into CODES and SCALES, BITS each; a unit of work is a panel of a head.
+def codes_kernel(address):
+    """KEY (batches, HEADS, KEYS, CHANNELS) and VALUE (..., WIDTH), float32, into panels. A unit of work: STEP_OF_KEYS.
 
-    CODES: int16 (heads, panels, pairs of channels, PANEL keys, 2), zero beyond the channels and keys, and as many
-    panels as make full steps of STEP_OF_KEYS. SCALES: doubles (heads, panels·PANEL), zero beyond the keys.
+    KEY_PANELS: int16 (heads, panels, pairs of channels, PANEL keys, 2), KEY_BITS each. KEY_SCALES: doubles (heads,
+    keys). VALUE_PANELS: int16 (heads, panels, pairs of keys, PANEL channels, 2), N bits each. EXPONENTS: int32 (heads,
+    keys). All zero beyond the channels and, up to a full step, beyond the keys. Counts vectors that are not plain.
     """
     block = words(address)
-    keys, channels, bits = block[KEYS], block[CHANNELS], block[BITS]
-    panels, pairs = (keys + STEP_OF_KEYS - 1) // STEP_OF_KEYS * (STEP_OF_KEYS // PANEL), (channels + 1) // 2
-    target = integers(block[CODES], block[COUNT], pairs * PANEL)
-    scales = doubles(block[SCALES], block[COUNT], PANEL)
-    codes = np.zeros((PANEL, 2 * pairs), np.int16)
-    first, last = next_rows(block, 0)
-    while first < last:
-        for panel in range(first, last):
-            head, start = panel // panels, panel % panels * PANEL
-            for member in range(PANEL):
-                if start + member >= keys:
-                    codes[member, :] = 0
-                    scales[panel, member] = 0.0
-                    continue
-                x, pattern = vector_of(block, head, start + member)
-                exponent, plain = code_for_product(x, pattern, codes[member, :channels], bits)
-                if not plain:
-                    leave(block)
-                scales[panel, member] = power_of_two(exponent)
-            transpose(codes.view(np.int32), target[panel])
-        first, last = next_rows(block, last - first)
-
-
-@kernel
-def values_kernel(address):
-    """X: values (batches, HEADS, KEYS, CHANNELS) into CODES and SCALES, BITS each; a unit of work is a pair of keys.
-
-    CODES: int16 (heads, panels, pairs of keys, PANEL channels, 2), zero beyond channels and keys; as many pairs as
-    keys_kernel's panels have. SCALES: int32 (heads, keys in pairs), exponents.
-    """
-    block = words(address)
-    keys, channels, bits = block[KEYS], block[CHANNELS], block[BITS]
-    pairs, panels = (keys + STEP_OF_KEYS - 1) // STEP_OF_KEYS * (STEP_OF_KEYS // 2), (channels + PANEL - 1) // PANEL
-    target = halves(block[CODES], block[COUNT] * panels, PANEL * 2)
-    exponents = integers(block[SCALES], block[COUNT], 2)
-    codes = np.zeros((2, panels * PANEL), np.int16)
+    keys, channels, width, key_bits, bits = block[KEYS], block[CHANNELS], block[WIDTH], block[KEY_BITS], block[N]
+    steps, pairs = (keys + STEP_OF_KEYS - 1) // STEP_OF_KEYS, (channels + 1) // 2
+    panels, value_pairs = (width + PANEL - 1) // PANEL, steps * STEP_OF_KEYS // 2
+    key_panels = integers(block[KEY_PANELS], block[COUNT] * PANELS, pairs * PANEL)
+    scales = doubles(block[KEY_SCALES], 1, block[COUNT] * STEP_OF_KEYS)[0]
+    value_panels = halves(block[VALUE_PANELS], block[COUNT] // steps * panels * value_pairs, 2 * PANEL)
+    exponents = integers(block[EXPONENTS], 1, block[COUNT] * STEP_OF_KEYS)[0]
+    key_codes, value_codes = np.zeros((PANEL, 2 * pairs), np.int16), np.zeros((2, panels * PANEL), np.int16)
+    together = np.empty(2 * panels * PANEL, np.int16)
     first, last = next_rows(block, 0)
     while first < last:
         for unit in range(first, last):
-            head, pair = unit // pairs, unit % pairs
-            for member in range(2):
-                key = 2 * pair + member
-                if key >= keys:
-                    codes[member, :] = 0
-                    exponents[unit, member] = 0
-                    continue
-                x, pattern = vector_of(block, head, key)
-                exponent, finite = code_vector(x, pattern, codes[member, :channels], bits)
-                if not finite:
+            head, start = unit // steps, unit % steps * STEP_OF_KEYS
+            for member in range(STEP_OF_KEYS):
+                key, at, row = start + member, unit * STEP_OF_KEYS + member, member % PANEL
+                exponent, plain = np.int64(0), True
+                key_codes[row, :] = 0
+                scales[at] = 0.0
+                if key < keys:
+                    x, pattern = vector_at(block, head, key, KEY, channels)
+                    exponent, plain = code_for_product(x, pattern, key_codes[row, :channels], key_bits)
+                    scales[at] = power_of_two(exponent)
+                if not plain:
                     leave(block)
-                exponents[unit, member] = exponent
-            for panel in range(panels):
-                part = slice(panel * PANEL, (panel + 1) * PANEL)
-                interleave(codes[0, part], codes[1, part], target[(head * panels + panel) * pairs + pair])
+                if row == PANEL - 1:
+                    transpose(key_codes.view(np.int32), key_panels[unit * PANELS + member // PANEL])
+                exponent, plain, row = np.int64(0), True, member % 2
+                value_codes[row, :] = 0
+                if key < keys:
+                    x, pattern = vector_at(block, head, key, VALUE, width)
+                    exponent, plain = code_value(x, pattern, value_codes[row, :width], bits)
+                exponents[at] = exponent
+                if not plain:
+                    leave(block)
+                if row == 1:
+                    interleave(value_codes[0], value_codes[1], together)
+                    for panel in range(panels):
+                        place = (head * panels + panel) * value_pairs + key // 2
+                        value_panels[place, :] = together[2 * PANEL * panel : 2 * PANEL * (panel + 1)]
         first, last = next_rows(block, last - first)

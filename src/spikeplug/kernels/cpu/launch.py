@@ -70,7 +70,7 @@ def launch(kernel: Any, rows: int, width: int, *words: Tensor | int | float) -> 
     words: its own, in order: contiguous tensors on the CPU (their addresses), integers, and floats.
     """
     step = max(1, _ELEMENTS // max(1, width))
-    block = _Block(rows, step, 0, 0, 0, *map(_word, words))
+    block = _Block(rows, step, 0, 0, 0, *[word if type(word) is int else _word(word) for word in words])
     threads = 1 if _forked else min(torch.get_num_threads(), -(-rows // step))
     if threads <= 1:
         kernel.ctypes(ctypes.addressof(block))

@@ -42,7 +42,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 def test_the_registry_names_operators() -> None:
     assert set(NAMES) <= OPERATORS.keys()
-    assert {"softmax", "attention", "silu", "gelu", "sigmoid", "rms_norm", "layer_norm"} == set(NAMES)
+    assert {"softmax", "attention", "silu", "gelu", "sigmoid", "rms_norm", "layer_norm", "cos", "sin"} == set(NAMES)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

@@ -48,6 +48,9 @@ class Redirection(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        # Nine of ten calls. (torch.compile can't hash what reads a property, and has no need to be quick.)
+        if not torch.compiler.is_compiling() and func in _OTHERS:
+            return func(*args, **kwargs)
         entry = _entry_of(func)
         if entry is None or not (self.operators & entry.operators) or not _is_real((*args[:2], *kwargs.values())):
             return func(*args, **kwargs)
@@ -115,6 +118,8 @@ def _table() -> dict[Callable[..., Any], Replacement]:
 
 
 TABLE = _table()
+#: What torch lets a mode see and no entry is for, `x.shape` included.
+_OTHERS = frozenset(f for functions in overrides.get_overridable_functions().values() for f in functions) - TABLE.keys()
 _INTO, _OF_NUMBER = TABLE[Tensor.__rdiv__], TABLE[Tensor.__rpow__]
 _IN_PLACE = frozenset(f for f in TABLE if f.__name__.endswith("_") and not f.__name__.endswith("__"))
 #: Every name that stands for a redirected function in source code, and the operators that run in its place.

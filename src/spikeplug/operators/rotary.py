@@ -39,12 +39,13 @@ def sine_integers(phase: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
     quarter = 1 << (width - 2)
     within, number = phase & (quarter - 1), phase >> (width - 2)
     angle = torch.where((number & 1) == 1, quarter - within, within)
-    magnitude = on.interpolate(angle, _quarter_wave(config.bits, width)).to(torch.int64)
+    magnitude = on.interpolate(angle, quarter_wave(config.bits, width)).to(torch.int64)
     return signed(fixed_step(magnitude, width, config), 1 - number)
 
 
 @lru_cache
-def _quarter_wave(bits: int, width: int) -> Interpolation:
+def quarter_wave(bits: int, width: int) -> Interpolation:
+    """sin over a quarter of a turn of 2^width phases."""
     # The chords' error, (π/2)²/(8·S²), is 0.31 LSB of n bits at S = 2^(n/2).
     segments = 1 << (bits + 1) // 2
     return Interpolation.of(

@@ -21,6 +21,8 @@ _FILES = {
     "rms_norm": "norms",
     "layer_norm": "norms",
     "attention": "attention",
+    "cos": "waves",
+    "sin": "waves",
 }
 
 

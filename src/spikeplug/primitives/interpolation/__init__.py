@@ -1,6 +1,6 @@
 """A function of one variable by table and chords. See README.md beside this file."""
 
-from spikeplug.primitives.interpolation.closed import interpolate, whole_table
+from spikeplug.primitives.interpolation.closed import interpolate, knots_of, whole_table
 from spikeplug.primitives.interpolation.spec import Interpolation
 
-__all__ = ["Interpolation", "interpolate", "whole_table"]
+__all__ = ["Interpolation", "interpolate", "knots_of", "whole_table"]

@@ -17,7 +17,7 @@ def interpolate(x: Tensor, spec: Interpolation) -> Tensor:
     """The chords of `spec` at x, 0 <= x <= spec.domain; int32 if all knots fit it, else int64."""
     if spec.domain <= _WHOLE:
         return _gather(whole_table(spec, x.device), x.to(torch.int64))
-    knots = _knots(spec, x.device)
+    knots = knots_of(spec, x.device)
     x = x.to(torch.int64)
     segment = (x >> spec.rest_bits).clamp(max=spec.segments - 1)
     left = _gather(knots, segment)
@@ -40,7 +40,8 @@ def _gather(table: Tensor, index: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _knots(spec: Interpolation, device: torch.device) -> Tensor:
+def knots_of(spec: Interpolation, device: torch.device) -> Tensor:
+    """The knots, int64."""
     return torch.tensor(spec.knots, dtype=torch.int64, device=device)
 
 

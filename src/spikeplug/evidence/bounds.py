@@ -81,7 +81,8 @@ def attention_weights(query: Tensor, key: Tensor, *, config: SpikeConfig) -> Ten
     scores by η and so a probability by a factor of at most e^(2η)."""
     scores = carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5
     moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, config))
-    return softmax(scores, config=config) + scores.softmax(-1) * moved
+    bound: Tensor = softmax(scores, config=config) + scores.softmax(-1) * moved
+    return bound
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, config: SpikeConfig) -> Tensor:
@@ -89,7 +90,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, config: SpikeConfig)
     move."""
     moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, config))
     scores = carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5
-    return _attention(scores, value, config) + scores.softmax(-1) @ value.abs() * moved
+    bound: Tensor = _attention(scores, value, config) + scores.softmax(-1) @ value.abs() * moved
+    return bound
 
 
 def _attention(scores: Tensor, value: Tensor, config: SpikeConfig) -> Tensor:

@@ -33,6 +33,22 @@ def _by_channel(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
+def _coded(key: Tensor, value: Tensor, key_bits: int, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Panels of keys, their scales, panels of values, their exponents; None if a key or value is not finite."""
+    (batches, heads, keys, channels), width = key.shape, value.shape[-1]
+    vectors, steps = batches * heads, -(-keys // STEP_OF_KEYS)
+    padded, pairs, pitch = steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
+    key_panels = torch.empty(vectors * padded * 2 * pairs, dtype=torch.int16)
+    value_panels = torch.empty(vectors * padded * pitch, dtype=torch.int16)
+    scales = torch.empty(vectors * padded, dtype=torch.float64)
+    exponents = torch.empty(vectors * padded, dtype=torch.int32)
+    panels = (key_panels, scales, value_panels, exponents)
+    words: tuple[Tensor | int | float, ...] = (heads, keys, channels, width, key_bits, bits)
+    words += (key, *key.stride()[:3], value, *value.stride()[:3], *panels)
+    left = launch(codes_kernel, vectors * steps, STEP_OF_KEYS * (channels + width), *words)
+    return None if left else panels
+
+
 def _rows_of(x: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | int, int, int, int]:
     """A mask or bias, broadcastable to `shape`: its address for the kernel, and strides of batch, head and row."""
     if x is None:
@@ -65,17 +81,9 @@ def attention(
         return None
     assert config.query_key_bits is not None
     (_, heads, queries, _), width, dtype = query.shape, value.shape[-1], query.dtype
-    query, key, value = _by_channel(query), _by_channel(key), _by_channel(value)
-    steps, vectors = -(-keys // STEP_OF_KEYS), batches * key_heads
-    padded, pairs, pitch = steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
-    key_panels = torch.empty(vectors * padded * 2 * pairs, dtype=torch.int16)
-    value_panels = torch.empty(vectors * padded * pitch, dtype=torch.int16)
-    scales = torch.empty(vectors * padded, dtype=torch.float64)
-    exponents = torch.empty(vectors * padded, dtype=torch.int32)
-    panels = (key_panels, scales, value_panels, exponents)
-    sizes = (key_heads, keys, channels, width, config.query_key_bits, config.bits)
-    inputs = (key, *key.stride()[:3], value, *value.stride()[:3])
-    if launch(codes_kernel, vectors * steps, STEP_OF_KEYS * (channels + width), *sizes, *inputs, *panels):
+    query = _by_channel(query)
+    panels = _coded(_by_channel(key), _by_channel(value), config.query_key_bits, config.bits)
+    if panels is None:
         return None
     unit = natural_unit(config)
     hides = masking(mask, torch.float32, unit)
@@ -86,9 +94,10 @@ def attention(
     output = torch.empty(batches, heads, queries, width, dtype=torch.float32)
     table = whole_table(shift_exponential(config).table, output.device)
     numbers = (config.fraction_bits, config.bits, config.working_bits, config.query_key_bits)
+    words: tuple[Tensor | int | float, ...]
     words = (key_heads, groups, queries, keys, channels, width, *numbers, query, *query.stride()[:3], *panels)
     words += (table, output, float(scaling * unit), 0 if sink is None else sink, *visible, *bias)
-    units = vectors * -(-groups * queries // ROWS)
+    units = batches * key_heads * -(-groups * queries // ROWS)
     if launch(attention_kernel, units, 4 * ROWS * keys, *words):
         return None
     return output.to(dtype)

@@ -11,7 +11,8 @@ from gpu_kernel_cases import CONFIGS, DEVICE, DTYPES, assert_equal, dtypes, seed
 from torch import Tensor
 
 from spikeplug import SpikeConfig, SpikeplugError, operators
-from spikeplug.kernels.gpu import KERNELS
+from spikeplug.coding import encode, encode_for_product
+from spikeplug.kernels.gpu import KERNELS, attention_codes
 from spikeplug.kernels.gpu import attention as host
 
 attention = KERNELS["attention"]
@@ -43,7 +44,7 @@ def test_configs(config: SpikeConfig) -> None:
         check(inputs(1, 2, 1, 9, 70, 16, 24, dtype), causal(9, 70), config=config)
 
 
-@pytest.mark.parametrize("bits", [2, 8, 15, 16, 17, 20])
+@pytest.mark.parametrize("bits", [8, 9, 12, 15, 16, 17, 20])
 def test_widths_of_queries_and_keys(bits: int) -> None:
     for dtype in DTYPES:
         check(inputs(1, 4, 2, 3, 70, 40, 16, dtype), causal(3, 70), config=SpikeConfig(query_key_bits=bits))
@@ -129,6 +130,74 @@ def vectors(count: int, channels: int) -> Tensor:
         torch.full((channels,), 2.0**-15),
     ]
     return torch.stack(kinds)[torch.arange(count) % len(kinds)]
+
+
+def norms(count: int, channels: int) -> Tensor:
+    """Vectors (count, channels) whose norm decides the scale, at and beside where it does, again and again."""
+    shortest = torch.tensor((2 / channels) ** 0.5)  # of a constant vector: with it the squares sum to the limit
+    spikes = torch.eye(channels)
+    largest = torch.finfo(torch.float32).max
+    kinds = [
+        torch.ones(channels),
+        shortest.expand(channels),
+        shortest.nextafter(torch.tensor(0.0)).expand(channels),
+        -shortest.nextafter(torch.tensor(0.0)).expand(channels),  # less the offset, its square leaves int32
+        shortest.nextafter(torch.tensor(2.0)).expand(channels),
+        torch.full((channels,), 1.5),
+        seeded(channels, seed=5),
+        seeded(channels, seed=6),
+        seeded(channels, seed=7).sign() * (1 - seeded(channels, seed=8).abs() / 100),
+        spikes[0] * (1 - 2**-24),  # rounds up to a code of 2^(bits - 1)
+        spikes[channels // 2] * -(2 - 2**-23),
+        spikes[-1] * (1 - 2**-12) + spikes[0] * 2**-10,
+        (spikes[0] + spikes[-1]) * (1 - 2**-20),
+        torch.full((channels,), largest),
+        spikes[0] * -largest,
+        spikes[-1] * 3e38 + torch.full((channels,), 2e-44),
+        seeded(channels, seed=9).clamp(-1, 1) * 3e38,
+        torch.full((channels,), 2.0**-126),
+        torch.full((channels,), 2.0**-149),
+        torch.full((channels,), 2.0**-119),
+        seeded(channels, seed=10) * 2.0**-116,
+    ]
+    return torch.stack(kinds)[torch.arange(count) % len(kinds)]
+
+
+@pytest.mark.parametrize("bits", range(8, 21))
+def test_codes(bits: int) -> None:
+    """Of keys and of values: the bytes together, exponents and sums; with as many doublings of the scale as can be."""
+    doubled = set()
+    for channels in (1, 2, 8, 31, 32, 64, 127, 128, 256):
+        x = torch.cat([vectors(15, channels), norms(21, channels)]).to(DEVICE)
+        scaled = encode(x, bits, twos_complement=True)
+        for values, expected in ((True, scaled), (False, encode_for_product(x, bits))):
+            rare = torch.zeros(1, dtype=torch.int8, device=DEVICE)
+            bytes_, exponents, sums = attention_codes.encode(x[None, None], bits, rare, values=values)
+            parts = bytes_[:, 0].mT if values else bytes_[:, 0]
+            code = sum(part.int() << 8 * place for place, part in enumerate(parts))
+            code = code + attention_codes.offset(attention_codes.limbs(bits))
+            assert torch.equal(code[: len(x), :channels], expected.mantissa)
+            assert not code[len(x) :].any()
+            assert not code[:, channels:].any()
+            assert torch.equal(exponents[0, : len(x), None], expected.exponent)
+            assert torch.equal(sums[0, : len(x)], expected.mantissa.sum(-1, dtype=torch.int32))
+            assert not rare.any()
+        doubled |= set((expected.exponent - scaled.exponent).flatten().tolist())
+    assert doubled == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("channels", [1, 64, 128, 256])
+def test_norms_that_decide_the_scale(channels: int) -> None:
+    """Dot products up to either end of what they can be, of vectors that are each other's, or their opposite."""
+    x, value = norms(21, channels), seeded(42, 16)
+    qkv = tuple(x.to(DEVICE)[None, None] for x in (x, torch.cat([x, -x]), value))
+    for bits in (8, 15, 16, 17, 20):
+        check(qkv, config=SpikeConfig(query_key_bits=bits))
+    for scaling in (1e-3, 1e-70):
+        check(qkv, scaling=scaling)
+    # What rows see decides nothing about the others: a query and a key on their own.
+    for place in range(6, 9):
+        check((qkv[0][:, :, place, None], qkv[1][:, :, place, None], qkv[2][:, :, place, None]))
 
 
 @pytest.mark.parametrize("channels", [16, 128, 256])

@@ -94,3 +94,15 @@ def test_attention(bits: int, channels: int, compiled: list[Any]) -> None:
     assert units
     assert [unit for unit in units if ".s32.s8.s8" not in unit] == []
     assert "cvt.rn.f32.f64" in ptx  # scores are rounded once
+    # The matrix units clamp: in either pass they add to one shifted sum a byte but the first, whose range is known.
+    assert starts(compiled[-1].asm["ttir"]).count("arith.shli") == 2 * (1 if bits == 16 else 2)
+
+
+def starts(ttir: str) -> list[str]:
+    """By what operation each matrix product's start is made."""
+    made, found = {}, []
+    for name, operation, operands in re.findall(r"^ *(%\S+) = (\S+) (.*)$", ttir, re.MULTILINE):
+        made[name] = operation
+        if operation == "tt.dot":
+            found.append(made.get(operands.split(", ")[2], ""))
+    return found

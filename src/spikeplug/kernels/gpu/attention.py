@@ -33,7 +33,7 @@ def choose_blocks(rows: int, channels: int) -> Blocks:
     """The tiles for so many rows a key head and so many channels, of a key or value. No result depends on it.
 
     The largest whose registers suffice (sm_90), four int32 sums a row and channel beside the queries' bytes and the
-    scores: of codes of two bytes, a thread spills 136 bytes at most.
+    scores: of codes of two bytes, a thread's stack is 208 bytes at most.
     """
     height = max(16, min(32 if channels <= 128 else 16, triton.next_power_of_2(rows)))
     return Blocks(height, KEY_STEP, 4 if height == 16 and channels <= 64 else 8)

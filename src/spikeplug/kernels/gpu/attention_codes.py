@@ -16,14 +16,7 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.kernels.gpu.integers import (
-    NONFINITE,
-    magnitude_bits,
-    nearest_mantissa,
-    power_of_two,
-    scale_exponent,
-    widened,
-)
+from spikeplug.kernels.gpu.integers import NONFINITE, decode, magnitude_bits, nearest_mantissa, scale_exponent, widened
 from spikeplug.kernels.gpu.launch import on_device
 
 #: Keys are filled up to a multiple of this, so that no block reads beyond.
@@ -55,7 +48,8 @@ def filled(channels: int) -> int:
 
 
 def encode(x: Tensor, bits: int, rare: Tensor, *, values: bool) -> Codes:
-    """`coding.encode(x, bits, twos_complement=True)` of keys or values (B, G, K, C).
+    """Codes of values (B, G, K, C), by `coding.encode(x, bits, twos_complement=True)`, or of keys, by
+    `coding.encode_for_product(x, bits)`.
 
     Side by side in memory is what a product sums over: a key's channels; of values, the keys. rare's last byte is set
     if a value is not finite.
@@ -116,18 +110,48 @@ def offset(count):
     return sum(128 << 8 * place for place in range(count - 1))
 
 
-@triton.jit
-def encoded(x, BITS: tl.constexpr):
-    """`coding.encode(x, BITS, twos_complement=True)` of rows, float32: (codes, exponents), int32.
+@triton.constexpr_function
+def doublings(channels):
+    """The most doublings of the scale that `encoded` needs for so many channels: the least j > 0 with 2·4^j > channels.
 
-    Of a row that is not finite: zeros, UNDEFINED.
+    Before them |x| / scale < 2^(BITS - 1), so after j > 0 of them a code is at most 2^(BITS - 1 - j), rounding
+    included, which is below 2^(BITS - 1); and the squares sum to channels·4^(BITS - 1 - j) < 2·4^(BITS - 1) at most.
+    """
+    return max(1, channels.bit_length() // 2)
+
+
+@triton.jit
+def encoded(x, BITS: tl.constexpr, FOR_PRODUCT: tl.constexpr):
+    """`coding.encode_for_product(x, BITS)` of rows, float32, or `coding.encode(x, BITS, twos_complement=True)`.
+
+    (codes, exponents), int32. Of a row that is not finite: zeros, UNDEFINED.
     """
     largest = tl.max(magnitude_bits(x), 1)
     broken = largest >= NONFINITE
+    x = tl.where(broken[:, None], 0.0, x)
     exponent = scale_exponent(tl.where(broken, 0, largest), BITS)
-    code = nearest_mantissa(tl.where(broken[:, None], 0.0, x) * power_of_two(-exponent)[:, None], BITS)
-    most: tl.constexpr = (1 << (BITS - 1)) - 1
-    return tl.minimum(tl.maximum(code, -most), most), tl.where(broken, UNDEFINED, exponent)
+    if FOR_PRODUCT:
+        for _ in range(doublings(x.shape[1])):
+            exponent += _too_large(_codes(x, exponent, BITS), BITS)
+    # The scale in two halves is for either code: where encode's, in one, rounds otherwise, the code is 0 both times.
+    code = _codes(x, exponent, BITS)
+    if not FOR_PRODUCT:
+        most: tl.constexpr = (1 << (BITS - 1)) - 1
+        code = tl.minimum(tl.maximum(code, -most), most)
+    return code, tl.where(broken, UNDEFINED, exponent)
+
+
+@triton.jit
+def _codes(x, exponent, BITS: tl.constexpr):
+    """x (rows, C) / 2^exponent (rows,), rounded to int32."""
+    return nearest_mantissa(decode(x, -exponent[:, None]), BITS)
+
+
+@triton.jit
+def _too_large(code, BITS: tl.constexpr):
+    """1 for rows with a code beyond 2^(BITS-1) - 1 or squares that sum to 2^(2·BITS-1) or more, 0 for others, int32."""
+    square = tl.sum(code.to(tl.int64) * code, 1)
+    return ((tl.max(tl.abs(code), 1) >= 1 << (BITS - 1)) | (square >= 1 << (2 * BITS - 1))).to(tl.int32)
 
 
 @triton.jit
@@ -164,7 +188,7 @@ def _encode(
     place = x + (head // heads) * batch_stride + (head % heads) * head_stride
     place += index.to(tl.int64)[:, None] * row_stride + channel[None, :] * channel_stride
     there = (index < keys)[:, None] & (channel < CHANNELS)[None, :]
-    code, exponent = encoded(widened(tl.load(place, mask=there, other=0.0)), BITS)
+    code, exponent = encoded(widened(tl.load(place, mask=there, other=0.0)), BITS, FOR_PRODUCT=not VALUES)
     vector = head * padded + index
     tl.store(exponents + vector, exponent)
     tl.store(sums + vector, tl.sum(code, 1))

@@ -4,14 +4,18 @@ Let o be the offset of the bytes (attention_codes.py), W the channels, filled up
 k' = k - o what the bytes hold. Then Σ q·k = Σ q'·k' + o·(Σ q + Σ k) - o²·W. The products of bytes are summed from the
 upper ones down; of two bytes, Σ q'·k' = 256·(256·Σ q1·k1 + Σ q1·k0 + Σ q0·k1) + Σ q0·k0.
 
-No sum leaves int32. A product of bytes is at most 2^14 and W at most 2^8, so a sum of products is at most 2^22. Of two
-bytes, the inner sum is at most 2^8·2^22 + 2·2^22 < 2^31. Of three, the last byte of a code below 2^19 is within 2^3, so
-a sum with one last byte is at most 2^18 and one with two 2^14: the three upper places make at most
-2^16·2^14 + 2^8·2·2^18 + 2·2^18 + 2^22 < 2^31, and the one below them 2·2^22. The rest is added in int64.
+Σ q·k is below 2^(2·bits - 1), see coding.encode_for_product. Of two bytes it fits int32, whatever is added up on the
+way: int32 wraps, and is right in the end. Of three it is below 2^39, in int64.
 
-The dot product is an integer below 2^46, exact in float64. The two float64 products and the rounding to float32 are
-those of operators/attention_products.py, in its order. So a score depends on its query and key alone: not on a tile,
-nor on the pass in which it is made.
+The matrix units do not wrap, they clamp, so none of their sums may leave int32. A product of bytes is at most 2^14 and
+W at most 2^8, so a sum of products is at most 2^22. Of two bytes, the sum that is then taken 256 times is at most
+2^8·2^22 + 2·2^22 < 2^31. Σ q0·k0 starts from the terms in o: |Σ q| and |Σ k| are below sqrt(W)·2^15.5, at most 2^19.5,
+so these are at most 2^7·2·2^19.5 + 2^14·2^8 < 2^28. Of three, the last byte of a code below 2^19 is within 2^3, so a
+sum with one last byte is at most 2^18 and one with two 2^14: the three upper places make at most
+2^16·2^14 + 2^8·2·2^18 + 2·2^18 + 2^22 < 2^31, and the one below them 2·2^22.
+
+The two float64 products and the rounding to float32 are those of operators/attention_products.py, in its order. So a
+score depends on its query and key alone: not on a tile, nor on the pass in which it is made.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -26,12 +30,18 @@ from spikeplug.kernels.gpu.attention_codes import cut, encoded, offset
 from spikeplug.kernels.gpu.integers import MASKED, nearest, power_of_two_wide, widened
 
 
+@triton.constexpr_function
+def integers(count):
+    """The integers that hold Σ q·k of codes of `count` bytes."""
+    return tl.int32 if count == 2 else tl.int64
+
+
 @triton.jit
 def coded_queries(x, factor, BITS: tl.constexpr, LIMBS: tl.constexpr):
-    """x (rows, W) as `scores` wants it: (bytes, o·Σ q - o²·W, 2^exponent·factor in float64)."""
-    code, exponent = encoded(widened(x), BITS)
+    """x (rows, W) as `scores` wants it: (bytes, o·Σ q - o²·W in `integers`, 2^exponent·factor in float64)."""
+    code, exponent = encoded(widened(x), BITS, FOR_PRODUCT=True)
     away: tl.constexpr = offset(LIMBS)
-    correction = tl.sum(code, 1).to(tl.int64) * away - away * away * x.shape[1]
+    correction = tl.sum(code, 1).to(integers(LIMBS)) * away - away * away * x.shape[1]
     return cut(code, LIMBS), correction, power_of_two_wide(exponent) * factor
 
 
@@ -47,8 +57,9 @@ def scores(queries, keys, masking, start, LIMBS: tl.constexpr, MASK: tl.constexp
     bytes_, plane, exponents, sums, count = keys
     index = start + tl.arange(0, BLOCK_KEYS)
     width: tl.constexpr = query_bytes[0].shape[1]
-    total = _product(query_bytes, bytes_ + index[None, :] * width + tl.arange(0, width)[:, None], plane, LIMBS)
-    total += correction[:, None] + (tl.load(sums + index).to(tl.int64) * offset(LIMBS))[None, :]
+    place = bytes_ + index[None, :] * width + tl.arange(0, width)[:, None]
+    correction = correction[:, None] + (tl.load(sums + index).to(integers(LIMBS)) * offset(LIMBS))[None, :]
+    total = _product(query_bytes, place, plane, correction, LIMBS)
     key_scale = power_of_two_wide(tl.load(exponents + index))
     score = (total.to(tl.float64) * query_scale[:, None] * key_scale[None, :]).to(tl.float32)
     score = tl.where(score == score, score, float("inf"))
@@ -70,14 +81,17 @@ def fixed_point(score, F: tl.constexpr):
 
 
 @triton.jit
-def _product(query_bytes, place, plane, LIMBS: tl.constexpr):
-    """Σ q'·k', int64 (rows, BLOCK_KEYS)."""
+def _product(query_bytes, place, plane, correction, LIMBS: tl.constexpr):
+    """Σ q'·k' + correction, in `integers` (rows, BLOCK_KEYS)."""
     last, second, first = query_bytes
     key_first, key_last = tl.load(place), tl.load(place + (LIMBS - 1) * plane)
     upper = tl.dot(last, key_last, out_dtype=tl.int32) << 8
     if LIMBS == 2:
         upper = tl.dot(last, key_first, upper, out_dtype=tl.int32)
-        upper = tl.dot(first, key_last, upper, out_dtype=tl.int32).to(tl.int64)
+        upper = tl.dot(first, key_last, upper, out_dtype=tl.int32)
+        # This sum may wrap, and is not for the matrix units, which clamp. (The compiler lets a product start from what
+        # is added to it, unless the product already starts from something, as this one does.)
+        return (upper << 8) + tl.dot(first, key_first, correction, out_dtype=tl.int32)
     else:
         key_second = tl.load(place + plane)
         upper = tl.dot(last, key_second, upper, out_dtype=tl.int32)
@@ -88,4 +102,4 @@ def _product(query_bytes, place, plane, LIMBS: tl.constexpr):
         lower = tl.dot(second, key_first, out_dtype=tl.int32)
         lower = tl.dot(first, key_second, lower, out_dtype=tl.int32)
         upper = (upper.to(tl.int64) << 8) + lower
-    return (upper << 8) + tl.dot(first, key_first, out_dtype=tl.int32)
+        return (upper << 8) + tl.dot(first, key_first, out_dtype=tl.int32) + correction

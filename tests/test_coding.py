@@ -120,3 +120,42 @@ def test_as_real_refuses_what_is_no_real_tensor(bad: object) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_are_widened(dtype: torch.dtype) -> None:
     assert coding.as_real(torch.ones(1, dtype=dtype), "silu").dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 20])
+@pytest.mark.parametrize("channels", [1, 3, 64, 256, 1024])
+def test_codes_for_a_product_fit_and_their_step_is_the_smallest_that_does(bits: int, channels: int) -> None:
+    generator = torch.Generator().manual_seed(bits + channels)
+    x = torch.randn(200, channels, generator=generator)
+    x[::3] = 1.0
+    x[1::3, 0] *= 500
+    x[:8, 0] = 1 - 2.0**-20  # rounds up to a power of two
+    x[100:104] *= 2.0**127 / x[100:104].abs().amax()
+    x[104:108] *= 2.0**-140
+    x[108] = 0
+    code = coding.encode_for_product(x, bits)
+    most, limit = (1 << (bits - 1)) - 1, 1 << (2 * bits - 1)
+    wide, step = x.double(), torch.exp2(code.exponent.double())
+    assert int(code.mantissa.abs().max()) <= most
+    assert bool((code.mantissa.long().square().sum(-1) < limit).all())
+    assert int((code.mantissa.double() @ code.mantissa.double().mT).abs().max()) < limit
+    assert bool(((wide - code.mantissa * step).abs() <= step / 2).all())
+    # Half the step would not do, unless it is the smallest there is.
+    finer = (wide * 2 / step).round()
+    beyond = (finer.abs().amax(-1) > most) | (finer.square().sum(-1) >= limit)
+    first = coding.encode(x, bits).exponent[:, 0]
+    assert bool((beyond | (code.exponent[:, 0] == first)).all())
+    assert bool((code.exponent[:, 0] >= first).all())
+
+
+@pytest.mark.parametrize("bits", [2, 8, 16])
+def test_twos_complement_is_off_by_less_than_a_step_and_only_at_the_very_top(bits: int) -> None:
+    x = 1 - torch.arange(1, 1 << 10) / (1 << 24)
+    x = torch.stack([x, -x, x * 0.7]).T.reshape(-1, 1)
+    plain, cut = coding.encode(x, bits), coding.encode(x, bits, twos_complement=True)
+    most = (1 << (bits - 1)) - 1
+    assert torch.equal(plain.exponent, cut.exponent)
+    assert torch.equal(cut.mantissa, plain.mantissa.clamp(-most, most))
+    assert int(plain.mantissa.max()) == most + 1
+    error = (x.double() - cut.mantissa * torch.exp2(cut.exponent.double())).abs()
+    assert bool((error < x.abs() * 2.0 ** (1 - bits)).all())

@@ -118,6 +118,9 @@ def test_bad_values() -> None:
         {"input_bits": 4},
         {"input_bits": 21},
         {"input_bits": True},
+        {"query_key_bits": 7},
+        {"query_key_bits": 21},
+        {"query_key_bits": 16.0},
         {"scale_block": 0},
         {"scale_block": 1.5},
     ):

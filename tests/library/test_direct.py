@@ -1,0 +1,111 @@
+"""A call passes by the torch op only where nothing could notice, and gives the same either way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spikeplug import functional
+from spikeplug.conversion.redirection import Redirection, only
+from spikeplug.library.direct import may_go_direct
+
+X = torch.linspace(-3, 3, 40).view(5, 8)
+
+
+class Functions(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class Dispatches(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Subclass(Tensor):
+    pass
+
+
+@contextmanager
+def dual() -> Iterator[None]:
+    with forward_ad.dual_level():
+        yield
+
+
+@pytest.mark.parametrize("watcher", [Functions, Dispatches, dual, torch.profiler.profile])
+def test_whoever_watches_sees_the_op(watcher: Any) -> None:
+    assert may_go_direct((X,))
+    expected = functional.silu(X)
+    with watcher():
+        assert not may_go_direct((X,))
+        assert torch.equal(functional.silu(X), expected)
+    assert may_go_direct((X,))
+
+
+def test_a_dispatch_mode_sees_one_op() -> None:
+    with Dispatches() as mode:
+        functional.silu(X)
+    assert mode.seen == ["spikeplug.silu.default"]
+
+
+def test_a_profile_names_the_operator() -> None:
+    with torch.profiler.profile() as profile:
+        functional.silu(X)
+    assert "spikeplug::silu" in {event.key for event in profile.key_averages()}
+
+
+def test_gradients_subclasses_and_other_devices_go_through_the_op() -> None:
+    leaf = X.clone().requires_grad_()
+    assert not may_go_direct((leaf,))
+    with torch.no_grad():
+        assert may_go_direct((leaf,))
+    assert functional.silu(leaf).requires_grad
+    assert not may_go_direct((X.as_subclass(Subclass),))
+    assert not may_go_direct((X.to("meta"),))
+    assert functional.silu(X.to("meta")).shape == X.shape
+
+
+def test_a_conversions_own_scope_is_no_watcher() -> None:
+    with only(Redirection(None, frozenset({"silu"}))):
+        assert may_go_direct((X,))
+
+
+def test_traces_and_graphs_hold_the_op() -> None:
+    traced = make_fx(lambda x: functional.silu(x) + 1)(X)
+    assert "spikeplug.silu.default" in traced.code
+
+    class Module(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.silu(x)
+
+    program = torch.export.export(Module(), (X,))
+    assert "spikeplug.silu.default" in program.graph_module.code
+
+
+def test_a_transform_is_not_passed_by() -> None:
+    seen = []
+    torch.func.vmap(lambda x: seen.append(may_go_direct((x,))) or x)(X)
+    assert seen == [False]
+
+
+def test_results_are_new_tensors_with_plain_strides() -> None:
+    for x in (X.t(), X[:, None].expand(5, 1, 8), X[:1].t(), X[::2, ::3]):
+        y = functional.silu(x)
+        assert y.stride() == torch.empty(x.shape).stride()
+        assert torch.equal(y, functional.silu(x.contiguous()))
+    with torch.inference_mode():
+        assert functional.silu(X).is_inference()

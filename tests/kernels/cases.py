@@ -16,6 +16,7 @@ CONFIGS = {
     "fewest bits": SpikeConfig(bits=2, working_bits=3, fraction_bits=4, segments=1),
     "most bits": SpikeConfig(bits=20, working_bits=24, fraction_bits=16, segments=4096),
     "no table": SpikeConfig(bits=8, working_bits=24, fraction_bits=12, segments=4096),
+    "most bits of attention's kernel": SpikeConfig(bits=16, working_bits=24, query_key_bits=8, fraction_bits=16),
 }
 SHAPES = ((5,), (1, 1), (3, 7, 5), (123, 123), (2, 3, 1537), (7, 1))
 

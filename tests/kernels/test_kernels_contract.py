@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernels.cases import ATTENTION_SIZES, CONFIGS, SHAPES, attentions, reals, vectors
+from kernels.cases import CONFIGS, SHAPES, attentions, reals, vectors
 from torch import Tensor
 
 from spikeplug import kernels
@@ -55,14 +55,6 @@ def test_vectors(name: str, config: SpikeConfig) -> None:
                 assert same_bits(ours, closed), (shape, kind)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("size", ATTENTION_SIZES)
-def test_attention(size: tuple[int, ...], config: SpikeConfig) -> None:
-    for kind, given in attentions(size).items():
-        ours, closed = both("attention", given, config)
-        assert same_bits(ours, closed), kind
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", VECTORS)
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
@@ -70,14 +62,6 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
         ours, closed = both(name, given, SpikeConfig())
         assert ours.dtype == dtype
         assert same_bits(ours, closed)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_attention_in_half_precision(dtype: torch.dtype) -> None:
-    for kind, given in attentions((1, 4, 2, 9, 30, 16, 16), dtype).items():
-        ours, closed = both("attention", given, SpikeConfig())
-        assert ours.dtype == dtype
-        assert same_bits(ours, closed), kind
 
 
 @pytest.mark.parametrize("name", VECTORS)
@@ -104,25 +88,6 @@ def test_strides_offsets_and_long_rows(name: str) -> None:
             assert same_bits(ours, closed), (x.shape, x.stride())
 
 
-def test_attention_of_strided_heads() -> None:
-    """(B, T, H, D) transposed, as models have it, and keys that end before their storage does, as caches do."""
-    g = torch.Generator().manual_seed(3)
-    query = torch.randn(2, 11, 6, 16, generator=g).transpose(1, 2)
-    key, value = (torch.randn(2, 40, 2, 16, generator=g).transpose(1, 2)[:, :, :23] for _ in range(2))
-    mask = torch.ones(11, 40, dtype=torch.bool).tril(12)[:, :23]
-    ours, closed = both("attention", (query, key, value, mask, None, None, None), SpikeConfig())
-    assert same_bits(ours, closed)
-
-
-def test_a_padded_batch() -> None:
-    """(B, 1, 1, K): one mask for all rows of a sentence."""
-    query, key, value, *_ = attentions((3, 4, 2, 9, 31, 16, 16))["plain"]
-    mask = torch.arange(31)[None, None, None] < torch.tensor([31, 20, 1])[:, None, None, None]
-    for given in (mask, torch.where(mask, 0.0, torch.finfo(torch.float32).min)):
-        ours, closed = both("attention", (query, key, value, given, None, None, None), SpikeConfig())
-        assert same_bits(ours, closed)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_does_not_matter(dtype: torch.dtype) -> None:
     cases = {"attention": attentions((1, 4, 2, 9, 31, 16, 16))["causal"], "softmax": (torch.randn(9, 33), -1)}
@@ -134,23 +99,6 @@ def test_the_default_dtype_does_not_matter(dtype: torch.dtype) -> None:
             assert same_bits(kernels.loaded("cpu")[name](*given, config=SpikeConfig()), expected[name])
     finally:
         torch.set_default_dtype(before)
-
-
-@pytest.mark.parametrize("channels", [16, 24, 96, 128, 256])
-def test_head_dimensions_and_several_tiles(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikeplug.operators.tiles._TILE", 1 << 12)
-    given = attentions((1, 4, 2, 150, 150, channels, channels))["causal"]
-    ours, closed = both("attention", given, SpikeConfig())
-    assert same_bits(ours, closed)
-
-
-def test_more_keys_than_doubles_hold_are_left_to_the_closed_form() -> None:
-    config = SpikeConfig(bits=20, working_bits=24)  # 44 bits a product leave 2^10 keys
-    given = attentions((1, 1, 1, 1, 1025, 4, 4))["plain"]
-    kernel = kernels.find("attention", given, config)
-    assert kernel is not None
-    assert kernel(*given, config=config) is None
-    assert same_bits(*both("attention", attentions((1, 1, 1, 1, 1024, 4, 4))["plain"], config))
 
 
 @pytest.mark.parametrize("name", VECTORS)

@@ -46,7 +46,7 @@ _NO_REPLACEMENT = (
 
 # What a conversion of operators does not touch: whole spiking networks are a pipeline's business.
 _LINEAR = "matrix product with a weight"
-_ATTENTION_PRODUCTS = "matrix product query · key, and weights · value unless divide_last"
+_ATTENTION_PRODUCTS = "matrix products query · key unless query_key_bits, and weights · value unless divide_last"
 _GATE = "elementwise product gate · up"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LINEAR_FORWARDS = frozenset(cls.forward for cls in (nn.Linear, Conv1D, nn.Bilinear, *_CONVOLUTIONS))

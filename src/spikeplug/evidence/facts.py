@@ -89,16 +89,22 @@ def facts(name: str, config: SpikeConfig) -> Facts:
     )
 
 
+def _some(**copies: int) -> dict[str, int]:
+    return {name: count for name, count in copies.items() if count}
+
+
 def _uses(name: str, config: SpikeConfig) -> dict[str, int]:
     """How often each primitive is there, for DIMENSION elements: primitive -> copies."""
     d = DIMENSION
     norm = {"square": d + 1, "root": 1} if config.norm == "root" else {"CORDIC": d}
     weights = {"exponential": d, "sum": 1}
-    last = {"product": HEAD_DIM, "division": HEAD_DIM} if config.divide_last else {"division": d}
+    scores = 0 if config.query_key_bits is None else d  # query times key: a neuron a key
+    last = {"division": HEAD_DIM} if config.divide_last else {"division": d}
+    values = HEAD_DIM if config.divide_last else 0
     return {
         "softmax": {**weights, "division": d},
-        "attention_weights": {**weights, "division": d},
-        "attention": {**weights, **last},
+        "attention_weights": {**weights, **_some(product=scores), "division": d},
+        "attention": {**weights, **_some(product=scores + values), **last},
         "log_softmax": {**weights, "logarithm": 1},
         "silu": {"exponential": d, "product": d, "division": d},
         "gelu": {"curve": d, "exponential": d, "product": d, "division": d},

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeplug import functional
+from spikeplug.config import SpikeConfig
 from spikeplug.conversion.redirection import Redirection, only
 from spikeplug.library.direct import may_go_direct
 
@@ -102,10 +103,23 @@ def test_a_transform_is_not_passed_by() -> None:
     assert seen == [False]
 
 
-def test_results_are_new_tensors_with_plain_strides() -> None:
+def test_the_ops_results_have_plain_strides_and_no_result_is_an_input() -> None:
     for x in (X.t(), X[:, None].expand(5, 1, 8), X[:1].t(), X[::2, ::3]):
-        y = functional.silu(x)
-        assert y.stride() == torch.empty(x.shape).stride()
-        assert torch.equal(y, functional.silu(x.contiguous()))
+        expected = functional.silu(x.contiguous())
+        direct, by_op = functional.silu(x), torch.ops.spikeplug.silu(x, SpikeConfig().token)
+        assert by_op.stride() == torch.empty(x.shape).stride()
+        for y in (direct, by_op):
+            assert torch.equal(y, expected)
+            assert y.data_ptr() != x.data_ptr()
     with torch.inference_mode():
         assert functional.silu(X).is_inference()
+
+
+def test_attentions_heads_lie_side_by_side() -> None:
+    """What models do next, transpose and merge the heads, is a view."""
+    query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8)
+    output = functional.attention(query, key, key)
+    assert output.transpose(1, 2).is_contiguous()
+    by_op = torch.ops.spikeplug.attention(query, key, key, None, None, None, None, SpikeConfig().token)
+    assert by_op.is_contiguous()
+    assert torch.equal(output, by_op)

@@ -45,23 +45,25 @@ class Operator:
         if events is not None:
             return self.spiking(*arguments, config=config, events=events)
         if may_go_direct(arguments):
-            return self.kernel(*arguments, config.token)
+            return self._run(arguments, config)
         result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, config.token)
         return result
 
     def kernel(self, *arguments: Any) -> Tensor:
-        """What the torch op runs: `arguments`, then the config's token."""
+        """What the torch op runs: `arguments`, then the config's token. Its strides are the fake rule's."""
+        output = self._run(arguments[:-1], SpikeConfig.from_token(arguments[-1]))
+        return output if _has_plain_strides(output) else output.contiguous().flatten().view(output.shape)
+
+    def _run(self, given: tuple[Any, ...], config: SpikeConfig) -> Tensor:
+        """The kernel there is, or the closed form: a new tensor, of any strides."""
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
         with torch._C.DisableTorchFunction(), torch.no_grad(), counted(self.name) as events:
-            given, config = arguments[:-1], SpikeConfig.from_token(arguments[-1])
             kernel = kernels.find(self.name, given, config) if events is None else None
             output = None if kernel is None else kernel(*given, config=config)
             if output is None:
                 output = self.spiking(*given, config=config, events=events)
-            # An op's output may not be its input, and its strides are the fake rule's.
-            if any(output is x for x in arguments):
-                output = output.clone()
-            return output if _has_plain_strides(output) else output.contiguous().flatten().view(output.shape)
+            # An op's output may not be its input.
+            return output.clone() if any(output is x for x in given) else output
 
     def register(self) -> None:
         """Define the torch op."""

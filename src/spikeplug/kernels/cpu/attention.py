@@ -91,7 +91,8 @@ def attention(
     shape = (batches, heads, queries, keys)
     visible, bias = _rows_of(hides.visible, shape), _rows_of(hides.bias, shape)
     groups, scaling = heads // key_heads, channels**-0.5 if scaling is None else scaling
-    output = torch.empty(batches, heads, queries, width, dtype=torch.float32)
+    # A token's heads side by side, as the layer after wants them.
+    output = torch.empty(batches, queries, heads, width, dtype=torch.float32)
     table = whole_table(shift_exponential(config).table, output.device)
     numbers = (config.fraction_bits, config.bits, config.working_bits, config.query_key_bits)
     words: tuple[Tensor | int | float, ...]
@@ -100,4 +101,4 @@ def attention(
     units = batches * key_heads * -(-groups * queries // ROWS)
     if launch(attention_kernel, units, 4 * ROWS * keys, *words):
         return None
-    return output.to(dtype)
+    return output.to(dtype).transpose(1, 2)

@@ -63,6 +63,13 @@ def place_of(block, key_head, index, first):
     return batch * block[first] + head * block[first + 1] + index % block[QUERIES] * block[first + 2]
 
 
+@inlined
+def token_of(block, key_head, index):
+    """Where a key head's row `index` lies among (batches, QUERIES, heads)."""
+    heads, head = block[HEADS] * block[GROUPS], key_head % block[HEADS] * block[GROUPS] + index // block[QUERIES]
+    return (key_head // block[HEADS] * block[QUERIES] + index % block[QUERIES]) * heads + head
+
+
 @compiled
 def take_queries(block, rows, key_head, first, present):
     """Code the queries, find what their rows may see; (low, high), the range of keys that any of them does."""
@@ -160,8 +167,8 @@ def attention_kernel(address):
 
     QUERY float32 (batches, HEADS·GROUPS, QUERIES, CHANNELS), BITS of a code; KEY_PANELS, KEY_SCALES, VALUE_PANELS and
     EXPONENTS as attention_codes.py makes them; TABLE of mantissas; FACTOR of the scores; F, N, P. MASK: bytes, 0 hides;
-    BIAS: float32, (..., KEYS) each, 0 if there is none; SINKS: float32 (heads), or 0. OUTPUT: float32 (batches, heads,
-    QUERIES, WIDTH channels of a value), contiguous. Strides are in elements.
+    BIAS: float32, (..., KEYS) each, 0 if there is none; SINKS: float32 (heads), or 0. OUTPUT: float32 (batches,
+    QUERIES, heads, WIDTH channels of a value), contiguous. Strides are in elements.
 
     Counts the rows it could not do; nothing of the output is used then.
     """
@@ -217,6 +224,6 @@ def attention_kernel(address):
             panels = block[VALUE_PANELS] + 2 * key_head * pitch * keys
             sum_values(rows, panels, keys, low, high, present, chunk, place)
             for member in range(present):
-                output = floats(block[OUTPUT] + 4 * width * (key_head * share + first + member), 1, width)[0]
+                output = floats(block[OUTPUT] + 4 * width * token_of(block, key_head, first + member), 1, width)[0]
                 divide(rows.sums[member], quotients, output, rows.totals[member], rows.aheads[member], bits, block[P])
         unit, last = next_rows(block, last - unit)

@@ -78,8 +78,7 @@ class SpikeConfig:
             # The sign, and one more where rounding carries the largest element to the next power of two.
             _check_range("input_bits", self.input_bits, 5, self.working_bits - 2)
         if self.query_key_bits is not None:
-            # Fewer would leave nothing of a long vector: each element rounds, and all of it must fit.
-            _check_range("query_key_bits", self.query_key_bits, 8, 20)
+            _check_range("query_key_bits", self.query_key_bits, 8, 20)  # fewer leave nothing of a long vector
         if self.scale_block is not None:
             _check_range("scale_block", self.scale_block, 1, 1 << 20)
             if not self.shift_scaling:
@@ -172,10 +171,7 @@ class SpikeConfig:
 
     @classmethod
     def narrow(cls) -> SpikeConfig:
-        """8-bit codes (T·L = 256, and a sign) at every operator's input and output, a scale for every 32 channels.
-
-        Scores arrive as such codes; the product of queries and keys before them is left to the model.
-        """
+        """8-bit codes (T·L = 256, and a sign) at every operator's input (scores too) and output, a scale for 32 channels."""
         return cls(bits=8, input_bits=8, query_key_bits=None, scale_block=32)
 
     def to_dict(self) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class SpikeConfig:
 
     @classmethod
     def narrow(cls) -> SpikeConfig:
-        """8-bit codes (T·L = 256, and a sign) at every operator's input (scores too) and output, a scale for 32 channels."""
+        """8-bit codes (T·L = 256, and a sign) at every operator's input and output, a scale for every 32 channels."""
         return cls(bits=8, input_bits=8, query_key_bits=None, scale_block=32)
 
     def to_dict(self) -> dict[str, Any]:

@@ -84,6 +84,15 @@ def test_products_at_the_edge_of_32_bits(query_key_bits: int) -> None:
     assert same_bits(*run_by_kernel("attention", given, config))
 
 
+@pytest.mark.parametrize("query_key_bits", [10, 14, 16])
+def test_vectors_so_long_that_rounding_moves_their_norm(query_key_bits: int) -> None:
+    """12,000 equal channels about half steps, where a step to be left out may be foreseen wrongly."""
+    half_steps = torch.linspace(0.49, 0.52, 40)[:, None] + torch.arange(-20, 20)[:, None]
+    key = (half_steps / (1 << 7)).expand(40, 12_000)[None, None].contiguous()
+    given = (key[:, :, ::5], key, torch.ones(1, 1, 40, 4), None, None, 1e-3, None)
+    assert same_bits(*run_by_kernel("attention", given, SpikeConfig(query_key_bits=query_key_bits)))
+
+
 @pytest.mark.parametrize("size", [(1, 2, 1, 7, 512, 8, 8), (1, 2, 1, 7, 513, 8, 8), (1, 1, 1, 2, 5000, 8, 9)])
 @pytest.mark.parametrize("kind", ["plain", "causal", "a row that sees nothing", "sinks", "bias"])
 def test_more_keys_than_a_block_of_limbs(size: tuple[int, ...], kind: str) -> None:

@@ -76,20 +76,23 @@ def _shared_ratio(total: Tensor) -> Tensor:
     return torch.where(total < 1, total / (1 - total).clamp(min=1e-300), math.inf)
 
 
-def attention_weights(query: Tensor, key: Tensor, *, config: SpikeConfig) -> Tensor:
-    """As softmax of the scores of what the codes of queries and keys carry, which are exact; and what the codes move:
-    scores by η and so a probability by a factor of at most e^(2η)."""
-    scores = carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5
+def _coded_scores(query: Tensor, key: Tensor, config: SpikeConfig) -> tuple[Tensor, Tensor]:
+    """Scores of what the codes of queries and keys carry, which are exact; and e^(2η) - 1: codes move a score by η, and
+    so a probability by a factor of at most e^(2η)."""
     moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, config))
+    return carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5, moved
+
+
+def attention_weights(query: Tensor, key: Tensor, *, config: SpikeConfig) -> Tensor:
+    """As softmax of the coded scores; and p·(e^(2η) - 1) for what codes move."""
+    scores, moved = _coded_scores(query, key, config)
     bound: Tensor = softmax(scores, config=config) + scores.softmax(-1) * moved
     return bound
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, config: SpikeConfig) -> Tensor:
-    """Of what the codes of queries and keys carry, whose scores are exact; and Σ p|v|·(e^(2η) - 1) for what they
-    move."""
-    moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, config))
-    scores = carried(query, config) @ carried(key, config).mT * HEAD_DIM**-0.5
+    """Of the coded scores; and Σ p|v|·(e^(2η) - 1) for what codes move."""
+    scores, moved = _coded_scores(query, key, config)
     bound: Tensor = _attention(scores, value, config) + scores.softmax(-1) @ value.abs() * moved
     return bound
 

@@ -63,12 +63,12 @@ def _exact_product(query: Tensor, key: Tensor, factor: float, bits: int, on: Ari
     queries, keys = _coded(query, bits), _coded(key, bits)
     query_scale = queries.scale * factor
     broken = bool(queries.broken.any()) or bool(keys.broken.any())
-    floating = _float_product(query * factor, key)
+    floating = _float_product(query * factor, key) if broken else None
 
     def product(tile: Tile) -> Tensor:
         total = on.signed_dot(_rows(queries.codes, tile), _keys(keys.codes, tile), bits - 1, bits - 1)
         score = (total.to(torch.float64) * _rows(query_scale, tile) * _keys(keys.scale, tile)).to(query.dtype)
-        if broken:
+        if floating is not None:
             score = torch.where(_rows(queries.broken, tile) | _keys(keys.broken, tile), floating(tile), score)
         return score
 

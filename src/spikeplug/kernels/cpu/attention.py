@@ -53,12 +53,10 @@ def _rows_of(x: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | int, in
     """A mask or bias, broadcastable to `shape`: its address for the kernel, and strides of batch, head and row."""
     if x is None:
         return 0, 0, 0, 0
-    x = x.expand(shape[0], -1, -1, shape[3])
-    if x.stride(-1) != 1 and shape[3] > 1:
-        x = x.contiguous()
-    by_head = x.stride(1) if x.shape[1] > 1 else 0
-    by_row = x.stride(2) if x.shape[2] > 1 else 0
-    return x, x.stride(0) if x.shape[0] > 1 else 0, by_head, by_row
+    x = x.expand(-1, -1, -1, shape[3])
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    by_batch, by_head, by_row, _ = x.expand(shape).stride()
+    return x, by_batch, by_head, by_row
 
 
 def attention(

@@ -20,8 +20,6 @@ from spikeplug.kernels.cpu.verbs import (
 
 #: Keys whose panels are multiplied with at once: there are as many panels as make full steps.
 STEP_OF_KEYS = PANEL * PANELS
-#: Codes of fewer bits are too short for the guess in `code_for_product`.
-_BITS_FOR_A_GUESS = 14
 
 
 @compiled
@@ -48,7 +46,10 @@ def code_for_product(x, pattern, codes, bits):
     """
     magnitude = largest_magnitude(pattern)
     exponent, largest = np.int64(scale_exponent(magnitude, bits)), (1 << (bits - 1)) - 1
-    most, limit, guessed = np.float32(largest), np.int64(1) << (2 * bits - 1), bits < _BITS_FOR_A_GUESS
+    most, limit = np.float32(largest), np.int64(1) << (2 * bits - 1)
+    # Rounding moves a norm from one step to the next by less than sqrt(d). sqrt(65/64) - 1 > 2^-7.5, so while
+    # d <= limit·2^-15 a sum foreseen to be 65/64 of the limit is beyond it.
+    guessed = np.int64(codes.size) << 15 > limit
     while magnitude < INFINITE and exponent <= 126:
         scale = np.float32(power_of_two(-exponent))
         code(x, codes, scale, most)
@@ -57,8 +58,7 @@ def code_for_product(x, pattern, codes, bits):
         if fits and np.int32(rint(as_float(magnitude) * scale)) <= largest:
             return exponent, True
         exponent += 1
-        # Twice the step quarters the sum, but for what rounding moves a norm of 2^(bits - 1/2) by, less than sqrt(d):
-        # steps that leave more than 65/64 of the limit need not be tried.
+        # Twice the step quarters the sum: steps that leave 65/64 of the limit need not be tried.
         while not (fits or guessed) and square >> 2 >= limit + (limit >> 6):
             square, exponent = square >> 2, exponent + 1
         guessed = True

@@ -121,6 +121,12 @@ def decode(mantissa: Tensor, exponent: Tensor, dtype: torch.dtype) -> Tensor:
     return mantissa.to(dtype) * power_of_two(half, dtype) * power_of_two(exponent - half, dtype)
 
 
+def affine(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """x·weight + bias, of decoded numbers: both are part of the synapses of what follows."""
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
 def encode_fixed(x: Tensor, fraction_bits: int, low: int, high: int) -> Tensor:
     """round(x · 2^fraction_bits) clamped to [low, high], int32; x finite or infinite, float32 or float64."""
     return (x * (1 << fraction_bits)).clamp_(low, high).round_().to(torch.int32)

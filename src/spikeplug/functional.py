@@ -68,6 +68,11 @@ def silu(x: Tensor, config: SpikeConfig | None = None, *, events: Events | None 
     return OPERATORS["silu"](x, config=config, events=events)
 
 
+def swiglu(gate: Tensor, up: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+    """gate·σ(gate)·up, the gated unit of LLaMA's kind: `silu(gate)`, decoded, times `up`, which broadcasts to it."""
+    return OPERATORS["silu"](gate, config=config, events=events, weight=up)
+
+
 def gelu(
     x: Tensor, approximate: str = "none", *, config: SpikeConfig | None = None, events: Events | None = None
 ) -> Tensor:
@@ -96,8 +101,8 @@ def rms_norm(
     events: Events | None = None,
 ) -> Tensor:
     """x / sqrt(mean(x²) + eps) · weight over the last dimension; dtype: x's, promoted with the weight's."""
-    output = OPERATORS["rms_norm"](x, eps, config=config, events=events)
-    return output if weight is None else output * _of_width(weight, x, "rms_norm", "weight")
+    weight = _of_width(weight, x, "rms_norm", "weight")
+    return OPERATORS["rms_norm"](x, eps, config=config, events=events, weight=weight)
 
 
 def layer_norm(
@@ -110,10 +115,8 @@ def layer_norm(
     events: Events | None = None,
 ) -> Tensor:
     """(x - mean) / sqrt(variance + eps) · weight + bias over the last dimension; dtype: promoted with both."""
-    output = OPERATORS["layer_norm"](x, eps, config=config, events=events)
-    if weight is not None:
-        output = output * _of_width(weight, x, "layer_norm", "weight")
-    return output if bias is None else output + _of_width(bias, x, "layer_norm", "bias")
+    weight, bias = _of_width(weight, x, "layer_norm", "weight"), _of_width(bias, x, "layer_norm", "bias")
+    return OPERATORS["layer_norm"](x, eps, config=config, events=events, weight=weight, bias=bias)
 
 
 def divide(a: Tensor, b: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
@@ -128,8 +131,8 @@ def vector_norm(
     return OPERATORS["vector_norm"](x, dim, keepdim, config=config, events=events)
 
 
-def _of_width(parameter: Tensor, x: Tensor, operator: str, name: str) -> Tensor:
-    if parameter.shape != x.shape[-1:]:
+def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
+    if parameter is not None and parameter.shape != x.shape[-1:]:
         raise SpikeplugError(
             f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."
         )

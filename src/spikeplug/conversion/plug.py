@@ -133,14 +133,13 @@ class NormPlug(Plug):
             # SiLU is the gate's activation in every gated norm that the probe knows.
             gate = library.OPERATORS["silu"](gate.to(wide.dtype), config=self.config)
             wide = wide * gate if norm.gate == "before" else wide
-        output = library.OPERATORS[norm.operator](wide, norm.eps, config=self.config)
+        weight, bias = (None if name is None else getattr(self.module, name) for name in (norm.weight, norm.bias))
         others = torch.float32
-        if norm.weight is not None:
-            weight = getattr(self.module, norm.weight)
-            others = weight.dtype
-            output = output * (weight.to(wide.dtype) + norm.offset if norm.offset else weight.to(wide.dtype))
-        if norm.bias is not None:
-            output = output + getattr(self.module, norm.bias).to(wide.dtype)
+        if weight is not None:
+            others, weight = weight.dtype, weight.to(wide.dtype)
+            weight = weight + norm.offset if norm.offset else weight
+        bias = None if bias is None else bias.to(wide.dtype)
+        output = library.OPERATORS[norm.operator](wide, norm.eps, config=self.config, weight=weight, bias=bias)
         if gate is not None and norm.gate == "after":
             output = output * gate
         if norm.dtype == "promoted" or others.itemsize >= 4:

@@ -37,15 +37,6 @@ def heard_by(counter: Counter) -> Iterator[None]:
         _counters.reset(token)
 
 
-@contextmanager
-def counted(operator: str) -> Iterator[Events | None]:
-    """Around one call of an operator: the events to simulate it with, or None where nobody wants them.
-
-    A call that fails is not counted.
-    """
-    counters = [counter for counter in _counters.get() if counter.wants()]
-    events = Events() if counters else None
-    yield events
-    if events is not None:
-        for counter in counters:
-            counter.add(operator, events)
+def counters() -> list[Counter]:
+    """Those who want the operator that is about to run simulated; each is to be told its events once it has run."""
+    return [counter for counter in _counters.get() if counter.wants()]

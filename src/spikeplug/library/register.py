@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from spikeplug import kernels
-from spikeplug.coding import as_real
+from spikeplug.coding import affine, as_real
 from spikeplug.config import SpikeConfig, as_config
-from spikeplug.library.counting import counted
+from spikeplug.library.counting import counters
 from spikeplug.library.direct import may_go_direct
 from spikeplug.neurons import Events
 
@@ -38,30 +38,45 @@ class Operator:
     spiking: Callable[..., Tensor]
     exact: Callable[..., Tensor]
 
-    def __call__(self, *arguments: Any, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
-        """Run the torch op, or what it would run; with `events`, simulate neuron by neuron instead (no gradient)."""
+    def __call__(
+        self,
+        *arguments: Any,
+        config: SpikeConfig | None = None,
+        events: Events | None = None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Run the torch op, or what it would run; with `events`, simulate neuron by neuron instead (no gradient).
+
+        The decoded result times `weight`, plus `bias`, which broadcast to it; a kernel may do so on its way out.
+        """
         config = as_config(config)
         as_real(arguments[0], self.name)
         if events is not None:
-            return self.spiking(*arguments, config=config, events=events)
-        if may_go_direct(arguments):
-            return self._run(arguments, config)
+            return affine(self.spiking(*arguments, config=config, events=events), weight, bias)
+        if may_go_direct((*arguments, weight, bias)):
+            after = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+            return self._run(arguments, config, after)
         result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, config.token)
-        return result
+        return affine(result, weight, bias)
 
     def kernel(self, *arguments: Any) -> Tensor:
         """What the torch op runs: `arguments`, then the config's token. Its strides are the fake rule's."""
-        output = self._run(arguments[:-1], SpikeConfig.from_token(arguments[-1]))
+        output = self._run(arguments[:-1], SpikeConfig.from_token(arguments[-1]), {})
         return output if _has_plain_strides(output) else output.contiguous().flatten().view(output.shape)
 
-    def _run(self, given: tuple[Any, ...], config: SpikeConfig) -> Tensor:
+    def _run(self, given: tuple[Any, ...], config: SpikeConfig, after: dict[str, Tensor]) -> Tensor:
         """The kernel there is, or the closed form: a new tensor, of any strides."""
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
-        with torch._C.DisableTorchFunction(), torch.no_grad(), counted(self.name) as events:
-            kernel = kernels.find(self.name, given, config) if events is None else None
-            output = None if kernel is None else kernel(*given, config=config)
+        with torch._C.DisableTorchFunction():
+            heard, output = counters(), None
+            if not heard and (kernel := kernels.find(self.name, (*given, *after.values()), config)) is not None:
+                output = kernel(*given, config=config, **after)
             if output is None:
-                output = self.spiking(*given, config=config, events=events)
+                events = Events()
+                output = affine(self.spiking(*given, config=config, events=events if heard else None), **after)
+                for counter in heard:
+                    counter.add(self.name, events)
             # An op's output may not be its input.
             return output.clone() if any(output is x for x in given) else output
 

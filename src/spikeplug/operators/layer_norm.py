@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from spikeplug.coding import as_real, decode, encode, power_of_two
+from spikeplug.coding import affine, as_real, decode, encode, power_of_two
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
 from spikeplug.operators.blocks import arriving
@@ -67,8 +67,7 @@ def layer_norm(
     else:
         on = arithmetic(config, events)
         output = by_rows(lambda rows: _layer_norm_rows(as_real(rows, "layer_norm"), eps, config, on), x)
-    output = output if weight is None else output * weight
-    return output if bias is None else output + bias
+    return affine(output, weight, bias)
 
 
 def _layer_norm_rows(x: Tensor, eps: float, config: SpikeConfig, on: Arithmetic) -> Tensor:

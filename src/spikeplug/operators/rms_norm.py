@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from spikeplug.coding import as_real, decode, encode, power_of_two
+from spikeplug.coding import affine, as_real, decode, encode, power_of_two
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
@@ -110,7 +110,7 @@ def rms_norm(
         return torch.empty_like(x)
     on = arithmetic(config, events)
     output = by_rows(lambda rows: _rms_norm_rows(as_real(rows, "rms_norm"), eps, config, on), x)
-    return output if weight is None else output * weight
+    return affine(output, weight)
 
 
 def _rms_norm_rows(x: Tensor, eps: float, config: SpikeConfig, on: Arithmetic) -> Tensor:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, FEW, SHAPES, assert_equal, dtypes, rows, seeded
+from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, dtypes, rows, seeded
 
 from spikeplug import SpikeConfig, SpikeplugError, operators
 from spikeplug.kernels.gpu import KERNELS, launch
@@ -62,3 +62,14 @@ def test_what_the_kernel_does_not_take_is_the_closed_forms(name: str) -> None:
         assert_equal(lambda config=config: kernel(x, config=config), lambda config=config: closed(x, config=config))
     with pytest.raises(SpikeplugError):
         kernel(x.int())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_times_another_tensor(name: str) -> None:
+    """A gated unit's other branch: fused where it has x's shape, broadcast beside the kernel where not."""
+    kernel, closed = GATES[name]
+    for dtype in DTYPES:
+        x = rows(dtype, 64)
+        up = seeded(*x.shape, seed=3).to(DEVICE)
+        for weight in (up.to(dtype), up.half(), up[:1], up[:, :1]):
+            assert_equal(lambda x=x, w=weight: kernel(x, weight=w), lambda x=x, w=weight: closed(x) * w)

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spikeplug.coding import affine
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
-from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
+from spikeplug.kernels.cpu.memory import floats, integers, leave, next_rows, reals, words
+from spikeplug.kernels.cpu.rows import CHUNK, PARAMETERS, by_rows, rows_of
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     MAGNITUDE,
     absolute,
-    as_bits,
     as_double,
+    as_float,
     as_integer,
     bit_length,
     compiled,
     decode,
-    exponent_of,
+    fetch,
     inlined,
-    largest_magnitude,
     look_up,
     power_of_two,
     rint,
     scale_exponent,
     shift_left,
     shift_right,
+    shifted_product,
     with_sign,
 )
 from spikeplug.operators.gates import CURVE_END, OCTAVES, SIGMOID, SILU, Gate, curve_table, gelu_gate
@@ -40,143 +42,175 @@ from spikeplug.primitives.interpolation import interpolate, whole_table
 
 
 @compiled
-def encode(x, amplitudes, openings, scale, unit, limit):
-    """The amplitude round(x·scale), and what the gate opens by, round(x·unit) within ±limit."""
+def extremes(bits):
+    """(largest magnitude, largest) of a row of float32 given as bits: the second negative if all elements are."""
+    magnitude, largest = np.int32(0), np.int32(-MAGNITUDE)
+    for i in range(bits.size):
+        magnitude = np.int32(max(magnitude, np.int32(bits[i] & MAGNITUDE)))
+        largest = np.int32(max(largest, bits[i]))
+    return magnitude, largest
+
+
+@compiled
+def open_gates(x, indices, octaves, unit, limit, mask, places):
+    """By how much gates open, |g| = round(|x·unit|) up to limit: indices <- |g| & mask, octaves <- |g| >> places."""
     for i in range(x.size):
-        amplitudes[i] = np.int32(rint(x[i] * scale))
-        openings[i] = np.int32(rint(min(max(np.float32(x[i] * unit), -limit), limit)))
-
-
-@compiled
-def magnitudes(openings, indices, mask):
-    """|opening|, or its fraction: the index of t, or of t's mantissa."""
-    for i in range(openings.size):
-        indices[i] = absolute(openings[i]) & mask
-
-
-@compiled
-def decay(openings, falls, fraction_bits):
-    """t = 2^-|g|: mantissas >> octaves, which are at most 31."""
-    places = np.int32(fraction_bits)
-    for i in range(openings.size):
-        falls[i] = shift_right(falls[i], shift_right(absolute(openings[i]), places))
+        opening = np.int32(rint(min(abs(np.float32(x[i] * unit)), limit)))
+        indices[i] = np.int32(opening & mask)
+        octaves[i] = shift_right(opening, places)
 
 
 @inlined
-def factor_of(opening, fall, one):
-    """What the gate lets through, in Q(P): all where the opening is not negative, else t."""
-    return fall if opening < 0 else one
+def amplitude_of(x, scale):
+    """round(x·scale), or 1 for a scale of 0: the sigmoid's."""
+    return np.int32(rint(x * scale)) if scale > 0 else np.int32(1)
 
 
 @compiled
-def share_bits(amplitudes, openings, falls, one):
-    """Bits of the largest |x|·factor, below 2^48.
-
-    A float32 product rounds to nearest, so its exponent is that of the exact one unless it was rounded up to a power of
-    two; then doubles, which hold the product, decide.
-    """
-    largest = np.int32(0)
-    for i in range(amplitudes.size):
-        share = np.float32(absolute(amplitudes[i])) * np.float32(factor_of(openings[i], falls[i], one))
-        largest = np.int32(max(largest, as_bits(share)))
-    if largest & np.int32(0x7FFFFF):
-        return np.int64(exponent_of(largest))
-    exact = np.int64(0)
-    for i in range(amplitudes.size):
-        factor = np.float64(factor_of(openings[i], falls[i], one))
-        exact = max(exact, as_integer(np.float64(absolute(amplitudes[i])) * factor))
-    return bit_length(np.int64(as_double(exact)))
+def largest_share(x, falls, octaves, scale, one):
+    """The largest |amplitude|·factor: what the gate lets through, in Q(P), is all where x is not negative, else t."""
+    largest = np.int64(0)
+    for i in range(x.size):
+        factor = np.float64(shift_right(falls[i], octaves[i]) if x[i] < 0 else one)
+        # Below 2^48, hence exact; and a maximum of integers becomes a vector loop.
+        largest = max(largest, as_integer(np.float64(absolute(amplitude_of(x[i], scale))) * factor))
+    return np.int64(as_double(largest))
 
 
 @compiled
-def divide(amplitudes, openings, falls, one, places, bits):
-    """amplitudes <- |x|·factor·2^places over 1 + t, n = bits of the row's largest, with the sign of x: `Ratio.scaled`.
+def divide(x, falls, octaves, scale, one, lift, bits):
+    """falls <- |amplitude|·factor·2^lift over 1 + t, n = bits of the row's largest, with the sign of x:
+    `Ratio.scaled`.
 
     floor(2^(n+1)·A/B) with A < 2^P <= 2^24 and B = 1 + t <= 2^25 is estimated in float32: two operands and a quotient
     rounded are off by less than 3·2^-24 of 2^(n+1) <= 2^21, so the estimate, cut, by at most 1. The remainder
     A·2^(n+1) - q·B then lies in (-B, 2B), which 32 bits tell apart although its terms wrap around.
     """
-    lift, levels, more = power_of_two(places), np.float32(2 << bits), np.int32(bits + 1)
-    for i in range(amplitudes.size):
-        factor = np.float64(factor_of(openings[i], falls[i], one))
-        numerator = np.int32(np.float64(absolute(amplitudes[i])) * factor * lift)
-        denominator = np.int32(falls[i] + one)
+    levels, more = np.float32(2 << bits), np.int32(bits + 1)
+    up, down = np.int32(max(lift, 0)), np.int32(max(-lift, 0))
+    for i in range(x.size):
+        amplitude, fall = amplitude_of(x[i], scale), shift_right(falls[i], octaves[i])
+        factor = fall if x[i] < 0 else one
+        # What leaves 32 bits to the left has a factor of 0: the share itself would not fit.
+        numerator = shifted_product(shift_left(absolute(amplitude), up), factor, down)
+        denominator = np.int32(fall + one)
         quotient = np.int32(np.float32(numerator) * levels / np.float32(denominator))
         rest = np.int32(shift_left(numerator, more) - np.int32(quotient * denominator))
         quotient = np.int32(quotient + np.int32(rest >= denominator) - np.int32(rest < 0))
-        amplitudes[i] = with_sign(shift_right(np.int32(quotient + 1), np.int32(1)), amplitudes[i])
+        falls[i] = with_sign(shift_right(np.int32(quotient + 1), np.int32(1)), amplitude)
 
 
-TABLE, ENTRIES, CURVED, WEIGHTED, F, N, P, UNIT, LIMIT = range(PARAMETERS, PARAMETERS + 9)
+@compiled
+def multiply(x, weight):
+    """x <- x·weight."""
+    for i in range(x.size):
+        x[i] *= weight[i]
+
+
+TABLE, ENTRIES, WEIGHT, WEIGHTED, PLACES, N, P, UNIT, LIMIT, MOST = range(PARAMETERS, PARAMETERS + 10)
 
 
 @kernel
 def gate_kernel(address):
-    """TABLE of so many ENTRIES, which holds t itself where the gate is CURVED, else mantissas; whether the amplitude is
-    x (WEIGHTED) or 1; F, N, P; UNIT of the openings, and their LIMIT."""
+    """TABLE of so many ENTRIES: of t, or of its mantissas, PLACES fraction bits apart; WEIGHT (as x) or 0; whether the
+    amplitude is x (WEIGHTED) or 1; N, P; UNIT of the openings, their LIMIT, and the MOST that |x|·t can be."""
     block = words(address)
     x, codes, output = rows_of(block)
-    table, curved, weighted = integers(block[TABLE], 1, block[ENTRIES])[0], block[CURVED] != 0, block[WEIGHTED] != 0
-    fraction_bits, bits, width = block[F], block[N], block[P]
-    unit, limit = np.float32(reals(block)[UNIT]), np.float32(reals(block)[LIMIT])
-    one, mask = np.int32(1 << width), MAGNITUDE if curved else np.int32((1 << fraction_bits) - 1)
-    amplitudes, openings = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
-    falls = np.empty(x.shape[1], np.int32)
+    count, channels = x.shape
+    table, weighted = integers(block[TABLE], 1, block[ENTRIES])[0], block[WEIGHTED] != 0
+    weight = floats(block[WEIGHT], count, channels if block[WEIGHT] else 0)
+    places, bits, width = np.int32(block[PLACES]), block[N], block[P]
+    unit, limit, most = np.float32(reals(block)[UNIT]), np.float32(reals(block)[LIMIT]), reals(block)[MOST]
+    one, mask = np.int32(1 << width), np.int32((1 << block[PLACES]) - 1)
+    indices, shifts = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
-            magnitude = largest_magnitude(codes[row])
+            magnitude, largest = extremes(codes[row])
             if magnitude >= INFINITE:
                 leave(block)
                 continue
-            exponent = np.int64(scale_exponent(magnitude, width))
-            scale = np.float32(power_of_two(max(-exponent, -126)))
-            encode(x[row], amplitudes, openings, scale, unit, limit)
-            if not weighted:
-                amplitudes[:] = 1
-                exponent = np.int64(0)
-            magnitudes(openings, falls, mask)
-            look_up(falls, table)
-            if not curved:
-                decay(openings, falls, fraction_bits)
-            places = width - share_bits(amplitudes, openings, falls, one)
-            divide(amplitudes, openings, falls, one, places, bits)
-            decode(amplitudes, output[row], exponent - places - bits)
+            exponent = np.int64(scale_exponent(magnitude, width)) if weighted else np.int64(0)
+            scale = np.float32(power_of_two(max(-exponent, -126)) if weighted else 0.0)
+            # A positive element lets all of itself through; where it exceeds what any negative one can, no share needs
+            # to be computed.
+            share = np.int64(amplitude_of(as_float(max(largest, np.int32(0))), scale)) << width
+            if largest < 0 or np.float64(share) < (most * scale + 1) * one:
+                share = np.int64(0)
+                for start in range(0, channels, CHUNK):
+                    end = min(start + CHUNK, channels)
+                    falls, octaves = indices[: end - start], shifts[: end - start]
+                    open_gates(x[row, start:end], falls, octaves, unit, limit, mask, places)
+                    look_up(falls, table)
+                    share = max(share, largest_share(x[row, start:end], falls, octaves, scale, one))
+            lift = np.int64(width - bit_length(share))
+            for start in range(0, channels, CHUNK):
+                end = min(start + CHUNK, channels)
+                falls, octaves, here = indices[: end - start], shifts[: end - start], x[row, start:end]
+                if row + 1 < count:
+                    fetch(x[row + 1, start:end])
+                fetch(output[row, start:end])
+                open_gates(here, falls, octaves, unit, limit, mask, places)
+                look_up(falls, table)
+                divide(here, falls, octaves, scale, one, lift, bits)
+                decode(falls, output[row, start:end], exponent - lift - bits)
+                if block[WEIGHT]:
+                    multiply(output[row, start:end], weight[row, start:end])
         first, last = next_rows(block, last - first)
 
 
+class _Curve(NamedTuple):
+    """table of t, or of its mantissas `places` fraction bits apart; openings are |x·unit| up to limit; most: no |x|·t
+    is larger."""
+
+    table: Tensor
+    places: int
+    unit: float
+    limit: float
+    most: float
+
+
 @lru_cache(maxsize=16)
-def _falls(gate: Gate, config: SpikeConfig) -> Tensor:
-    """t = 2^-g(x) of every x >= 0 up to CURVE_END, int32."""
-    inputs = torch.arange((CURVE_END << config.fraction_bits) + 1, dtype=torch.int32)
-    curve = curve_table(gate, natural_unit(config), config.fraction_bits)
-    return power_of_half(interpolate(inputs, curve), shift_exponential(config)).to(torch.int32)
-
-
-def _gated(x: Tensor, gate: Gate, config: SpikeConfig) -> Tensor | None:
-    curved, weighted = gate.curve is not None, gate is not SIGMOID
-    if curved:
-        table, unit, limit = _falls(gate, config), 1.0, CURVE_END
+def _curve(gate: Gate, config: SpikeConfig) -> _Curve:
+    exponential, octave = shift_exponential(config), 1 << config.fraction_bits
+    if gate.curve is None:
+        table, places = whole_table(exponential.table, torch.device("cpu")), config.fraction_bits
+        unit, end = gate.slope * natural_unit(config), OCTAVES
+        openings = torch.arange(end * octave + 1)
+        falls = table[openings & octave - 1] >> (openings >> places)
     else:
-        table = whole_table(shift_exponential(config).table, x.device)
-        unit, limit = gate.slope * natural_unit(config), OCTAVES
-    one = 1 << config.fraction_bits
-    words = (table.numel(), int(curved), int(weighted), config.fraction_bits, config.bits, config.working_bits)
+        unit, end, places = 1.0, CURVE_END, 31
+        openings = torch.arange(end * octave + 1)
+        curve = curve_table(gate, natural_unit(config), config.fraction_bits)
+        falls = table = power_of_half(interpolate(openings.to(torch.int32), curve), exponential).to(torch.int32)
     # Times 2^F is exact, so that one product does for the operator's two.
-    unit = float(np.float32(unit)) * one
-    return by_rows(gate_kernel, x, table, *words, unit, float(limit * one))
+    unit = float(np.float32(unit)) * octave
+    # One more than the opening's rounding; at the end, whatever lies beyond, t is 0.
+    most = float(((openings + 1).double() / unit * falls).max()) / (1 << config.working_bits)
+    return _Curve(table, places, unit, float(end * octave), most)
 
 
-def silu(x: Tensor, *, config: SpikeConfig) -> Tensor | None:
-    """`operators.silu`, bit for bit."""
-    return _gated(x, SILU, config)
+def _gated(x: Tensor, gate: Gate, weight: Tensor | None, config: SpikeConfig) -> Tensor | None:
+    curve: _Curve = _curve(gate, config)
+    held: list[Tensor | int] = [0]
+    if weight is not None and weight.shape == x.shape and weight.dtype == x.dtype == torch.float32:
+        held, weight = [weight.contiguous()], None
+    words = (int(gate is not SIGMOID), curve.places, config.bits, config.working_bits)
+    numbers = (curve.unit, curve.limit, curve.most)
+    output = by_rows(gate_kernel, x, curve.table, curve.table.numel(), *held, *words, *numbers)
+    return None if output is None else affine(output, weight)
 
 
-def gelu(x: Tensor, approximate: str = "none", *, config: SpikeConfig) -> Tensor | None:
-    """`operators.gelu`, bit for bit."""
-    return _gated(x, gelu_gate(approximate), config)
+def silu(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig) -> Tensor | None:
+    """`operators.silu`, times weight, bit for bit."""
+    return _gated(x, SILU, weight, config)
 
 
-def sigmoid(x: Tensor, *, config: SpikeConfig) -> Tensor | None:
-    """`operators.sigmoid`, bit for bit."""
-    return _gated(x, SIGMOID, config)
+def gelu(x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, config: SpikeConfig) -> Tensor | None:
+    """`operators.gelu`, times weight, bit for bit."""
+    return _gated(x, gelu_gate(approximate), weight, config)
+
+
+def sigmoid(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig) -> Tensor | None:
+    """`operators.sigmoid`, times weight, bit for bit."""
+    return _gated(x, SIGMOID, weight, config)

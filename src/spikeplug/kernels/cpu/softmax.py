@@ -8,14 +8,16 @@ from torch import Tensor
 from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
+from spikeplug.kernels.cpu.rows import CHUNK, OUTPUT, PARAMETERS, by_rows, rows_of
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     MAGNITUDE,
+    as_bits,
     as_float,
     bit_length,
     compiled,
     exponent_of,
+    fetch,
     look_up,
     magnitude_of,
     power_of_two,
@@ -70,27 +72,28 @@ def distances(x, fractions, octaves, scale, ceiling, fraction_bits):
 
 
 @compiled
-def decay(mantissas, octaves):
-    """mantissas <- mantissas >> octaves; (sum, largest)."""
+def decay(mantissas, octaves, weights):
+    """weights <- mantissas >> octaves; (sum, largest)."""
     total, largest = np.int64(0), np.int32(0)
     for i in range(mantissas.size):
         weight = shift_right(mantissas[i], np.int32(min(octaves[i], np.int32(31))))
-        mantissas[i] = weight
+        weights[i] = weight
         total += weight
         largest = np.int32(max(largest, weight))
     return total, largest
 
 
 @compiled
-def divide(weights, output, total, largest, bits, width):
-    """output <- the weights over their sum, n = bits of the largest: `Ratio.scaled`, decoded."""
+def divide(weights, total, largest, bits, width):
+    """weights <- the weights over their sum, n = bits of the largest: `Ratio.scaled`, decoded, as bits of float32."""
     lift, drop = width - bit_length(np.int64(largest)), width - bit_length(total)
     denominator = total << drop if drop >= 0 else total >> -drop
     down = np.int32(max(-lift, 0))
     factor = np.float64(1 << (bits + max(lift, 0))) / np.float64(denominator)
     unit = np.float32(power_of_two(np.int64(drop - lift - bits)))
     for i in range(weights.size):
-        output[i] = np.float32(quotient_of(np.float64(shift_right(weights[i], down)), factor)) * unit
+        quotient = quotient_of(np.float64(shift_right(weights[i], down)), factor)
+        weights[i] = as_bits(np.float32(quotient) * unit)
 
 
 TABLE, F, N, P, SCALE = range(PARAMETERS, PARAMETERS + 5)
@@ -101,9 +104,12 @@ def softmax_kernel(address):
     """TABLE of mantissas, F, N, P, and SCALE: integers a unit of a score."""
     block = words(address)
     x, codes, output = rows_of(block)
+    count, length = x.shape
+    # One name for the output, as bits: it holds the weights first.
+    weights = integers(block[OUTPUT], count, length)
     fraction_bits, bits, working_bits, scale = block[F], block[N], block[P], np.float32(reals(block)[SCALE])
     table = integers(block[TABLE], 1, (1 << fraction_bits) + 1)[0]
-    mantissas, octaves = np.empty(x.shape[1], np.int32), np.empty(x.shape[1], np.int32)
+    fractions, octaves = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
@@ -111,13 +117,21 @@ def softmax_kernel(address):
             if not is_plain(largest, magnitude, fraction_bits):
                 leave(block)
             elif magnitude_of(largest) >= INFINITE:  # -inf: nothing to attend to
-                output[row, :] = 0
+                weights[row, :] = 0
             else:
                 ceiling = ceiling_of(as_float(largest), scale, fraction_bits)
-                distances(x[row], mantissas, octaves, scale, ceiling, fraction_bits)
-                look_up(mantissas, table)
-                total, most = decay(mantissas, octaves)
-                divide(mantissas, output[row], total, most, bits, working_bits)
+                total, most = np.int64(0), np.int32(0)
+                for start in range(0, length, CHUNK):
+                    end = min(start + CHUNK, length)
+                    mantissas, places, here = fractions[: end - start], octaves[: end - start], weights[row, start:end]
+                    if row + 1 < count:
+                        fetch(x[row + 1, start:end])
+                    fetch(output[row, start:end])
+                    distances(x[row, start:end], mantissas, places, scale, ceiling, fraction_bits)
+                    look_up(mantissas, table)
+                    part, highest = decay(mantissas, places, here)
+                    total, most = total + part, np.int32(max(most, highest))
+                divide(weights[row], total, most, bits, working_bits)
         first, last = next_rows(block, last - first)
 
 

@@ -12,6 +12,7 @@ import numba.extending
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 #: How every function of a kernel is compiled. No fast-math: nothing may be reassociated or contracted.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
@@ -61,6 +62,17 @@ def shift_left(typing_context: Any, x: Any, places: Any) -> Any:
         return builder.shl(*arguments)
 
     return x(x, x), generate
+
+
+@intrinsic
+def shifted_product(typing_context: Any, a: Any, b: Any, places: Any) -> Any:
+    """(a·b) >> places of int32 >= 0, the product in 64 bits, the result in 32, 0 <= places < 64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b, places = (builder.zext(value, ir.IntType(64)) for value in arguments)
+        return builder.trunc(builder.lshr(builder.mul(a, b), places), ir.IntType(32))
+
+    return types.int32(types.int32, types.int32, types.int32), generate
 
 
 def _cast(result: Any, argument: Any) -> Any:
@@ -139,17 +151,25 @@ def look_up(indices, table):
         indices[i] = table[np.uint32(indices[i])]
 
 
+@inlined
+def steps_of(exponent):
+    """For `decoded`: whether 2^exponent is a normal float32, then it, and it as a double; |exponent| <= 1000."""
+    plain = -126 <= exponent <= 127
+    return plain, np.float32(power_of_two(exponent if plain else np.int64(0))), power_of_two(exponent)
+
+
+@inlined
+def decoded(quotient, plain, unit, wide):
+    """quotient·2^exponent, |quotient| < 2^24: rounded once, and only where it is denormal."""
+    return np.float32(quotient) * unit if plain else np.float32(np.float64(quotient) * wide)
+
+
 @compiled
 def decode(quotients, output, exponent):
-    """output <- quotients·2^exponent, |quotients| < 2^24: rounded once, and only where it is denormal."""
-    if -126 <= exponent <= 127:
-        unit = np.float32(power_of_two(exponent))
-        for i in range(quotients.size):
-            output[i] = np.float32(quotients[i]) * unit
-    else:
-        wide = power_of_two(exponent)
-        for i in range(quotients.size):
-            output[i] = np.float32(np.float64(quotients[i]) * wide)
+    """output <- quotients·2^exponent, |quotients| < 2^24."""
+    plain, unit, wide = steps_of(exponent)
+    for i in range(quotients.size):
+        output[i] = decoded(quotients[i], plain, unit, wide)
 
 
 @compiled
@@ -159,6 +179,27 @@ def largest_magnitude(bits):
     for i in range(bits.size):
         largest = np.int32(max(largest, np.int32(bits[i] & MAGNITUDE)))
     return largest
+
+
+@intrinsic
+def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        line = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [line.type, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [line, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@compiled
+def fetch(x):
+    """Ask for x (float32) to be brought to the nearest cache, while something else is done."""
+    for i in range(0, x.size, 16):
+        _prefetch(x, i)
 
 
 @compiled

@@ -11,7 +11,7 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from spikeplug import operators
-from spikeplug.coding import as_real
+from spikeplug.coding import affine, as_real
 from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.integers import (
     NONFINITE,
@@ -26,51 +26,61 @@ from spikeplug.kernels.gpu.integers import (
     nearest_small,
     power_of_two,
     quotient_each,
-    rounded,
     scale_exponent,
     widened,
 )
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
+from spikeplug.kernels.gpu.norms import weighted
 from spikeplug.kernels.gpu.support import takes
 from spikeplug.operators.gates import CURVE_END, GELU, OCTAVES, SIGMOID, SILU, Gate, curve_table
 from spikeplug.operators.scores import natural_unit, shift_exponential
 
 
 @torch.no_grad()
-def silu(x: Tensor, config: SpikeConfig | None = None) -> Tensor:
-    """`operators.silu`, bit for bit. Rows with an element that is not finite are the closed form's."""
+def silu(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig | None = None) -> Tensor:
+    """`operators.silu`, times weight, bit for bit. Rows with an element that is not finite are the closed form's."""
     config = as_config(config)
     as_real(x, "silu")
-    if x.numel() == 0 or not takes(config, x):
-        return operators.silu(x, config)
-    return _gated(SILU, x, config)
+    if x.numel() == 0 or not takes(config, x, weight):
+        return affine(operators.silu(x, config), weight)
+    return _gated(SILU, x, weight, config)
 
 
 @torch.no_grad()
-def sigmoid(x: Tensor, *, config: SpikeConfig | None = None) -> Tensor:
-    """`operators.sigmoid`, bit for bit. Rows with an element that is not finite are the closed form's."""
+def sigmoid(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig | None = None) -> Tensor:
+    """`operators.sigmoid`, times weight, bit for bit. Rows with an element that is not finite are the closed form's."""
     config = as_config(config)
     as_real(x, "sigmoid")
-    if x.numel() == 0 or not takes(config, x):
-        return operators.sigmoid(x, config=config)
-    return _gated(SIGMOID, x, config)
+    if x.numel() == 0 or not takes(config, x, weight):
+        return affine(operators.sigmoid(x, config=config), weight)
+    return _gated(SIGMOID, x, weight, config)
 
 
 @torch.no_grad()
-def gelu(x: Tensor, approximate: str = "none", *, config: SpikeConfig | None = None) -> Tensor:
-    """`operators.gelu`, bit for bit; same errors. Rows with an element that is not finite are the closed form's."""
+def gelu(
+    x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, config: SpikeConfig | None = None
+) -> Tensor:
+    """`operators.gelu`, times weight, bit for bit; same errors. Rows that are not finite are the closed form's."""
     config = as_config(config)
     as_real(x, "gelu")
-    if not isinstance(approximate, str) or approximate not in GELU or x.numel() == 0 or not takes(config, x):
-        return operators.gelu(x, approximate, config=config)
-    return _gated(GELU[approximate], x, config, approximate)
+    if not isinstance(approximate, str) or approximate not in GELU or x.numel() == 0 or not takes(config, x, weight):
+        return affine(operators.gelu(x, approximate, config=config), weight)
+    return _gated(GELU[approximate], x, weight, config, approximate)
 
 
-def _gated(gate: Gate, x: Tensor, config: SpikeConfig, approximate: str = "none") -> Tensor:
-    def closed(rows: Tensor) -> Tensor:
+def _gated(gate: Gate, x: Tensor, weight: Tensor | None, config: SpikeConfig, approximate: str = "none") -> Tensor:
+    if weight is not None and weight.shape != x.shape:  # broadcast, or a larger result: not the kernel's
+        return affine(_gated(gate, x, None, config, approximate), weight)
+    width = x.shape[-1] if x.dim() else 1
+    rows = x.reshape(-1, width).contiguous()
+    factors = None if weight is None else weight.reshape(-1, width).contiguous()
+
+    def closed(again: Tensor) -> Tensor:
+        x, weight = rows[again], None if factors is None else factors[again]
         if gate is SIGMOID:
-            return operators.sigmoid(rows, config=config)
-        return operators.silu(rows, config) if gate is SILU else operators.gelu(rows, approximate, config=config)
+            return affine(operators.sigmoid(x, config=config), weight)
+        output = operators.silu(x, config) if gate is SILU else operators.gelu(x, approximate, config=config)
+        return affine(output, weight)
 
     exponential = knots(shift_exponential(config).table, x.device)
     curve, segments, curve_rest, limit = exponential, 0, 0, OCTAVES
@@ -79,9 +89,10 @@ def _gated(gate: Gate, x: Tensor, config: SpikeConfig, approximate: str = "none"
         curve, segments, curve_rest, limit = knots(table, x.device), table.segments, table.rest_bits, CURVE_END
     output = run_rows(
         _gate,
-        x.reshape(-1, x.shape[-1] if x.dim() else 1).contiguous(),
-        x.dtype,
+        rows,
+        x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype),
         closed,
+        rows if factors is None else factors,
         exponential,
         curve,
         1.0 if gate.curve is not None else gate.slope * natural_unit(config),
@@ -89,6 +100,7 @@ def _gated(gate: Gate, x: Tensor, config: SpikeConfig, approximate: str = "none"
         CURVE_REST=curve_rest,
         LIMIT=limit,
         AMPLITUDE=gate is not SIGMOID,
+        WEIGHTED=factors is not None,
         **exponential_constants(config),
     )
     return output.view(x.shape)
@@ -101,6 +113,7 @@ def _gate(
     rare,
     count,
     dimension,
+    weight,
     table,
     curve,
     slope,
@@ -112,6 +125,7 @@ def _gate(
     CURVE_REST: tl.constexpr,
     LIMIT: tl.constexpr,
     AMPLITUDE: tl.constexpr,  # x·σ(g(x)), not σ(g(x))
+    WEIGHTED: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WHOLE: tl.constexpr,
@@ -156,7 +170,9 @@ def _gate(
 
     if WHOLE:
         y = _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
-        tl.store(output + place, rounded(y, output.dtype.element_ty), mask=here & (column < dimension))
+        seen = here & (column < dimension)
+        y = weighted(y, weight + place, seen, WEIGHTED, x.dtype.element_ty, output.dtype.element_ty)
+        tl.store(output + place, y, mask=seen)
     else:
         for start in range(0, dimension, COLUMNS):
             seen = here & (column + start < dimension)
@@ -165,7 +181,8 @@ def _gate(
                 value, strange, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT
             )
             y = _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
-            tl.store(output + place + start, rounded(y, output.dtype.element_ty), mask=seen)
+            y = weighted(y, weight + place + start, seen, WEIGHTED, x.dtype.element_ty, output.dtype.element_ty)
+            tl.store(output + place + start, y, mask=seen)
 
 
 @triton.jit

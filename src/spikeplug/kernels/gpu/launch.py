@@ -44,8 +44,9 @@ def run_rows(
     """kernel over the rows of x (rows, d) -> (rows, d) of `dtype`.
 
     kernel(x, output, rare, count, dimension, *arguments, ROWS, COLUMNS, WHOLE, **constants) writes every row it can and
-    marks in `rare` (rows + 1 bytes, the last for any) those it cannot; `closed` is given these alone, so that the
-    ledger counts what it would without kernels. The host waits for the device once, to read the last byte.
+    marks in `rare` (rows + 1 bytes, the last for any) those it cannot; `closed` is given the numbers of these
+    alone, so that the ledger counts what it would without kernels. The host waits for the device once, to read the
+    last byte.
     """
     count, dimension = x.shape
     output = torch.empty(count, dimension, dtype=dtype, device=x.device)
@@ -68,7 +69,7 @@ def run_rows(
         )
     if bool(rare[-1]):
         again = rare[:-1].nonzero()[:, 0]
-        output[again] = closed(x[again])
+        output[again] = closed(again)
     return output
 
 

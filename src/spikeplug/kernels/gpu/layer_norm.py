@@ -52,11 +52,12 @@ def layer_norm(
         return closed_layer_norm(x, weight, bias, eps, config=config)
     extended = math.sqrt(eps * dimension)
     middle = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
+    rows = x.reshape(-1, dimension).contiguous()
     output = run_rows(
         _layer_norm,
-        x.reshape(-1, dimension).contiguous(),
+        rows,
         middle if bias is None else torch.promote_types(middle, bias.dtype),
-        lambda rows: closed_layer_norm(rows, weight, bias, eps, config=config),
+        lambda again: closed_layer_norm(rows[again], weight, bias, eps, config=config),
         x if weight is None else weight.contiguous(),
         x if bias is None else bias.contiguous(),
         extended,

@@ -45,11 +45,12 @@ def rms_norm(
     if config.working_bits + (dimension.bit_length() + 1) // 2 > 31:  # too long: the closed form says so
         return closed_rms_norm(x, weight, eps, config=config)
     extended = math.sqrt(eps * dimension)
+    rows = x.reshape(-1, dimension).contiguous()
     output = run_rows(
         _rms_norm,
-        x.reshape(-1, dimension).contiguous(),
+        rows,
         x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype),
-        lambda rows: closed_rms_norm(rows, weight, eps, config=config),
+        lambda again: closed_rms_norm(rows[again], weight, eps, config=config),
         x if weight is None else weight.contiguous(),
         extended,
         math.isqrt(dimension << 2 * SQRT_BITS),

@@ -48,7 +48,7 @@ def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig | None = None) -> T
         _softmax,
         flat,
         x.dtype,
-        lambda again: closed_softmax(again, config=config),
+        lambda again: closed_softmax(flat[again], config=config),
         knots(shift_exponential(config).table, x.device),
         natural_unit(config) * (1 << config.fraction_bits),
         **exponential_constants(config),

@@ -1,0 +1,101 @@
+"""What kernels do on the way out and in: weights, biases, chunks of a row, results in large pages."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kernels.cases import CONFIGS
+from kernels.test_kernels_contract import same_bits
+from torch import Tensor
+
+from spikeplug import functional, kernels
+from spikeplug.coding import affine
+from spikeplug.config import SpikeConfig
+from spikeplug.kernels.cpu.launch import empty_like
+from spikeplug.kernels.cpu.rows import CHUNK
+from spikeplug.library import OPERATORS
+
+NORMS = {"rms_norm": (1e-5,), "layer_norm": (1e-5,)}
+GATES = {"silu": (), "sigmoid": (), "gelu": ("none",)}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def seeded(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check(name: str, x: Tensor, how: tuple[object, ...], config: SpikeConfig, **after: Tensor) -> None:
+    ours = kernels.loaded("cpu")[name](x, *how, config=config, **after)
+    assert ours is not None
+    assert same_bits(ours, affine(OPERATORS[name].spiking(x, *how, config=config), **after))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("name", NORMS)
+def test_weight_and_bias_of_every_dtype(name: str, config: SpikeConfig) -> None:
+    for dtype in DTYPES:
+        x = (seeded(7, 65) * 3 + 1).to(dtype)
+        for weight_dtype, bias_dtype in ((dtype, dtype), (torch.float32, torch.bfloat16), (torch.float16, dtype)):
+            weight, bias = seeded(65, seed=1).to(weight_dtype), seeded(65, seed=2).to(bias_dtype)
+            check(name, x, NORMS[name], config, weight=weight)
+            if name == "layer_norm":
+                check(name, x, NORMS[name], config, weight=weight, bias=bias)
+                check(name, x, NORMS[name], config, bias=bias)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_weights_that_are_strided_or_not_finite(name: str) -> None:
+    x, wide = seeded(9, 33), seeded(99, seed=3)
+    wide[5], wide[8], wide[11] = torch.inf, -torch.inf, torch.nan
+    for weight in (wide[::3], wide[1:34], wide[:33] * 1e-42):
+        check(name, x, NORMS[name], SpikeConfig(), weight=weight)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates_times_another_tensor(name: str) -> None:
+    for dtype in DTYPES:
+        x, up = (seeded(5, 70) * 3).to(dtype), seeded(5, 70, seed=1)
+        for weight in (up.to(dtype), up.half(), up.t().contiguous().t(), up[:1], up[0], up[:, :1], up.expand(3, 5, 70)):
+            check(name, x, GATES[name], SpikeConfig(), weight=weight)
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("width", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7])
+def test_gates_whose_largest_share_is_a_negative_elements(name: str, width: int) -> None:
+    """Rows with and without a positive element that outweighs all others, at and around the bound between them."""
+    levels = torch.tensor([-5.0, 0.0, 1e-6, 0.1, 0.3, 0.3678, 0.37, 0.4, 0.5, 1.0, 30.0])
+    scales = torch.tensor([1e-30, 1e-3, 0.3, 1.0, 7.0, 1e3, 1e6, 3e7, 1e30])
+    rows = -(seeded(len(levels), len(scales), width) * scales[:, None]).abs()
+    rows[..., width // 2] = levels[:, None]
+    for config in CONFIGS.values():
+        check(name, rows, GATES[name], config)
+
+
+@pytest.mark.parametrize("name", ["softmax", "silu", "rms_norm", "layer_norm"])
+def test_large_results(name: str) -> None:
+    """From 32 MiB on their memory is asked for in large pages."""
+    x = seeded(8 << 10, 1100)
+    how = {"softmax": (-1,), "silu": ()}.get(name, (1e-5,))
+    part = x[4000:4100].clone()
+    ours = kernels.loaded("cpu")[name](x, *how, config=SpikeConfig())
+    assert x.nbytes > 32 << 20
+    assert same_bits(ours[4000:4100], OPERATORS[name].spiking(part, *how, config=SpikeConfig()))
+
+
+def test_memory_for_results() -> None:
+    for shape in ((3, 5), (8 << 20,), ((8 << 20) + 3, 2)):
+        x = torch.zeros(shape)
+        output = empty_like(x)
+        assert (output.shape, output.dtype, output.is_contiguous()) == (x.shape, x.dtype, True)
+        assert torch.equal(output.fill_(1.0), x + 1)
+
+
+def test_swiglu_is_silu_times_up() -> None:
+    gate, up = seeded(3, 4, 50) * 4, seeded(3, 4, 50, seed=1)
+    assert torch.equal(functional.swiglu(gate, up), functional.silu(gate) * up)
+    assert torch.equal(functional.swiglu(gate, up[0]), functional.silu(gate) * up[0])
+    assert functional.swiglu(gate.half(), up).dtype == torch.float32
+    a, b = gate.clone().requires_grad_(), up.clone().requires_grad_()
+    functional.swiglu(a, b).sum().backward()
+    assert torch.equal(b.grad, functional.silu(gate))
+    assert a.grad is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from spikeplug.kernels.cpu.launch import kernel
-from spikeplug.kernels.cpu.memory import COUNT, OWN, doubles, floats, halves, integers, leave, next_rows, words
+from spikeplug.kernels.cpu.memory import COUNT, OWN, doubles, floats, integers, leave, next_rows, words
+from spikeplug.kernels.cpu.panels import CODES, code_vectors, interleave_vectors, transpose_vectors
 from spikeplug.kernels.cpu.product import PANEL, PANELS
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
@@ -24,17 +25,13 @@ STEP_OF_KEYS = PANEL * PANELS
 
 @compiled
 def code(x, codes, scale, most):
-    """codes <- round(x·scale) within ±most."""
-    for i in range(codes.size):
-        codes[i] = np.int16(np.int32(min(max(rint(x[i] * scale), -most), most)))
-
-
-@compiled
-def square_sum(codes):
-    """Σ codes², in 64 bits; each square fits 32."""
-    total = np.int64(0)
-    for i in range(codes.size):
-        total += np.int64(np.int32(np.int32(codes[i]) * np.int32(codes[i])))
+    """codes <- round(x·scale) within ±most; Σ codes², in 64 bits: each square fits 32."""
+    vectors = codes.size // CODES
+    total = code_vectors(x, codes, vectors, scale, most) if vectors else np.int64(0)
+    for i in range(vectors * CODES, codes.size):
+        mantissa = np.int32(min(max(rint(x[i] * scale), -most), most))
+        codes[i] = np.int16(mantissa)
+        total += np.int64(np.int32(mantissa * mantissa))
     return total
 
 
@@ -52,8 +49,7 @@ def code_for_product(x, pattern, codes, bits):
     guessed = np.int64(codes.size) << 15 > limit
     while magnitude < INFINITE and exponent <= 126:
         scale = np.float32(power_of_two(-exponent))
-        code(x, codes, scale, most)
-        square = square_sum(codes)
+        square = code(x, codes, scale, most)
         fits = square < limit
         if fits and np.int32(rint(as_float(magnitude) * scale)) <= largest:
             return exponent, True
@@ -78,17 +74,13 @@ def code_value(x, pattern, codes, bits):
 @compiled
 def transpose(rows, columns):
     """columns[j·PANEL + i] <- rows[i, j], 32 bits each."""
-    for pair in range(rows.shape[1]):
-        part = columns[pair * PANEL : (pair + 1) * PANEL]
+    pairs = rows.shape[1]
+    blocks = pairs // PANEL
+    if blocks:
+        transpose_vectors(rows, columns, blocks, pairs)
+    for pair in range(blocks * PANEL, pairs):
         for member in range(PANEL):
-            part[member] = rows[member, pair]
-
-
-@compiled
-def interleave(first, second, target):
-    """target <- first[0], second[0], first[1], ..."""
-    for i in range(first.size):
-        target[2 * i], target[2 * i + 1] = first[i], second[i]
+            columns[pair * PANEL + member] = rows[member, pair]
 
 
 (HEADS, KEYS, CHANNELS, WIDTH, KEY_BITS, N, KEY, KEY_BATCH, KEY_HEAD, KEY_ROW) = range(OWN, OWN + 10)
@@ -117,10 +109,9 @@ def codes_kernel(address):
     panels, value_pairs = (width + PANEL - 1) // PANEL, steps * STEP_OF_KEYS // 2
     key_panels = integers(block[KEY_PANELS], block[COUNT] * PANELS, pairs * PANEL)
     scales = doubles(block[KEY_SCALES], 1, block[COUNT] * STEP_OF_KEYS)[0]
-    value_panels = halves(block[VALUE_PANELS], block[COUNT] // steps * panels * value_pairs, 2 * PANEL)
+    value_panels = integers(block[VALUE_PANELS], block[COUNT] // steps * panels * value_pairs, PANEL)
     exponents = integers(block[EXPONENTS], 1, block[COUNT] * STEP_OF_KEYS)[0]
     key_codes, value_codes = np.zeros((PANEL, 2 * pairs), np.int16), np.zeros((2, panels * PANEL), np.int16)
-    together = np.empty(2 * panels * PANEL, np.int16)
     first, last = next_rows(block, 0)
     while first < last:
         for unit in range(first, last):
@@ -147,8 +138,6 @@ def codes_kernel(address):
                 if not plain:
                     leave(block)
                 if row == 1:
-                    interleave(value_codes[0], value_codes[1], together)
-                    for panel in range(panels):
-                        place = (head * panels + panel) * value_pairs + key // 2
-                        value_panels[place, :] = together[2 * PANEL * panel : 2 * PANEL * (panel + 1)]
+                    place = head * panels * value_pairs + key // 2
+                    interleave_vectors(value_codes[0], value_codes[1], value_panels[place], panels, value_pairs * PANEL)
         first, last = next_rows(block, last - first)

@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import sys
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -25,13 +26,12 @@ import torch
 from numba import types
 from torch import Tensor
 
-from spikeplug.kernels.cpu.memory import DONE, LEFT, WORDS
+from spikeplug.kernels.cpu.memory import DONE, LEFT
 from spikeplug.kernels.cpu.verbs import OPTIONS
 
 #: Elements a thread takes at once: enough to hide taking them, few enough for all threads to end together.
 _ELEMENTS = 1 << 14
 
-_Block = ctypes.c_int64 * WORDS
 _INTEGER, _DOUBLE = struct.Struct("q"), struct.Struct("d")
 
 _forked = False
@@ -72,12 +72,14 @@ def launch(kernel: Any, rows: int, width: int, *words: Tensor | int | float) -> 
     words: its own, in order: contiguous tensors on the CPU (their addresses), integers, and floats.
     """
     step = max(1, _ELEMENTS // max(1, width))
-    block = _Block(rows, step, 0, 0, 0, *map(_word, words))
+    # An array is made, and tells its address, in a third of the time of ctypes'.
+    block = array("q", [rows, step, 0, 0, 0, *[word if type(word) is int else _word(word) for word in words]])
+    address = block.buffer_info()[0]
     threads = 1 if _forked else min(torch.get_num_threads(), -(-rows // step))
     if threads <= 1:
-        kernel.ctypes(ctypes.addressof(block))
+        kernel.ctypes(address)
     elif (parallel := _openmp()) is not None:
-        parallel(kernel.address, ctypes.addressof(block), threads, 0)
+        parallel(kernel.address, address, threads, 0)
     else:
         waiting = [_pool(threads - 1).submit(_run, kernel, block, words) for _ in range(threads - 1)]
         _run(kernel, block, words)
@@ -115,16 +117,13 @@ def _madvise() -> Any:
 
 def _run(kernel: Any, block: Any, words: tuple[Tensor | int | float, ...]) -> None:
     """One thread's part; holds what the addresses point at, also when whoever launched it was interrupted."""
-    kernel.ctypes(ctypes.addressof(block))
+    kernel.ctypes(block.buffer_info()[0])
 
 
-def _word(argument: Tensor | int | float) -> int:
-    kind = type(argument)
-    if kind is int:
-        return argument  # type: ignore[return-value]
-    if kind is float:
+def _word(argument: Tensor | float) -> int:
+    if isinstance(argument, float):
         return _INTEGER.unpack(_DOUBLE.pack(argument))[0]  # type: ignore[no-any-return]
-    return argument.data_ptr()  # type: ignore[union-attr]
+    return argument.data_ptr()
 
 
 @lru_cache

@@ -30,38 +30,43 @@ PITCH = TERMS + 32
 #: Bits that stay in a sum when it carries.
 CARRY = 16
 
-_WORD, _HALF, _LONG, _DOUBLE = ir.IntType(32), ir.IntType(16), ir.IntType(64), ir.DoubleType()
-_SUMS, _DOUBLES = ir.VectorType(_WORD, PANEL), ir.VectorType(_DOUBLE, PANEL)
-_HALVES, _PRODUCTS = ir.VectorType(_HALF, 2 * PANEL), ir.VectorType(_WORD, 2 * PANEL)
-_ZERO = ir.Constant(_SUMS, None)
+WORD, _HALF, LONG, _DOUBLE = ir.IntType(32), ir.IntType(16), ir.IntType(64), ir.DoubleType()
+SUMS, _DOUBLES = ir.VectorType(WORD, PANEL), ir.VectorType(_DOUBLE, PANEL)
+HALVES, _PRODUCTS = ir.VectorType(_HALF, 2 * PANEL), ir.VectorType(WORD, 2 * PANEL)
+_ZERO = ir.Constant(SUMS, None)
 
 
-def _lanes(places: Sequence[int]) -> Any:
-    return ir.Constant(ir.VectorType(_WORD, PANEL), list(places))
+def lanes(places: Sequence[int]) -> Any:
+    return ir.Constant(ir.VectorType(WORD, PANEL), list(places))
 
 
-def _spread(builder: Any, x: Any, kind: Any) -> Any:
-    """A vector of PANEL times x."""
-    nothing = ir.Constant(kind, ir.Undefined)
-    return builder.shuffle_vector(builder.insert_element(nothing, x, _WORD(0)), nothing, _lanes([0] * PANEL))
+def spread(builder: Any, x: Any, kind: Any) -> Any:
+    """A vector of nothing but x."""
+    nothing, same = ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(WORD, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(builder.insert_element(nothing, x, WORD(0)), nothing, same)
 
 
 def _add_pairs(builder: Any, total: Any, factor: Any, column: Any) -> Any:
     """total + (a0·b0 + a1·b1, a0·b2 + a1·b3, ...) of a factor's pair (address) and a panel's pairs, in 32 bits."""
-    pair = builder.bitcast(_spread(builder, builder.load(factor, align=2), _SUMS), _HALVES)
-    product = builder.mul(builder.sext(pair, _PRODUCTS), builder.sext(column, _PRODUCTS))
+    pair = builder.bitcast(spread(builder, builder.load(factor, align=2), SUMS), HALVES)
+    return builder.add(total, add_within_pairs(builder, pair, column))
+
+
+def add_within_pairs(builder: Any, a: Any, b: Any) -> Any:
+    """(a0·b0 + a1·b1, a2·b2 + a3·b3, ...) of HALVES, as SUMS."""
+    product = builder.mul(builder.sext(a, _PRODUCTS), builder.sext(b, _PRODUCTS))
     nothing = ir.Constant(_PRODUCTS, ir.Undefined)
-    even, odd = (builder.shuffle_vector(product, nothing, _lanes(range(i, 2 * PANEL, 2))) for i in range(2))
-    return builder.add(total, builder.add(even, odd))
+    even, odd = (builder.shuffle_vector(product, nothing, lanes(range(i, 2 * PANEL, 2))) for i in range(2))
+    return builder.add(even, odd)
 
 
 def _at(builder: Any, address: Any, size: int, elements: Any, kind: Any) -> Any:
     """A pointer so many elements of `size` bytes after an address."""
-    return builder.inttoptr(builder.add(address, builder.mul(elements, _LONG(size))), kind.as_pointer())
+    return builder.inttoptr(builder.add(address, builder.mul(elements, LONG(size))), kind.as_pointer())
 
 
 def _column(builder: Any, panel: Any, pair: Any) -> Any:
-    return builder.load(_at(builder, panel, 4 * PANEL, pair, _HALVES), align=2)
+    return builder.load(_at(builder, panel, 4 * PANEL, pair, HALVES), align=2)
 
 
 def _narrow(rows: int) -> Any:
@@ -81,26 +86,26 @@ def _narrow(rows: int) -> Any:
             loop, after = builder.append_basic_block("pairs"), builder.append_basic_block("summed")
             builder.branch(loop)
             builder.position_at_end(loop)
-            pair = builder.phi(_LONG)
-            pair.add_incoming(_LONG(0), before)
-            sums = [[builder.phi(_SUMS) for _ in range(PANELS)] for _ in range(rows)]
-            columns = [_column(builder, panels, builder.add(pair, builder.mul(pairs, _LONG(i)))) for i in range(PANELS)]
+            pair = builder.phi(LONG)
+            pair.add_incoming(LONG(0), before)
+            sums = [[builder.phi(SUMS) for _ in range(PANELS)] for _ in range(rows)]
+            columns = [_column(builder, panels, builder.add(pair, builder.mul(pairs, LONG(i)))) for i in range(PANELS)]
             totals = []
             for row in range(rows):
-                place = builder.add(builder.mul(stride, _LONG(row)), builder.shl(pair, _LONG(1)))
-                factor = _at(builder, factors, 2, place, _WORD)
+                place = builder.add(builder.mul(stride, LONG(row)), builder.shl(pair, LONG(1)))
+                factor = _at(builder, factors, 2, place, WORD)
                 totals.append([_add_pairs(builder, s, factor, c) for s, c in zip(sums[row], columns, strict=True)])
                 for total, more in zip(sums[row], totals[row], strict=True):
                     total.add_incoming(_ZERO, before)
                     total.add_incoming(more, loop)
-            following = builder.add(pair, _LONG(1))
+            following = builder.add(pair, LONG(1))
             pair.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
             builder.position_at_end(after)
             for row in range(rows):
                 for i in range(PANELS):
-                    place = builder.add(builder.mul(pitch, _LONG(row)), _LONG(PANEL * i))
-                    builder.store(totals[row][i], _at(builder, output, 4, place, _SUMS), align=4)
+                    place = builder.add(builder.mul(pitch, LONG(row)), LONG(PANEL * i))
+                    builder.store(totals[row][i], _at(builder, output, 4, place, SUMS), align=4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), generate
@@ -124,7 +129,7 @@ def _wide(rows: int) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             limbs, panel, pairs, chunk, place, output, pitch = arguments
             count = rows * LIMBS
-            carries = [cgutils.alloca_once(builder, _SUMS) for _ in range(count)]
+            carries = [cgutils.alloca_once(builder, SUMS) for _ in range(count)]
             for carry in carries:
                 builder.store(_ZERO, carry)
             before = builder.basic_block
@@ -133,9 +138,9 @@ def _wide(rows: int) -> Any:
             builder.branch(outer)
 
             builder.position_at_end(outer)
-            begin = builder.phi(_LONG)
-            begin.add_incoming(_LONG(0), before)
-            kept = [builder.phi(_SUMS) for _ in range(count)]
+            begin = builder.phi(LONG)
+            begin.add_incoming(LONG(0), before)
+            kept = [builder.phi(SUMS) for _ in range(count)]
             for total in kept:
                 total.add_incoming(_ZERO, before)
             end = builder.add(begin, chunk)
@@ -143,17 +148,17 @@ def _wide(rows: int) -> Any:
             builder.branch(loop)
 
             builder.position_at_end(loop)
-            pair = builder.phi(_LONG)
+            pair = builder.phi(LONG)
             pair.add_incoming(begin, outer)
-            sums = [builder.phi(_SUMS) for _ in range(count)]
+            sums = [builder.phi(SUMS) for _ in range(count)]
             column = _column(builder, panel, pair)
             totals = []
             for row, total in enumerate(sums):
-                limb = _at(builder, limbs, 4, builder.add(pair, _LONG(row * PITCH // 2)), _WORD)
+                limb = _at(builder, limbs, 4, builder.add(pair, LONG(row * PITCH // 2)), WORD)
                 totals.append(_add_pairs(builder, total, limb, column))
                 total.add_incoming(kept[row], outer)
                 total.add_incoming(totals[row], loop)
-            following = builder.add(pair, _LONG(1))
+            following = builder.add(pair, LONG(1))
             pair.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
 
@@ -161,9 +166,9 @@ def _wide(rows: int) -> Any:
             builder.cbranch(builder.icmp_signed("<", end, pairs), again, finished)
             builder.position_at_end(again)
             for total, keep, carry in zip(totals, kept, carries, strict=True):
-                high = builder.ashr(total, ir.Constant(_SUMS, [CARRY] * PANEL))
+                high = builder.ashr(total, ir.Constant(SUMS, [CARRY] * PANEL))
                 builder.store(builder.add(builder.load(carry), high), carry)
-                keep.add_incoming(builder.and_(total, ir.Constant(_SUMS, [(1 << CARRY) - 1] * PANEL)), again)
+                keep.add_incoming(builder.and_(total, ir.Constant(SUMS, [(1 << CARRY) - 1] * PANEL)), again)
             begin.add_incoming(end, again)
             builder.branch(outer)
 
@@ -173,10 +178,10 @@ def _wide(rows: int) -> Any:
                 high = builder.sitofp(builder.load(carry), _DOUBLES)
                 high = builder.fmul(high, ir.Constant(_DOUBLES, [float(1 << CARRY)] * PANEL))
                 doubles.append(builder.fadd(high, builder.sitofp(total, _DOUBLES)))
-            scale = _spread(builder, place, _DOUBLES)
+            scale = spread(builder, place, _DOUBLES)
             for row in range(rows):
                 high, low = doubles[LIMBS * row : LIMBS * (row + 1)]
-                target = _at(builder, output, 8, builder.mul(pitch, _LONG(row)), _DOUBLES)
+                target = _at(builder, output, 8, builder.mul(pitch, LONG(row)), _DOUBLES)
                 whole = builder.fadd(builder.fmul(high, scale), low)
                 builder.store(builder.fadd(builder.load(target, align=8), whole), target, align=8)
             return context.get_dummy_value()

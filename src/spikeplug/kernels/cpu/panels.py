@@ -1,0 +1,144 @@
+"""How vectors of float32 become codes, and codes panels: what LLVM does not make of loops this short by itself.
+
+Each verb takes arrays, contiguous along their last dimension, and does full vectors only; what is left over is its
+caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from spikeplug.kernels.cpu.product import HALVES, LONG, PANEL, SUMS, WORD, add_within_pairs, lanes, spread
+from spikeplug.kernels.cpu.verbs import intrinsic
+
+#: Elements that `code_vectors` takes at once: as many codes as fill a vector.
+CODES = 2 * PANEL
+
+_FLOATS, _CODED = ir.VectorType(ir.FloatType(), CODES), ir.VectorType(WORD, CODES)
+_EIGHT = ir.VectorType(ir.IntType(16), PANEL)
+
+
+def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """The address of an array."""
+    return builder.ptrtoint(context.make_array(kind)(context, builder, array).data, LONG)
+
+
+def _vector(builder: Any, address: Any, size: int, place: Any, kind: Any) -> Any:
+    """A pointer to a vector, so many elements of `size` bytes after an address."""
+    return builder.inttoptr(builder.add(address, builder.mul(place, LONG(size))), kind.as_pointer())
+
+
+def _loop(builder: Any, count: Any, start: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """What `body(i, carried)` carries on, from `start`, after i = 0, ..., count - 1; count: more than 0."""
+    before = builder.basic_block
+    loop, after = builder.append_basic_block("vectors"), builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    place = builder.phi(LONG)
+    carried = [builder.phi(value.type) for value in start]
+    following = body(place, carried)
+    for phi, first, more in zip(carried, start, following, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(more, loop)
+    next_place = builder.add(place, LONG(1))
+    place.add_incoming(LONG(0), before)
+    place.add_incoming(next_place, loop)
+    builder.cbranch(builder.icmp_signed("<", next_place, count), loop, after)
+    builder.position_at_end(after)
+    return following
+
+
+@intrinsic
+def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any, most: Any) -> tuple[Any, Any]:
+    """codes <- round(x·scale) within ±most < 2^15, of count·CODES elements, count > 0; the sum of their squares, int64.
+
+    x: float32; codes: int16.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, codes, count, scale, most = arguments
+        source, target = (_data(context, builder, signature.args[i], array) for i, array in enumerate((x, codes)))
+        factor, high = (spread(builder, value, _FLOATS) for value in (scale, most))
+        low = builder.fneg(high)
+        kind = ir.FunctionType(_FLOATS, [_FLOATS])
+        rint = cgutils.get_or_insert_function(builder.module, kind, f"llvm.rint.v{CODES}f32")
+        wide = ir.VectorType(LONG, PANEL)
+
+        def body(place: Any, carried: list[Any]) -> list[Any]:
+            first = builder.mul(place, LONG(CODES))
+            value = builder.load(_vector(builder, source, 4, first, _FLOATS), align=4)
+            value = builder.call(rint, [builder.fmul(value, factor)])
+            value = builder.select(builder.fcmp_ordered(">", value, low), value, low)
+            value = builder.select(builder.fcmp_ordered("<", value, high), value, high)
+            code = builder.trunc(builder.fptosi(value, _CODED), HALVES)
+            builder.store(code, _vector(builder, target, 2, first, HALVES), align=2)
+            # Two squares fit 32 bits without a sign.
+            return [builder.add(carried[0], builder.zext(add_within_pairs(builder, code, code), wide))]
+
+        (total,) = _loop(builder, count, [ir.Constant(wide, None)], body)
+        return reduce(builder.add, [builder.extract_element(total, WORD(lane)) for lane in range(PANEL)])
+
+    return types.int64(x, codes, types.int64, types.float32, types.float32), generate
+
+
+@intrinsic
+def interleave_vectors(
+    typing_context: Any, first: Any, second: Any, target: Any, count: Any, pitch: Any
+) -> tuple[Any, Any]:
+    """target[i·pitch] <- first[i·PANEL], second[i·PANEL], first[i·PANEL + 1], ... of PANEL elements each, int16;
+    i < count, count > 0. target: int32, of which each holds a pair."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *arrays, count, pitch = arguments
+        a, b, target = (_data(context, builder, signature.args[i], array) for i, array in enumerate(arrays))
+        order = ir.Constant(ir.VectorType(WORD, CODES), [i // 2 + i % 2 * PANEL for i in range(CODES)])
+
+        def body(place: Any, _: list[Any]) -> list[Any]:
+            first = builder.mul(place, LONG(PANEL))
+            pair = (builder.load(_vector(builder, side, 2, first, _EIGHT), align=2) for side in (a, b))
+            both = builder.shuffle_vector(*pair, order)
+            builder.store(both, _vector(builder, target, 4, builder.mul(place, pitch), HALVES), align=4)
+            return []
+
+        _loop(builder, count, [], body)
+        return context.get_dummy_value()
+
+    return types.void(first, second, target, types.int64, types.int64), generate
+
+
+@intrinsic
+def transpose_vectors(typing_context: Any, rows: Any, columns: Any, count: Any, pitch: Any) -> tuple[Any, Any]:
+    """columns[j·PANEL + i] <- rows[i·pitch + j], 32 bits each, i < PANEL, j < count·PANEL, count > 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, columns, count, pitch = arguments
+        source, target = (_data(context, builder, signature.args[i], array) for i, array in enumerate((rows, columns)))
+        # Three times each row shuffled into the one half of all rows further on: a transposition.
+        halves = [lanes([i // 2 + i % 2 * PANEL for i in range(start, start + PANEL)]) for start in (0, PANEL)]
+
+        def body(place: Any, _: list[Any]) -> list[Any]:
+            first = builder.mul(place, LONG(PANEL))
+            block = []
+            for row in range(PANEL):
+                at = builder.add(first, builder.mul(pitch, LONG(row)))
+                block.append(builder.load(_vector(builder, source, 4, at, SUMS), align=4))
+            for _round in range(3):
+                half = PANEL // 2
+                block = [
+                    builder.shuffle_vector(block[i // 2], block[i // 2 + half], halves[i % 2]) for i in range(PANEL)
+                ]
+            for i, column in enumerate(block):
+                at = builder.mul(builder.add(first, LONG(i)), LONG(PANEL))
+                builder.store(column, _vector(builder, target, 4, at, SUMS), align=4)
+            return []
+
+        _loop(builder, count, [], body)
+        return context.get_dummy_value()
+
+    return types.void(rows, columns, types.int64, types.int64), generate

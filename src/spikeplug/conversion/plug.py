@@ -128,23 +128,28 @@ class NormPlug(Plug):
     def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
         x, *rest = (*args, *kwargs.values())  # whatever their names
         gate = rest[0] if rest else gate
-        norm, wide = self.norm, x.float() if x.element_size() < 4 else x
+        # Every look at a tensor's attribute is a call of each function mode around.
+        norm, dtype = self.norm, x.dtype
+        inner = torch.float32 if dtype.itemsize < 4 else dtype
+        wide = x if inner is dtype else x.to(inner)
         if gate is not None:
             # SiLU is the gate's activation in every gated norm that the probe knows.
-            gate = library.OPERATORS["silu"](gate.to(wide.dtype), config=self.config)
+            gate = library.OPERATORS["silu"](gate.to(inner), config=self.config)
             wide = wide * gate if norm.gate == "before" else wide
         weight, bias = (None if name is None else getattr(self.module, name) for name in (norm.weight, norm.bias))
         others = torch.float32
         if weight is not None:
-            others, weight = weight.dtype, weight.to(wide.dtype)
+            others = weight.dtype
+            weight = weight if others is inner else weight.to(inner)
             weight = weight + norm.offset if norm.offset else weight
-        bias = None if bias is None else bias.to(wide.dtype)
+        bias = None if bias is None else bias.to(inner)
         output = library.OPERATORS[norm.operator](wide, norm.eps, config=self.config, weight=weight, bias=bias)
         if gate is not None and norm.gate == "after":
             output = output * gate
-        if norm.dtype == "promoted" or others.itemsize >= 4:
-            others = torch.promote_types(x.dtype, others)
-        return output.to(x.dtype if norm.dtype == "input" else others)
+        if others is not dtype and (norm.dtype == "promoted" or others.itemsize >= 4):
+            others = torch.promote_types(dtype, others)
+        outer = dtype if norm.dtype == "input" else others
+        return output if outer is inner else output.to(outer)
 
 
 def plug_of(module: nn.Module) -> Plug | None:

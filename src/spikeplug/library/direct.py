@@ -30,12 +30,12 @@ def _is_watched() -> bool:
 
 def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     """Whether a kernel called with these arguments does all that the torch op would do."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _is_watched():
         return False
-    graded = torch.is_grad_enabled()
-    for x in arguments:
-        if isinstance(x, Tensor) and (
-            type(x) not in PLAIN or x.device.type not in DEVICES or (graded and x.requires_grad)
-        ):
-            return False
-    return not _is_watched()
+    with torch._C.DisableTorchFunction():  # or every look at an attribute is a call of each mode
+        graded = torch.is_grad_enabled()
+        return all(
+            type(x) in PLAIN and x.device.type in DEVICES and not (graded and x.requires_grad)
+            for x in arguments
+            if isinstance(x, Tensor)
+        )

@@ -51,12 +51,12 @@ class Operator:
         The decoded result times `weight`, plus `bias`, which broadcast to it; a kernel may do so on its way out.
         """
         config = as_config(config)
+        if events is None and may_go_direct((*arguments, weight, bias)):
+            after = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+            return self._run(arguments, config, after)
         as_real(arguments[0], self.name)
         if events is not None:
             return affine(self.spiking(*arguments, config=config, events=events), weight, bias)
-        if may_go_direct((*arguments, weight, bias)):
-            after = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
-            return self._run(arguments, config, after)
         result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, config.token)
         return affine(result, weight, bias)
 
@@ -69,6 +69,7 @@ class Operator:
         """The kernel there is, or the closed form: a new tensor, of any strides."""
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
         with torch._C.DisableTorchFunction():
+            as_real(given[0], self.name)
             heard, output = counters(), None
             if not heard and (kernel := kernels.find(self.name, (*given, *after.values()), config)) is not None:
                 output = kernel(*given, config=config, **after)

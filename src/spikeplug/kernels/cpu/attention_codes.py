@@ -89,10 +89,55 @@ def transpose(rows, columns):
 
 
 @inlined
-def vector_at(block, head, key, first, channels):
-    """(x, its bits) of one key's vector; the address, and strides in elements, are words from `first` on."""
-    place = head // block[HEADS] * block[first + 1] + head % block[HEADS] * block[first + 2] + key * block[first + 3]
-    return floats(block[first] + 4 * place, 1, channels)[0], integers(block[first] + 4 * place, 1, channels)[0]
+def head_at(block, head, first):
+    """The address of a head's first vector; the tensor's, and its strides in elements, are words from `first` on."""
+    return block[first] + 4 * (head // block[HEADS] * block[first + 1] + head % block[HEADS] * block[first + 2])
+
+
+@inlined
+def vector_at(address, key, pitch, channels):
+    """(x, its bits) of one vector of float32; `pitch` elements from one to the next."""
+    place = address + 4 * key * pitch
+    return floats(place, 1, channels)[0], integers(place, 1, channels)[0]
+
+
+@compiled
+def code_keys(block, unit, head, start, codes, panels, scales):
+    """panels, scales[...] <- the keys of one unit from `start` on; codes: a panel's, int16 (PANEL, channels, even)."""
+    address, channels = head_at(block, head, KEY), block[CHANNELS]
+    for member in range(STEP_OF_KEYS):
+        key, at, row = start + member, unit * STEP_OF_KEYS + member, member % PANEL
+        if key < block[KEYS]:
+            x, pattern = vector_at(address, key, block[KEY_ROW], channels)
+            exponent, plain = code_for_product(x, pattern, codes[row, :channels], block[KEY_BITS])
+            scales[at] = power_of_two(exponent)
+            if not plain:
+                leave(block)
+        else:
+            codes[row, :] = 0
+            scales[at] = 0.0
+        if row == PANEL - 1:
+            transpose(codes.view(np.int32), panels[unit * PANELS + member // PANEL])
+
+
+@compiled
+def code_values(block, unit, head, start, codes, panels, exponents):
+    """panels, exponents[...] <- the values of one unit from `start` on; codes: a pair's, int16 (2, full panels)."""
+    address, width = head_at(block, head, VALUE), block[WIDTH]
+    count = codes.shape[1] // PANEL
+    pairs = (block[KEYS] + STEP_OF_KEYS - 1) // STEP_OF_KEYS * STEP_OF_KEYS // 2
+    for member in range(STEP_OF_KEYS):
+        key, at, row = start + member, unit * STEP_OF_KEYS + member, member % 2
+        exponents[at] = 0
+        if key < block[KEYS]:
+            x, pattern = vector_at(address, key, block[VALUE_ROW], width)
+            exponents[at], finite = code_value(x, pattern, codes[row, :width], block[N])
+            if not finite:
+                leave(block)
+        else:
+            codes[row, :] = 0
+        if row == 1:
+            interleave_vectors(codes[0], codes[1], panels[head * count * pairs + key // 2], count, pairs * PANEL)
 
 
 @kernel
@@ -104,40 +149,17 @@ def codes_kernel(address):
     keys). All zero beyond the channels and, up to a full step, beyond the keys. Counts vectors that are not plain.
     """
     block = words(address)
-    keys, channels, width, key_bits, bits = block[KEYS], block[CHANNELS], block[WIDTH], block[KEY_BITS], block[N]
-    steps, pairs = (keys + STEP_OF_KEYS - 1) // STEP_OF_KEYS, (channels + 1) // 2
-    panels, value_pairs = (width + PANEL - 1) // PANEL, steps * STEP_OF_KEYS // 2
+    steps, pairs = (block[KEYS] + STEP_OF_KEYS - 1) // STEP_OF_KEYS, (block[CHANNELS] + 1) // 2
+    panels = (block[WIDTH] + PANEL - 1) // PANEL
     key_panels = integers(block[KEY_PANELS], block[COUNT] * PANELS, pairs * PANEL)
     scales = doubles(block[KEY_SCALES], 1, block[COUNT] * STEP_OF_KEYS)[0]
-    value_panels = integers(block[VALUE_PANELS], block[COUNT] // steps * panels * value_pairs, PANEL)
+    value_panels = integers(block[VALUE_PANELS], block[COUNT] * panels * STEP_OF_KEYS // 2, PANEL)
     exponents = integers(block[EXPONENTS], 1, block[COUNT] * STEP_OF_KEYS)[0]
     key_codes, value_codes = np.zeros((PANEL, 2 * pairs), np.int16), np.zeros((2, panels * PANEL), np.int16)
     first, last = next_rows(block, 0)
     while first < last:
         for unit in range(first, last):
             head, start = unit // steps, unit % steps * STEP_OF_KEYS
-            for member in range(STEP_OF_KEYS):
-                key, at, row = start + member, unit * STEP_OF_KEYS + member, member % PANEL
-                exponent, plain = np.int64(0), True
-                key_codes[row, :] = 0
-                scales[at] = 0.0
-                if key < keys:
-                    x, pattern = vector_at(block, head, key, KEY, channels)
-                    exponent, plain = code_for_product(x, pattern, key_codes[row, :channels], key_bits)
-                    scales[at] = power_of_two(exponent)
-                if not plain:
-                    leave(block)
-                if row == PANEL - 1:
-                    transpose(key_codes.view(np.int32), key_panels[unit * PANELS + member // PANEL])
-                exponent, plain, row = np.int64(0), True, member % 2
-                value_codes[row, :] = 0
-                if key < keys:
-                    x, pattern = vector_at(block, head, key, VALUE, width)
-                    exponent, plain = code_value(x, pattern, value_codes[row, :width], bits)
-                exponents[at] = exponent
-                if not plain:
-                    leave(block)
-                if row == 1:
-                    place = head * panels * value_pairs + key // 2
-                    interleave_vectors(value_codes[0], value_codes[1], value_panels[place], panels, value_pairs * PANEL)
+            code_keys(block, unit, head, start, key_codes, key_panels, scales)
+            code_values(block, unit, head, start, value_codes, value_panels, exponents)
         first, last = next_rows(block, last - first)

@@ -43,6 +43,7 @@ conformance: $(INSTALLED)
 # Speed beside torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)
 	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
+	$(VENV)/bin/python benchmarks/speed.py results
 
 # SpikingJelly's operators, in an environment of their own: of what it asks for, its operators need these four alone.
 JELLY := .venv-spikingjelly

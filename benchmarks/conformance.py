@@ -16,14 +16,13 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 
+import readme
 import torch
 from architectures import ARCHITECTURES
 from examine import NEW_TOKENS, Conformance, examine
 
 from spikeplug.evaluation.record import commit, environment
 
-README = Path(__file__).parents[1] / "README.md"
-START, END = "<!-- conformance:", "<!-- end of conformance -->"
 SCHEMA_VERSION = 1
 
 
@@ -101,15 +100,6 @@ def _median(values: list[float]) -> float:
     return float(torch.tensor(values).median())
 
 
-def write_between(path: Path, start: str, end: str, text: str) -> None:
-    """Replace what stands between the line that begins with `start` and `end`."""
-    page = path.read_text(encoding="utf-8")
-    head, rest = page.split(start, 1)
-    comment, rest = rest.split("\n", 1)
-    _, tail = rest.split(end, 1)
-    path.write_text(f"{head}{start}{comment}\n{text}\n\n{end}{tail}", encoding="utf-8")
-
-
 def main(folder: Path) -> int:
     rows, facts = sweep(), environment()
     record = {
@@ -121,7 +111,7 @@ def main(folder: Path) -> int:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "conformance.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    write_between(README, START, END, table(rows, facts))
+    readme.write("conformance", table(rows, facts))
     broken = [row.name for row in rows if not whole(row)]
     if broken:
         print("not whole:", ", ".join(broken), file=sys.stderr)

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-README = Path(__file__).parents[1] / "README.md"
-START, END = "<!-- figures:", "<!-- end of figures -->"
+import readme
 
 
 def table(default: dict[str, Any], paper: dict[str, Any]) -> str:
@@ -54,11 +53,7 @@ def main(folder: Path) -> None:
     default, paper = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("default", "paper")
     )
-    text = README.read_text(encoding="utf-8")
-    head, rest = text.split(START, 1)
-    comment, rest = rest.split("\n", 1)
-    _, tail = rest.split(END, 1)
-    README.write_text(f"{head}{START}{comment}\n{table(default, paper)}\n\n{END}{tail}", encoding="utf-8")
+    readme.write("figures", table(default, paper))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 
+import readme
 import torch
-from conformance import write_between
 from packaged_models import embeddings, minilm, sentences, speech, transcript, whisper
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -26,8 +26,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import spikeplug
 from spikeplug.evaluation.record import commit, environment
 
-README = Path(__file__).parents[1] / "README.md"
-START, END = "<!-- real weights:", "<!-- end of real weights -->"
 SCHEMA_VERSION = 1
 
 
@@ -111,7 +109,7 @@ def main() -> None:
         found[name] = stage()
     record = {"schema_version": SCHEMA_VERSION, "commit": commit(), "environment": environment(), **found}
     (Path(sys.argv[1]) / "real-weights.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    write_between(README, START, END, text(found))
+    readme.write("real weights", text(found))
     sys.exit(1 if found["encoder"]["executed_after"] or found["recogniser"]["executed_after"] else 0)
 
 

@@ -1,0 +1,69 @@
+"""Write the README's speeds from a run of `spikeplug bench`: `python benchmarks/speed.py RESULTS_FOLDER`.
+
+Expects bench.json and bench.csv there, as `make bench` makes them, and keeps the second beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import readme
+
+KEPT = Path(__file__).parent / "speed-cpu.csv"
+
+
+def table(run: dict[str, Any]) -> str:
+    """Two Markdown tables: operators, then the layer and the model."""
+    cases: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for row in run["rows"]:
+        case = tuple(row[name] for name in ("section", "name", "model", "shape"))
+        cases.setdefault(case, {})[row["arm"]] = row
+    machine = run["environment"]
+    where = f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}"
+    lines = [
+        f"Time of a spiking operator over that of torch's op, of a plain copy, and how many times as long the published "
+        f"float recipe takes: medians over interleaved rounds, float32, every side allocating its result ({where}; "
+        f"`make bench`, [all rows](benchmarks/speed-cpu.csv)):",
+        "",
+        "| | shape | / torch | / copy | recipe / spiking |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for (section, name, model, shape), arms in cases.items():
+        if section == "operators" and "exact" in arms:
+            figures = (_of(arms, "exact"), _of(arms, "copy"), _published(arms))
+            lines.append(f"| {name} | {model}, {shape} | {' | '.join(figures)} |")
+    lines += ["", "| SmolLM2-135M, spiking / exact | time | peak memory |", "|---|---:|---:|"]
+    for (section, name, _, shape), arms in cases.items():
+        if section == "model" and "exact" in arms and "simulated" not in arms:
+            lines.append(f"| {name}, {shape} | {_of(arms, 'exact')} | {_memory(arms)} |")
+    return "\n".join(lines)
+
+
+def _of(arms: dict[str, dict[str, Any]], base: str) -> str:
+    value = arms["kernel"][f"times_{base}"]
+    return "" if value is None else f"{value:.2f}"
+
+
+def _published(arms: dict[str, dict[str, Any]]) -> str:
+    if "published" not in arms:
+        return ""
+    return f"{arms['published']['times_exact'] / arms['kernel']['times_exact']:.0f}"
+
+
+def _memory(arms: dict[str, dict[str, Any]]) -> str:
+    ours, theirs = (arms[name].get("peak_mib") for name in ("kernel", "exact"))
+    return f"{ours / theirs:.2f}" if ours and theirs else ""
+
+
+def main(folder: Path) -> None:
+    run = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    readme.write("speed", table(run))
+    shutil.copyfile(folder / "bench.csv", KEPT)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

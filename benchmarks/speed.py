@@ -26,7 +26,8 @@ def table(run: dict[str, Any]) -> str:
     where = f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}"
     lines = [
         f"Time of a spiking operator over that of torch's op and of a plain copy, and of the published float recipe "
-        f"over that of the spiking operator: medians over interleaved rounds, float32, every side allocating its result ({where}; "
+        f"over that of the spiking operator: medians over interleaved rounds, float32, results allocated by all "
+        f"sides ({where}; "
         f"`make bench`, [all rows](benchmarks/speed-cpu.csv)):",
         "",
         "| | shape | / torch | / copy | recipe / spiking |",

@@ -97,7 +97,7 @@ def measured(name: str, shape: tuple[int, int], runs: int) -> list[dict[str, obj
     }
     del sums
     arms = {"exact": lambda: exact(x), "copy": x.clone, "m": whole, "s": steps}
-    found = timing().interleaved(arms, runs)
+    found = timing().interleaved(arms, runs, bases=tuple(arms))
     rows = []
     for mode, right in agree.items():
         row: dict[str, object] = {"operator": name, "shape": list(shape), "steps": STEPS, "mode": mode, "agrees": right}

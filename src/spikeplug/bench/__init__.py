@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spikeplug.bench.cases import OPERATORS, chosen
+    from spikeplug.bench.cases import ARMS, OF_MODELS, OPERATORS, SECTIONS, chosen
     from spikeplug.bench.export import bench_csv, bench_schema, make_bench_record
     from spikeplug.bench.page import bench_page
     from spikeplug.bench.results import COLUMNS, Row, failures
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from spikeplug.bench.table import tables
 
 __all__ = [
+    "ARMS",
     "COLUMNS",
+    "OF_MODELS",
     "OPERATORS",
+    "SECTIONS",
     "Row",
     "Settings",
     "Subject",
@@ -34,7 +37,7 @@ __all__ = [
 ]
 
 _FILES = {
-    "cases": ("OPERATORS", "chosen"),
+    "cases": ("ARMS", "OF_MODELS", "OPERATORS", "SECTIONS", "chosen"),
     "export": ("bench_csv", "bench_schema", "make_bench_record"),
     "page": ("bench_page",),
     "results": ("COLUMNS", "Row", "failures"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,17 @@ _SHAPES: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
     },
 }
 OPERATORS = tuple(_SHAPES)
+#: The ways to compute an operator; see arms.py.
+ARMS = ("kernel", "exact", "copy", "published", "closed", "simulated")
+#: Of any choice of arms: what each figure is about, and what it is measured by.
+ALWAYS = ("kernel", "exact")
+#: Arms that run in every round; the others are there to be compared, and are slow.
+BASES = (*ALWAYS, "copy")
+#: Operators that the publication does not have.
+_UNPUBLISHED = ("gelu", "layer_norm")
+#: The parts of a run, in order. The first three are about operators, the others about a model.
+SECTIONS = ("operators", "simulated", "growth", "layer", "model")
+OF_MODELS = ("layer", "model")
 
 #: A few rows, for the simulation, which is thousands of times as slow; all arms are measured on them.
 _FEW: dict[str, tuple[int, ...]] = {
@@ -99,11 +111,17 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """Numbers that go through the nonlinearity; of attention also its products, cheaper by far."""
+        """Numbers that go through the nonlinearity."""
         if self.operator != "attention":
             return self.shape[0] * self.shape[1]
-        heads, _, queries, keys, channels = self.shape
-        return heads * queries * keys * (1 + channels // 32)
+        heads, _, queries, keys, _ = self.shape
+        return heads * queries * keys
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms there are: the simulation of few rows alone, and of the publication what it has."""
+        there = {"simulated": self.section == "simulated", "published": self.operator not in _UNPUBLISHED}
+        return tuple(arm for arm in ARMS if there.get(arm, True))
 
     def inputs(self) -> tuple[Tensor, ...]:
         """N(0, 1), scores N(0, 3²), float32, the same each time: x, with its weight and bias for norms; or query, key
@@ -125,20 +143,28 @@ class Case:
         return (x, *(normal(self.shape[-1]) for _ in range(weights)))
 
 
-def chosen(names: str | None) -> tuple[str, ...]:
-    """The operators of a list with commas between; None is all. Errors: SpikeplugError for unknown or double names."""
+def chosen(names: str | None, of: tuple[str, ...] = OPERATORS, what: str = "operator") -> tuple[str, ...]:
+    """The names of a list with commas between; None is all of them. what: one of them, in a word.
+
+    Errors: SpikeplugError for unknown or double names.
+    """
     if names is None or names == "all":
-        return OPERATORS
+        return of
     found = tuple(name.strip() for name in names.split(","))
     for name in found:
-        if name not in OPERATORS:
-            raise SpikeplugError(f"no operator {name!r} to measure; choose of {', '.join(OPERATORS)}.")
+        if name not in of:
+            raise SpikeplugError(f"no {what} {name!r} to measure; choose of {', '.join(of)}.")
     if len(set(found)) < len(found):
-        raise SpikeplugError(f"operators is {names!r}; name each operator once.")
+        raise SpikeplugError(f"{what}s is {names!r}; name each {what} once.")
     return found
 
 
-def cases(operators: tuple[str, ...], quick: bool) -> list[Case]:
+def wanted(there: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Of the arms there are those in `names`, and those the contract needs, whether they are timed or not."""
+    return [name for name in there if name in (*names, *ALWAYS, "closed")]
+
+
+def cases(operators: tuple[str, ...], quick: bool, sections: tuple[str, ...] = SECTIONS) -> list[Case]:
     """Everything about operators that a run measures, in order."""
     found = []
     for name in operators:
@@ -152,4 +178,4 @@ def cases(operators: tuple[str, ...], quick: bool) -> list[Case]:
             for size in sizes[:1] if quick else sizes:
                 shape = tuple(size if place == -1 else place for place in pattern)
                 found.append(Case("growth", name, shape, "SmolLM2", axis, size))
-    return found
+    return [case for case in found if case.section in sections]

@@ -1,6 +1,7 @@
 """How far one run of an arm raises the memory of a process: a fresh process for every arm, with nothing else in it.
 
-`python -m spikeplug.bench.memory` is what runs there: a request as JSON on its standard input, MiB on its output.
+`python -m spikeplug.bench.memory` is what runs there: a request as JSON on its standard input, a line of MiB for each
+case on its output.
 """
 
 from __future__ import annotations
@@ -9,51 +10,60 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeplug.bench.cases import Case
-from spikeplug.errors import SpikeplugError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: Rows, or queries and keys, of the run that compiles and starts threads before anything is measured.
 _WARM = 2
+#: Bytes from which on the C library gives memory back to the system when it is freed, so that no run stands on what
+#: the one before it left.
+_LARGE = 1 << 16
 
 
-def peak(case: Case, arm: str, threads: int) -> float | None:
-    """MiB at most in use during one run beyond what was in use before it, output included and inputs not; None where
-    the system does not tell (only Linux does, with a /proc that can be written).
-
-    Errors: SpikeplugError if the process fails, such as for want of memory.
+def peaks(cases: Sequence[Case], arm: str, threads: int) -> list[float | None]:
+    """Of each case the MiB at most in use during one run beyond what was in use before it, output included and inputs
+    not. None where the system does not tell (only Linux does, with a /proc that can be written), and, with a
+    RuntimeWarning, where the process had failed by then, such as for want of memory.
     """
-    return _asked({"case": asdict(case), "arm": arm, "threads": threads}, f"{case.operator} {case.shown}, {arm}")
+    return _asked({"cases": [asdict(case) for case in cases]}, len(cases), arm, threads)
 
 
-def model_peak(model: str | None, tokens: int, arm: str, threads: int) -> float | None:
-    """The same of a prefill; model as the command line takes it, arm "exact" or "kernel". Weights are not counted."""
-    request = {"model": model, "tokens": tokens, "arm": arm, "threads": threads}
-    return _asked(request, f"prefill of {tokens} tokens, {arm}")
+def model_peaks(model: str | None, lengths: Sequence[int], arm: str, threads: int) -> list[float | None]:
+    """The same of prefills of so many tokens; model as the command line takes it, arm "exact" or "kernel". Weights are
+    not counted."""
+    return _asked({"model": model, "lengths": list(lengths)}, len(lengths), arm, threads)
 
 
-def _asked(request: dict[str, Any], what: str) -> float | None:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(request["threads"])}
+def _asked(request: dict[str, Any], count: int, arm: str, threads: int) -> list[float | None]:
+    if not count:
+        return []
     found = subprocess.run(
         [sys.executable, "-m", "spikeplug.bench.memory"],
-        input=json.dumps(request),
+        input=json.dumps({**request, "arm": arm, "threads": threads}),
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "MALLOC_MMAP_THRESHOLD_": str(_LARGE)},
         check=False,
     )
+    answers: list[float | None] = [json.loads(line) for line in found.stdout.splitlines()]
     if found.returncode:
         last = (found.stderr.strip().splitlines() or [f"exit code {found.returncode}"])[-1]
-        raise SpikeplugError(f"{what}: the process that measures its memory ended early ({last}); free some memory.")
-    answer: float | None = json.loads(found.stdout.splitlines()[-1])
-    return answer
+        warnings.warn(
+            f"the process that measures the memory of {arm} ended early ({last}), {count - len(answers)} figures are "
+            "missing; free some memory.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return answers + [None] * (count - len(answers))
 
 
 def small(case: Case) -> Case:
@@ -76,7 +86,7 @@ def resident(kind: str, restart: bool = False) -> float | None:
 
 
 def growth(run: Callable[[], Tensor], warm: Callable[[], Tensor]) -> float | None:
-    """`peak`, of this process, after `warm`."""
+    """One of the `peaks`, of this process, after `warm`."""
     warm()
     before = resident("VmRSS", restart=True)
     output = run()
@@ -85,14 +95,16 @@ def growth(run: Callable[[], Tensor], warm: Callable[[], Tensor]) -> float | Non
     return None if before is None or most is None else max(0.0, most - before)
 
 
-def _of_case(request: dict[str, Any]) -> float | None:
+def _of_cases(request: dict[str, Any]) -> Iterator[float | None]:
     from spikeplug.bench.arms import arms
 
-    case = Case(**{**request["case"], "shape": tuple(request["case"]["shape"])})
-    return growth(arms(case)[request["arm"]], arms(small(case))[request["arm"]])
+    arm = request["arm"]
+    for values in request["cases"]:
+        case = Case(**{**values, "shape": tuple(values["shape"])})
+        yield growth(arms(case, (arm,))[arm], arms(small(case), (arm,))[arm])
 
 
-def _of_model(request: dict[str, Any]) -> float | None:
+def _of_model(request: dict[str, Any]) -> Iterator[float | None]:
     import torch
 
     from spikeplug import conversion
@@ -107,7 +119,8 @@ def _of_model(request: dict[str, Any]) -> float | None:
         logits: Tensor = model(input_ids=torch.arange(tokens)[None] % 97, use_cache=False, **last_only(model)).logits
         return logits
 
-    return growth(lambda: prefill(request["tokens"]), lambda: prefill(SHORT))
+    for length in request["lengths"]:
+        yield growth(partial(prefill, length), partial(prefill, SHORT))
 
 
 def _main() -> None:
@@ -115,8 +128,10 @@ def _main() -> None:
 
     request = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
+    out, sys.stdout = sys.stdout, sys.stderr  # a line a figure, and nothing else
     with torch.inference_mode():
-        print(json.dumps(_of_case(request) if "case" in request else _of_model(request)))
+        for peak in _of_cases(request) if "cases" in request else _of_model(request):
+            print(json.dumps(peak), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,29 +18,46 @@ from torch import Tensor, nn
 
 from spikeplug import conversion, kernels
 from spikeplug.bench import contract
+from spikeplug.bench.arms import Arm
+from spikeplug.bench.cases import BASES, OF_MODELS
 from spikeplug.errors import SpikeplugError
 from spikeplug.report.layers import find_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Arm = Callable[[], Tensor]
 #: Tokens of the prompt on which the contract is checked and the simulation is run.
 SHORT = 8
-#: Tokens of the longest prefill that the closed form runs too: it takes minutes for long ones.
+#: Tokens of the longest prefill that the closed form runs too: for long ones it is slow.
 _CLOSED = 128
 _LENGTHS, _QUICK_LENGTHS = (128, 512, 2048), (32,)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something a model does. tokens: how many one call handles."""
+    """Something a model does.
+
+    length  of its prompt, or of what is cached
+    tokens  how many one call handles
+    names   the arms there are
+    make    of the length and some of those names, the arms, which hold what they need
+    """
 
     section: str
     name: str
-    shape: str
+    length: int
     tokens: int
-    arms: dict[str, Arm]
+    names: tuple[str, ...]
+    make: Callable[[int, Sequence[str]], dict[str, Arm]]
+
+    @property
+    def shape(self) -> str:
+        """The length in words."""
+        return f"{'after ' if self.name == 'decode' else ''}{self.length} tokens"
+
+
+class _ReachedError(Exception):
+    """Raised where a module is called, to end the model's run there."""
 
 
 class Pair:
@@ -56,25 +75,28 @@ class Pair:
         self.lengths = [n for n in (_QUICK_LENGTHS if quick else _LENGTHS) if n <= longest]
         self.converted = shared_copy(model)
         conversion.convert(self.converted)
-        self.layer = find_layers(model).path
+        layers = find_layers(model)
+        self.layer, self.depth = layers.path, len(layers)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._copy = weight_copy(model)
 
-    def work(self) -> list[Callable[[], Work]]:
-        """Makers of everything that is measured, in order; each keeps what it needs only while it is used."""
-        made: list[Callable[[], Work]] = [lambda: self._layer(SHORT, simulated=True)]
-        made += [lambda n=n: self._layer(n) for n in self.lengths]  # type: ignore[misc]
-        made += [lambda: self._prefill(SHORT, simulated=True)]
-        made += [lambda n=n: self._prefill(n) for n in self.lengths]  # type: ignore[misc]
-        made += [lambda n=n: self._decode(n) for n in self.lengths]  # type: ignore[misc]
-        return made
+    def work(self, sections: Sequence[str] = OF_MODELS) -> list[Work]:
+        """Everything that is measured, in order."""
+        prompts = (SHORT, *self.lengths)
+        found = [Work("layer", "decoder layer", n, n, _names(n), self._layer) for n in prompts]
+        found += [Work("model", "prefill", n, n, _names(n, n <= _CLOSED), self._prefill) for n in prompts]
+        found += [Work("model", "decode", n, 1, _names(n), self._decode) for n in self.lengths]
+        return [work for work in found if work.section in sections]
 
-    @torch.inference_mode()
+    @cached_property
     def kept(self) -> bool:
         """Whether logits of the short prompt, and of one step after it, are those of closed forms, to the last bit."""
-        prompt, step = self._prefill(SHORT, every=True).arms, self._decode(SHORT).arms
-        return contract.kept(prompt) and contract.kept(step)
+        arms = ("kernel", "closed")
+        with torch.inference_mode():
+            prompt = contract.kept(self._prefill(SHORT, arms, every=True))
+            return prompt and contract.kept(self._decode(SHORT, arms))
 
-    def _prefill(self, length: int, simulated: bool = False, every: bool = False) -> Work:
+    def _prefill(self, length: int, names: Sequence[str], every: bool = False) -> dict[str, Arm]:
         """every: with the logits of every token, not of the last alone, which is what generating needs."""
         ids, last = self.ids[:, :length], {} if every else last_only(self.exact)
 
@@ -82,12 +104,9 @@ class Pair:
             logits: Tensor = model(input_ids=ids, use_cache=False, **last).logits
             return logits
 
-        arms = self._arms(run, self._pair, simulated)
-        if length > _CLOSED:
-            del arms["closed"]
-        return Work("model", "prefill", f"{length} tokens", length, arms)
+        return _arms(run, self._pair, self._copy, names)
 
-    def _decode(self, length: int) -> Work:
+    def _decode(self, length: int, names: Sequence[str]) -> dict[str, Arm]:
         """One token after `length` cached ones; the cache is cut back by every call."""
         token = self.ids[:, -1:]
         caches: dict[nn.Module, Any] = {}
@@ -101,9 +120,9 @@ class Pair:
             cache.crop(-1)
             return logits
 
-        return Work("model", "decode", f"after {length} tokens", 1, self._arms(run, self._pair, False))
+        return _arms(run, self._pair, self._copy, names)
 
-    def _layer(self, length: int, simulated: bool = False) -> Work:
+    def _layer(self, length: int, names: Sequence[str]) -> dict[str, Arm]:
         """The first layer, given what the model gives it."""
         given: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         layers = tuple(model.get_submodule(self.layer)[0] for model in self._pair)  # type: ignore[index]
@@ -112,10 +131,12 @@ class Pair:
 
                 def keep(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
                     given[module] = args, named
+                    raise _ReachedError
 
                 handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
                 try:
-                    model(input_ids=self.ids[:, :length], use_cache=False, **last_only(model))
+                    with suppress(_ReachedError):  # the rest of the model takes its time and gives nothing
+                        model(input_ids=self.ids[:, :length], use_cache=False, **last_only(model))
                 finally:
                     handle.remove()
 
@@ -125,31 +146,37 @@ class Pair:
             stream: Tensor = output if isinstance(output, Tensor) else output[0]
             return stream
 
-        arms = {**self._arms(run, layers, simulated), "copy": weight_copy(layers[0])}
-        return Work("layer", "decoder layer", f"{length} tokens", length, arms)
+        return _arms(run, layers, weight_copy(layers[0]), names)
 
     @property
     def _pair(self) -> tuple[PreTrainedModel, PreTrainedModel]:
         return self.exact, self.converted
 
-    def _arms(self, run: Callable[[Any], Tensor], pair: tuple[Any, Any], simulated: bool) -> dict[str, Arm]:
-        exact, converted = pair
 
-        def closed() -> Tensor:
-            with kernels.closed_forms():
-                return run(converted)
+def _names(length: int, closed: bool = True) -> tuple[str, ...]:
+    """The arms at a length: the simulation runs on the short prompt alone."""
+    return (*BASES, *(("closed",) * closed), *(("simulated",) * (length == SHORT)))
 
-        def simulation() -> Tensor:
-            with conversion.simulate(converted):
-                return run(converted)
 
-        arms: dict[str, Arm] = {
-            "kernel": lambda: run(converted),
-            "exact": lambda: run(exact),
-            "copy": self._copy,
-            "closed": closed,
-        }
-        return {**arms, "simulated": simulation} if simulated else arms
+def _arms(run: Callable[[Any], Tensor], pair: tuple[Any, Any], moved: Arm, names: Sequence[str]) -> dict[str, Arm]:
+    exact, converted = pair
+
+    def closed() -> Tensor:
+        with kernels.closed_forms():
+            return run(converted)
+
+    def simulated() -> Tensor:
+        with conversion.simulate(converted):
+            return run(converted)
+
+    arms: dict[str, Arm] = {
+        "kernel": lambda: run(converted),
+        "exact": lambda: run(exact),
+        "copy": moved,
+        "closed": closed,
+        "simulated": simulated,
+    }
+    return {name: arms[name] for name in names}
 
 
 def shared_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spikeplug.bench.arms import ARMS
+from spikeplug.bench.cases import ARMS
 from spikeplug.bench.growth import Growth, growths
 from spikeplug.bench.results import COLUMNS, Row
 from spikeplug.bench.table import by_case, times

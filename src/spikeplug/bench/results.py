@@ -7,15 +7,12 @@ from dataclasses import dataclass, fields
 
 from spikeplug.bench.timing import Timing
 
-#: The sections of a run, in order.
-SECTIONS = ("operators", "simulated", "growth", "layer", "model")
-
 
 @dataclass(frozen=True)
 class Row:
     """One arm of one case. A case whose contract is broken has one row, of the kernel, with no figure.
 
-    section             one of SECTIONS
+    section             one of cases.SECTIONS
     name                the operator; "decoder layer", "prefill", "decode"
     model, shape        whose shape it is, and which
     axis, size          of growth: what grows, and how far
@@ -24,7 +21,7 @@ class Row:
     rounds              rounds the arm ran in
     seconds             median time of a call
     times_exact         median over rounds of its time over the exact arm's; _low, _high: quartiles
-    times_copy          the same over the copy's
+    times_copy          the same over the copy's, where that is an arm
     tokens_per_second   of models
     peak_mib            how far a run raised the memory of a fresh process
     """
@@ -81,7 +78,7 @@ def figures(head: Row, timing: Timing, tokens: int | None = None) -> list[Row]:
                 middle,
                 low,
                 high,
-                timing.ratio(arm, "copy")[1],
+                timing.ratio(arm, "copy")[1] if "copy" in timing.rounds else None,
                 None if tokens is None or arm == "copy" else tokens / seconds,
             )
         )

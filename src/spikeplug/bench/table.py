@@ -53,11 +53,16 @@ def times(ratio: float | None) -> str:
 def _section(section: str, rows: Sequence[Row]) -> Table:
     arms = [arm for arm in _OTHERS if any(row.arm == arm for row in rows)]
     speeds = any(row.tokens_per_second is not None for row in rows)
+    copies = any(row.times_copy is not None for row in rows)
     peaks = any(row.peak_mib is not None for row in rows)
     table = Table("what", "shape", title=_TITLES[section])
     for name in ("exact", "kernel", "kernel ×", *(f"{arm} ×" for arm in arms)):
         table.add_column(name, justify="right")
-    for name in ("kernel/copy", *(("tokens/s exact, kernel",) * speeds), *(("MiB exact, kernel",) * peaks)):
+    for name in (
+        *(("kernel/copy",) * copies),
+        *(("tokens/s exact, kernel",) * speeds),
+        *(("MiB exact, kernel",) * peaks),
+    ):
         table.add_column(name, justify="right")
     for case in by_case(rows):
         kernel = case["kernel"]
@@ -67,7 +72,8 @@ def _section(section: str, rows: Sequence[Row]) -> Table:
             continue
         cells = [name, kernel.shape, duration(case["exact"].seconds), duration(kernel.seconds)]
         cells += [times(case[arm].times_exact) if arm in case else "" for arm in ("kernel", *arms)]
-        cells.append(times(kernel.times_copy))
+        if copies:
+            cells.append(times(kernel.times_copy))
         if speeds:
             cells.append(_both(case, "tokens_per_second"))
         if peaks:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-#: Seconds from which on a first call is not repeated to warm up: no kernel takes that long to compile.
-_LONG = 5.0
+#: Seconds from which on a first call is not repeated to warm up: most of it was work, as what is compiled has had its
+#: output checked before.
+_LONG = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def interleaved(
     *,
     bases: Sequence[str] = ("exact", "copy"),
     budget: float = 10.0,
+    others: float = 4.0,
     least: int = 3,
     shortest: float = 5e-4,
     clock: Callable[[], float] = time.perf_counter,
@@ -57,18 +59,18 @@ def interleaved(
     """Run the arms in turn, `rounds` times; who begins changes from round to round.
 
     Every arm runs before anything is timed: it compiles, allocates and fills its caches there. An arm is called often
-    enough in a round to take `shortest` seconds. An arm that would take more than `budget` seconds in all runs in
-    fewer rounds, spread evenly, but in `least` of them; those in `bases` always run in all, and if one of them is as
-    slow, there are fewer rounds.
+    enough in a round to take `shortest` seconds. Arms in `bases` run in all rounds; if one of them would take more than
+    `budget` seconds in all, there are fewer rounds. Any other arm that would take more than `others` seconds in all
+    runs in fewer of them, spread evenly. No arm runs in fewer than `least`, so that one disturbed round is no figure.
     """
     once = {name: _warm(function, clock) for name, function in arms.items()}
     calls = {name: min(1000, max(1, math.ceil(shortest / max(seconds, 1e-9)))) for name, seconds in once.items()}
 
-    def affordable(name: str) -> int:
-        return min(rounds, max(least, int(budget / max(calls[name] * once[name], 1e-9))))
+    def affordable(name: str, seconds: float) -> int:
+        return min(rounds, max(least, int(seconds / max(calls[name] * once[name], 1e-9))))
 
-    rounds = min([rounds, *(affordable(name) for name in arms if name in bases)])
-    shares = {name: rounds if name in bases else affordable(name) for name in arms}
+    rounds = min([rounds, *(affordable(name, budget) for name in arms if name in bases)])
+    shares = {name: rounds if name in bases else affordable(name, others) for name in arms}
     found: dict[str, list[float | None]] = {name: [] for name in arms}
     names, collecting = list(arms), gc.isenabled()
     gc.disable()

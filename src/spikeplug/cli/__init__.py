@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated, Any, NoReturn
@@ -50,8 +51,25 @@ app = typer.Typer(
 )
 
 
+class _Telling(logging.Handler):
+    """A line of stderr, as that is when it is written: above the progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print("spikeplug:", record.getMessage(), file=sys.stderr)
+
+
+def _tell_of_compiling() -> None:
+    """What kernels log: that one is compiled, which takes seconds. Under torchrun one process tells it."""
+    if os.environ.get("RANK", "0") == "0":
+        log = logging.getLogger("spikeplug.kernels")
+        log.setLevel(logging.INFO)
+        log.addHandler(_Telling())
+        log.propagate = False  # told once, whatever else a command sets up
+
+
 def main() -> None:
     """The console script."""
+    _tell_of_compiling()
     # Integer operators are many short parallel loops. A waiting thread that spins for long takes the core another
     # needs: on a busy machine that made a run tens of times slower (docs/log.md). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -36,7 +36,15 @@ def bench_command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small shapes, few rounds, no peak memory: a check, not a measurement.")
     ] = False,
-    no_model: Annotated[bool, typer.Option("--no-model", help="Operators only.")] = False,
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Of kernel, exact, copy, published, closed, simulated; the first two are always timed. Default: all."
+        ),
+    ] = "all",
+    sections: Annotated[str, typer.Option(help="Of operators, simulated, growth, layer, model. Default: all.")] = "all",
+    no_model: Annotated[bool, typer.Option("--no-model", help="Without the sections layer and model.")] = False,
+    no_memory: Annotated[bool, typer.Option("--no-memory", help="Without peak memory.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads. Default: torch's choice.")] = None,
     runs: Annotated[
         int | None, typer.Option(min=1, max=10000, help="Rounds of interleaved runs. Default: 21; --quick: 3.")
@@ -60,17 +68,26 @@ def bench_command(
         from spikeplug.evaluation.record import check_writable, write_record, write_text
         from spikeplug.report import plotly
 
+        parts = bench.chosen(sections, bench.SECTIONS, "section")
         settings = bench.Settings(
-            bench.chosen(operators), quick, runs or (_QUICK if quick else _FULL), memory=not quick
+            bench.chosen(operators),
+            quick,
+            runs or (_QUICK if quick else _FULL),
+            memory=not (quick or no_memory),
+            arms=bench.chosen(arms, bench.ARMS, "arm"),
+            sections=tuple(part for part in parts if not (no_model and part in bench.OF_MODELS)),
         )
-        if model is not None and no_model:
-            raise SpikeplugError(f"--no-model and the model {model!r} exclude each other: give one of them.")
+        if model is not None and not settings.of_models:
+            raise SpikeplugError(
+                f"the model {model!r} and a run without the sections {' and '.join(bench.OF_MODELS)} exclude each "
+                "other: give one of them."
+            )
         for path, option in ((csv, "--csv"), (json, "--json"), (html, "--html")):
             if path is not None:
                 check_writable(path, option)
         if html is not None:
             plotly()  # refused now, not after all measurements
-        source = None if no_model else find_source(model)
+        source = find_source(model) if settings.of_models else None
         if threads is not None:
             torch.set_num_threads(threads)
     subject = None
@@ -83,6 +100,9 @@ def bench_command(
     arguments = {
         "model": None if source is None else source.name,
         "operators": list(settings.operators),
+        "arms": list(settings.timed),
+        "sections": list(settings.sections),
+        "memory": settings.memory,
         "quick": quick,
         "threads": threads,
         "runs": settings.rounds,
@@ -124,7 +144,7 @@ def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
             if now - told < 5 and done:
                 return
             left = f", about {(now - start) / done * (total - done):.0f} s left" if done else ""
-            console.print(f"{stage} ({100 * done // max(1, total)} % done{left})", highlight=False)
+            console.print(f"{stage} ({100 * done // max(1, total)} % done{left})", highlight=False, soft_wrap=True)
             told = now
 
         yield report

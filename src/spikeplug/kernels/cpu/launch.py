@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import mmap
 import os
 import struct
@@ -24,6 +25,7 @@ from typing import Any
 import numba
 import torch
 from numba import types
+from numba.core.compiler import Compiler
 from torch import Tensor
 
 from spikeplug.kernels.cpu.memory import DONE, LEFT
@@ -32,6 +34,7 @@ from spikeplug.kernels.cpu.verbs import OPTIONS
 #: Elements a thread takes at once: enough to hide taking them, few enough for all threads to end together.
 _ELEMENTS = 1 << 14
 
+_LOG = logging.getLogger("spikeplug.kernels")
 _INTEGER, _DOUBLE = struct.Struct("q"), struct.Struct("d")
 
 _forked = False
@@ -56,14 +59,23 @@ def _state() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
+class _Telling(Compiler):
+    """Numba's compiler, that says so before it begins; what Numba finds on disk never comes here."""
+
+    def define_pipelines(self) -> Any:
+        name = self.state.func_id.func.__name__.removesuffix("_kernel")
+        _LOG.info("Compiling the %s kernel, the first time: some seconds.", name)
+        return super().define_pipelines()
+
+
 def kernel(function: Callable[..., None]) -> Any:
-    """Compile `function(block: address)`; kept on disk where that can be written."""
+    """Compile `function(block: address)`, and log that (INFO); kept on disk where that can be written."""
     signature = types.void(types.voidptr)
     function.__qualname__ += f"_{_state()}"
     try:
-        return numba.cfunc(signature, cache=True, **OPTIONS)(function)
+        return numba.cfunc(signature, cache=True, pipeline_class=_Telling, **OPTIONS)(function)
     except (RuntimeError, OSError):  # no folder for it, or no room in it
-        return numba.cfunc(signature, **OPTIONS)(function)
+        return numba.cfunc(signature, pipeline_class=_Telling, **OPTIONS)(function)
 
 
 def launch(kernel: Any, rows: int, width: int, *words: Tensor | int | float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     BertConfig,
     Gemma2Config,
     GptOssConfig,
+    LlamaConfig,
     OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -161,3 +163,24 @@ def test_an_unconverted_module_and_arguments_that_are_not_known() -> None:
         spiking_attention(nn.Identity(), QUERY, KEY, VALUE, None)
     with pytest.raises(SpikeplugError, match="does not take 'indices': revert the model for this call"):
         spiking_attention(Host(SpikeConfig()), QUERY, KEY, VALUE, None, indices=torch.arange(2))
+
+
+@pytest.mark.parametrize(("before", "masked"), [("sdpa", False), ("eager", True)])
+def test_a_causal_mask_is_made_only_where_sdpa_was_not_known(before: str, masked: bool) -> None:
+    """Where it is not made, rows get counts of visible keys: the same bits, without a byte a query and key."""
+    seen: list[Tensor | None] = []
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED), attn_implementation=before).eval()
+    convert(model)
+    copied = copy.deepcopy(model)
+    handle = model.model.layers[0].self_attn.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    with torch.inference_mode():
+        whole = model(input_ids=IDS).logits
+        handle.remove()
+        again = copied(input_ids=IDS).logits  # of a config that nobody remembers: with a mask
+        padded = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
+    assert [mask is not None for mask in seen] == [masked]
+    assert torch.equal(whole, again)
+    assert torch.equal(whole, padded)

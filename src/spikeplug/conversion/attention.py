@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,14 @@ from spikeplug.config import SpikeConfig
 from spikeplug.conversion.calls import EAGER_ATTENTION
 from spikeplug.conversion.multi_head import attend
 from spikeplug.errors import SpikeplugError
+from spikeplug.operators.attention_inputs import visible_keys
 
 IMPLEMENTATION = "spiking"
 PLUG = "spikeplug_attention"
 # sdpa gets no mask where `is_causal` says the same; set on the mask that stands in for that None.
 _IMPLIED = "implied_by_is_causal"
+# Configs of models that ran sdpa before they were converted, by identity: such models know of that None.
+_KNOWING: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,17 @@ class AttentionPlug:
 
     config: SpikeConfig | None
     original: str
+
+
+def remember_implementation(config: Any, implementation: str) -> None:
+    """What a model with this config ran before it was converted."""
+    _KNOWING.pop(id(config), None)
+    if implementation == "sdpa":
+        _KNOWING[id(config)] = config
+
+
+def _knows_of_none(config: Any) -> bool:
+    return config is not None and _KNOWING.get(id(config)) is config
 
 
 def check_implementation(module: nn.Module) -> None:
@@ -92,9 +107,13 @@ def spiking_attention(
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """transformers' mask function: always a bool mask (True = may attend), also where sdpa relies on `is_causal`."""
+    """transformers' mask function: sdpa's, bool (True = may attend).
+
+    None, where sdpa relies on `is_causal`, is for models that ran sdpa before; any other gets a mask there too.
+    """
     mask: Tensor | None = sdpa_mask(*args, **kwargs)
-    if mask is None:
+    # (torch.compile can't look into a table of living objects.)
+    if mask is None and (torch.compiler.is_compiling() or not _knows_of_none(kwargs.get("config"))):
         kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
         mask = sdpa_mask(*args, **kwargs)
         setattr(mask, _IMPLIED, True)
@@ -104,15 +123,15 @@ def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 def _mask(
     mask: Tensor | None, bias: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, is_causal: bool | None
 ) -> Tensor | None:
-    """What the operator takes: bool (True = may attend), a float bias, or None where everything may be attended."""
+    """What the operator takes: bool (True = may attend), counts of visible keys, a float bias, or None: all may be."""
     if mask is None:
-        queries, keys = query.shape[2], key.shape[2]
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        if causal and queries > 1:
+        if causal and (queries := query.shape[2]) > 1:
             # Upper-left aligned, as sdpa aligns it: rows beyond the queries are the unused end of a static cache.
-            mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril()
+            mask = torch.arange(1, queries + 1, device=query.device).view(1, 1, queries, 1)
     if bias is None or mask is None:
         return mask if bias is None else bias
+    mask = visible_keys(mask, key.shape[2])
     if mask.dtype == torch.bool:
         return bias.masked_fill(~mask, -torch.inf)
     return bias + mask

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from spikeplug.config import SpikeConfig, as_config
-from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, AttentionPlug
+from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, AttentionPlug, remember_implementation
 from spikeplug.conversion.check import check_model, check_request
 from spikeplug.conversion.match import OPERATORS, Found, find
 from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug, plug_of
@@ -220,8 +220,10 @@ def _apply(model: nn.Module, plugs: dict[str, Plug], conversion: Conversion) -> 
         plug.attach()
     for path, attention in conversion.attending.items():
         setattr(model.get_submodule(path), PLUG, attention)
-    for path in conversion.implementations:
-        _set_implementation(model.get_submodule(path), IMPLEMENTATION)
+    for path, implementation in conversion.implementations.items():
+        module = model.get_submodule(path)
+        _set_implementation(module, IMPLEMENTATION)
+        remember_implementation(module.config, implementation)
     if conversion.saved_as is not None:
         model.config.quantization_config = conversion.saved_as  # type: ignore[union-attr]
 

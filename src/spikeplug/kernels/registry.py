@@ -25,6 +25,8 @@ DEVICES = {"cpu": "spikeplug.kernels.cpu", "cuda": "spikeplug.kernels.gpu"}
 _NEEDS = {"cpu": "numba", "cuda": "triton"}
 #: Everything else (float64) is left to the closed form.
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+#: What an argument may be besides: masks are bool, or count.
+TAKEN = DTYPES | {torch.bool, torch.int64}
 #: Tensors that are no subclass with a meaning of its own.
 PLAIN = frozenset({Tensor, torch.nn.Parameter})
 
@@ -98,10 +100,7 @@ def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kern
         return None
     for x in arguments:
         if isinstance(x, Tensor) and (
-            type(x) not in PLAIN
-            or x.device != device
-            or x.numel() == 0
-            or (x.dtype not in DTYPES and x.dtype != torch.bool)
+            type(x) not in PLAIN or x.device != device or x.numel() == 0 or x.dtype not in TAKEN
         ):
             return None
     return loaded(device.type).get(operator)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from spikeplug.operators.attention_inputs import visible_keys
+
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps)."""
@@ -51,6 +53,7 @@ def attention_weights(
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if mask is not None:
+        mask = visible_keys(mask, key.shape[2])
         # As the operator has it: a bias of at most -1e4 hides, as False does.
         hidden = ~mask if mask.dtype == torch.bool else mask <= -1e4
         scores = (scores if mask.dtype == torch.bool else scores + mask).masked_fill(hidden, -math.inf)

@@ -37,7 +37,9 @@ def attention(
 
     query (B, H, Q, D); key (B, G, K, D) and value (B, G, K, Dv), not repeated: H must be a multiple of G.
     mask: broadcastable to (B, H, Q, K), or None: bool (True = may attend), or floating, added to the scaled and capped
-    scores. A bias of at most -1e4 hides, as False does. scaling: default D^-0.5.
+    scores. A bias of at most -1e4 hides, as False does. Or int64 with one column, (..., Q, 1): how many keys, from the
+    first on, each row may attend to; torch.arange(1, Q + 1).view(Q, 1) is a causal mask that takes no memory.
+    scaling: default D^-0.5.
     softcap: cap(s) = softcap·tanh(s / softcap) with a spiking tanh; None: cap(s) = s.
     sinks: (H,), one logit a query head that takes part in the row's maximum and sum and has no value; or None.
 
@@ -47,7 +49,7 @@ def attention(
     its own and the value product is the model's (the published form).
     A row that may attend to nothing gives 0; one with a NaN or +inf score, bias or sink gives NaN. A NaN or inf value
     reaches the rows that may attend to it. events: count into it, simulating neuron by neuron.
-    Errors: SpikeplugError for shapes that do not fit, a mask neither bool nor floating, a softcap that is no number
+    Errors: SpikeplugError for shapes that do not fit, a mask that is none of these, a softcap that is no number
     above 0, non-floating tensors.
     """
     config = as_config(config)
@@ -58,7 +60,7 @@ def attention(
         return query.new_zeros(shape)
     dtype = torch.promote_types(queries.dtype, torch.promote_types(keys.dtype, values.dtype))
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
-    on, hides = arithmetic(config, events), masking(mask, dtype, natural_unit(config))
+    on, hides = arithmetic(config, events), masking(mask, key.shape[2], dtype, natural_unit(config))
     coded = encode(received(values, config.input_bits), config.bits, twos_complement=True)
     sums = Rows(shape, query.shape[1] // key.shape[1], dtype, config, query.device)
     with without_autocast(query.device):
@@ -100,7 +102,7 @@ def attention_weights(
         return output
     dtype = torch.promote_types(queries.dtype, keys.dtype)
     queries, keys = queries.to(dtype), keys.to(dtype)
-    on, hides = arithmetic(config, events), masking(mask, dtype, natural_unit(config))
+    on, hides = arithmetic(config, events), masking(mask, key.shape[2], dtype, natural_unit(config))
     by_group = output.unflatten(1, (-1, query.shape[1] // key.shape[1]))
     with without_autocast(query.device):
         for tile, raw in score_tiles(

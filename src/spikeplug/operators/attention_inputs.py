@@ -28,14 +28,19 @@ class Masking(NamedTuple):
     bias: Tensor | None
 
 
-def masking(mask: Tensor | None, dtype: torch.dtype, unit: float) -> Masking:
-    """A bool mask or an additive one as what hides and what is added to scores of `dtype`, which count in 1/`unit`.
+def visible_keys(mask: Tensor, keys: int) -> Tensor:
+    """A mask of counts (int64) as a bool one: True for so many of the keys, from the first on. Any other as it is."""
+    return torch.arange(keys, device=mask.device) < mask if mask.dtype == torch.int64 else mask
+
+
+def masking(mask: Tensor | None, keys: int, dtype: torch.dtype, unit: float) -> Masking:
+    """Any mask as what hides and what is added to scores of `dtype`, which count in 1/`unit`.
 
     Each element by itself hides or is added, so that no row depends on what stands elsewhere in the mask.
     """
     if mask is None:
         return Masking(None, None)
-    mask = mask[(None,) * (4 - mask.dim())]
+    mask = visible_keys(mask, keys)[(None,) * (4 - mask.dim())]
     if mask.dtype == torch.bool:
         return Masking(mask, None)
     # -1e4 rounded to the mask's own dtype: bfloat16 has -9984.
@@ -77,17 +82,22 @@ def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def check_mask(mask: Tensor | None, target: tuple[int, ...]) -> None:
-    """A bool or floating mask that broadcasts to `target`, or None. Errors: SpikeplugError."""
+    """A bool or floating mask, or counts of visible keys, that broadcasts to `target`; or None.
+
+    Errors: SpikeplugError.
+    """
     if mask is None:
         return
     if not isinstance(mask, Tensor):
         raise SpikeplugError(
             f"attention takes a bool or floating tensor as mask, not a {type(mask).__name__}; use torch.as_tensor."
         )
-    if mask.dtype != torch.bool and not mask.dtype.is_floating_point:
+    counts = mask.dtype == torch.int64 and mask.dim() > 0 and mask.shape[-1] == 1
+    if mask.dtype != torch.bool and not mask.dtype.is_floating_point and not counts:
         raise SpikeplugError(
-            f"attention takes a bool mask (True = may attend) or a floating one (added to the scores), not "
-            f"{mask.dtype}; use mask.bool() or mask.float()."
+            f"attention takes a bool mask (True = may attend), a floating one (added to the scores) or, int64 and with "
+            f"one column, how many keys each row may attend to, not {mask.dtype} of shape {tuple(mask.shape)}; use "
+            "mask.bool() or mask.float()."
         )
     # Not torch.broadcast_shapes, which takes longer than all of attention over a few keys.
     shape = (1,) * (4 - mask.dim()) + tuple(mask.shape)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeplug.library import OPERATORS
+from spikeplug.operators.attention_inputs import visible_keys
 from spikeplug.report.bench import Bench, Change
 
 #: Operators with two inputs of one shape.
@@ -104,6 +105,7 @@ def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -
     visible = torch.ones(key.shape[2], dtype=torch.bool, device=key.device)
     width = float(key.shape[2])
     if mask is not None:
+        mask = visible_keys(mask, key.shape[2])
         seen = mask if mask.dtype == torch.bool else mask > -1e4
         seen = seen.expand(*seen.shape[:2], query.shape[2], key.shape[2])
         visible, width = seen[0, 0, token], float(seen[0, 0].sum(-1).double().mean())

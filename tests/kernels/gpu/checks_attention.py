@@ -305,3 +305,11 @@ def test_what_the_kernel_does_not_take_is_the_closed_forms() -> None:
     for call in wrong:
         with pytest.raises(SpikeplugError):
             call()
+
+
+def test_counts_of_visible_keys() -> None:
+    g = torch.Generator().manual_seed(9)
+    query, key, value = (torch.randn(1, heads, 33, 16, generator=g).to(DEVICE) for heads in (4, 2, 2))
+    counts = torch.arange(1, 34, device=DEVICE).view(33, 1)
+    mask = torch.ones(33, 33, dtype=torch.bool, device=DEVICE).tril()
+    assert torch.equal(KERNELS["attention"](query, key, value, counts), KERNELS["attention"](query, key, value, mask))

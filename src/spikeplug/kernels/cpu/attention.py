@@ -59,6 +59,17 @@ def _rows_of(x: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | int, in
     return x, by_batch, by_head, by_row
 
 
+def _staircase(counts: Tensor, queries: int, keys: int) -> tuple[Tensor, int, int, int] | None:
+    """Counts of visible keys, one more from row to row, as `_rows_of` gives a mask: each row begins a byte before the
+    one above, in one string of ones and zeros. None for other counts, or of several batches or heads."""
+    rows = counts.reshape(-1)
+    if len(rows) != queries or not 0 < int(rows[0]) <= keys or not bool((rows.diff() == 1).all()):
+        return None
+    string = torch.zeros(queries - 1 + keys, dtype=torch.bool)
+    string[: int(rows[-1])] = True
+    return string[queries - 1 :], 0, 0, -1
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -84,10 +95,11 @@ def attention(
     if panels is None:
         return None
     unit = natural_unit(config)
-    hides = masking(mask, torch.float32, unit)
+    stairs = None if mask is None or mask.dtype != torch.int64 else _staircase(mask, queries, keys)
+    hides = masking(None if stairs else mask, keys, torch.float32, unit)
     sink = None if sinks is None else in_unit(sinks.to(torch.float32), unit).contiguous()
     shape = (batches, heads, queries, keys)
-    visible, bias = _rows_of(hides.visible, shape), _rows_of(hides.bias, shape)
+    visible, bias = stairs or _rows_of(hides.visible, shape), _rows_of(hides.bias, shape)
     groups, scaling = heads // key_heads, channels**-0.5 if scaling is None else scaling
     # A token's heads side by side, as the layer after wants them.
     output = torch.empty(batches, queries, heads, width, dtype=torch.float32)

@@ -14,7 +14,7 @@ from spikeplug.kernels.gpu.attention_tiles import attention_kernel
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, on_device
 from spikeplug.kernels.gpu.support import takes
 from spikeplug.operators.attention import attention as closed_attention
-from spikeplug.operators.attention_inputs import check_mask, check_shapes
+from spikeplug.operators.attention_inputs import check_mask, check_shapes, visible_keys
 from spikeplug.operators.scores import natural_unit, shift_exponential
 
 #: Channels of a head, at most: what a program's registers hold.
@@ -61,7 +61,7 @@ def attention(
     if softcap is not None or sinks is not None or not _fits(query, key, value, mask, config):
         return closed_attention(query, key, value, mask, scaling=scaling, softcap=softcap, sinks=sinks, config=config)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    visible = None if mask is None else mask[(None,) * (4 - mask.dim())]
+    visible = None if mask is None else visible_keys(mask, key.shape[2])[(None,) * (4 - mask.dim())]
     # A byte a row, one for any of them, one for the values.
     rare = torch.zeros(query.shape[0] * query.shape[1] * query.shape[2] + 2, dtype=torch.int8, device=query.device)
     output = query.new_empty(*query.shape[:3], value.shape[-1])
@@ -82,7 +82,7 @@ def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, config
         return False
     check_shapes(query, key, value)
     check_mask(mask, (*query.shape[:3], key.shape[2]))
-    if mask is not None and (mask.dtype != torch.bool or mask.device != query.device):
+    if mask is not None and (mask.dtype not in (torch.bool, torch.int64) or mask.device != query.device):
         return False
     if 0 in (*query.shape, *key.shape, *value.shape) or max(query.shape[-1], value.shape[-1]) > _CHANNELS:
         return False

@@ -43,7 +43,8 @@ def attention(
     """softmax(query·keyᵀ·scaling + mask)·value; (B, H, Q, Dv). See `operators.attention` for every argument.
 
     query (B, H, Q, D); key (B, G, K, D), value (B, G, K, Dv), not repeated; mask bool (True = may attend), a float
-    bias, or int64 counts of visible keys, broadcastable to (B, H, Q, K); softcap: scores become softcap·tanh(score / softcap); sinks: (H,).
+    bias, or int64 counts of visible keys (..., Q, 1), broadcastable to (B, H, Q, K); softcap: scores become
+    softcap·tanh(score / softcap); sinks: (H,).
     """
     return OPERATORS["attention"](query, key, value, mask, sinks, scaling, softcap, config=config, events=events)
 

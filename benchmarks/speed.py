@@ -37,7 +37,7 @@ def table(run: dict[str, Any]) -> str:
         if section == "operators" and "exact" in arms:
             figures = (_of(arms, "exact"), _of(arms, "copy"), _published(arms))
             lines.append(f"| {name} | {model}, {shape} | {' | '.join(figures)} |")
-    lines += ["", "| SmolLM2-135M, spiking / exact | time | peak memory |", "|---|---:|---:|"]
+    lines += ["", f"| {run['arguments']['model']}, spiking / exact | time | peak memory |", "|---|---:|---:|"]
     for (section, name, _, shape), arms in cases.items():
         if section == "model" and "exact" in arms and "simulated" not in arms:
             lines.append(f"| {name}, {shape} | {_of(arms, 'exact')} | {_memory(arms)} |")

@@ -94,6 +94,15 @@ def test_other_integers_are_refused(mask: Tensor) -> None:
         functional.attention(*inputs(), mask)
 
 
+@pytest.mark.parametrize("place", [1, 2], ids=["keys", "values"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_only_a_mask_may_be_of_integers_or_bools(place: int, dtype: torch.dtype) -> None:
+    given = list(inputs())
+    given[place] = given[place].to(dtype)
+    with pytest.raises(SpikeplugError, match=f"attention takes a floating-point tensor, not {dtype}"):
+        functional.attention(*given, CAUSAL)
+
+
 def test_counts_of_other_rows_are_refused() -> None:
     with pytest.raises(SpikeplugError, match="does not broadcast"):
         functional.attention(*inputs(), CAUSAL[:4])

@@ -37,7 +37,7 @@ class Settings:
     quick      few and small shapes, few rounds
     rounds     of interleaved runs; slow arms run in fewer
     memory     whether peak memory is measured too: a process for each arm
-    arms       of arms.ARMS: which are timed; the kernel and the exact one are always
+    arms       of cases.ARMS: which are timed; the kernel and the exact one are always
     sections   of cases.SECTIONS
 
     Errors: SpikeplugError for no rounds, or where nothing is left to measure.

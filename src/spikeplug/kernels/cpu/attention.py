@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spikeplug.coding import as_real
 from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
 from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, codes_kernel
@@ -29,7 +30,7 @@ def takes(keys: int, softcap: float | None, config: SpikeConfig) -> bool:
 
 def _by_channel(x: Tensor) -> Tensor:
     """float32, with channels side by side."""
-    x = x.to(torch.float32)
+    x = as_real(x, "attention")  # a mask may be bool or count, and passes the registry; these may not
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 

@@ -191,13 +191,13 @@ def _curve(gate: Gate, config: SpikeConfig) -> _Curve:
 
 
 def _gated(x: Tensor, gate: Gate, weight: Tensor | None, config: SpikeConfig) -> Tensor | None:
-    curve: _Curve = _curve(gate, config)
-    held: list[Tensor | int] = [0]
+    curve = _curve(gate, config)
+    held: Tensor | int = 0
     if weight is not None and weight.shape == x.shape and weight.dtype == x.dtype == torch.float32:
-        held, weight = [weight.contiguous()], None
+        held, weight = weight.contiguous(), None
     words = (int(gate is not SIGMOID), curve.places, config.bits, config.working_bits)
     numbers = (curve.unit, curve.limit, curve.most)
-    output = by_rows(gate_kernel, x, curve.table, curve.table.numel(), *held, *words, *numbers)
+    output = by_rows(gate_kernel, x, curve.table, curve.table.numel(), held, *words, *numbers)
     return None if output is None else affine(output, weight)
 
 

@@ -10,8 +10,8 @@ from numba import types
 
 from spikeplug.kernels.cpu.verbs import inlined, intrinsic
 
-#: Words of a block. Before a kernel's own: rows, rows that a thread takes at once, the counter they are taken from,
-#: how many were done, and how many left to the closed form.
+#: Words of a block, at most: none past its last is ever read. Before a kernel's own: rows, rows that a thread takes at
+#: once, the counter they are taken from, how many were done, and how many left to the closed form.
 WORDS = 48
 COUNT, STEP, TAKEN, DONE, LEFT = range(5)
 #: The first of a kernel's own words.

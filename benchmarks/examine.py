@@ -60,7 +60,7 @@ class Conformance:
         return asdict(self)
 
 
-def examine(architecture: Architecture, config: spikeplug.SpikeConfig | None = None) -> Conformance:
+def examine(architecture: Architecture, numerics: spikeplug.Numerics | None = None) -> Conformance:
     """Run the exact model, convert it, run it, generate, revert and run again."""
     model, inputs = architecture.build(), architecture.inputs()
     prompt = architecture.prompt() if architecture.prompt else None
@@ -71,7 +71,7 @@ def examine(architecture: Architecture, config: spikeplug.SpikeConfig | None = N
             model(**inputs)
         exact_tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
         start = time.perf_counter()
-        report = spikeplug.convert(model, config)
+        report = spikeplug.convert(model, numerics)
         seconds = time.perf_counter() - start
         with spikeplug.audit(model) as after:
             spiking = architecture.output(model(**inputs))

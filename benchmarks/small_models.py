@@ -1,4 +1,4 @@
-"""Tiny models with random weights, made from transformers' own config classes: nothing is downloaded."""
+"""Tiny models with random weights, made from transformers' own numerics classes: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers.utils import logging
 VOCABULARY = 99
 IMAGE, FRAMES, SAMPLES = 16, 24, 640
 
-# What "small" is, in every spelling of the config classes; a class takes those it has.
+# What "small" is, in every spelling of the numerics classes; a class takes those it has.
 _SIZES = {
     2: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_decoder_layers "
     "num_key_value_heads num_experts_per_tok moe_k depth encoder_depth",
@@ -40,7 +40,7 @@ _SMALL: dict[str, Any] = {name: size for size, names in _SIZES.items() for name 
 
 
 def small_config(model_type: str, **overrides: Any) -> PreTrainedConfig:
-    """A config of this type, two layers deep and 32 wide."""
+    """A numerics of this type, two layers deep and 32 wide."""
     cls = CONFIG_MAPPING[model_type]
     sizes = {name: value for name, value in _SMALL.items() if name in cls.__dataclass_fields__}
     return cls(**(sizes | overrides))

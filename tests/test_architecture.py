@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "spikeplug"
 # Bottom to top; a room may import its own files and rooms before it.
 ROOMS = [
     "errors",
-    "config",
+    "numerics",
     "presets",
     "saturation",
     "fixedpoint",

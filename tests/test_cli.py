@@ -35,15 +35,15 @@ def assert_refused(result, message):
 
 
 def test_a_run_with_everything_chosen(folder, tmp_path):
-    text, config, path = tmp_path / "text", tmp_path / "config.toml", tmp_path / "out.json"
+    text, numerics, path = tmp_path / "text", tmp_path / "config.toml", tmp_path / "out.json"
     text.write_text("".join(f"line {i}: {i * i}\n" for i in range(100)), encoding="utf-8")
-    config.write_text("bits = 12\n")
-    chosen = ("--text", text, "--config", config, "--operators", "silu, softmax", "--exclude", r"\.0\.", "--seed", -3)
+    numerics.write_text("bits = 12\n")
+    chosen = ("--text", text, "--preset", numerics, "--operators", "silu, softmax", "--exclude", r"\.0\.", "--seed", -3)
     result = run("eval", folder, *SMALL, *chosen, "--dtype", "bfloat16", "--json", path)
     assert result.exit_code == 0, result.output
     values = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.validate(values, schema(), jsonschema.Draft202012Validator)
-    assert values["config"]["bits"] == 12
+    assert values["numerics"]["bits"] == 12
     assert values["model"]["dtype"] == "bfloat16"
     assert values["arguments"]["operators"] == ["silu", "softmax"]
     assert values["text"]["characters"] == len(text.read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "nonsense"], "no config 'nonsense'"),
+        (["--preset", "nonsense"], "no numerics 'nonsense'"),
         (["--operators", "gelux"], "unknown operator 'gelux'"),
         (["--operators", ""], "unknown operator ''"),
         (["--exclude", "("], "not a regular expression"),
@@ -105,12 +105,12 @@ def test_bad_arguments(folder, arguments, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('{"bits": 99}', "bits is 99"), ("{", "neither valid JSON"), ('{"bitz": 8}', "unknown config field 'bitz'")],
+    [('{"bits": 99}', "bits is 99"), ("{", "neither valid JSON"), ('{"bitz": 8}', "unknown numerics field 'bitz'")],
 )
 def test_bad_config_files(folder, tmp_path, content, message):
     path = tmp_path / "config.json"
     path.write_text(content)
-    assert_refused(run("eval", folder, *SMALL, "--config", path), message)
+    assert_refused(run("eval", folder, *SMALL, "--preset", path), message)
 
 
 @pytest.mark.parametrize(

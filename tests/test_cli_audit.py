@@ -54,7 +54,7 @@ def test_models_of_every_kind(name, tmp_path):
 
 def test_tables_and_record(folder, tmp_path):
     path = tmp_path / "results" / "out.json"
-    result = run(folder, "--operators", "silu, rms_norm", "--exclude", r"\.0\.", "--config", "paper", "--json", path)
+    result = run(folder, "--operators", "silu, rms_norm", "--exclude", r"\.0\.", "--preset", "paper", "--json", path)
     assert result.exit_code == 0, result.output
     for part in ("LlamaForCausalLM", "input_ids [1, 64]", "Before", "After", "rms_norm", "not among the operators"):
         assert part in result.stdout
@@ -63,14 +63,14 @@ def test_tables_and_record(folder, tmp_path):
     assert values["schema_version"] == 1
     assert values["arguments"] == {
         "model": folder,
-        "config": "paper",
+        "numerics": "paper",
         "operators": ["silu", "rms_norm"],
         "exclude": r"\.0\.",
         "tokens": 64,
         "strict": False,
     }
     assert values["model"]["class"] == "LlamaForCausalLM"
-    assert values["config"]["exponential"] == "piecewise"
+    assert values["numerics"]["exponential"] == "piecewise"
     assert values["converted"]["counts"]["silu"] == 1
     assert {entry["path"] for entry in values["converted"]["entries"] if entry["op"] == "silu"} == {
         "model.layers.0.mlp.act_fn"
@@ -92,7 +92,7 @@ def test_a_gguf_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "nonsense"], "no config 'nonsense'"),
+        (["--preset", "nonsense"], "no numerics 'nonsense'"),
         (["--operators", "gelux"], "unknown operator 'gelux'"),
         (["--exclude", "("], "not a regular expression"),
         (["--tokens", "0"], "tokens is 0"),

@@ -23,7 +23,7 @@ def run(*arguments):
 
 def test_a_run_with_files(tmp_path):
     path, sheet = tmp_path / "new" / "out.json", tmp_path / "out.csv"
-    result = run(*SMALL, "--bounds", "--config", "paper", "--json", path, "--csv", sheet)
+    result = run(*SMALL, "--bounds", "--preset", "paper", "--json", path, "--csv", sheet)
     assert result.exit_code == 0, result.output
     for part in (
         "Spiking against float64",
@@ -41,7 +41,7 @@ def test_a_run_with_files(tmp_path):
     jsonschema.validate(values, study_schema(), jsonschema.Draft202012Validator)
     assert values["arguments"]["distributions"] == ["gaussian", "adversarial"]
     assert values["arguments"]["operators"] == ["softmax", "log", "primitives"]
-    assert values["config"]["bits"] == 8
+    assert values["numerics"]["bits"] == 8
     with sheet.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(values["measurements"])
@@ -93,7 +93,7 @@ def test_a_model_that_is_not_there(monkeypatch):
         (["--dimensions", "9000"], "a dimension is 9000"),
         (["--dimensions", "8,8"], "each dimension once"),
         (["--distributions", "cauchy"], "no distribution 'cauchy'"),
-        (["--config", "nonsense"], "no config 'nonsense'"),
+        (["--preset", "nonsense"], "no numerics 'nonsense'"),
         (["--seed", "x"], "--seed"),
         (["--seed", "-1"], "--seed"),
         (["--threads", "0"], "--threads"),

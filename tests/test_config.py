@@ -1,4 +1,4 @@
-"""SpikeConfig: the published recipe, derived T and L, round trips, and every bad value refused."""
+"""Numerics: the published recipe, derived T and L, round trips, and every bad value refused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
-from spikeplug.presets import resolve_config
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS, read_preset
 
 
 def test_the_published_recipe() -> None:
-    paper = SpikeConfig.paper()
+    paper = PRESETS["paper"].numerics
     assert (paper.half_range, paper.segments, paper.iterations, paper.bits) == (5.0, 64, 8, 8)
     assert paper.time_steps * paper.levels == 256
     assert not paper.divide_last
@@ -32,8 +32,8 @@ def test_the_published_recipe() -> None:
     ],
 )
 def test_steps_and_levels_follow_from_bits_and_code(fields: dict[str, Any], steps: int, levels: int) -> None:
-    config = SpikeConfig(**fields)
-    assert (config.time_steps, config.levels) == (steps, levels)
+    numerics = Numerics(**fields)
+    assert (numerics.time_steps, numerics.levels) == (steps, levels)
 
 
 @pytest.mark.parametrize(
@@ -76,43 +76,43 @@ def test_steps_and_levels_follow_from_bits_and_code(fields: dict[str, Any], step
 )
 def test_bad_values_are_refused_in_one_sentence(fields: dict[str, Any]) -> None:
     with pytest.raises(SpikeplugError) as caught:
-        SpikeConfig(**fields)
+        Numerics(**fields)
     assert "\n" not in str(caught.value)
 
 
 def test_config_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        SpikeConfig().bits = 3  # type: ignore[misc]
+        Numerics().bits = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()])
-def test_round_trip(config: SpikeConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics])
+def test_round_trip(numerics: Numerics, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(config.to_dict()))
-    assert resolve_config(str(path)) == config
+    path.write_text(json.dumps(numerics.to_dict()))
+    assert read_preset(str(path)) == numerics
 
 
 def test_files(tmp_path: Path) -> None:
     toml = tmp_path / "c.toml"
     toml.write_text("bits = 12\nhalf_range = 4\n")
-    assert SpikeConfig.from_file(toml) == SpikeConfig(bits=12, half_range=4)
-    assert resolve_config("default") == SpikeConfig()
-    assert resolve_config("paper") == SpikeConfig.paper()
+    assert Numerics.from_file(toml) == Numerics(bits=12, half_range=4)
+    assert read_preset("default") == Numerics()
+    assert read_preset("paper") == PRESETS["paper"].numerics
     for content, words in (
         ("{", "neither valid JSON"),
         ("[1]", "one table"),
-        ('{"bit": 8}', "unknown config field 'bit'"),
+        ('{"bit": 8}', "unknown numerics field 'bit'"),
         ('{"bits": 99}', "between"),
     ):
         bad = tmp_path / "bad.json"
         bad.write_text(content)
         with pytest.raises(SpikeplugError, match=words):
-            resolve_config(str(bad))
-    with pytest.raises(SpikeplugError, match="no config"):
-        resolve_config("nothing-here")
+            read_preset(str(bad))
+    with pytest.raises(SpikeplugError, match="no numerics"):
+        read_preset("nothing-here")
     with pytest.raises(SpikeplugError, match="cannot read"):
-        SpikeConfig.from_file(tmp_path)
+        Numerics.from_file(tmp_path)
     binary = tmp_path / "binary.json"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpikeplugError, match="cannot read"):
-        SpikeConfig.from_file(binary)
+        Numerics.from_file(binary)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikeplug import SpikeConfig, functional
+from spikeplug import Numerics, functional
 from spikeplug.errors import SpikeplugError
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
@@ -44,12 +44,12 @@ def call(name: str, **how: Any) -> Tensor:
 def test_config_and_events_are_keywords_of_all(name: str) -> None:
     parameters = inspect.signature(getattr(functional, name)).parameters
     assert parameters["events"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert "config" in parameters
+    assert "numerics" in parameters
     events = Events()
     assert torch.equal(call(name, events=events), call(name))
     assert events.spikes > 0
-    assert torch.equal(call(name, config=SpikeConfig()), call(name))
-    assert not torch.equal(call(name, config=SpikeConfig(bits=6)), call(name))
+    assert torch.equal(call(name, numerics=Numerics()), call(name))
+    assert not torch.equal(call(name, numerics=Numerics(bits=6)), call(name))
     assert getattr(functional, name).__doc__
 
 
@@ -62,8 +62,8 @@ def test_bad_input_is_one_sentence(name: str) -> None:
         with pytest.raises(SpikeplugError) as caught:
             getattr(functional, name)(bad, *others)
         assert "\n" not in str(caught.value)
-    with pytest.raises(SpikeplugError, match="give a SpikeConfig"):
-        call(name, config="paper")
+    with pytest.raises(SpikeplugError, match="give a Numerics"):
+        call(name, numerics="paper")
 
 
 def test_norms_multiply_and_add_their_parameters() -> None:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from spikeplug import functional
 from spikeplug import nn as spiking
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 X = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
 WEIGHT, BIAS = nn.Parameter(torch.linspace(0.5, 2, 8)), nn.Parameter(torch.linspace(-1, 1, 8))
-CONFIG = SpikeConfig(bits=12)
+CONFIG = Numerics(bits=12)
 
 MODULES: dict[str, tuple[Callable[..., nn.Module], Callable[..., Tensor]]] = {
     "Softmax": (lambda **how: spiking.Softmax(1, **how), lambda x, **how: functional.softmax(x, 1, **how)),
@@ -52,11 +53,11 @@ def test_every_module_is_tested() -> None:
     assert {name for name in public if not name.startswith("_")} == MODULES.keys()
 
 
-@pytest.mark.parametrize("config", [None, CONFIG, SpikeConfig.paper()], ids=["default", "bits", "paper"])
+@pytest.mark.parametrize("numerics", [None, CONFIG, PRESETS["paper"].numerics], ids=["default", "bits", "paper"])
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_gives_what_its_function_gives(name: str, config: SpikeConfig | None) -> None:
+def test_a_module_gives_what_its_function_gives(name: str, numerics: Numerics | None) -> None:
     make, function = MODULES[name]
-    module, expected = make(config=config), function(X, config=config)
+    module, expected = make(numerics=numerics), function(X, numerics=numerics)
     assert torch.equal(module(X), expected)
     assert torch.equal(copy.deepcopy(module)(X), expected)
     assert torch.equal(pickle.loads(pickle.dumps(module))(X), expected)
@@ -96,5 +97,5 @@ def test_a_size_is_no_weight(make: Callable[[], Any]) -> None:
 def test_bad_input(name: str) -> None:
     with pytest.raises(SpikeplugError):
         MODULES[name][0]()(torch.arange(8))
-    with pytest.raises(SpikeplugError, match="give a SpikeConfig"):
-        MODULES[name][0](config="paper")
+    with pytest.raises(SpikeplugError, match="give a Numerics"):
+        MODULES[name][0](numerics="paper")

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import spikeplug
-from spikeplug import Events, SpikeConfig, functional
+from spikeplug import Events, functional
 from spikeplug.evaluation.loading import find_source, load
 from spikeplug.evaluation.perplexity import Reading, next_token_logits, perplexity_result
 from spikeplug.evaluation.perplexity import compare as compare_logits
 from spikeplug.evaluation.text import default_text, encode
+from spikeplug.presets import PRESETS
 
 pytestmark = pytest.mark.real_weights
 
@@ -72,7 +73,7 @@ def test_the_default_stays_within_a_tenth_of_a_percent(
 def test_the_published_recipe_collapses_as_measured(
     model: Any, smollm2: tuple[Any, Tensor], exact: dict[int, Tensor]
 ) -> None:
-    spikeplug.convert(model, SpikeConfig.paper())
+    spikeplug.convert(model, PRESETS["paper"].numerics)
     result = compare(model, smollm2[1], exact[512], 512)
     assert 5 < result.change_percent < 60  # one window; +21 % over the text
     assert spikeplug.saturations()["softmax: exponent below -H"] > 0

@@ -18,19 +18,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import spikeplug.functional as functional
     import spikeplug.nn as nn
-    from spikeplug.config import NUMERICS_VERSION, SpikeConfig
     from spikeplug.conversion import SpikingConfig, audit, convert, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
-    from spikeplug.presets import resolve_config
+    from spikeplug.numerics import NUMERICS_VERSION, Numerics
+    from spikeplug.presets import PRESETS
+    from spikeplug.realisation import Realisation
     from spikeplug.saturation import reset_saturations, saturations
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NUMERICS_VERSION",
+    "PRESETS",
     "Events",
-    "SpikeConfig",
+    "Numerics",
+    "Realisation",
     "SpikeplugError",
     "SpikingConfig",
     "audit",
@@ -38,22 +41,22 @@ __all__ = [
     "functional",
     "nn",
     "reset_saturations",
-    "resolve_config",
     "revert",
     "saturations",
     "simulate",
 ]
 
 _HOME = {
-    "NUMERICS_VERSION": "config",
+    "NUMERICS_VERSION": "numerics",
     "Events": "neurons",
-    "SpikeConfig": "config",
+    "Numerics": "numerics",
+    "PRESETS": "presets",
+    "Realisation": "realisation",
     "SpikeplugError": "errors",
     "SpikingConfig": "conversion",
     "audit": "conversion",
     "convert": "conversion",
     "reset_saturations": "saturation",
-    "resolve_config": "presets",
     "revert": "conversion",
     "saturations": "saturation",
     "simulate": "conversion",

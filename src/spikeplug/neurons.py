@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spikeplug.realisation import Realisation
+
 #: Neurons per block: an int32 membrane, threshold, current, spikes and code of so many stay in a core's second-level
 #: cache, and torch runs one thread on them, so no step waits for other threads. No result or count depends on it.
 _BLOCK = 1 << 15
@@ -34,6 +36,7 @@ class Events:
     whole vector, the rounding of the guard bit, signs, constant products inside a table read.
     """
 
+    realisation: Realisation | None = None
     spikes: int = 0
     synops: int = 0
     membrane_updates: int = 0
@@ -42,7 +45,8 @@ class Events:
     table_reads: int = 0
 
     def __add__(self, other: Events) -> Events:
-        return Events(**{name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__})
+        counts = (name for name in self.__dataclass_fields__ if name != "realisation")
+        return Events(self.realisation, **{name: getattr(self, name) + getattr(other, name) for name in counts})
 
     def observe(self, membrane: Tensor, spikes: Tensor | None = None) -> None:
         """Told of every step of every population: the membranes before a reset, and the spikes of one with a threshold.

@@ -1,6 +1,6 @@
 """The spiking operators as modules, one for one with the functions: `spikeplug.nn.GELU("tanh")` for `nn.GELU("tanh")`.
 
-Each takes the settings of its function, by place or by name, and `config`; its forward takes one floating tensor.
+Each takes the settings of its function, by place or by name, and `numerics`; its forward takes one floating tensor.
 Weights and biases are used as given, not copied. Errors: SpikeplugError, as the functions'.
 """
 
@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from spikeplug import functional
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 
 class _Module(nn.Module):
@@ -21,31 +22,31 @@ class _Module(nn.Module):
 
     function: ClassVar[Callable[..., Tensor]]
 
-    def __init__(self, config: SpikeConfig | None, **settings: Any) -> None:
+    def __init__(self, numerics: Numerics | None, **settings: Any) -> None:
         super().__init__()
-        self.config, self.settings = as_config(config), settings
+        self.numerics, self.settings = as_numerics(numerics), settings
 
     def forward(self, x: Tensor) -> Tensor:
         """x's shape, see the function."""
-        return type(self).function(x, **self.settings, config=self.config)
+        return type(self).function(x, **self.settings, numerics=self.numerics)
 
     def extra_repr(self) -> str:
         settings = "".join(f"{name}={value!r}, " for name, value in self.settings.items())
-        return f"{settings}bits={self.config.bits}"
+        return f"{settings}bits={self.numerics.bits}"
 
 
 class _Elementwise(_Module):
     """A function with no settings."""
 
-    def __init__(self, config: SpikeConfig | None = None) -> None:
-        super().__init__(config)
+    def __init__(self, numerics: Numerics | None = None) -> None:
+        super().__init__(numerics)
 
 
 class _Along(_Module):
     """A function along one dimension."""
 
-    def __init__(self, dim: int = -1, config: SpikeConfig | None = None) -> None:
-        super().__init__(config, dim=dim)
+    def __init__(self, dim: int = -1, numerics: Numerics | None = None) -> None:
+        super().__init__(numerics, dim=dim)
 
 
 class _Norm(_Module):
@@ -60,7 +61,7 @@ class _Norm(_Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d); see the function."""
-        return type(self).function(x, **self._parameters, **self.settings, config=self.config)
+        return type(self).function(x, **self._parameters, **self.settings, numerics=self.numerics)
 
     def extra_repr(self) -> str:
         sizes = [str(parameter.numel()) for parameter in self._parameters.values() if parameter is not None]
@@ -114,8 +115,8 @@ class GELU(_Module):
 
     function = staticmethod(functional.gelu)
 
-    def __init__(self, approximate: str = "none", config: SpikeConfig | None = None) -> None:
-        super().__init__(config, approximate=approximate)
+    def __init__(self, approximate: str = "none", numerics: Numerics | None = None) -> None:
+        super().__init__(numerics, approximate=approximate)
 
 
 class Softplus(_Module):
@@ -123,8 +124,8 @@ class Softplus(_Module):
 
     function = staticmethod(functional.softplus)
 
-    def __init__(self, beta: float = 1.0, threshold: float = 20.0, config: SpikeConfig | None = None) -> None:
-        super().__init__(config, beta=beta, threshold=threshold)
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0, numerics: Numerics | None = None) -> None:
+        super().__init__(numerics, beta=beta, threshold=threshold)
 
 
 class RMSNorm(_Norm):
@@ -132,8 +133,8 @@ class RMSNorm(_Norm):
 
     function = staticmethod(functional.rms_norm)
 
-    def __init__(self, weight: nn.Parameter, eps: float = 1e-6, config: SpikeConfig | None = None) -> None:
-        super().__init__(config, eps=eps)
+    def __init__(self, weight: nn.Parameter, eps: float = 1e-6, numerics: Numerics | None = None) -> None:
+        super().__init__(numerics, eps=eps)
         self._keep("weight", weight, optional=False)
 
 
@@ -147,8 +148,8 @@ class LayerNorm(_Norm):
         weight: nn.Parameter | None = None,
         bias: nn.Parameter | None = None,
         eps: float = 1e-5,
-        config: SpikeConfig | None = None,
+        numerics: Numerics | None = None,
     ) -> None:
-        super().__init__(config, eps=eps)
+        super().__init__(numerics, eps=eps)
         self._keep("weight", weight, optional=True)
         self._keep("bias", bias, optional=True)

@@ -51,7 +51,7 @@ def test_a_run_with_few_arms_keeps_the_contract(monkeypatch):
     assert {row.arm for row in rows} == {"kernel", "exact", "copy"}
     assert {row.name for row in rows} == {"decoder layer", "prefill", "decode"}
     assert all(row.equal and row.seconds for row in rows)
-    monkeypatch.setitem(kernels.loaded("cpu"), "silu", lambda x, config: torch.zeros_like(x))
+    monkeypatch.setitem(kernels.loaded("cpu"), "silu", lambda x, numerics: torch.zeros_like(x))
     assert [(row.name, row.equal) for row in measure(SETTINGS, subject)] == [("prefill and decode", False)]
 
 

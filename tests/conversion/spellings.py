@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from spikeplug import SpikeConfig, functional
+from spikeplug import Numerics, functional
 
-CONFIG = SpikeConfig(bits=14)  # not the default: that the config arrives shows
+CONFIG = Numerics(bits=14)  # not the default: that the numerics arrives shows
 
 
 def tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -33,7 +33,7 @@ def changed(x: Tensor, *calls: Callable[[Tensor], Any]) -> Tensor:
 #: name of the entry -> (what CONFIG's operators give, all the spellings)
 SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
     "softmax": (
-        lambda: functional.softmax(X, 1, config=CONFIG),
+        lambda: functional.softmax(X, 1, numerics=CONFIG),
         [
             lambda: torch.softmax(X, 1),
             lambda: torch.softmax(X, dim=1),
@@ -50,7 +50,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "log_softmax": (
-        lambda: functional.log_softmax(X, -1, config=CONFIG),
+        lambda: functional.log_softmax(X, -1, numerics=CONFIG),
         [
             lambda: torch.log_softmax(X, -1),
             lambda: X.log_softmax(dim=-1),
@@ -60,7 +60,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "scaled_dot_product_attention": (
-        lambda: functional.attention(X[None], Y[None], X[None], config=CONFIG)[0],
+        lambda: functional.attention(X[None], Y[None], X[None], numerics=CONFIG)[0],
         [
             lambda: F.scaled_dot_product_attention(X, Y, X),
             lambda: F.scaled_dot_product_attention(X, Y, X, None, 0.0, False),
@@ -77,11 +77,11 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "gelu": (
-        lambda: functional.gelu(X, "tanh", config=CONFIG),
+        lambda: functional.gelu(X, "tanh", numerics=CONFIG),
         [lambda: F.gelu(X, approximate="tanh"), lambda: nn.GELU("tanh")(X)],
     ),
     "sigmoid": (
-        lambda: functional.sigmoid(X, config=CONFIG),
+        lambda: functional.sigmoid(X, numerics=CONFIG),
         [
             lambda: torch.sigmoid(X),
             lambda: torch.sigmoid(X, out=torch.empty_like(X)),
@@ -94,7 +94,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "tanh": (
-        lambda: functional.tanh(X, config=CONFIG),
+        lambda: functional.tanh(X, numerics=CONFIG),
         [
             lambda: torch.tanh(X),
             lambda: X.tanh(),
@@ -104,23 +104,23 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "mish": (
-        lambda: functional.mish(X, config=CONFIG),
+        lambda: functional.mish(X, numerics=CONFIG),
         [lambda: F.mish(X), lambda: changed(X.clone(), lambda x: F.mish(x, inplace=True)), lambda: nn.Mish()(X)],
     ),
     "softplus": (
-        lambda: functional.softplus(X, 2.0, 15.0, config=CONFIG),
+        lambda: functional.softplus(X, 2.0, 15.0, numerics=CONFIG),
         [lambda: F.softplus(X, 2.0, 15.0), lambda: F.softplus(X, beta=2, threshold=15), lambda: nn.Softplus(2, 15)(X)],
     ),
     "logsigmoid": (
-        lambda: -functional.softplus(-X, config=CONFIG),
+        lambda: -functional.softplus(-X, numerics=CONFIG),
         [lambda: F.logsigmoid(X), lambda: nn.LogSigmoid()(X)],
     ),
     "glu": (
-        lambda: X[..., :4] * functional.sigmoid(X[..., 4:], config=CONFIG),
+        lambda: X[..., :4] * functional.sigmoid(X[..., 4:], numerics=CONFIG),
         [lambda: F.glu(X), lambda: F.glu(X, 2), lambda: nn.GLU()(X)],
     ),
     "layer_norm": (
-        lambda: functional.layer_norm(X, W, W, 1e-3, config=CONFIG),
+        lambda: functional.layer_norm(X, W, W, 1e-3, numerics=CONFIG),
         [
             lambda: F.layer_norm(X, (8,), W, W, 1e-3),
             lambda: F.layer_norm(X, [8], weight=W, bias=W, eps=1e-3),
@@ -128,27 +128,27 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "rms_norm": (
-        lambda: functional.rms_norm(X, W, 1e-3, config=CONFIG),
+        lambda: functional.rms_norm(X, W, 1e-3, numerics=CONFIG),
         [lambda: F.rms_norm(X, (8,), W, 1e-3), lambda: torch.rms_norm(X, [8], weight=W, eps=1e-3)],
     ),
     "group_norm": (
-        lambda: functional.layer_norm(IMAGE.view(2, 3, -1), config=CONFIG).view(IMAGE.shape),
+        lambda: functional.layer_norm(IMAGE.view(2, 3, -1), numerics=CONFIG).view(IMAGE.shape),
         [lambda: F.group_norm(IMAGE, 3), lambda: torch.group_norm(IMAGE, 3), lambda: nn.GroupNorm(3, 6)(IMAGE)],
     ),
     "cos": (
-        lambda: functional.cos(X, config=CONFIG),
+        lambda: functional.cos(X, numerics=CONFIG),
         [lambda: torch.cos(X), lambda: X.cos(), lambda: X.clone().cos_()],
     ),
     "sin": (
-        lambda: functional.sin(X, config=CONFIG),
+        lambda: functional.sin(X, numerics=CONFIG),
         [lambda: torch.sin(X), lambda: X.sin(), lambda: X.clone().sin_()],
     ),
     "polar": (
-        lambda: torch.complex(X * functional.cos(Y, config=CONFIG), X * functional.sin(Y, config=CONFIG)),
+        lambda: torch.complex(X * functional.cos(Y, numerics=CONFIG), X * functional.sin(Y, numerics=CONFIG)),
         [lambda: torch.polar(X, Y), lambda: torch.polar(abs=X, angle=Y)],
     ),
     "exp": (
-        lambda: functional.exp(X, config=CONFIG),
+        lambda: functional.exp(X, numerics=CONFIG),
         [
             lambda: torch.exp(X),
             lambda: X.exp(),
@@ -159,32 +159,32 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "exp2": (
-        lambda: functional.exp(X * math.log(2), config=CONFIG),
+        lambda: functional.exp(X * math.log(2), numerics=CONFIG),
         [lambda: torch.exp2(X), lambda: X.exp2(), lambda: torch.special.exp2(X), lambda: 2**X],
     ),
     "log": (
-        lambda: functional.log(X, config=CONFIG),
+        lambda: functional.log(X, numerics=CONFIG),
         [lambda: torch.log(X), lambda: X.log(), lambda: X.clone().log_()],
     ),
-    "log2": (lambda: functional.log(X, config=CONFIG) * (1 / math.log(2)), [lambda: torch.log2(X), lambda: X.log2()]),
+    "log2": (lambda: functional.log(X, numerics=CONFIG) * (1 / math.log(2)), [lambda: torch.log2(X), lambda: X.log2()]),
     "log10": (
-        lambda: functional.log(X, config=CONFIG) * (1 / math.log(10)),
+        lambda: functional.log(X, numerics=CONFIG) * (1 / math.log(10)),
         [lambda: torch.log10(X), lambda: X.log10()],
     ),
     "log1p": (
-        lambda: functional.log(X + 1, config=CONFIG),
+        lambda: functional.log(X + 1, numerics=CONFIG),
         [lambda: torch.log1p(X), lambda: X.log1p(), lambda: torch.special.log1p(X)],
     ),
     "sqrt": (
-        lambda: functional.sqrt(X, config=CONFIG),
+        lambda: functional.sqrt(X, numerics=CONFIG),
         [lambda: torch.sqrt(X), lambda: X.sqrt(), lambda: X**0.5, lambda: torch.pow(X, 0.5), lambda: X.clone().sqrt_()],
     ),
     "rsqrt": (
-        lambda: functional.rsqrt(X, config=CONFIG),
+        lambda: functional.rsqrt(X, numerics=CONFIG),
         [lambda: torch.rsqrt(X), lambda: X.rsqrt(), lambda: X**-0.5, lambda: X.pow(exponent=-0.5)],
     ),
     "reciprocal": (
-        lambda: functional.reciprocal(X, config=CONFIG),
+        lambda: functional.reciprocal(X, numerics=CONFIG),
         [
             lambda: torch.reciprocal(X),
             lambda: X.reciprocal(),
@@ -195,7 +195,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "square": (
-        lambda: functional.square(X, config=CONFIG),
+        lambda: functional.square(X, numerics=CONFIG),
         [
             lambda: torch.square(X),
             lambda: X.square(),
@@ -209,7 +209,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "div": (
-        lambda: functional.divide(X, Y, config=CONFIG),
+        lambda: functional.divide(X, Y, numerics=CONFIG),
         [
             lambda: X / Y,
             lambda: torch.div(X, Y),
@@ -224,7 +224,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "norm": (
-        lambda: functional.vector_norm(X, 1, True, config=CONFIG),
+        lambda: functional.vector_norm(X, 1, True, numerics=CONFIG),
         [
             lambda: X.norm(dim=1, keepdim=True),
             lambda: X.norm(2, 1, True),
@@ -237,7 +237,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "vector_norm": (
-        lambda: functional.vector_norm(X.flatten(), config=CONFIG),
+        lambda: functional.vector_norm(X.flatten(), numerics=CONFIG),
         [
             lambda: X.norm(),
             lambda: torch.norm(X),
@@ -247,11 +247,11 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "normalize": (
-        lambda: functional.divide(X, functional.vector_norm(X, 1, True, config=CONFIG), config=CONFIG),
+        lambda: functional.divide(X, functional.vector_norm(X, 1, True, numerics=CONFIG), numerics=CONFIG),
         [lambda: F.normalize(X), lambda: F.normalize(X, 2.0, 1), lambda: F.normalize(X, dim=-2, eps=1e-9)],
     ),
     "var": (
-        lambda: functional.square(X - X.mean(-1, keepdim=True), config=CONFIG).sum(-1) * (1 / 7),
+        lambda: functional.square(X - X.mean(-1, keepdim=True), numerics=CONFIG).sum(-1) * (1 / 7),
         [
             lambda: X.var(-1),
             lambda: torch.var(X, -1),
@@ -263,7 +263,9 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "std": (
-        lambda: functional.sqrt(X.var() * 0 + functional.square(X - X.mean(), config=CONFIG).sum() / 48, config=CONFIG),
+        lambda: functional.sqrt(
+            X.var() * 0 + functional.square(X - X.mean(), numerics=CONFIG).sum() / 48, numerics=CONFIG
+        ),
         [lambda: X.std(correction=0), lambda: torch.std(X, False), lambda: torch.std(X, unbiased=False)],
     ),
 }

@@ -25,10 +25,11 @@ from transformers import (
     ViTConfig,
 )
 
-from spikeplug import SpikeConfig, functional
+from spikeplug import Numerics, functional
 from spikeplug.conversion import audit, convert, revert
 from spikeplug.conversion.attention import PLUG, AttentionPlug, spiking_attention
 from spikeplug.errors import SpikeplugError
+from spikeplug.presets import PRESETS
 
 TOLERANCE = 3e-3
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
@@ -123,25 +124,25 @@ def test_attention_weights_of_every_kind(name: str) -> None:
 class Host(nn.Module):
     """What the hook reads of an attention module."""
 
-    def __init__(self, config: SpikeConfig | None, is_causal: bool = True) -> None:
+    def __init__(self, numerics: Numerics | None, is_causal: bool = True) -> None:
         super().__init__()
         self.is_causal = is_causal
-        setattr(self, PLUG, AttentionPlug(config, "sdpa"))
+        setattr(self, PLUG, AttentionPlug(numerics, "sdpa"))
 
 
 QUERY, KEY, VALUE = inputs(1, 2, 4, 5, 8), inputs(2, 2, 2, 5, 8), inputs(3, 2, 2, 5, 6)
 CAUSAL = torch.ones(5, 5, dtype=torch.bool).tril()
 
 
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
-def test_arguments_are_passed_on(config: SpikeConfig) -> None:
-    host, bias, sinks = Host(config), inputs(6, 1, 4, 5, 5), inputs(7, 4)
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
+def test_arguments_are_passed_on(numerics: Numerics) -> None:
+    host, bias, sinks = Host(numerics), inputs(6, 1, 4, 5, 5), inputs(7, 4)
 
     def run(mask: Tensor | None, **kwargs: Any) -> Tensor:
         return spiking_attention(host, QUERY, KEY, VALUE, mask, **kwargs)[0]
 
     def expected(mask: Tensor | None, **kwargs: Any) -> Tensor:
-        return functional.attention(QUERY, KEY, VALUE, mask, config=config, **kwargs).transpose(1, 2)
+        return functional.attention(QUERY, KEY, VALUE, mask, numerics=numerics, **kwargs).transpose(1, 2)
 
     assert torch.equal(run(None), expected(CAUSAL))
     assert torch.equal(run(None, is_causal=False), expected(None))
@@ -159,10 +160,10 @@ def test_arguments_are_passed_on(config: SpikeConfig) -> None:
 
 
 def test_an_unconverted_module_and_arguments_that_are_not_known() -> None:
-    with pytest.raises(SpikeplugError, match="was not converted: give its model a config of its own"):
+    with pytest.raises(SpikeplugError, match="was not converted: give its model a numerics of its own"):
         spiking_attention(nn.Identity(), QUERY, KEY, VALUE, None)
     with pytest.raises(SpikeplugError, match="does not take 'indices': revert the model for this call"):
-        spiking_attention(Host(SpikeConfig()), QUERY, KEY, VALUE, None, indices=torch.arange(2))
+        spiking_attention(Host(Numerics()), QUERY, KEY, VALUE, None, indices=torch.arange(2))
 
 
 @pytest.mark.parametrize(("before", "masked"), [("sdpa", False), ("eager", True)])
@@ -179,7 +180,7 @@ def test_a_causal_mask_is_made_only_where_sdpa_was_not_known(before: str, masked
     with torch.inference_mode():
         whole = model(input_ids=IDS).logits
         handle.remove()
-        again = copied(input_ids=IDS).logits  # of a config that nobody remembers: with a mask
+        again = copied(input_ids=IDS).logits  # of a numerics that nobody remembers: with a mask
         padded = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
     assert [mask is not None for mask in seen] == [masked]
     assert torch.equal(whole, again)

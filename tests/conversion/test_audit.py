@@ -13,11 +13,12 @@ from tiny_models import logits, tiny_model, tokens
 from torch import Tensor, nn
 
 from spikeplug import nn as spiking
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import audit, convert
 from spikeplug.conversion.auditing import NONLINEAR
 from spikeplug.errors import SpikeplugError
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 NONLINEAR_CALLS: dict[str, tuple[Callable[[Tensor], object], set[str]]] = {
     "exp": (torch.exp, {"exp"}),
@@ -119,7 +120,7 @@ def test_a_spiking_operator_cannot_hide_a_float_exponential(monkeypatch: pytest.
     """The audit looks inside our operators too, which everyone else takes for opaque."""
     model = tiny_model()
     convert(model)
-    cheating = dataclasses.replace(OPERATORS["silu"], spiking=lambda x, config, events: x * torch.exp(-x))
+    cheating = dataclasses.replace(OPERATORS["silu"], spiking=lambda x, numerics, events: x * torch.exp(-x))
     monkeypatch.setitem(OPERATORS, "silu", cheating)
     with audit(model) as found:
         logits(model, tokens())
@@ -140,18 +141,18 @@ def test_an_operation_of_another_library_counts_by_its_full_name() -> None:
     assert found.counts["stranger::activate"] == 2
 
 
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()])
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_our_operators_execute_none(config: SpikeConfig, dtype: torch.dtype) -> None:
+def test_our_operators_execute_none(numerics: Numerics, dtype: torch.dtype) -> None:
     weight = nn.Parameter(torch.ones(8, dtype=dtype))
     modules = nn.Sequential(
-        spiking.RMSNorm(weight, 1e-6, config),
-        spiking.LayerNorm(weight, weight, 1e-6, config),
+        spiking.RMSNorm(weight, 1e-6, numerics),
+        spiking.LayerNorm(weight, weight, 1e-6, numerics),
         *(
-            make(config=config)
+            make(numerics=numerics)
             for make in (spiking.SiLU, spiking.GELU, spiking.Sigmoid, spiking.Tanh, spiking.Softplus)
         ),
-        *(make(config=config) for make in (spiking.Mish, spiking.ReLUSquared, spiking.Softmax, spiking.LogSoftmax)),
+        *(make(numerics=numerics) for make in (spiking.Mish, spiking.ReLUSquared, spiking.Softmax, spiking.LogSoftmax)),
     )
     with audit(modules) as found:
         modules(torch.randn(3, 8).to(dtype))

@@ -15,8 +15,9 @@ from torch._dynamo.utils import counters
 from torch.export import Dim, ExportedProgram, export, load, save
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import convert, revert, simulate
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 # What torch itself deprecates inside while it traces.
 pytestmark = [
@@ -88,8 +89,8 @@ def test_a_compiled_model_follows_convert_and_revert() -> None:
     model, x = Small(), torch.randn(3, 8)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     exact = compiled(x)
-    for config in (SpikeConfig(), SpikeConfig.paper()):
-        convert(model, config)
+    for numerics in (Numerics(), PRESETS["paper"].numerics):
+        convert(model, numerics)
         assert not torch.equal(model(x), exact)
         assert torch.equal(compiled(x), model(x))
         revert(model)

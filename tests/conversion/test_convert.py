@@ -11,9 +11,10 @@ from tiny_models import logits, relative_error, tiny_model, tokens
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import audit, convert, revert
 from spikeplug.conversion.plug import plug_of
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 TOLERANCE = 2e-3
 
@@ -116,13 +117,13 @@ def test_operators_chooses(operator: str) -> None:
 
 def test_config_reaches_every_module() -> None:
     model, other = tiny_model(), tiny_model()
-    convert(model, SpikeConfig.paper())
+    convert(model, PRESETS["paper"].numerics)
     convert(other)
     plugs = [plug for module in model.modules() if (plug := plug_of(module)) is not None]
     assert len(plugs) >= 2 + 5 + 1
-    assert {plug.config for plug in plugs} == {SpikeConfig.paper()}
-    assert {layer.self_attn.spikeplug_attention.config for layer in model.model.layers} == {SpikeConfig.paper()}
-    assert {layer.self_attn.spikeplug_attention.config for layer in other.model.layers} == {SpikeConfig()}
+    assert {plug.numerics for plug in plugs} == {PRESETS["paper"].numerics}
+    assert {layer.self_attn.spikeplug_attention.config for layer in model.model.layers} == {PRESETS["paper"].numerics}
+    assert {layer.self_attn.spikeplug_attention.config for layer in other.model.layers} == {Numerics()}
     assert relative_error(logits(model, tokens()), logits(other, tokens())) > 10 * TOLERANCE
 
 
@@ -192,7 +193,7 @@ def test_weights_may_be_loaded_after_the_conversion() -> None:
 
 
 def test_a_large_model_converts_at_once_and_in_no_memory() -> None:
-    config = LlamaConfig(
+    numerics = LlamaConfig(
         hidden_size=2048,
         intermediate_size=8192,
         num_hidden_layers=16,
@@ -201,7 +202,7 @@ def test_a_large_model_converts_at_once_and_in_no_memory() -> None:
         vocab_size=128256,
     )
     with torch.device("meta"):
-        model = LlamaForCausalLM(config)
+        model = LlamaForCausalLM(numerics)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e9
     start = time.perf_counter()
     report = convert(model)

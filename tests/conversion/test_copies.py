@@ -15,8 +15,8 @@ import torch
 from tiny_models import logits, tiny_model, tokens
 from transformers import PreTrainedModel
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import audit, convert, revert
+from spikeplug.presets import PRESETS
 
 
 def deep_copied(model: PreTrainedModel) -> PreTrainedModel:
@@ -57,7 +57,7 @@ def test_copies_live_on_their_own(duplicate: Any) -> None:
 
 def test_a_whole_model_saved_by_torch_runs_in_a_new_process(tmp_path: Path) -> None:
     model = tiny_model(num_hidden_layers=1)
-    convert(model, SpikeConfig.paper())
+    convert(model, PRESETS["paper"].numerics)
     torch.save(model, tmp_path / "model.pt")
     torch.save((tokens(), logits(model, tokens())), tmp_path / "expected.pt")
     program = """

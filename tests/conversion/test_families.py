@@ -13,7 +13,7 @@ from architectures import ARCHITECTURES
 from examine import examine
 from small_models import Architecture
 
-from spikeplug import SpikeConfig
+from spikeplug.presets import PRESETS
 
 #: Of the largest value of the output. The operators are good to about 2^-16 each; two layers of random weights, whose
 #: attention is nearly one-hot, magnify that.
@@ -37,7 +37,7 @@ def test_an_architecture_is_converted_whole(architecture: Architecture) -> None:
 def test_the_published_recipe_too(name: str) -> None:
     """Its steps of 2^-8 are coarse, so nothing is said of the error but that there is one."""
     (architecture,) = (each for each in ARCHITECTURES if each.name == name)
-    found = examine(architecture, SpikeConfig.paper())
+    found = examine(architecture, PRESETS["paper"].numerics)
     assert found.after == found.leftovers == ()
     assert 0 < found.error < 1
     assert found.reverted

@@ -12,8 +12,9 @@ from tiny_models import logits, tiny_model, tokens
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, pipeline
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import convert
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 NEW = 5
 
@@ -23,15 +24,15 @@ def generated(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None, *
     return model.generate(ids, attention_mask=mask, max_new_tokens=NEW, **{"do_sample": False, **how})
 
 
-def converted(*args: Any, config: SpikeConfig | None = None, **overrides: Any) -> PreTrainedModel:
+def converted(*args: Any, numerics: Numerics | None = None, **overrides: Any) -> PreTrainedModel:
     model = tiny_model(*args, **overrides)
-    convert(model, config)
+    convert(model, numerics)
     return model
 
 
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
-def test_no_cache_a_growing_and_a_static_one_give_the_same_tokens(config: SpikeConfig) -> None:
-    model, ids = converted(config=config), tokens(2, 6)
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
+def test_no_cache_a_growing_and_a_static_one_give_the_same_tokens(numerics: Numerics) -> None:
+    model, ids = converted(numerics=numerics), tokens(2, 6)
     greedy = ids
     for _ in range(NEW):
         greedy = torch.cat([greedy, logits(model, greedy)[:, -1:].argmax(-1)], 1)

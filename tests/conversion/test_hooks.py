@@ -228,7 +228,7 @@ def test_a_model_that_only_shares_the_config_is_not_run_by_accident() -> None:
     convert(model)
     with pytest.raises(SpikeplugError, match="not converted"):
         logits(sibling, tokens())
-    with pytest.raises(SpikeplugError, match="shares its config"):
+    with pytest.raises(SpikeplugError, match="shares its numerics"):
         convert(sibling)
     assert torch.equal(logits(independent, tokens()), exact)
     revert(model)

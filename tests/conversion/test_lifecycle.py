@@ -11,9 +11,10 @@ from tiny_models import logits, relative_error, tiny_model, tokens
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import audit, convert, revert, reverted
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 
 def test_converting_twice_is_refused_and_changes_nothing() -> None:
@@ -21,7 +22,7 @@ def test_converting_twice_is_refused_and_changes_nothing() -> None:
     convert(model)
     before = logits(model, tokens())
     with pytest.raises(SpikeplugError, match="the model is converted already"):
-        convert(model, SpikeConfig.paper())
+        convert(model, PRESETS["paper"].numerics)
     with pytest.raises(SpikeplugError, match=r"(spiking|converted) already"):
         convert(model.model)
     assert torch.equal(logits(model, tokens()), before)
@@ -173,10 +174,10 @@ def test_a_module_in_several_places_is_one_spiking_module() -> None:
 
 
 def test_two_models_of_different_configs_in_two_threads() -> None:
-    configs = (SpikeConfig(), SpikeConfig.paper())
+    configs = (Numerics(), PRESETS["paper"].numerics)
     models = [tiny_model() for _ in configs]
-    for model, config in zip(models, configs, strict=True):
-        convert(model, config)
+    for model, numerics in zip(models, configs, strict=True):
+        convert(model, numerics)
     expected = [logits(model, tokens()) for model in models]
     assert not torch.equal(*expected)
     wrong: list[int] = []

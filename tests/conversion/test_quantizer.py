@@ -15,9 +15,9 @@ from tiny_models import logits, relative_error, tiny_model, tokens
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from spikeplug import SpikingConfig as PublicConfig
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import SpikingConfig, convert, revert
 from spikeplug.errors import SpikeplugError
+from spikeplug.presets import PRESETS
 
 PAPER = {"numerics": "paper", "operators": ("softmax", "silu"), "exclude": r"layers\.0\.mlp"}
 OFFLOADED = {
@@ -59,7 +59,7 @@ def test_loading_converts_as_convert_does_and_revert_undoes_it(folder: Path, set
 def test_saving_and_loading_gives_the_same_bits(folder: Path, tmp_path: Path, route: str) -> None:
     model = load(folder, **({"quantization_config": SpikingConfig(**PAPER)} if route == "from_pretrained" else {}))
     if route == "convert":
-        convert(model, SpikeConfig.paper(), operators=PAPER["operators"], exclude=PAPER["exclude"])
+        convert(model, PRESETS["paper"].numerics, operators=PAPER["operators"], exclude=PAPER["exclude"])
     expected = logits(model, tokens())
     for name in ("once", "twice"):
         model.save_pretrained(tmp_path / name)

@@ -240,8 +240,8 @@ def test_scopes_in_scopes_see_only_their_own() -> None:
                 innermost = X.exp(), X.sqrt()
         outer = X.exp(), X.sqrt()
     assert torch.equal(inner[0], X.exp())
-    assert torch.equal(inner[1], functional.sqrt(X, config=CONFIG))
-    assert torch.equal(outer[0], functional.exp(X, config=CONFIG))
+    assert torch.equal(inner[1], functional.sqrt(X, numerics=CONFIG))
+    assert torch.equal(outer[0], functional.exp(X, numerics=CONFIG))
     assert torch.equal(outer[1], X.sqrt())
     assert torch.equal(innermost[0], X.exp())
     assert torch.equal(innermost[1], X.sqrt())
@@ -266,7 +266,7 @@ def test_the_modes_of_others_go_on() -> None:
         with only(None):
             X.exp()
             assert torch.zeros(2).device.type == "meta"
-    assert torch.equal(answer, functional.exp(X, config=CONFIG))
+    assert torch.equal(answer, functional.exp(X, numerics=CONFIG))
     assert made.device.type == "meta"
     assert within.seen.count(Tensor.exp) == 2
     assert around.seen.count(Tensor.exp) == 1  # the one in no scope; the other is an operator out here

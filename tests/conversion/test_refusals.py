@@ -31,7 +31,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
         r"finds none of the paths to replace, which look like 'model\.layers\.0\.mlp\.act_fn'",
     ),
     "exclude that leaves nothing": ({"exclude": ""}, "leaves nothing to replace"),
-    "config that is none": ({"config": "paper"}, r"SpikeConfig\.paper\(\)"),
+    "numerics that is none": ({"numerics": "paper"}, r"Numerics\.paper\(\)"),
 }
 
 
@@ -47,7 +47,7 @@ def test_bad_requests(name: str) -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
-@pytest.mark.parametrize("thing", [None, "HuggingFaceTB/SmolLM2-135M", torch.ones(2), SimpleNamespace(config=None)])
+@pytest.mark.parametrize("thing", [None, "HuggingFaceTB/SmolLM2-135M", torch.ones(2), SimpleNamespace(numerics=None)])
 def test_things_that_are_no_module(thing: Any) -> None:
     with pytest.raises(SpikeplugError, match=f"not a {type(thing).__name__}: give it the model"):
         convert(thing)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from transformers.quantizers.auto import AutoQuantizationConfig
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import SpikingConfig
 from spikeplug.conversion.patterns import LONGEST, check_pattern
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"bits": 4}, "unknown field 'bits'"),
@@ -25,11 +26,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"numerics": {"half_range": float("nan")}}, "half_range is nan"),
     ({"numerics": {"code": "__import__('os')"}}, "choose one of"),
     ({"numerics": {"steps": -1, "code": "count"}}, "steps is -1"),
-    ({"numerics": {"file": "/etc/passwd"}}, "unknown config field 'file'"),
-    ({"numerics": "/etc/passwd"}, "numerics is no config"),
-    ({"numerics": ["default"]}, "numerics is no config"),
-    ({"numerics": None}, "numerics is no config"),
-    ({"numerics": {1: 2}}, "numerics is no config"),
+    ({"numerics": {"file": "/etc/passwd"}}, "unknown numerics field 'file'"),
+    ({"numerics": "/etc/passwd"}, "numerics is no numerics"),
+    ({"numerics": ["default"]}, "numerics is no numerics"),
+    ({"numerics": None}, "numerics is no numerics"),
+    ({"numerics": {1: 2}}, "numerics is no numerics"),
     ({"operators": "softmax"}, "give a tuple of names"),
     ({"operators": []}, "give a tuple of names"),
     ({"operators": ["os.system"]}, "unknown operator 'os.system'"),
@@ -88,7 +89,7 @@ def test_a_config_is_plain_data(tmp_path: Path) -> None:
     assert hash(again) == hash(config)
     assert dict(config) == config.to_dict()
     assert again != SpikingConfig()
-    assert again.numerics == SpikeConfig.paper()
-    assert SpikingConfig(SpikeConfig(bits=12)).to_dict()["numerics"]["bits"] == 12
-    assert SpikingConfig({"bits": 12}).numerics == SpikeConfig(bits=12)
+    assert again.numerics == PRESETS["paper"].numerics
+    assert SpikingConfig(Numerics(bits=12)).to_dict()["numerics"]["bits"] == 12
+    assert SpikingConfig({"bits": 12}).numerics == Numerics(bits=12)
     assert "SpikingConfig" in repr(config)

@@ -10,8 +10,9 @@ from tiny_models import VOCABULARY, tiny_model, tokens
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, Trainer, TrainingArguments
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import SpikingConfig, convert, revert
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 STEPS = 30
 
@@ -37,10 +38,10 @@ def loss_and_gradients(model: PreTrainedModel, ids: Tensor, seed: int = 0) -> tu
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
-def test_fine_tuning_learns_and_what_is_learnt_stays(name: str, config: SpikeConfig) -> None:
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
+def test_fine_tuning_learns_and_what_is_learnt_stays(name: str, numerics: Numerics) -> None:
     model, ids = MODELS[name]().train(), tokens(4, 10)
-    convert(model, config)
+    convert(model, numerics)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(STEPS):

@@ -14,15 +14,16 @@ from transformers.distributed import DistributedConfig
 from two_processes import save
 
 import spikeplug
-from spikeplug import SpikeConfig
+from spikeplug import Numerics
+from spikeplug.presets import PRESETS
 
 ALL = ("softmax", "silu", "rms_norm")
-# name -> family, the model's options, config, operators
-CASES: dict[str, tuple[str, dict[str, Any], SpikeConfig, tuple[str, ...]]] = {
-    "heads and norms": ("qwen3", {"hidden_act": "relu"}, SpikeConfig(), ("softmax", "rms_norm")),
-    "fixed step": ("llama", {}, SpikeConfig.paper(), ALL),
-    "same scale in both parts": ("qwen3", {"gate": "twin"}, SpikeConfig(), ALL),
-    "a scale for each part": ("llama", {}, SpikeConfig(), ALL),
+# name -> family, the model's options, numerics, operators
+CASES: dict[str, tuple[str, dict[str, Any], Numerics, tuple[str, ...]]] = {
+    "heads and norms": ("qwen3", {"hidden_act": "relu"}, Numerics(), ("softmax", "rms_norm")),
+    "fixed step": ("llama", {}, PRESETS["paper"].numerics, ALL),
+    "same scale in both parts": ("qwen3", {"gate": "twin"}, Numerics(), ALL),
+    "a scale for each part": ("llama", {}, Numerics(), ALL),
 }
 
 
@@ -42,9 +43,9 @@ def watch_activation(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return seen
 
 
-def run(model: PreTrainedModel, config: SpikeConfig, operators: tuple[str, ...]) -> dict[str, Any]:
+def run(model: PreTrainedModel, numerics: Numerics, operators: tuple[str, ...]) -> dict[str, Any]:
     seen = watch_activation(model)
-    report = spikeplug.convert(model, config, operators=operators)
+    report = spikeplug.convert(model, numerics, operators=operators)
     found = {
         **states(model),
         "activation": dict(seen),
@@ -62,14 +63,14 @@ def run(model: PreTrainedModel, config: SpikeConfig, operators: tuple[str, ...])
 def main(folder: str) -> None:
     dist.init_process_group("gloo")
     found: dict[str, Any] = {}
-    for name, (family, options, config, operators) in CASES.items():
+    for name, (family, options, numerics, operators) in CASES.items():
         place = Path(folder) / name
         if dist.get_rank() == 0:
             exact_model(family, **options).save_pretrained(place)
         dist.barrier()
         found[name] = {
-            "whole": run(load(place, False), config, operators),
-            "split": run(load(place, True), config, operators),
+            "whole": run(load(place, False), numerics, operators),
+            "split": run(load(place, True), numerics, operators),
         }
     save(found, folder)
     dist.destroy_process_group()

@@ -9,8 +9,8 @@ import torch
 from tiny_model import save_tiny_model
 from two_processes import torchrun
 
-from spikeplug.config import SpikeConfig
 from spikeplug.evaluation import Settings, evaluate, find_source, load, make_record
+from spikeplug.presets import PRESETS
 
 TIMES = ("exact_seconds", "converted_seconds", "time_ratio")
 
@@ -33,7 +33,7 @@ def one_thread():
 
 def test_two_processes_find_what_one_finds(tmp_path, one_thread):
     folder, file = save_tiny_model(tmp_path / "model"), tmp_path / "result.json"
-    options = ["--config", "paper", "--context", "16,64", "--tokens", "200", "--choices", "5", "--threads", "1"]
+    options = ["--preset", "paper", "--context", "16,64", "--tokens", "200", "--choices", "5", "--threads", "1"]
     done = torchrun(["-m", "spikeplug", "eval", str(folder), *options, "--json", str(file)])
     assert done.returncode == 0, done.stderr[-6000:]
     assert done.stdout.count("perplexity, converted") == 1
@@ -43,11 +43,11 @@ def test_two_processes_find_what_one_finds(tmp_path, one_thread):
     assert record["processes"] == 2
     assert record["environment"]["threads"] == 1
 
-    settings = Settings(config=SpikeConfig.paper(), contexts=(16, 64), tokens=200, choices=5)
+    settings = Settings(numerics=PRESETS["paper"].numerics, contexts=(16, 64), tokens=200, choices=5)
     alone = evaluate(*load(find_source(str(folder)), "float32"), settings)
     assert alone.processes == 1
     assert alone.saturations  # the published form clamps: counts are added up over the processes
-    expected = json.loads(json.dumps(make_record(alone, settings.config, {}, {})))
+    expected = json.loads(json.dumps(make_record(alone, settings.numerics, {}, {})))
     assert figures(record) == figures(expected)
 
 

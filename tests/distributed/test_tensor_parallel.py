@@ -8,7 +8,7 @@ import pytest
 import torch
 from two_processes import run_worker
 
-from spikeplug import SpikeConfig
+from spikeplug import Numerics
 
 CASES = (
     # Heads are whole on either process, and norms see whole vectors: nothing spiking is cut.
@@ -27,11 +27,13 @@ def found(tmp_path_factory):
     return run_worker("tensor_parallel_worker.py", tmp_path_factory.mktemp("tensor_parallel"))
 
 
-def silu_bound(x, y, config):
+def silu_bound(x, y, numerics):
     """The bound of operators/README.md, per element; vectors along the last dimension."""
-    n, p = config.bits, config.working_bits
+    n, p = numerics.bits, numerics.working_bits
     delta = (
-        2.0 ** -(config.fraction_bits + 1) * math.log(2) + 2 * (math.log(2) / config.segments) ** 2 / 8 + 3 * 2.0**-p
+        2.0 ** -(numerics.fraction_bits + 1) * math.log(2)
+        + 2 * (math.log(2) / numerics.segments) ** 2 / 8
+        + 3 * 2.0**-p
     )
     x_max, y_max = x.abs().amax(-1, keepdim=True), y.abs().amax(-1, keepdim=True)
     return x.abs() * (delta + 2.0 ** (1 - p)) + x_max * 2.0 ** (2 - p) + y_max * 2.0 ** (1 - n)
@@ -68,7 +70,7 @@ def test_gradients_of_norms_are_those_of_the_whole_model(found, case):
 
 
 def test_a_cut_silu_has_the_scale_of_its_part(found):
-    config, different = SpikeConfig(), 0
+    numerics, different = Numerics(), 0
     for number, rank in enumerate(found):
         whole, split = (rank["a scale for each part"][kind]["activation"] for kind in ("whole", "split"))
         width = split["input"].shape[-1]
@@ -77,8 +79,8 @@ def test_a_cut_silu_has_the_scale_of_its_part(found):
         assert torch.equal(split["input"], whole["input"][..., part])
         # Each lies within its own bound of the real value, hence no further than both from the other.
         exact = torch.nn.functional.silu(whole["input"])
-        allowed = silu_bound(whole["input"], exact, config)[..., part]
-        allowed = allowed + silu_bound(split["input"], exact[..., part], config)
+        allowed = silu_bound(whole["input"], exact, numerics)[..., part]
+        allowed = allowed + silu_bound(split["input"], exact[..., part], numerics)
         assert bool(((split["output"] - whole["output"][..., part]).abs() <= allowed).all())
         different += int((split["output"] != whole["output"][..., part]).sum())
     assert different > 0  # if this fails, docs/distributed.md promises too little

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from spikeplug import conversion
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.plug import plug_of
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.arms import Arms
+from spikeplug.presets import PRESETS
 
 IDS = torch.arange(32)[None]
 
@@ -23,7 +23,7 @@ def is_converted(model) -> bool:
 
 
 def make_arms(model, operators=None):
-    return Arms(model, SpikeConfig.paper(), operators, None)
+    return Arms(model, PRESETS["paper"].numerics, operators, None)
 
 
 def test_arms_take_turns(model):
@@ -41,7 +41,7 @@ def test_each_result_lands_in_its_own_arm(model):
     arms = make_arms(model)
     with torch.inference_mode():
         plain = model(IDS).logits
-    conversion.convert(model, SpikeConfig.paper())
+    conversion.convert(model, PRESETS["paper"].numerics)
     with torch.inference_mode():
         spiking = model(IDS).logits
     conversion.revert(model)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from spikeplug import conversion
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.plug import plug_of
 from spikeplug.evaluation.arms import Arms
 from spikeplug.evaluation.choice import answer, answer_item, choice_result, choice_scores
 from spikeplug.evaluation.items import Item
+from spikeplug.numerics import Numerics
 
 ITEMS = {
     "equal lengths": Item((1, 2, 3, 4), ((5, 6, 7), (8, 9, 10), (5, 6, 11)), 0),
@@ -72,7 +72,7 @@ def test_accuracy_agreement_and_standard_error(model, monkeypatch):
 
     monkeypatch.setattr("spikeplug.evaluation.choice.answer", scripted)
     items = [Item((1,), ((1, 2), (3, 4), (5, 6)), 1)] * 4
-    arms = Arms(model, SpikeConfig(), ("silu", "rms_norm"), None)
+    arms = Arms(model, Numerics(), ("silu", "rms_norm"), None)
     result = choice_result("name", [answer_item(arms, item) for item in items])
     assert (result.task, result.items, result.exact_percent, result.converted_percent) == ("name", 4, 50.0, 50.0)
     assert result.agreement_percent == 50.0

@@ -164,12 +164,12 @@ def test_damaged_gguf(tmp_path, content):
 
 
 def test_a_folder_without_config(tmp_path):
-    with pytest.raises(SpikeplugError, match=r"has no config\.json"):
+    with pytest.raises(SpikeplugError, match=r"has no numerics\.json"):
         find_source(str(tmp_path))
 
 
 def refused(copy, part):
-    return pytest.raises(SpikeplugError, match=rf"cannot load the {part} of .*: the folder must hold config\.json")
+    return pytest.raises(SpikeplugError, match=rf"cannot load the {part} of .*: the folder must hold numerics\.json")
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from spikeplug import conversion
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation import perplexity
 from spikeplug.evaluation.arms import Arms
 from spikeplug.evaluation.perplexity import Reading, perplexity_result, read_window
+from spikeplug.numerics import Numerics
 
 OPERATORS = ("softmax", "silu", "rms_norm")
 
@@ -101,7 +101,7 @@ def test_huge_logits_stay_finite():
 
 def test_windows_against_a_plain_loop(model):
     windows = torch.randint(0, 256, (5, 24), generator=torch.Generator().manual_seed(1))
-    arms = Arms(model, SpikeConfig(), OPERATORS, None)
+    arms = Arms(model, Numerics(), OPERATORS, None)
     result = perplexity_result(24, [read_window(arms, window) for window in windows])
     with torch.no_grad():
         losses = [model(input_ids=window[None], labels=window[None]).loss.double() for window in windows]
@@ -114,6 +114,6 @@ def test_windows_against_a_plain_loop(model):
 
 def test_a_model_that_is_broken_before_conversion_is_told_from_a_broken_conversion(model):
     model.lm_head.weight.data[7] = math.nan
-    arms = Arms(model, SpikeConfig(), OPERATORS, None)
+    arms = Arms(model, Numerics(), OPERATORS, None)
     with pytest.raises(SpikeplugError, match="the exact model itself yields NaN"):
         read_window(arms, torch.zeros(8, dtype=torch.int64))

@@ -10,15 +10,15 @@ import subprocess
 import jsonschema
 import pytest
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation import Settings, evaluate, record
 from spikeplug.evaluation.record import check_writable, commit, make_record, schema, write_record
 from spikeplug.evaluation.results import finite
+from spikeplug.numerics import Numerics
 
 ARGUMENTS = {
     "model": None,
-    "config": "default",
+    "numerics": "default",
     "operators": ["softmax", "silu", "rms_norm"],
     "exclude": None,
     "context": [16],
@@ -38,7 +38,7 @@ def result(tokenizer):
     from tiny_model import tiny_model
 
     found = evaluate(tiny_model(), tokenizer, Settings(contexts=(16,), tokens=32, choices=2))
-    return make_record(found, SpikeConfig(), ARGUMENTS, MODEL)
+    return make_record(found, Numerics(), ARGUMENTS, MODEL)
 
 
 def errors(values):
@@ -56,7 +56,7 @@ def test_a_real_result_follows_the_schema(result):
 
 
 def test_the_config_can_be_read_back(result):
-    assert SpikeConfig.from_dict(result["config"]) == SpikeConfig()
+    assert Numerics.from_dict(result["numerics"]) == Numerics()
 
 
 def objects(values, path=()):
@@ -76,7 +76,7 @@ def test_no_object_but_the_open_ones_takes_a_field_more_or_less(result):
         place["surprise"] = [1]
         assert errors(changed), path
         del place["surprise"]
-        if place and path not in {("config",), ("saturations",), ("conversion", "counts")}:
+        if place and path not in {("numerics",), ("saturations",), ("conversion", "counts")}:
             place.pop(next(iter(place)))
             assert errors(changed), path
 

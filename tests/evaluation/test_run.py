@@ -10,11 +10,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from spikeplug import saturation
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation import Question, Settings, evaluate
 from spikeplug.evaluation.items import continuation_items
 from spikeplug.evaluation.text import default_text, encode
+from spikeplug.presets import PRESETS
 
 SMALL = Settings(contexts=(16, 64), tokens=200, choices=5)
 
@@ -117,7 +117,7 @@ def test_saturations_are_those_of_this_run_without_the_warm_up(model, tokenizer,
 
 
 def test_operators_config_and_exclude_reach_the_conversion(model, tokenizer):
-    settings = dataclasses.replace(SMALL, operators=("silu",), exclude=r"layers\.0", config=SpikeConfig.paper())
+    settings = dataclasses.replace(SMALL, operators=("silu",), exclude=r"layers\.0", numerics=PRESETS["paper"].numerics)
     report = evaluate(model, tokenizer, settings).conversion.to_dict()
     replaced = [entry["path"] for entry in report["entries"] if entry["action"] == "replaced"]
     assert replaced == ["model.layers.1.mlp.act_fn"]

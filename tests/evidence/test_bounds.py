@@ -1,34 +1,35 @@
-"""The bound functions dominate the worst that is found, for every operator, primitive and config."""
+"""The bound functions dominate the worst that is found, for every operator, primitive and numerics."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from spikeplug.config import SpikeConfig
 from spikeplug.evidence.bounds import BOUNDS
 from spikeplug.evidence.distributions import adversarial, gaussian
 from spikeplug.evidence.primitives import primitives
 from spikeplug.evidence.published import PUBLISHED_BOUNDS, exp_error, figures, of_the_largest, polar_error
 from spikeplug.evidence.search import climb, grid, primitive_worst, ratios
 from spikeplug.evidence.subjects import SUBJECTS
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
-PAPER = SpikeConfig.paper()
+PAPER = PRESETS["paper"].numerics
 CONFIGS = {
-    "default": SpikeConfig(),
+    "default": Numerics(),
     "paper": PAPER,
-    "8 bits": SpikeConfig(bits=8),
-    "fixed step": SpikeConfig(shift_scaling=False, divide_last=False),
-    "chords, own scales": SpikeConfig(exponential="piecewise", segments=64, divide_last=False),
-    "narrow": SpikeConfig.narrow(),
-    "8-bit inputs, fixed step": SpikeConfig(bits=8, input_bits=8, shift_scaling=False, divide_last=False),
-    "8-bit inputs, chords": SpikeConfig(exponential="piecewise", segments=64, divide_last=False, input_bits=8),
-    "CORDIC": SpikeConfig(bits=12, working_bits=16, segments=8, fraction_bits=10, norm="cordic", iterations=12),
+    "8 bits": Numerics(bits=8),
+    "fixed step": Numerics(shift_scaling=False, divide_last=False),
+    "chords, own scales": Numerics(exponential="piecewise", segments=64, divide_last=False),
+    "narrow": PRESETS["narrow"].numerics,
+    "8-bit inputs, fixed step": Numerics(bits=8, input_bits=8, shift_scaling=False, divide_last=False),
+    "8-bit inputs, chords": Numerics(exponential="piecewise", segments=64, divide_last=False, input_bits=8),
+    "CORDIC": Numerics(bits=12, working_bits=16, segments=8, fraction_bits=10, norm="cordic", iterations=12),
 }
-configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-both = pytest.mark.parametrize("config", [SpikeConfig(), PAPER], ids=["default", "paper"])
+configs = pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
+both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
 searched = pytest.mark.parametrize(
-    "config", [SpikeConfig(), PAPER, SpikeConfig.narrow()], ids=["default", "paper", "narrow"]
+    "numerics", [Numerics(), PAPER, PRESETS["narrow"].numerics], ids=["default", "paper", "narrow"]
 )
 
 
@@ -37,25 +38,25 @@ def test_every_operator_has_a_bound() -> None:
 
 
 @configs
-def test_bounds_on_drawn_inputs(config: SpikeConfig) -> None:
+def test_bounds_on_drawn_inputs(numerics: Numerics) -> None:
     for name, subject in SUBJECTS.items():
         for draw in (gaussian(1), adversarial(1)):
             for dimension in (1, 300):
-                ratio, _, _ = ratios(subject, BOUNDS[name], config, subject.inputs(draw, 10, dimension))
+                ratio, _, _ = ratios(subject, BOUNDS[name], numerics, subject.inputs(draw, 10, dimension))
                 assert float(ratio.max()) <= 1, (name, dimension)
 
 
 @searched
-def test_bounds_on_a_search(config: SpikeConfig) -> None:
+def test_bounds_on_a_search(numerics: Numerics) -> None:
     for name, subject in SUBJECTS.items():
-        worst = climb(subject, BOUNDS[name], config, 5, candidates=12, steps=10)
+        worst = climb(subject, BOUNDS[name], numerics, 5, candidates=12, steps=10)
         assert 0 < worst.ratio <= 1, name
         assert worst.error == pytest.approx(worst.ratio * worst.bound)
 
 
 @searched
-def test_bounds_on_grids(config: SpikeConfig) -> None:
-    found = {name: grid(subject, BOUNDS[name], config, 2000) for name, subject in SUBJECTS.items()}
+def test_bounds_on_grids(numerics: Numerics) -> None:
+    found = {name: grid(subject, BOUNDS[name], numerics, 2000) for name, subject in SUBJECTS.items()}
     assert sum(worst is not None for worst in found.values()) == 15
     for name, worst in found.items():
         if worst is not None:
@@ -65,8 +66,8 @@ def test_bounds_on_grids(config: SpikeConfig) -> None:
 
 
 @configs
-def test_primitives(config: SpikeConfig) -> None:
-    for primitive in primitives(config, (8, 100), 3000):
+def test_primitives(numerics: Numerics) -> None:
+    for primitive in primitives(numerics, (8, 100), 3000):
         worst = primitive_worst(primitive)
         assert worst.ratio <= 1, primitive.name
         assert worst.method == ("exhaustive" if primitive.exhaustive else "random")
@@ -74,19 +75,19 @@ def test_primitives(config: SpikeConfig) -> None:
 
 def test_a_search_climbs() -> None:
     subject, bound = SUBJECTS["rms_norm"], BOUNDS["rms_norm"]
-    short, long = (climb(subject, bound, SpikeConfig(), 8, candidates=16, steps=steps).ratio for steps in (1, 40))
+    short, long = (climb(subject, bound, Numerics(), 8, candidates=16, steps=steps).ratio for steps in (1, 40))
     assert long > short
-    again = climb(subject, bound, SpikeConfig(), 8, candidates=16, steps=40)
+    again = climb(subject, bound, Numerics(), 8, candidates=16, steps=40)
     assert again.ratio == long, "seeded"
     where = torch.tensor(again.inputs, dtype=torch.float64)
-    assert float(ratios(subject, bound, SpikeConfig(), (where,))[0][0, again.element]) == long, "the place is the place"
+    assert float(ratios(subject, bound, Numerics(), (where,))[0][0, again.element]) == long, "the place is the place"
 
 
 def test_published_formulas() -> None:
     assert exp_error(PAPER, 5.0) == pytest.approx(25 / (2 * 64**2) * 2.718281828459045 ** (10 / 64))
     assert polar_error(2, PAPER) == 2.0**-17
     assert polar_error(9, PAPER) == 4 * 2.0**-17
-    assert polar_error(9, SpikeConfig()) == 0
+    assert polar_error(9, Numerics()) == 0
 
 
 def test_published_bounds_that_do_not_hold() -> None:
@@ -114,7 +115,7 @@ def test_published_figures() -> None:
     assert len(found) == 17
     for figure in found:
         assert figure.max_steps <= 1, figure
-        if figure.reading == "this config" and figure.operator == "softmax":
+        if figure.reading == "this numerics" and figure.operator == "softmax":
             # H = 10, not 5: segments twice as wide have four times the error.
             assert 4 <= figure.ratio <= 7, figure
         elif figure.operator == "silu":

@@ -7,12 +7,13 @@ import math
 import pytest
 import torch
 
-from spikeplug.config import SpikeConfig
 from spikeplug.evidence.measures import kl, measure
 from spikeplug.evidence.subjects import SUBJECTS, last_place
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
-PAPER = SpikeConfig.paper()
+PAPER = PRESETS["paper"].numerics
 
 
 def real(*values: float) -> torch.Tensor:
@@ -65,7 +66,7 @@ def test_probability_that_is_lost() -> None:
 
 
 def test_last_places() -> None:
-    ours, exact = SpikeConfig(), torch.tensor([[0.3, 1.0], [1.1, -3.0], [0.0, 0.0]], dtype=torch.float64)
+    ours, exact = Numerics(), torch.tensor([[0.3, 1.0], [1.1, -3.0], [0.0, 0.0]], dtype=torch.float64)
     assert last_place("vector", exact, "softmax", ours)[:2].tolist() == [[2.0**-16], [4 * 2.0**-16]]
     assert last_place("vector", exact, "softmax", PAPER).item() == 2.0**-8
     assert last_place("element", exact, "exp", PAPER)[0].tolist() == [2.0**-9, 2.0**-8]

@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny_model import byte_tokenizer, tiny_model
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evidence import SUBJECTS, Settings, Study, make_study_record, study, study_schema
 from spikeplug.evidence.baselines import BASELINES
@@ -20,6 +19,8 @@ from spikeplug.evidence.facts import facts
 from spikeplug.evidence.record import SCHEMA_VERSION, csv_rows
 from spikeplug.evidence.recording import record
 from spikeplug.evidence.table import tables
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 ROLES = {role for subject in SUBJECTS.values() for role in subject.roles}
 SMALL = {"dimensions": (8, 40), "elements": 320, "candidates": 8, "steps": 4, "grid": 400}
@@ -96,16 +97,16 @@ def test_rows(found: Study) -> None:
     assert {figure.operator for figure in found.figures} == {"softmax", "silu", "rms_norm"}
 
 
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
-def test_facts(config: SpikeConfig) -> None:
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
+def test_facts(numerics: Numerics) -> None:
     for name in SUBJECTS:
-        one = facts(name, config)
+        one = facts(name, numerics)
         assert one.neurons > 0
         assert one.steps > 0
-        assert one.time_steps * one.levels == 2**config.bits or config.code == "phase"
+        assert one.time_steps * one.levels == 2**numerics.bits or numerics.code == "phase"
         assert (one.smallest is None) == (one.largest is None)
-    softmax = facts("softmax", config)
-    if config.shift_scaling:
+    softmax = facts("softmax", numerics)
+    if numerics.shift_scaling:
         # S - 1 neurons find a segment, one climbs, one halves; a restoring neuron and its read-out divide.
         assert softmax.populations == {"exponential": 8 * 33, "sum": 1, "division": 16}
         assert softmax.table_bytes == 33 * 24 / 8
@@ -123,17 +124,17 @@ def test_the_record_follows_its_schema(found: Study) -> None:
         "operators": ["softmax"],
         "dimensions": [8],
         "distributions": ["gaussian"],
-        "config": "default",
+        "numerics": "default",
         "bounds": True,
         "quick": False,
         "elements": 320,
         "seed": 0,
         "threads": None,
     }
-    values = json.loads(json.dumps(make_study_record(found, SpikeConfig(), arguments), allow_nan=False))
+    values = json.loads(json.dumps(make_study_record(found, Numerics(), arguments), allow_nan=False))
     validator = jsonschema.Draft202012Validator(study_schema(), format_checker=jsonschema.FormatChecker())
     assert [error.message for error in validator.iter_errors(values)] == []
-    assert SpikeConfig.from_dict(values["config"]) == SpikeConfig()
+    assert Numerics.from_dict(values["numerics"]) == Numerics()
     assert any(row["inputs"] is None for row in values["bounds"]), "long ones are left out"
     for key in values:
         less = {name: value for name, value in values.items() if name != key}
@@ -159,7 +160,7 @@ def test_tables(found: Study) -> None:
         ({"dimensions": (0,)}, "a dimension is 0"),
         ({"dimensions": (8193,)}, "between 1 and 8192"),
         ({"dimensions": (8, 8)}, "each dimension once"),
-        ({"config": "paper"}, "config is a str"),
+        ({"numerics": "paper"}, "numerics is a str"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], message: str) -> None:
@@ -170,7 +171,7 @@ def test_bad_settings(settings: dict[str, object], message: str) -> None:
 def test_saturations_are_those_of_the_measurements() -> None:
     settings = Settings(
         operators=("sigmoid",),
-        config=SpikeConfig.paper(),
+        numerics=PRESETS["paper"].numerics,
         distributions=("adversarial",),
         dimensions=(8,),
         elements=800,

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import Coded
-from spikeplug.config import NUMERICS_VERSION, SpikeConfig
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import NUMERICS_VERSION, Numerics
 from spikeplug.operators.attention import attention_ratio, attention_sums
 from spikeplug.operators.gates import SILU, gated_integers
 from spikeplug.operators.ratio import signed
 from spikeplug.operators.rms_norm import rms_norm_integers
 from spikeplug.operators.scores import Scores
 from spikeplug.operators.softmax import softmax_integers
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed
 
 FILE = Path(__file__).with_name("vectors.json")
@@ -41,25 +42,25 @@ def vectors() -> dict[str, Any]:
     """Every operator's integer answer, for both configs."""
     expected: dict[str, Any] = {"numerics_version": NUMERICS_VERSION}
     on = Closed()
-    for name, config in (("default", SpikeConfig()), ("paper", SpikeConfig.paper())):
+    for name, numerics in (("default", Numerics()), ("paper", PRESETS["paper"].numerics)):
         scores = Scores(stream(1, 60, 15).view(3, 20), None, None)
         exponent = torch.tensor([[-18], [-20], [3]], dtype=torch.int32)
         code = Coded(stream(2, 60, 21).view(3, 20), exponent, None)
         inputs = stream(3, 60, 16).view(3, 20)
-        exponents = signed(inputs.abs(), code.mantissa) if config.exponential == "shift" else inputs
+        exponents = signed(inputs.abs(), code.mantissa) if numerics.exponential == "shift" else inputs
         answers = {
-            "softmax": softmax_integers(scores, config, on),
-            "silu": gated_integers(code, exponents, SILU, config, on),
-            "rms_norm": rms_norm_integers(code.mantissa, stream(4, 3, 20).abs().view(3, 1), config, on),
+            "softmax": softmax_integers(scores, numerics, on),
+            "silu": gated_integers(code, exponents, SILU, numerics, on),
+            "rms_norm": rms_norm_integers(code.mantissa, stream(4, 3, 20).abs().view(3, 1), numerics, on),
         }
-        if config.divide_last:
+        if numerics.divide_last:
             value = Coded(stream(5, 80, 15).view(20, 4), stream(6, 20, 3).view(20, 1), None)
-            answers["attention"] = attention_ratio(attention_sums(scores, value, config, on), 20, config, on)
+            answers["attention"] = attention_ratio(attention_sums(scores, value, numerics, on), 20, numerics, on)
         expected[name] = {
             operator: {"quotient": quotient.tolist(), "exponent": exponent.tolist()}
             for operator, (quotient, exponent) in answers.items()
         }
-        expected[f"{name}, bit patterns"] = operator_vectors(config)
+        expected[f"{name}, bit patterns"] = operator_vectors(numerics)
     return expected
 
 
@@ -94,11 +95,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def operator_vectors(config: SpikeConfig) -> dict[str, list[int]]:
+def operator_vectors(numerics: Numerics) -> dict[str, list[int]]:
     """The bit patterns of every operator's answer in float32; the operators of the registry, no more and no less."""
     assert set(ARGUMENTS) == set(OPERATORS)
     return {
-        name: OPERATORS[name](*arguments, config=config).view(torch.int32).flatten().tolist()
+        name: OPERATORS[name](*arguments, numerics=numerics).view(torch.int32).flatten().tolist()
         for name, arguments in ARGUMENTS.items()
     }
 

@@ -43,7 +43,7 @@ def test_a_comparison(folder, examples, tmp_path):
     values = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.validate(values, comparison_schema(), jsonschema.Draft202012Validator)
     assert values["arguments"][:2] == ["--include_path", str(examples)]
-    assert values["config"]["exponential"] == "piecewise"
+    assert values["numerics"]["exponential"] == "piecewise"
     assert values["tasks"]["spikeplug_series"] == {"version": "1.0", "fewshot": 0, "items": 6, "items_in_all": 42}
     left = {
         entry["path"] for entry in values["conversion"]["entries"] if entry["operator"] == "silu" and entry["reason"]
@@ -157,7 +157,7 @@ def test_help_imports_neither_torch_nor_datasets():
         (("--tasks", "x", "--model", "vllm"), "model 'vllm' cannot be made spiking"),
         (("--tasks", "x", "--model_args", "foo"), "expected `key=value`"),
         (("--tasks", "x", "--model_args", "{"), "Invalid JSON"),
-        (("--tasks", "x", "--model_args", "spiking_config=nope"), "no config 'nope'"),
+        (("--tasks", "x", "--model_args", "spiking_config=nope"), "unknown preset 'nope'"),
         (("--tasks", "x", "--model_args", "operators=silu+gelux"), "unknown operator 'gelux'"),
         (("--tasks", "x", "--model_args", "operators=7"), "operators is 7"),
         (("--tasks", "x", "--model_args", "exclude=("), "not a regular expression"),

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
+from spikeplug.numerics import Numerics
 
-#: Every corner of the numbers a kernel takes from a config.
+#: Every corner of the numbers a kernel takes from a numerics.
 CONFIGS = {
-    "default": SpikeConfig(),
-    "fewest bits": SpikeConfig(bits=2, working_bits=3, fraction_bits=4, segments=1),
-    "most bits": SpikeConfig(bits=20, working_bits=24, fraction_bits=16, segments=4096),
-    "no table": SpikeConfig(bits=8, working_bits=24, fraction_bits=12, segments=4096),
-    "most bits of attention's kernel": SpikeConfig(bits=16, working_bits=24, query_key_bits=8, fraction_bits=16),
+    "default": Numerics(),
+    "fewest bits": Numerics(bits=2, working_bits=3, fraction_bits=4, segments=1),
+    "most bits": Numerics(bits=20, working_bits=24, fraction_bits=16, segments=4096),
+    "no table": Numerics(bits=8, working_bits=24, fraction_bits=12, segments=4096),
+    "most bits of attention's kernel": Numerics(bits=16, working_bits=24, query_key_bits=8, fraction_bits=16),
 }
 SHAPES = ((5,), (1, 1), (3, 7, 5), (123, 123), (2, 3, 1537), (7, 1))
 

@@ -11,29 +11,29 @@ from kernels.test_kernels_contract import both, same_bits
 from torch import Tensor
 
 from spikeplug import kernels
-from spikeplug.config import SpikeConfig
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
 
 
-def run_by_kernel(name: str, given: tuple[Any, ...], config: SpikeConfig) -> tuple[Tensor, Tensor]:
+def run_by_kernel(name: str, given: tuple[Any, ...], numerics: Numerics) -> tuple[Tensor, Tensor]:
     """As `both`, for calls that the kernel is to take."""
-    ours = kernels.loaded("cpu")[name](*given, config=config)
+    ours = kernels.loaded("cpu")[name](*given, numerics=numerics)
     assert ours is not None
-    return ours, OPERATORS[name].spiking(*given, config=config)
+    return ours, OPERATORS[name].spiking(*given, numerics=numerics)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("size", ATTENTION_SIZES)
-def test_attention(size: tuple[int, ...], config: SpikeConfig) -> None:
+def test_attention(size: tuple[int, ...], numerics: Numerics) -> None:
     for kind, given in attentions(size).items():
-        ours, closed = both("attention", given, config)
+        ours, closed = both("attention", given, numerics)
         assert same_bits(ours, closed), kind
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_attention_in_half_precision(dtype: torch.dtype) -> None:
     for kind, given in attentions((1, 4, 2, 9, 30, 16, 16), dtype).items():
-        ours, closed = both("attention", given, SpikeConfig())
+        ours, closed = both("attention", given, Numerics())
         assert ours.dtype == dtype
         assert same_bits(ours, closed), kind
 
@@ -44,7 +44,7 @@ def test_attention_of_strided_heads() -> None:
     query = torch.randn(2, 11, 6, 16, generator=g).transpose(1, 2)
     key, value = (torch.randn(2, 40, 2, 16, generator=g).transpose(1, 2)[:, :, :23] for _ in range(2))
     mask = torch.ones(11, 40, dtype=torch.bool).tril(12)[:, :23]
-    ours, closed = both("attention", (query, key, value, mask, None, None, None), SpikeConfig())
+    ours, closed = both("attention", (query, key, value, mask, None, None, None), Numerics())
     assert same_bits(ours, closed)
 
 
@@ -53,35 +53,35 @@ def test_a_padded_batch() -> None:
     query, key, value, *_ = attentions((3, 4, 2, 9, 31, 16, 16))["plain"]
     mask = torch.arange(31)[None, None, None] < torch.tensor([31, 20, 1])[:, None, None, None]
     for given in (mask, torch.where(mask, 0.0, torch.finfo(torch.float32).min)):
-        ours, closed = both("attention", (query, key, value, given, None, None, None), SpikeConfig())
+        ours, closed = both("attention", (query, key, value, given, None, None, None), Numerics())
         assert same_bits(ours, closed)
 
 
 @pytest.mark.parametrize("channels", [1, 16, 24, 96, 128, 256, 600])
 def test_head_dimensions(channels: int) -> None:
     given = attentions((1, 4, 2, 40, 150, channels, channels))["causal"]
-    assert same_bits(*run_by_kernel("attention", given, SpikeConfig()))
+    assert same_bits(*run_by_kernel("attention", given, Numerics()))
 
 
 @pytest.mark.parametrize(("bits", "working_bits"), [(16, 22), (16, 24), (16, 17), (2, 24), (9, 23)])
 def test_sums_at_the_edge_of_32_bits(bits: int, working_bits: int) -> None:
     """Equal weights, as large as there are, times values as large as there are, over many carries, both signs."""
-    config = SpikeConfig(bits=bits, working_bits=working_bits)
+    numerics = Numerics(bits=bits, working_bits=working_bits)
     query, key = torch.zeros(1, 1, 13, 16), torch.ones(1, 1, 3000, 16)
     value = torch.full((1, 1, 3000, 12), 1 - 2.0**-24)
     value[..., 1::3] *= -1
     value[:, :, ::2, 2::3] *= -1
-    assert same_bits(*run_by_kernel("attention", (query, key, value, None, None, None, None), config))
+    assert same_bits(*run_by_kernel("attention", (query, key, value, None, None, None, None), numerics))
 
 
 @pytest.mark.parametrize("query_key_bits", [8, 13, 16])
 def test_products_at_the_edge_of_32_bits(query_key_bits: int) -> None:
     """Parallel and opposite vectors whose norm is as large as it may be."""
-    config, g = SpikeConfig(query_key_bits=query_key_bits), generator(query_key_bits)
+    numerics, g = Numerics(query_key_bits=query_key_bits), generator(query_key_bits)
     vectors = torch.randn(1, 1, 40, 64, generator=g) * torch.linspace(1, 4, 40)[:, None]
     key = torch.cat([vectors, -vectors, torch.ones(1, 1, 9, 64) * 0.7072, torch.eye(64)[None, None, :9]], 2)
     given = (vectors.repeat(1, 2, 1, 1), key, torch.randn(1, 1, key.shape[2], 8, generator=g), None, None, 1e-3, None)
-    assert same_bits(*run_by_kernel("attention", given, config))
+    assert same_bits(*run_by_kernel("attention", given, numerics))
 
 
 @pytest.mark.parametrize("query_key_bits", [10, 14])
@@ -90,13 +90,13 @@ def test_vectors_so_long_that_rounding_moves_their_norm(query_key_bits: int) -> 
     channels = (1 << (2 * query_key_bits - 1)) // 442
     key = torch.tensor([21.49, 21.51, 20.49, 10.0])[None, None, :, None].expand(1, 1, 4, channels).contiguous()
     given = (key[:, :, :2], key, torch.arange(16.0).view(1, 1, 4, 4), None, None, 1e-6, None)
-    assert same_bits(*run_by_kernel("attention", given, SpikeConfig(query_key_bits=query_key_bits)))
+    assert same_bits(*run_by_kernel("attention", given, Numerics(query_key_bits=query_key_bits)))
 
 
 @pytest.mark.parametrize("size", [(1, 2, 1, 7, 512, 8, 8), (1, 2, 1, 7, 513, 8, 8), (1, 1, 1, 2, 5000, 8, 9)])
 @pytest.mark.parametrize("kind", ["plain", "causal", "a row that sees nothing", "sinks", "bias"])
 def test_more_keys_than_a_block_of_limbs(size: tuple[int, ...], kind: str) -> None:
-    assert same_bits(*run_by_kernel("attention", attentions(size)[kind], SpikeConfig()))
+    assert same_bits(*run_by_kernel("attention", attentions(size)[kind], Numerics()))
 
 
 def test_windows_and_rows_that_see_few() -> None:
@@ -107,53 +107,53 @@ def test_windows_and_rows_that_see_few() -> None:
     one = torch.zeros(90, 90, dtype=torch.bool)
     one[:, 77] = True
     for mask in (window, blocks, one, ~one, one & blocks):
-        assert same_bits(*run_by_kernel("attention", (query, key, value, mask, None, None, None), SpikeConfig()))
+        assert same_bits(*run_by_kernel("attention", (query, key, value, mask, None, None, None), Numerics()))
 
 
 def test_more_keys_than_doubles_hold_are_left_to_the_closed_form() -> None:
-    config = SpikeConfig(bits=16, working_bits=24)  # 39 bits a product leave 2^14 keys
+    numerics = Numerics(bits=16, working_bits=24)  # 39 bits a product leave 2^14 keys
     given = attentions((1, 1, 1, 1, (1 << 14) + 1, 4, 4))["plain"]
-    kernel = kernels.find("attention", given, config)
+    kernel = kernels.find("attention", given, numerics)
     assert kernel is not None
-    assert kernel(*given, config=config) is None
-    assert same_bits(*run_by_kernel("attention", attentions((1, 1, 1, 1, 1 << 14, 4, 4))["plain"], config))
+    assert kernel(*given, numerics=numerics) is None
+    assert same_bits(*run_by_kernel("attention", attentions((1, 1, 1, 1, 1 << 14, 4, 4))["plain"], numerics))
 
 
 @pytest.mark.parametrize(
     "change", [{"query_key_bits": None}, {"query_key_bits": 17}, {"bits": 17}, {"divide_last": False}]
 )
 def test_what_attentions_kernel_leaves_to_the_closed_form(change: dict[str, Any]) -> None:
-    given, config = attentions((1, 4, 2, 9, 31, 16, 16))["causal"], SpikeConfig(**change)
-    kernel = kernels.find("attention", given, config)
+    given, numerics = attentions((1, 4, 2, 9, 31, 16, 16))["causal"], Numerics(**change)
+    kernel = kernels.find("attention", given, numerics)
     assert kernel is not None
-    assert kernel(*given, config=config) is None
+    assert kernel(*given, numerics=numerics) is None
 
 
 def test_attention_does_not_depend_on_threads_or_on_how_it_is_cut() -> None:
     """Reals: not one score may depend on what it is computed beside."""
     query, key, value, *_ = attentions((3, 6, 2, 61, 61, 40, 24))["plain"]
-    mask, kernel, config = (
+    mask, kernel, numerics = (
         torch.ones(61, 61, dtype=torch.bool).tril(),
         kernels.loaded("cpu")["attention"],
-        SpikeConfig(),
+        Numerics(),
     )
-    whole = kernel(query, key, value, mask, config=config)
+    whole = kernel(query, key, value, mask, numerics=numerics)
     assert whole is not None
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            assert torch.equal(kernel(query, key, value, mask, config=config), whole)
+            assert torch.equal(kernel(query, key, value, mask, numerics=numerics), whole)
             for i in range(3):
                 assert torch.equal(
-                    kernel(query[i : i + 1], key[i : i + 1], value[i : i + 1], mask, config=config)[0], whole[i]
+                    kernel(query[i : i + 1], key[i : i + 1], value[i : i + 1], mask, numerics=numerics)[0], whole[i]
                 )
             for i in range(0, 61, 7):
-                rows = kernel(query[:, :, i : i + 7], key, value, mask[i : i + 7], config=config)
+                rows = kernel(query[:, :, i : i + 7], key, value, mask[i : i + 7], numerics=numerics)
                 assert torch.equal(rows, whole[:, :, i : i + 7])
-                step = kernel(query[:, :, i : i + 1], key[:, :, : i + 1], value[:, :, : i + 1], config=config)
+                step = kernel(query[:, :, i : i + 1], key[:, :, : i + 1], value[:, :, : i + 1], numerics=numerics)
                 assert torch.equal(step, whole[:, :, i : i + 1])
-            one_head = kernel(query[:, 3:6], key[:, 1:], value[:, 1:], mask, config=config)
+            one_head = kernel(query[:, 3:6], key[:, 1:], value[:, 1:], mask, numerics=numerics)
             assert torch.equal(one_head, whole[:, 3:6])
     finally:
         torch.set_num_threads(before)

@@ -10,23 +10,23 @@ from kernels.cases import CONFIGS, SHAPES, attentions, reals, vectors
 from torch import Tensor
 
 from spikeplug import kernels
-from spikeplug.config import SpikeConfig
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
 from spikeplug.saturation import reset_saturations, saturations
 
 NAMES = sorted(kernels.loaded("cpu"))
 VECTORS = [name for name in NAMES if name != "attention"]
 
 
-def both(name: str, given: tuple[Any, ...], config: SpikeConfig) -> tuple[Tensor, Tensor]:
+def both(name: str, given: tuple[Any, ...], numerics: Numerics) -> tuple[Tensor, Tensor]:
     """What the kernel and the closed form give; their ledgers are compared."""
-    kernel = kernels.find(name, given, config)
+    kernel = kernels.find(name, given, numerics)
     assert kernel is not None
     reset_saturations()
-    ours = kernel(*given, config=config)
+    ours = kernel(*given, numerics=numerics)
     counted = saturations()
     reset_saturations()
-    closed = OPERATORS[name].spiking(*given, config=config)
+    closed = OPERATORS[name].spiking(*given, numerics=numerics)
     if ours is not None:
         assert counted == saturations(), name
     return closed if ours is None else ours, closed
@@ -45,13 +45,13 @@ def test_the_registry_names_operators() -> None:
     assert {"softmax", "attention", "silu", "gelu", "sigmoid", "rms_norm", "layer_norm", "cos", "sin"} == set(NAMES)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("name", VECTORS)
-def test_vectors(name: str, config: SpikeConfig) -> None:
+def test_vectors(name: str, numerics: Numerics) -> None:
     for shape in SHAPES:
         for kind, x in reals(*shape).items():
             for given in vectors(name, x):
-                ours, closed = both(name, given, config)
+                ours, closed = both(name, given, numerics)
                 assert same_bits(ours, closed), (shape, kind)
 
 
@@ -59,7 +59,7 @@ def test_vectors(name: str, config: SpikeConfig) -> None:
 @pytest.mark.parametrize("name", VECTORS)
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     for given in vectors(name, torch.randn(9, 65, generator=torch.Generator().manual_seed(0)).to(dtype)):
-        ours, closed = both(name, given, SpikeConfig())
+        ours, closed = both(name, given, Numerics())
         assert ours.dtype == dtype
         assert same_bits(ours, closed)
 
@@ -72,7 +72,7 @@ def test_every_float32_exponent(name: str) -> None:
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(1))]
     for shape in ((-1, 1), (-1, 64), (1, -1)):
         for given in vectors(name, x.view(shape))[:1]:
-            ours, closed = both(name, given, SpikeConfig())
+            ours, closed = both(name, given, Numerics())
             assert same_bits(ours, closed), shape
 
 
@@ -84,19 +84,19 @@ def test_strides_offsets_and_long_rows(name: str) -> None:
     views = (wide[::2, 1::3], wide.t(), wide[:1].expand(5, 90), storage[3:].view(8, 33), wide[0], wide[:, :1])
     for x in (*views, torch.randn(2, 100_001, generator=g)):
         for given in vectors(name, x)[:1]:
-            ours, closed = both(name, given, SpikeConfig())
+            ours, closed = both(name, given, Numerics())
             assert same_bits(ours, closed), (x.shape, x.stride())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_does_not_matter(dtype: torch.dtype) -> None:
     cases = {"attention": attentions((1, 4, 2, 9, 31, 16, 16))["causal"], "softmax": (torch.randn(9, 33), -1)}
-    expected = {name: OPERATORS[name].spiking(*given, config=SpikeConfig()) for name, given in cases.items()}
+    expected = {name: OPERATORS[name].spiking(*given, numerics=Numerics()) for name, given in cases.items()}
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         for name, given in cases.items():
-            assert same_bits(kernels.loaded("cpu")[name](*given, config=SpikeConfig()), expected[name])
+            assert same_bits(kernels.loaded("cpu")[name](*given, numerics=Numerics()), expected[name])
     finally:
         torch.set_default_dtype(before)
 
@@ -111,8 +111,8 @@ def test_thread_count_and_batch_split_do_not_matter(name: str) -> None:
         results = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(kernel(*given, config=SpikeConfig()))
-            parts = [kernel(part, *given[1:], config=SpikeConfig()) for part in x.split(7)]
+            results.append(kernel(*given, numerics=Numerics()))
+            parts = [kernel(part, *given[1:], numerics=Numerics()) for part in x.split(7)]
             results.append(torch.cat(parts))
     finally:
         torch.set_num_threads(before)

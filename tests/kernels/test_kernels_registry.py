@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from spikeplug import functional, kernels
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import registry
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 X = torch.randn(40, 300, generator=torch.Generator().manual_seed(0))
 
@@ -33,18 +34,23 @@ def run(code: str, **environment: str) -> str:
 
 
 def test_a_kernel_is_chosen_where_it_gives_the_operators_bits() -> None:
-    assert kernels.find("softmax", (X, -1), SpikeConfig()) is not None
-    assert kernels.find("tanh", (X,), SpikeConfig()) is None
-    for config in (SpikeConfig.paper(), SpikeConfig.narrow(), SpikeConfig(norm="cordic"), SpikeConfig(scale_block=8)):
-        assert kernels.find("silu", (X,), config) is None
+    assert kernels.find("softmax", (X, -1), Numerics()) is not None
+    assert kernels.find("tanh", (X,), Numerics()) is None
+    for numerics in (
+        PRESETS["paper"].numerics,
+        PRESETS["narrow"].numerics,
+        Numerics(norm="cordic"),
+        Numerics(scale_block=8),
+    ):
+        assert kernels.find("silu", (X,), numerics) is None
     for x in (X.double(), X[:0], X[0, 0], torch.empty(2, 3, device="meta"), X.as_subclass(torch.nn.Buffer)):
-        assert kernels.find("silu", (x,), SpikeConfig()) is None
-    assert kernels.find("silu", (torch.nn.Parameter(X),), SpikeConfig()) is not None
+        assert kernels.find("silu", (x,), Numerics()) is None
+    assert kernels.find("silu", (torch.nn.Parameter(X),), Numerics()) is not None
 
 
 def test_closed_forms_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
-    monkeypatch.setattr(registry, "loaded", lambda device: {"silu": lambda x, config: called.append(x) or x + 1})
+    monkeypatch.setattr(registry, "loaded", lambda device: {"silu": lambda x, numerics: called.append(x) or x + 1})
     assert torch.equal(functional.silu(X), X + 1)
     with kernels.closed_forms():
         closed = functional.silu(X)
@@ -111,7 +117,7 @@ def test_bad_arguments_are_refused_in_the_operators_words() -> None:
     with pytest.raises(SpikeplugError, match="eps=-1"):
         functional.rms_norm(X, eps=-1)
     with pytest.raises(SpikeplugError, match="working_bits"):
-        functional.layer_norm(torch.ones(1, 1 << 19), config=SpikeConfig())
+        functional.layer_norm(torch.ones(1, 1 << 19), numerics=Numerics())
     with pytest.raises(SpikeplugError, match="does not broadcast"):
         functional.attention(*[torch.ones(1, 1, 4, 8)] * 3, torch.ones(3, 3, dtype=torch.bool))
 
@@ -134,13 +140,13 @@ def test_a_fork_after_use_goes_on() -> None:
         """
         import os, sys, torch
         from spikeplug.kernels.cpu.softmax import softmax
-        from spikeplug.config import SpikeConfig
+        from spikeplug.numerics import Numerics
         torch.set_num_threads(2)
         x = torch.randn(600, 300)
-        before = softmax(x, config=SpikeConfig()).numpy().tobytes()
+        before = softmax(x, numerics=Numerics()).numpy().tobytes()
         child = os.fork()
         if child == 0:
-            after = softmax(x, config=SpikeConfig()).numpy().tobytes()
+            after = softmax(x, numerics=Numerics()).numpy().tobytes()
             os._exit(0 if after == before else 7)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """

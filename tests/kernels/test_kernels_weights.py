@@ -10,10 +10,10 @@ from torch import Tensor
 
 from spikeplug import functional, kernels
 from spikeplug.coding import affine
-from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import empty_like
 from spikeplug.kernels.cpu.rows import CHUNK
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
 
 NORMS = {"rms_norm": (1e-5,), "layer_norm": (1e-5,)}
 GATES = {"silu": (), "sigmoid": (), "gelu": ("none",)}
@@ -24,23 +24,23 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def check(name: str, x: Tensor, how: tuple[object, ...], config: SpikeConfig, **after: Tensor) -> None:
-    ours = kernels.loaded("cpu")[name](x, *how, config=config, **after)
+def check(name: str, x: Tensor, how: tuple[object, ...], numerics: Numerics, **after: Tensor) -> None:
+    ours = kernels.loaded("cpu")[name](x, *how, numerics=numerics, **after)
     assert ours is not None
-    assert same_bits(ours, affine(OPERATORS[name].spiking(x, *how, config=config), **after))
+    assert same_bits(ours, affine(OPERATORS[name].spiking(x, *how, numerics=numerics), **after))
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("name", NORMS)
-def test_weight_and_bias_of_every_dtype(name: str, config: SpikeConfig) -> None:
+def test_weight_and_bias_of_every_dtype(name: str, numerics: Numerics) -> None:
     for dtype in DTYPES:
         x = (seeded(7, 65) * 3 + 1).to(dtype)
         for weight_dtype, bias_dtype in ((dtype, dtype), (torch.float32, torch.bfloat16), (torch.float16, dtype)):
             weight, bias = seeded(65, seed=1).to(weight_dtype), seeded(65, seed=2).to(bias_dtype)
-            check(name, x, NORMS[name], config, weight=weight)
+            check(name, x, NORMS[name], numerics, weight=weight)
             if name == "layer_norm":
-                check(name, x, NORMS[name], config, weight=weight, bias=bias)
-                check(name, x, NORMS[name], config, bias=bias)
+                check(name, x, NORMS[name], numerics, weight=weight, bias=bias)
+                check(name, x, NORMS[name], numerics, bias=bias)
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -48,7 +48,7 @@ def test_weights_that_are_strided_or_not_finite(name: str) -> None:
     x, wide = seeded(9, 33), seeded(99, seed=3)
     wide[5], wide[8], wide[11] = torch.inf, -torch.inf, torch.nan
     for weight in (wide[::3], wide[1:34], wide[:33] * 1e-42):
-        check(name, x, NORMS[name], SpikeConfig(), weight=weight)
+        check(name, x, NORMS[name], Numerics(), weight=weight)
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -56,7 +56,7 @@ def test_gates_times_another_tensor(name: str) -> None:
     for dtype in DTYPES:
         x, up = (seeded(5, 70) * 3).to(dtype), seeded(5, 70, seed=1)
         for weight in (up.to(dtype), up.half(), up.t().contiguous().t(), up[:1], up[0], up[:, :1], up.expand(3, 5, 70)):
-            check(name, x, GATES[name], SpikeConfig(), weight=weight)
+            check(name, x, GATES[name], Numerics(), weight=weight)
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -67,8 +67,8 @@ def test_gates_whose_largest_share_is_a_negative_elements(name: str, width: int)
     scales = torch.tensor([1e-30, 1e-3, 0.3, 1.0, 7.0, 1e3, 1e6, 3e7, 1e30])
     rows = -(seeded(len(levels), len(scales), width) * scales[:, None]).abs()
     rows[..., width // 2] = levels[:, None]
-    for config in CONFIGS.values():
-        check(name, rows, GATES[name], config)
+    for numerics in CONFIGS.values():
+        check(name, rows, GATES[name], numerics)
 
 
 @pytest.mark.parametrize("name", ["softmax", "silu", "rms_norm", "layer_norm"])
@@ -77,9 +77,9 @@ def test_large_results(name: str) -> None:
     x = seeded(8 << 10, 1100)
     how = {"softmax": (-1,), "silu": ()}.get(name, (1e-5,))
     part = x[4000:4100].clone()
-    ours = kernels.loaded("cpu")[name](x, *how, config=SpikeConfig())
+    ours = kernels.loaded("cpu")[name](x, *how, numerics=Numerics())
     assert x.nbytes > 32 << 20
-    assert same_bits(ours[4000:4100], OPERATORS[name].spiking(part, *how, config=SpikeConfig()))
+    assert same_bits(ours[4000:4100], OPERATORS[name].spiking(part, *how, numerics=Numerics()))
 
 
 def test_memory_for_results() -> None:

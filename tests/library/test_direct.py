@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeplug import functional
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.redirection import Redirection, only
 from spikeplug.library.direct import may_go_direct
+from spikeplug.numerics import Numerics
 
 X = torch.linspace(-3, 3, 40).view(5, 8)
 
@@ -106,7 +106,7 @@ def test_a_transform_is_not_passed_by() -> None:
 def test_the_ops_results_have_plain_strides_and_no_result_is_an_input() -> None:
     for x in (X.t(), X[:, None].expand(5, 1, 8), X[:1].t(), X[::2, ::3]):
         expected = functional.silu(x.contiguous())
-        direct, by_op = functional.silu(x), torch.ops.spikeplug.silu(x, SpikeConfig().token)
+        direct, by_op = functional.silu(x), torch.ops.spikeplug.silu(x, Numerics().token)
         assert by_op.stride() == torch.empty(x.shape).stride()
         for y in (direct, by_op):
             assert torch.equal(y, expected)
@@ -120,6 +120,6 @@ def test_attentions_heads_lie_side_by_side() -> None:
     query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8)
     output = functional.attention(query, key, key)
     assert output.transpose(1, 2).is_contiguous()
-    by_op = torch.ops.spikeplug.attention(query, key, key, None, None, None, None, SpikeConfig().token)
+    by_op = torch.ops.spikeplug.attention(query, key, key, None, None, None, None, Numerics().token)
     assert by_op.is_contiguous()
     assert torch.equal(output, by_op)

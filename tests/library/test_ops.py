@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
-DEFAULT, PAPER = SpikeConfig().token, SpikeConfig.paper().token
+DEFAULT, PAPER = Numerics().token, PRESETS["paper"].numerics.token
 POSITIVE = {"log", "sqrt", "rsqrt", "reciprocal"}
 
 
@@ -24,7 +25,7 @@ def values(*shape: int, low: float = -2.0, high: float = 2.0, dtype: torch.dtype
 
 
 def arguments(name: str, dtype: torch.dtype = torch.float32) -> list[tuple[Any, ...]]:
-    """Calls of an operator, without the config: every optional argument is given once."""
+    """Calls of an operator, without the numerics: every optional argument is given once."""
     x = values(3, 5, 8, low=0.1 if name in POSITIVE else -2.0, dtype=dtype)
     q, k, v = (values(2, heads, rows, 8, dtype=dtype) for heads, rows in ((4, 3), (2, 5), (2, 5)))
     shown = torch.ones(3, 5, dtype=torch.bool).tril(2)

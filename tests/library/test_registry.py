@@ -11,9 +11,10 @@ from torch import Tensor
 
 from spikeplug import functional, operators
 from spikeplug import nn as spiking
-from spikeplug.config import SpikeConfig
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 
 def x(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -91,12 +92,12 @@ def test_exact_is_what_the_operator_approximates(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
-def test_the_torch_op_is_the_operator(name: str, config: SpikeConfig) -> None:
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
+def test_the_torch_op_is_the_operator(name: str, numerics: Numerics) -> None:
     for given in arguments(name, torch.float32):
-        by_op = getattr(torch.ops.spikeplug, name)(*given, config.token)
-        assert torch.equal(by_op, OPERATORS[name].spiking(*given, config=config))
-        assert torch.equal(by_op, OPERATORS[name](*given, config=config))
+        by_op = getattr(torch.ops.spikeplug, name)(*given, numerics.token)
+        assert torch.equal(by_op, OPERATORS[name].spiking(*given, numerics=numerics))
+        assert torch.equal(by_op, OPERATORS[name](*given, numerics=numerics))
 
 
 @pytest.mark.parametrize("name", OPERATORS)

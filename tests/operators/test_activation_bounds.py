@@ -14,21 +14,22 @@ import torch.nn.functional as F  # noqa: N812
 from test_accuracy import CONFIGS, inputs, weight_error
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
+from spikeplug.numerics import Numerics
 from spikeplug.operators import gates
 from spikeplug.operators.activations import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
+from spikeplug.presets import PRESETS
 from spikeplug.saturation import saturations
 
 inf = math.inf
-SHIFT_CONFIGS = [*CONFIGS, SpikeConfig(bits=20, working_bits=24, fraction_bits=16, segments=256)]
+SHIFT_CONFIGS = [*CONFIGS, Numerics(bits=20, working_bits=24, fraction_bits=16, segments=256)]
 
 
 class Activation(NamedTuple):
-    """What is tested, what it stands for, and the bound: E(x, y, config), and 1/2 LSB as a part of y_max·2^-n."""
+    """What is tested, what it stands for, and the bound: E(x, y, numerics), and 1/2 LSB as a part of y_max·2^-n."""
 
     spiking: Callable[..., Tensor]
     exact: Callable[[Tensor], Tensor]
-    error: Callable[[Tensor, Tensor, SpikeConfig], Tensor]
+    error: Callable[[Tensor, Tensor, Numerics], Tensor]
     half_step: float = 2.0
 
 
@@ -36,40 +37,42 @@ def relative(delta: float) -> float:
     return delta / (1 - delta)
 
 
-def curved_error(config: SpikeConfig) -> float:
+def curved_error(numerics: Numerics) -> float:
     """δ with the error of a tabulated exponent, 2^(1-F) octaves, in place of the input step's 2^-(F+1)."""
-    steps = (math.expm1(math.log(2) * 2.0**-places) for places in (config.fraction_bits - 1, config.fraction_bits + 1))
-    return weight_error(config) + next(steps) - next(steps)
+    steps = (
+        math.expm1(math.log(2) * 2.0**-places) for places in (numerics.fraction_bits - 1, numerics.fraction_bits + 1)
+    )
+    return weight_error(numerics) + next(steps) - next(steps)
 
 
-def gated_error(x: Tensor, share: Tensor, config: SpikeConfig, *, curved: bool) -> Tensor:
-    delta = curved_error(config) if curved else weight_error(config)
-    step = 2.0 ** -(config.fraction_bits + 2) if curved else 0.0
-    top, last = x.abs().amax(-1, keepdim=True), 2.0**-config.working_bits
+def gated_error(x: Tensor, share: Tensor, numerics: Numerics, *, curved: bool) -> Tensor:
+    delta = curved_error(numerics) if curved else weight_error(numerics)
+    step = 2.0 ** -(numerics.fraction_bits + 2) if curved else 0.0
+    top, last = x.abs().amax(-1, keepdim=True), 2.0**-numerics.working_bits
     return x.abs() * (share * (1 - share) * relative(delta) + step + last) + top * last * 4
 
 
-def tanh_error(x: Tensor, y: Tensor, config: SpikeConfig) -> Tensor:
-    fraction_bits = min(16, config.fraction_bits + 4)
-    segments = min(8 * config.segments, 1 << fraction_bits)
-    delta = weight_error(dataclasses.replace(config, fraction_bits=fraction_bits, segments=segments))
-    return (1 - y * y) / 2 * relative(delta) + 2.0 ** (2 - config.working_bits)
+def tanh_error(x: Tensor, y: Tensor, numerics: Numerics) -> Tensor:
+    fraction_bits = min(16, numerics.fraction_bits + 4)
+    segments = min(8 * numerics.segments, 1 << fraction_bits)
+    delta = weight_error(dataclasses.replace(numerics, fraction_bits=fraction_bits, segments=segments))
+    return (1 - y * y) / 2 * relative(delta) + 2.0 ** (2 - numerics.working_bits)
 
 
-def softplus_error(x: Tensor, y: Tensor, config: SpikeConfig, beta: float = 1.0) -> Tensor:
-    share = torch.sigmoid(-(beta * x).abs()) * relative(weight_error(config))
-    top = x.abs().amax(-1, keepdim=True) * 2.0 ** (1 - config.working_bits)
-    positive = x.clamp(min=0).amax(-1, keepdim=True) * 2.0**-config.bits
-    return (share + 2.0**-config.bits + 2.0 ** (2 - config.working_bits)) / beta + top + positive
+def softplus_error(x: Tensor, y: Tensor, numerics: Numerics, beta: float = 1.0) -> Tensor:
+    share = torch.sigmoid(-(beta * x).abs()) * relative(weight_error(numerics))
+    top = x.abs().amax(-1, keepdim=True) * 2.0 ** (1 - numerics.working_bits)
+    positive = x.clamp(min=0).amax(-1, keepdim=True) * 2.0**-numerics.bits
+    return (share + 2.0**-numerics.bits + 2.0 ** (2 - numerics.working_bits)) / beta + top + positive
 
 
-def mish_error(x: Tensor, y: Tensor, config: SpikeConfig) -> Tensor:
-    top, last = x.abs().amax(-1, keepdim=True), 2.0**-config.working_bits
-    return x.abs() * (relative(weight_error(config)) / 3 + 4 * last) + top * 8 * last
+def mish_error(x: Tensor, y: Tensor, numerics: Numerics) -> Tensor:
+    top, last = x.abs().amax(-1, keepdim=True), 2.0**-numerics.working_bits
+    return x.abs() * (relative(weight_error(numerics)) / 3 + 4 * last) + top * 8 * last
 
 
-def square_error(x: Tensor, y: Tensor, config: SpikeConfig) -> Tensor:
-    code = x.abs().amax(-1, keepdim=True) * 2.0 ** (1 - config.working_bits)
+def square_error(x: Tensor, y: Tensor, numerics: Numerics) -> Tensor:
+    code = x.abs().amax(-1, keepdim=True) * 2.0 ** (1 - numerics.working_bits)
     return 2 * x.clamp(min=0) * code + code * code
 
 
@@ -80,7 +83,7 @@ def gated(
     *,
     curved: bool,
 ) -> Activation:
-    return Activation(spiking, exact, lambda x, y, config: gated_error(x, share(x), config, curved=curved))
+    return Activation(spiking, exact, lambda x, y, numerics: gated_error(x, share(x), numerics, curved=curved))
 
 
 def gelu_of(approximate: str) -> Callable[..., Tensor]:
@@ -102,7 +105,7 @@ ACTIVATIONS = {
     "sigmoid": Activation(
         sigmoid,
         torch.sigmoid,
-        lambda x, y, config: y * (1 - y) * relative(weight_error(config)) + 2.0 ** (1 - config.working_bits),
+        lambda x, y, numerics: y * (1 - y) * relative(weight_error(numerics)) + 2.0 ** (1 - numerics.working_bits),
     ),
     "tanh": Activation(tanh, torch.tanh, tanh_error),
     "softplus": Activation(softplus, F.softplus, softplus_error, half_step=0.0),
@@ -110,43 +113,43 @@ ACTIVATIONS = {
     "relu_squared": Activation(relu_squared, lambda x: F.relu(x).square(), square_error, half_step=1.0),
 }
 each = pytest.mark.parametrize("name", ACTIVATIONS)
-widths = pytest.mark.parametrize("config", SHIFT_CONFIGS, ids=lambda c: f"{c.bits} bits")
+widths = pytest.mark.parametrize("numerics", SHIFT_CONFIGS, ids=lambda c: f"{c.bits} bits")
 
 
-def check_bound(name: str, x: Tensor, config: SpikeConfig) -> None:
+def check_bound(name: str, x: Tensor, numerics: Numerics) -> None:
     activation = ACTIVATIONS[name]
     exact = activation.exact(x)
-    error = activation.error(x, exact, config) * (1 + 2.0 ** (1 - config.bits))
-    bound = error + activation.half_step * exact.abs().amax(-1, keepdim=True) * 2.0**-config.bits
-    excess = (activation.spiking(x, config=config) - exact).abs() - bound
+    error = activation.error(x, exact, numerics) * (1 + 2.0 ** (1 - numerics.bits))
+    bound = error + activation.half_step * exact.abs().amax(-1, keepdim=True) * 2.0**-numerics.bits
+    excess = (activation.spiking(x, numerics=numerics) - exact).abs() - bound
     assert float(excess.max()) <= 0, f"{name} is beyond its bound at x = {float(x.flatten()[excess.argmax()])}"
 
 
 @pytest.mark.parametrize("dimension", [1, 7, 64, 577])
 @widths
 @each
-def test_bounds_on_heavy_tails(name: str, config: SpikeConfig, dimension: int) -> None:
-    check_bound(name, inputs(dimension), config)
+def test_bounds_on_heavy_tails(name: str, numerics: Numerics, dimension: int) -> None:
+    check_bound(name, inputs(dimension), numerics)
 
 
 @widths
 @each
-def test_bounds_on_a_fine_grid(name: str, config: SpikeConfig) -> None:
+def test_bounds_on_a_fine_grid(name: str, numerics: Numerics) -> None:
     """Each input a vector of its own, so that nothing hides behind another's scale; beyond the end of every table."""
     magnitudes = torch.logspace(-12, 8, 1001, dtype=torch.float64)
     for x in (torch.linspace(-40, 40, 40_001, dtype=torch.float64), torch.cat([magnitudes, -magnitudes])):
-        check_bound(name, x[:, None], config)
+        check_bound(name, x[:, None], numerics)
 
 
 @pytest.mark.parametrize(
     ("beta", "threshold"), [(1.0, 20.0), (0.3, 20.0), (5.0, 2.0), (1e-3, 1.0), (1.0, 0.0), (2, inf)]
 )
 def test_softplus_of_any_beta_and_threshold(beta: float, threshold: float) -> None:
-    x, config = inputs(64), SpikeConfig()
+    x, numerics = inputs(64), Numerics()
     # F.softplus itself overflows with a threshold of inf.
     exact = torch.where(beta * x > threshold, x, torch.logaddexp(torch.zeros(()), beta * x) / beta)
     error = (softplus(x, beta, threshold) - exact).abs()
-    bound = softplus_error(x, exact, config, beta) * (1 + 2.0 ** (1 - config.bits))
+    bound = softplus_error(x, exact, numerics, beta) * (1 + 2.0 ** (1 - numerics.bits))
     assert bool((error <= bound).all())
 
 
@@ -154,32 +157,32 @@ def test_softplus_of_any_beta_and_threshold(beta: float, threshold: float) -> No
 def test_the_paper_config_is_near(name: str) -> None:
     """Within H: chords and slopes of exp (3.8e-3, at most half of which is left), and two floors to 2^-8 at most."""
     x = torch.linspace(-1.2, 1.2, 241, dtype=torch.float64)
-    error = (ACTIVATIONS[name].spiking(x, config=SpikeConfig.paper()) - ACTIVATIONS[name].exact(x)).abs().max()
+    error = (ACTIVATIONS[name].spiking(x, numerics=PRESETS["paper"].numerics) - ACTIVATIONS[name].exact(x)).abs().max()
     assert error < 4e-3 + 2 * 2.0**-8
     assert saturations() == {}
 
 
 def test_sigmoids_of_opposites_sum_to_one() -> None:
     """1/(1 + t) and t/(1 + t) share t: only the two output roundings, 1/2 LSB each, and a dropped bit of t remain."""
-    for config in SHIFT_CONFIGS:
+    for numerics in SHIFT_CONFIGS:
         x = inputs(64)
-        y, opposite = sigmoid(torch.cat([x, -x], -1), config=config).chunk(2, -1)
-        assert float((y + opposite - 1).abs().max()) <= 2.0 ** (1 - config.bits) + 2.0 ** (1 - config.working_bits)
+        y, opposite = sigmoid(torch.cat([x, -x], -1), numerics=numerics).chunk(2, -1)
+        assert float((y + opposite - 1).abs().max()) <= 2.0 ** (1 - numerics.bits) + 2.0 ** (1 - numerics.working_bits)
 
 
 @widths
-def test_tanh_never_falls_and_sigmoid_by_one_step_at_most(config: SpikeConfig) -> None:
+def test_tanh_never_falls_and_sigmoid_by_one_step_at_most(numerics: Numerics) -> None:
     """2^-g never rises with g. 1 - t falls where 1 + t rises; t/(1 + t) may lose a bit of t that 1 + t keeps."""
     x = torch.linspace(-30, 30, 100_001, dtype=torch.float64)
-    assert bool((tanh(x, config=config).diff() >= 0).all())
-    assert bool((sigmoid(x, config=config).diff() >= -(2.0 ** (1 - config.bits))).all())
-    assert sigmoid(torch.zeros(3), config=config).tolist() == [0.5] * 3
+    assert bool((tanh(x, numerics=numerics).diff() >= 0).all())
+    assert bool((sigmoid(x, numerics=numerics).diff() >= -(2.0 ** (1 - numerics.bits))).all())
+    assert sigmoid(torch.zeros(3), numerics=numerics).tolist() == [0.5] * 3
 
 
 def test_tanh_caps_scores_finely() -> None:
     """30·tanh(x/30), each score a vector of its own: the error stays below a score's own step."""
     x = torch.linspace(-200, 200, 20_001, dtype=torch.float64)[:, None]
-    error = (30 * tanh(x / 30, config=SpikeConfig(bits=20, working_bits=24)) - 30 * torch.tanh(x / 30)).abs().max()
+    error = (30 * tanh(x / 30, numerics=Numerics(bits=20, working_bits=24)) - 30 * torch.tanh(x / 30)).abs().max()
     assert error < 2.0**-13
 
 

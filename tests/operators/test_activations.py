@@ -13,36 +13,37 @@ from test_activation_bounds import ACTIVATIONS, each, gelu_of
 from test_bad_input import ROWS
 from test_simulation import KINDS, NoFloat, same, vectors
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators import curves, gates
 from spikeplug.operators.activations import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
 
 nan, inf = math.nan, math.inf
-PAPER = SpikeConfig.paper()
+PAPER = PRESETS["paper"].numerics
 WIDE: dict[str, Any] = {"bits": 20, "working_bits": 24, "divide_last": False, "shift_scaling": False}
 CONFIGS = {
-    "default": SpikeConfig(),
-    "narrow, blocks of 4": dataclasses.replace(SpikeConfig.narrow(), scale_block=4),
+    "default": Numerics(),
+    "narrow, blocks of 4": dataclasses.replace(PRESETS["narrow"].numerics, scale_block=4),
     "paper, restoring": dataclasses.replace(PAPER, division="restoring"),
     "paper, scaled": dataclasses.replace(PAPER, shift_scaling=True),
-    "8 bits": SpikeConfig(bits=8, working_bits=14),
-    "ordered": SpikeConfig(bits=4, working_bits=8, division="ordered", code="count", steps=4),
-    "widest, floored": SpikeConfig(**WIDE, fraction_bits=16),
-    "coarse exponent, floored": SpikeConfig(**WIDE, fraction_bits=4, segments=16),
+    "8 bits": Numerics(bits=8, working_bits=14),
+    "ordered": Numerics(bits=4, working_bits=8, division="ordered", code="count", steps=4),
+    "widest, floored": Numerics(**WIDE, fraction_bits=16),
+    "coarse exponent, floored": Numerics(**WIDE, fraction_bits=4, segments=16),
     "few segments": dataclasses.replace(PAPER, division="restoring", segments=62),
 }
-both = pytest.mark.parametrize("config", [SpikeConfig(), PAPER], ids=["default", "paper"])
+both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
 @each
-def test_simulated_equals_closed(name: str, config: SpikeConfig) -> None:
+def test_simulated_equals_closed(name: str, numerics: Numerics) -> None:
     x, run, events = torch.cat([vectors(kind, (4, 9)) for kind in KINDS]), ACTIVATIONS[name].spiking, Events()
-    assert same(run(x, config=config), run(x, config=config, events=events))
+    assert same(run(x, numerics=numerics), run(x, numerics=numerics, events=events))
     assert events.steps > 0
     assert events.membrane_updates > 0
 
@@ -51,41 +52,41 @@ def test_simulated_equals_closed(name: str, config: SpikeConfig) -> None:
 def test_simulated_equals_closed_by_the_published_groups(name: str) -> None:
     """Their size is a neuron for every output level, so of few elements."""
     x, run = torch.tensor([[-0.7], [3.0]]), ACTIVATIONS[name].spiking
-    assert torch.equal(run(x, config=PAPER), run(x, config=PAPER, events=Events()))
+    assert torch.equal(run(x, numerics=PAPER), run(x, numerics=PAPER, events=Events()))
 
 
 @pytest.mark.parametrize("simulated", [False, True])
-@pytest.mark.parametrize("config", list(CONFIGS.values())[:4], ids=list(CONFIGS)[:4])
-def test_no_float_between_encoding_and_decoding(config: SpikeConfig, simulated: bool) -> None:
+@pytest.mark.parametrize("numerics", list(CONFIGS.values())[:4], ids=list(CONFIGS)[:4])
+def test_no_float_between_encoding_and_decoding(numerics: Numerics, simulated: bool) -> None:
     x = vectors("plain", (2, 5)).clamp(-2, 2)
-    code = gates.encode_amplitude(x, "test", config)
-    exponents = {gate: gates.encode_exponent(x, gate, config) for gate in (gates.SILU, *gates.GELU.values())}
-    opening = gates.encode_exponent(x, gates.SIGMOID, config)
-    distance = gates.encode_distance(x, 1.0, config.fraction_bits, config)
-    fine, negative = gates.encode_distance(x, 2.0, curves.tanh_fraction_bits(config), config), x < 0
+    code = gates.encode_amplitude(x, "test", numerics)
+    exponents = {gate: gates.encode_exponent(x, gate, numerics) for gate in (gates.SILU, *gates.GELU.values())}
+    opening = gates.encode_exponent(x, gates.SIGMOID, numerics)
+    distance = gates.encode_distance(x, 1.0, numerics.fraction_bits, numerics)
+    fine, negative = gates.encode_distance(x, 2.0, curves.tanh_fraction_bits(numerics), numerics), x < 0
     with NoFloat():
-        on = Simulated(config) if simulated else Closed()
+        on = Simulated(numerics) if simulated else Closed()
         for gate, exponent_input in exponents.items():
-            gates.gated_integers(code, exponent_input, gate, config, on)
-        gates.sigmoid_integers(opening, config, on)
-        curves.tanh_integers(negative, fine, config, on)
-        curves.softplus_integers(code, distance, negative, config, on)
-        curves.mish_integers(code, distance, config, on)
-        curves.relu_squared_integers(code, config, on)
+            gates.gated_integers(code, exponent_input, gate, numerics, on)
+        gates.sigmoid_integers(opening, numerics, on)
+        curves.tanh_integers(negative, fine, numerics, on)
+        curves.softplus_integers(code, distance, negative, numerics, on)
+        curves.mish_integers(code, distance, numerics, on)
+        curves.relu_squared_integers(code, numerics, on)
 
 
 @both
 @each
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_extremes(name: str, row: list[float], config: SpikeConfig) -> None:
+def test_extremes(name: str, row: list[float], numerics: Numerics) -> None:
     x = torch.tensor([row, [0.5, -1.0, 2.0]])
     activation = ACTIVATIONS[name]
     # float64: torch's float32 erf GELU is inf at 3.4e38 and NaN at +inf.
-    exact, spiking = activation.exact(x.double()).float(), activation.spiking(x, config=config)
+    exact, spiking = activation.exact(x.double()).float(), activation.spiking(x, numerics=numerics)
     assert torch.equal(spiking.isnan(), exact.isnan())
     assert torch.isfinite(spiking[1]).all(), "the healthy row beside it is unharmed"
     assert torch.equal(spiking[x.abs() == inf].nan_to_num(7.0), exact[x.abs() == inf].nan_to_num(7.0))
-    if config == SpikeConfig():
+    if numerics == Numerics():
         top = exact[0][torch.isfinite(exact[0])].abs().amax() if torch.isfinite(exact[0]).any() else torch.tensor(0.0)
         scale = x[0][torch.isfinite(x[0])].abs().amax() if torch.isfinite(x[0]).any() else torch.tensor(0.0)
         lost = float(top) * 2.0**-14 + float(scale) * 2.0**-19 * (name not in ("sigmoid", "tanh")) + 1e-38
@@ -95,35 +96,35 @@ def test_extremes(name: str, row: list[float], config: SpikeConfig) -> None:
 
 @both
 @each
-def test_shapes_and_dtypes(name: str, config: SpikeConfig) -> None:
+def test_shapes_and_dtypes(name: str, numerics: Numerics) -> None:
     run = ACTIVATIONS[name].spiking
     for shape in [(), (1,), (0,), (4, 0), (0, 4), (2, 3, 5)]:
-        y = run(torch.randn(shape), config=config)
+        y = run(torch.randn(shape), numerics=numerics)
         assert y.shape == shape
     x = torch.randn(14, 20)
-    assert torch.equal(run(x[3, 4], config=config), run(x[3, 4].reshape(1), config=config)[0])
+    assert torch.equal(run(x[3, 4], numerics=numerics), run(x[3, 4].reshape(1), numerics=numerics)[0])
     strided = torch.randn(28, 60)[::2, ::3].copy_(x)
-    assert torch.equal(run(strided, config=config), run(x, config=config))
-    assert torch.equal(run(x[:1].expand(14, 20), config=config), run(x[:1].repeat(14, 1), config=config))
-    assert torch.equal(run(x.flip(-1), config=config), run(x, config=config).flip(-1)), "order does not matter"
+    assert torch.equal(run(strided, numerics=numerics), run(x, numerics=numerics))
+    assert torch.equal(run(x[:1].expand(14, 20), numerics=numerics), run(x[:1].repeat(14, 1), numerics=numerics))
+    assert torch.equal(run(x.flip(-1), numerics=numerics), run(x, numerics=numerics).flip(-1)), "order does not matter"
     for dtype in (torch.float16, torch.bfloat16):
         narrow = x.to(dtype)
-        y = run(narrow, config=config)
+        y = run(narrow, numerics=numerics)
         assert y.dtype == dtype
-        assert torch.equal(y, run(narrow.float(), config=config).to(dtype)), "computed from float32, rounded once"
-    assert run(x.double(), config=config).dtype == torch.float64
+        assert torch.equal(y, run(narrow.float(), numerics=numerics).to(dtype)), "computed from float32, rounded once"
+    assert run(x.double(), numerics=numerics).dtype == torch.float64
     leaf = x.clone().requires_grad_()
-    assert not run(leaf, config=config).requires_grad
+    assert not run(leaf, numerics=numerics).requires_grad
 
 
 @both
 @each
-def test_blocks_do_not_matter(name: str, config: SpikeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_matter(name: str, numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(37, 11) * 3
-    whole = ACTIVATIONS[name].spiking(x, config=config)
+    whole = ACTIVATIONS[name].spiking(x, numerics=numerics)
     for block in (1, 12, 100):
         monkeypatch.setattr("spikeplug.operators.rows.BLOCK", block)
-        assert torch.equal(ACTIVATIONS[name].spiking(x, config=config), whole)
+        assert torch.equal(ACTIVATIONS[name].spiking(x, numerics=numerics), whole)
 
 
 @pytest.mark.parametrize("bad", [torch.tensor([1, 2]), torch.tensor([True]), [1.0, 2.0], None, torch.tensor([1j])])
@@ -146,15 +147,15 @@ def test_arguments() -> None:
         with pytest.raises(SpikeplugError, match="threshold"):
             softplus(x, 1.0, threshold)  # type: ignore[arg-type]
     for name in ACTIVATIONS:
-        with pytest.raises(SpikeplugError, match="config"):
-            ACTIVATIONS[name].spiking(x, config="paper")
+        with pytest.raises(SpikeplugError, match="numerics"):
+            ACTIVATIONS[name].spiking(x, numerics="paper")
 
 
 def test_saturations_are_counted() -> None:
     x = torch.tensor([[7.0, -6.0, 5.0, 2000.0, nan]])
     for run in (silu, gelu, sigmoid, mish, softplus, relu_squared):
-        run(x, config=PAPER)
-    tanh(torch.tensor([[2.6, -2.6, 2.4]]), config=PAPER)
+        run(x, numerics=PAPER)
+    tanh(torch.tensor([[2.6, -2.6, 2.4]]), numerics=PAPER)
     assert saturations() == {
         "gelu: exponent beyond H": 4,  # at 5, ln Φ(5)/Φ(-5) = 15
         "gelu: input beyond 2^10": 1,
@@ -174,15 +175,15 @@ def test_saturations_are_counted() -> None:
     }
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_tanh_is_odd_and_within_one(config: SpikeConfig) -> None:
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
+def test_tanh_is_odd_and_within_one(numerics: Numerics) -> None:
     x = inputs(64)
-    y = tanh(x, config=config)
-    assert torch.equal(tanh(-x, config=config), -y)
+    y = tanh(x, numerics=numerics)
+    assert torch.equal(tanh(-x, numerics=numerics), -y)
     assert bool((y.abs() <= 1).all())
 
 
 def test_zero_gives_zero() -> None:
-    for config in CONFIGS.values():
+    for numerics in CONFIGS.values():
         for run in (silu, gelu, gelu_of("tanh"), gelu_of("quick"), tanh, mish, relu_squared):
-            assert not run(torch.zeros(2, 3), config=config).any()
+            assert not run(torch.zeros(2, 3), numerics=numerics).any()

@@ -9,7 +9,7 @@ import torch
 from kernels.test_kernels_contract import same_bits
 from torch import Tensor
 
-from spikeplug import SpikeConfig, SpikeplugError, functional, kernels
+from spikeplug import Numerics, SpikeplugError, functional, kernels
 from spikeplug.kernels.cpu.attention import _staircase
 from spikeplug.library import OPERATORS, exact
 from spikeplug.neurons import Events
@@ -60,9 +60,9 @@ def test_counts_are_the_bool_mask_they_stand_for(name: str) -> None:
 @pytest.mark.parametrize("name", ["causal", "causal after a cache", "falling"])
 def test_the_kernel_takes_counts(name: str) -> None:
     given = (*inputs(), COUNTS[name], None, None, None)
-    kernel = kernels.find("attention", given, SpikeConfig())
+    kernel = kernels.find("attention", given, Numerics())
     assert kernel is not None
-    assert same_bits(kernel(*given, config=SpikeConfig()), OPERATORS["attention"].spiking(*given, config=SpikeConfig()))
+    assert same_bits(kernel(*given, numerics=Numerics()), OPERATORS["attention"].spiking(*given, numerics=Numerics()))
 
 
 def test_counts_in_simulation_and_in_gradients() -> None:

@@ -10,24 +10,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.attention import attention, attention_weights
 from spikeplug.operators.scores import natural_unit
+from spikeplug.presets import PRESETS
 from spikeplug.saturation import saturations
 
 nan, inf = math.nan, math.inf
-PAPER = SpikeConfig.paper()
+PAPER = PRESETS["paper"].numerics
 CONFIGS = {
-    "default": SpikeConfig(),
-    "narrow, blocks of 4": dataclasses.replace(SpikeConfig.narrow(), scale_block=4),
+    "default": Numerics(),
+    "narrow, blocks of 4": dataclasses.replace(PRESETS["narrow"].numerics, scale_block=4),
     "paper": PAPER,
-    "8 bits": SpikeConfig(bits=8, working_bits=14),
-    "ordered": SpikeConfig(bits=4, working_bits=8, division="ordered", code="count", steps=4),
+    "8 bits": Numerics(bits=8, working_bits=14),
+    "ordered": Numerics(bits=4, working_bits=8, division="ordered", code="count", steps=4),
     "piecewise, scaled": dataclasses.replace(PAPER, shift_scaling=True),
-    "shift, floored": SpikeConfig(divide_last=False, shift_scaling=False, bits=6, working_bits=12),
+    "shift, floored": Numerics(divide_last=False, shift_scaling=False, bits=6, working_bits=12),
 }
-both = pytest.mark.parametrize("config", [SpikeConfig(), PAPER], ids=["default", "paper"])
+both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
 each = pytest.mark.parametrize("name", CONFIGS)
 EXTRAS = ["bias", "softcap", "sinks", "all"]
 
@@ -55,9 +56,9 @@ def extras(which: str, batch: int = 2, rows: int = 5, keys: int = 7) -> dict[str
     )
 
 
-def exact_scaling(config: SpikeConfig, softcap: float | None) -> float:
+def exact_scaling(numerics: Numerics, softcap: float | None) -> float:
     """A scaling that keeps query·keyᵀ on the grid, so that the float product cannot depend on how it is cut."""
-    unit = natural_unit(config) if softcap is None else 1.0
+    unit = natural_unit(numerics) if softcap is None else 1.0
     assert 0.25 / unit * unit == 0.25
     return 0.25 / unit
 
@@ -72,7 +73,7 @@ def test_simulated_equals_closed(name: str, which: str) -> None:
     query, key, value = tensors()
     value[0, 0, 2] *= 1e6
     value[1, 1, 3] = 0.0
-    options: dict[str, Any] = {"config": CONFIGS[name], **extras(which)}
+    options: dict[str, Any] = {"numerics": CONFIGS[name], **extras(which)}
     events = Events()
     assert torch.equal(attention(query, key, value, **options), attention(query, key, value, events=events, **options))
     assert events.steps > 0
@@ -83,10 +84,10 @@ def test_simulated_equals_closed(name: str, which: str) -> None:
 
 @both
 @pytest.mark.parametrize("which", EXTRAS)
-def test_no_result_depends_on_tiles_or_batch(which: str, config: SpikeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_result_depends_on_tiles_or_batch(which: str, numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = tensors(2, 9, 13)
-    options: dict[str, Any] = {"config": config, **extras(which, 2, 9, 13)}
-    options["scaling"] = exact_scaling(config, options.get("softcap"))
+    options: dict[str, Any] = {"numerics": numerics, **extras(which, 2, 9, 13)}
+    options["scaling"] = exact_scaling(numerics, options.get("softcap"))
     if which == "all":
         query[0, 2, 3], options["mask"][1, 1, 4, 5] = nan, nan
     whole, weights = attention(query, key, value, **options), attention_weights(query, key, **options)
@@ -107,11 +108,11 @@ def test_no_result_depends_on_tiles_or_batch(which: str, config: SpikeConfig, mo
 
 @both
 @pytest.mark.parametrize("softcap", [None, 4.0])
-def test_a_causal_row_does_not_see_later_keys(softcap: float | None, config: SpikeConfig) -> None:
+def test_a_causal_row_does_not_see_later_keys(softcap: float | None, numerics: Numerics) -> None:
     query, key, value = tensors(1, 12, 12)
     key[:, :, 7] *= 100
-    options: dict[str, Any] = {"softcap": softcap, "sinks": grid(4, seed=4), "config": config}
-    options["scaling"] = exact_scaling(config, softcap)
+    options: dict[str, Any] = {"softcap": softcap, "sinks": grid(4, seed=4), "numerics": numerics}
+    options["scaling"] = exact_scaling(numerics, softcap)
     slope = -torch.tensor([0.5, 0.25, 0.125, 0.0625]).view(1, 4, 1, 1)
     distance = (torch.arange(12)[:, None] - torch.arange(12)).float()
     bias = (slope * distance).masked_fill(distance < 0, -inf)
@@ -133,7 +134,7 @@ def test_a_causal_row_does_not_see_later_keys(softcap: float | None, config: Spi
 def test_a_bias_of_zeros_is_no_mask_and_one_that_hides_is_a_bool_mask(name: str, softcap: float | None) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, heads, n, 16) for heads, n in ((4, 9), (2, 11), (2, 11)))
-    options: dict[str, Any] = {"config": CONFIGS[name], "softcap": softcap}
+    options: dict[str, Any] = {"numerics": CONFIGS[name], "softcap": softcap}
     plain = attention(query, key, value, **options)
     visible = torch.rand(2, 1, 9, 11) < 0.5
     visible[0, :, 3] = False
@@ -157,7 +158,7 @@ def test_a_sink_is_one_more_key_without_a_value(name: str, softcap: float | None
     query, key, value = tensors()
     sinks = torch.tensor([3.0, -2.5, 9.75, -inf])
     bias = extras("bias")["mask"] if masked else torch.zeros(2, 4, 5, 7)
-    options: dict[str, Any] = {"config": CONFIGS[name], "softcap": softcap}
+    options: dict[str, Any] = {"numerics": CONFIGS[name], "softcap": softcap}
     longer_key = torch.cat([key, torch.zeros(2, 2, 1, 8)], 2)
     longer_bias = torch.cat([bias, sinks.view(1, 4, 1, 1).expand(2, 4, 5, 1)], -1)
     mask = bias if masked else None
@@ -175,7 +176,7 @@ def test_a_sink_is_one_more_key_without_a_value(name: str, softcap: float | None
 @each
 def test_a_sink_of_minus_infinity_is_none(name: str) -> None:
     query, key, value = tensors()
-    options: dict[str, Any] = {"config": CONFIGS[name], "mask": extras("bias")["mask"]}
+    options: dict[str, Any] = {"numerics": CONFIGS[name], "mask": extras("bias")["mask"]}
     sinks = torch.full((4,), -inf)
     assert torch.equal(attention(query, key, value, sinks=sinks, **options), attention(query, key, value, **options))
     assert torch.equal(attention_weights(query, key, sinks=sinks, **options), attention_weights(query, key, **options))
@@ -185,20 +186,20 @@ def test_a_sink_of_minus_infinity_is_none(name: str) -> None:
     "shape", [(), (1,), (7,), (5, 7), (1, 1, 5, 7), (2, 1, 5, 7), (1, 4, 5, 7), (2, 4, 5, 7), (2, 4, 1, 7), (4, 5, 1)]
 )
 @both
-def test_every_broadcast_of_a_bias(shape: tuple[int, ...], config: SpikeConfig) -> None:
+def test_every_broadcast_of_a_bias(shape: tuple[int, ...], numerics: Numerics) -> None:
     query, key, value = tensors()
     bias = grid(*shape, seed=5)
     full = bias.expand(2, 4, 5, 7)
-    result = attention(query, key, value, bias, config=config)
-    assert torch.equal(result, attention(query, key, value, full.contiguous(), config=config))
-    weights = attention_weights(query, key, bias, config=config)
-    assert torch.equal(weights, attention_weights(query, key, full.contiguous(), config=config))
+    result = attention(query, key, value, bias, numerics=numerics)
+    assert torch.equal(result, attention(query, key, value, full.contiguous(), numerics=numerics))
+    weights = attention_weights(query, key, bias, numerics=numerics)
+    assert torch.equal(weights, attention_weights(query, key, full.contiguous(), numerics=numerics))
 
 
 @both
-def test_grouped_heads_equal_repeated_heads(config: SpikeConfig) -> None:
+def test_grouped_heads_equal_repeated_heads(numerics: Numerics) -> None:
     query, key, value = tensors()
-    options: dict[str, Any] = {"config": config, **extras("all"), "scaling": exact_scaling(config, 4.0)}
+    options: dict[str, Any] = {"numerics": numerics, **extras("all"), "scaling": exact_scaling(numerics, 4.0)}
     repeated = key.repeat_interleave(2, 1), value.repeat_interleave(2, 1)
     assert torch.equal(attention(query, key, value, **options), attention(query, *repeated, **options))
     assert torch.equal(attention_weights(query, key, **options), attention_weights(query, repeated[0], **options))
@@ -208,30 +209,30 @@ def test_grouped_heads_equal_repeated_heads(config: SpikeConfig) -> None:
 def test_where_every_probability_is_divided_these_are_what_weighs(name: str) -> None:
     """The output is the weights times the values, which are coded without loss here."""
     query, key, value = tensors()
-    options: dict[str, Any] = {"config": CONFIGS[name], **extras("all")}
+    options: dict[str, Any] = {"numerics": CONFIGS[name], **extras("all")}
     value = value.round()
     product = attention_weights(query, key, **options) @ value.repeat_interleave(2, 1)
     assert torch.equal(product, attention(query, key, value, **options))
 
 
 @both
-def test_what_is_hidden_stays_unseen_under_a_softcap(config: SpikeConfig) -> None:
+def test_what_is_hidden_stays_unseen_under_a_softcap(numerics: Numerics) -> None:
     """A key that no row may attend to may be anything; its scores reach neither the result nor the ledger."""
     query, key, value = grid(1, 2, 2, 4), grid(1, 1, 4, 4, seed=1), grid(1, 1, 4, 4, seed=2)
     mask = torch.tensor([True, False, True, True])
-    expected = attention(query, key, value, mask, softcap=3.0, config=config)
+    expected = attention(query, key, value, mask, softcap=3.0, numerics=numerics)
     before = saturations()
     key[:, :, 1] = torch.tensor([nan, inf, -inf, 1e38])
-    assert torch.equal(attention(query, key, value, mask, softcap=3.0, config=config), expected)
+    assert torch.equal(attention(query, key, value, mask, softcap=3.0, numerics=numerics), expected)
     assert saturations() == {name: 2 * count for name, count in before.items()}
 
 
 @both
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype, config: SpikeConfig) -> None:
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype, numerics: Numerics) -> None:
     query, key, value = (x.to(dtype) for x in tensors())
     arguments = extras("all")
-    arguments |= {"mask": arguments["mask"].to(dtype), "sinks": arguments["sinks"].to(dtype), "config": config}
+    arguments |= {"mask": arguments["mask"].to(dtype), "sinks": arguments["sinks"].to(dtype), "numerics": numerics}
     wide = {**arguments, "mask": arguments["mask"].float(), "sinks": arguments["sinks"].float()}
     result, weights = attention(query, key, value, **arguments), attention_weights(query, key, **arguments)
     assert torch.equal(result, attention(query.float(), key.float(), value.float(), **wide).to(dtype))

@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
 from spikeplug.operators.attention import attention, attention_weights
+from spikeplug.presets import PRESETS
 from spikeplug.saturation import saturations
 
 nan, inf = math.nan, math.inf
-both = pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
-CONFIGS = [SpikeConfig(), SpikeConfig(bits=8), SpikeConfig(bits=12, working_bits=16, segments=8, fraction_bits=10)]
+both = pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
+CONFIGS = [Numerics(), Numerics(bits=8), Numerics(bits=12, working_bits=16, segments=8, fraction_bits=10)]
 #: A bias, a cap and sinks, one by one and together.
 EXTRAS = ["none", "bias", "softcap", "sinks", "bias softcap sinks"]
 
@@ -38,26 +39,26 @@ def reference(
     return logits.softmax(-1).masked_fill((logits == -inf).all(-1, keepdim=True), 0.0), scores
 
 
-def weight_error(config: SpikeConfig, scores: Tensor, mask: Tensor | None, softcap: float | None) -> Tensor:
+def weight_error(numerics: Numerics, scores: Tensor, mask: Tensor | None, softcap: float | None) -> Tensor:
     """δ' = (1 + δ)·e^η - 1, per row: δ of the weight itself, η of the score it is the weight of."""
-    step = math.expm1(math.log(2) * 2.0 ** -(config.fraction_bits + 1))
-    delta = step + 2 * (math.log(2) / config.segments) ** 2 / 8 + 2 * 1.5 * 2.0**-config.working_bits
+    step = math.expm1(math.log(2) * 2.0 ** -(numerics.fraction_bits + 1))
+    delta = step + 2 * (math.log(2) / numerics.segments) ** 2 / 8 + 2 * 1.5 * 2.0**-numerics.working_bits
     eta = torch.zeros_like(scores)
     if mask is not None:
         eta = eta + 2.0**-51 * mask.masked_fill(mask == -inf, 0.0).abs()
     if softcap is not None:
-        eta = eta + tanh_error(scores / softcap, config) * softcap
+        eta = eta + tanh_error(scores / softcap, numerics) * softcap
     if mask is not None or softcap is not None:
         eta = eta + 2.0**-51 * scores.abs()
     return (1 + delta) * eta.amax(-1, keepdim=True).exp() - 1
 
 
-def tanh_error(tanh: Tensor, config: SpikeConfig) -> Tensor:
+def tanh_error(tanh: Tensor, numerics: Numerics) -> Tensor:
     """τ: error of tanh = (1 - t)/(1 + t), t = 2^-(2|x|·log2 e) of a finer input and table, and of its own rounding."""
-    fraction_bits, unit = min(16, config.fraction_bits + 4), 2.0**-config.working_bits
-    chord = math.log(2) / min(8 * config.segments, 1 << fraction_bits)
+    fraction_bits, unit = min(16, numerics.fraction_bits + 4), 2.0**-numerics.working_bits
+    chord = math.log(2) / min(8 * numerics.segments, 1 << fraction_bits)
     delta = math.expm1(math.log(2) * 2.0 ** -(fraction_bits + 1)) + 2 * chord**2 / 8 + 3 * unit
-    return delta + 2 * unit + tanh.abs() * (2.0 ** (1 - config.bits) + 8 * unit)
+    return delta + 2 * unit + tanh.abs() * (2.0 ** (1 - numerics.bits) + 8 * unit)
 
 
 def half_step(x: Tensor, bits: int) -> Tensor:
@@ -66,10 +67,10 @@ def half_step(x: Tensor, bits: int) -> Tensor:
     return torch.maximum(largest / (2.0 ** (bits - 1) - 1), norm / (2.0 ** (bits - 0.5) - x.shape[-1] ** 0.5 / 2))
 
 
-def moved(delta: Tensor, query: Tensor, key: Tensor, config: SpikeConfig) -> Tensor:
+def moved(delta: Tensor, query: Tensor, key: Tensor, numerics: Numerics) -> Tensor:
     """δ' with what the codes of queries and keys add to η (a softcap only takes from it)."""
-    assert config.query_key_bits is not None
-    key, bits = key.repeat_interleave(2, 1), config.query_key_bits
+    assert numerics.query_key_bits is not None
+    key, bits = key.repeat_interleave(2, 1), numerics.query_key_bits
     h_query, h_key = (half_step(x, bits) for x in (query, key))
     eta = h_query * key.abs().sum(-1, keepdim=True).mT + h_key.mT * query.abs().sum(-1, keepdim=True)
     eta = (eta + query.shape[-1] * h_query * h_key.mT) * query.shape[-1] ** -0.5
@@ -99,22 +100,22 @@ def case(which: str, keys: int, head_dim: int = 16) -> tuple[Tensor, Tensor, Ten
 
 @pytest.mark.parametrize("keys", [1, 2, 17, 300])
 @pytest.mark.parametrize("which", EXTRAS)
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.bits} bits")
-def test_attention_meets_its_bound(config: SpikeConfig, which: str, keys: int) -> None:
+@pytest.mark.parametrize("numerics", CONFIGS, ids=lambda c: f"{c.bits} bits")
+def test_attention_meets_its_bound(numerics: Numerics, which: str, keys: int) -> None:
     query, key, value, arguments = case(which, keys)
     p, scores = reference(query, key, **arguments)
-    delta = moved(weight_error(config, scores, arguments["mask"], arguments["softcap"]), query, key, config)
+    delta = moved(weight_error(numerics, scores, arguments["mask"], arguments["softcap"]), query, key, numerics)
     scores_a_row, p = p.shape[-1], p[..., :keys]
     value_of_head = value.repeat_interleave(2, 1)
     exact = p @ value_of_head
-    spiking = attention(query, key, value, config=config, **arguments)
-    unit = 2.0**-config.working_bits
+    spiking = attention(query, key, value, numerics=numerics, **arguments)
+    unit = 2.0**-numerics.working_bits
     scale = value_of_head.abs().amax(-1, keepdim=True)
     bound = (
         p @ value_of_head.abs() * (2 * delta / (1 - delta) + (scores_a_row + 8) * 2 * unit)
-        + p @ scale * 2.0 ** (1 - config.bits)
+        + p @ scale * 2.0 ** (1 - numerics.bits)
         + (p * scale.mT).amax(-1, keepdim=True) * 2 * keys * 4 * unit
-        + exact.abs().amax(-1, keepdim=True) * 2.0 ** (1 - config.bits)
+        + exact.abs().amax(-1, keepdim=True) * 2.0 ** (1 - numerics.bits)
         + exact.abs() * 8 * unit
     )
     assert bool(((spiking - exact).abs() <= bound).all())
@@ -122,15 +123,17 @@ def test_attention_meets_its_bound(config: SpikeConfig, which: str, keys: int) -
 
 @pytest.mark.parametrize("keys", [1, 2, 17, 300])
 @pytest.mark.parametrize("which", EXTRAS)
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.bits} bits")
-def test_the_weights_meet_the_bound_of_softmax(config: SpikeConfig, which: str, keys: int) -> None:
+@pytest.mark.parametrize("numerics", CONFIGS, ids=lambda c: f"{c.bits} bits")
+def test_the_weights_meet_the_bound_of_softmax(numerics: Numerics, which: str, keys: int) -> None:
     query, key, _, arguments = case(which, keys)
     p, scores = reference(query, key, **arguments)
-    delta = moved(weight_error(config, scores, arguments["mask"], arguments["softcap"]), query, key, config)
-    unit = 2.0**-config.working_bits
+    delta = moved(weight_error(numerics, scores, arguments["mask"], arguments["softcap"]), query, key, numerics)
+    unit = 2.0**-numerics.working_bits
     top, scores_a_row, p = p.amax(-1, keepdim=True), p.shape[-1], p[..., :keys]
-    bound = p * (2 * delta / (1 - delta) + (scores_a_row + 8) * 2 * unit) + top * (8 * unit + 2.0 ** (1 - config.bits))
-    spiking = attention_weights(query, key, config=config, **arguments)
+    bound = p * (2 * delta / (1 - delta) + (scores_a_row + 8) * 2 * unit) + top * (
+        8 * unit + 2.0 ** (1 - numerics.bits)
+    )
+    spiking = attention_weights(query, key, numerics=numerics, **arguments)
     assert spiking.dtype == torch.float64
     assert bool(((spiking - p).abs() <= bound).all())
     if arguments["mask"] is not None:
@@ -139,12 +142,12 @@ def test_the_weights_meet_the_bound_of_softmax(config: SpikeConfig, which: str, 
 
 @pytest.mark.parametrize("head_dim", [1, 2, 3, 64, 128, 256])
 @both
-def test_every_head_dim(head_dim: int, config: SpikeConfig) -> None:
+def test_every_head_dim(head_dim: int, numerics: Numerics) -> None:
     query, key, value, arguments = case("bias softcap sinks", 5, head_dim)
     p = reference(query, key, **arguments)[0][..., :-1]
-    result = attention(query, key, value.clamp(-4, 4), config=config, **arguments)
+    result = attention(query, key, value.clamp(-4, 4), numerics=numerics, **arguments)
     exact = p @ value.clamp(-4, 4).repeat_interleave(2, 1)
-    assert (result - exact).abs().max() < (1e-2 if config == SpikeConfig() else 0.5)
+    assert (result - exact).abs().max() < (1e-2 if numerics == Numerics() else 0.5)
 
 
 @both
@@ -164,15 +167,15 @@ def test_every_head_dim(head_dim: int, config: SpikeConfig) -> None:
     ],
     ids=str,
 )
-def test_a_bias_at_the_extremes(row: list[float], config: SpikeConfig) -> None:
+def test_a_bias_at_the_extremes(row: list[float], numerics: Numerics) -> None:
     query, key, value = random(1, 2, 2, 4), random(1, 1, 3, 4), random(1, 1, 3, 4)
     bias = torch.tensor([row, [0.5, -1.0, 2.0]])
     result, weights = (
-        attention(query, key, value, bias, config=config),
-        attention_weights(query, key, bias, config=config),
+        attention(query, key, value, bias, numerics=numerics),
+        attention_weights(query, key, bias, numerics=numerics),
     )
     exact = reference(query.double(), key.double(), bias.double().masked_fill(bias <= -1e4, -inf), None, None)[0]
-    tolerance = 2e-3 if config == SpikeConfig() else 0.05
+    tolerance = 2e-3 if numerics == Numerics() else 0.05
     assert torch.allclose(weights.double(), exact, rtol=0, atol=tolerance, equal_nan=True)
     assert torch.allclose(result.double(), exact @ value.double(), rtol=0, atol=3 * tolerance, equal_nan=True)
     assert torch.isfinite(result[:, :, 1]).all(), "the healthy row beside it is unharmed"
@@ -191,7 +194,7 @@ def test_saturated_biases_and_sinks_are_counted() -> None:
 @both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("sunk", [False, True])
-def test_a_row_that_is_wholly_hidden_gives_zero(dtype: torch.dtype, sunk: bool, config: SpikeConfig) -> None:
+def test_a_row_that_is_wholly_hidden_gives_zero(dtype: torch.dtype, sunk: bool, numerics: Numerics) -> None:
     query, key, value = random(1, 2, 3, 4), random(1, 2, 3, 4), random(1, 2, 3, 4) * 1e30
     value[0, 0, 1] = 3e38
     sinks = torch.tensor([2.0, -7.0]) if sunk else None
@@ -199,40 +202,40 @@ def test_a_row_that_is_wholly_hidden_gives_zero(dtype: torch.dtype, sunk: bool, 
         bias = torch.zeros(3, 3, dtype=dtype)
         bias[1] = low
         for mask in (bias, bias[1]):
-            result = attention(query, key, value, mask, sinks=sinks, config=config)
+            result = attention(query, key, value, mask, sinks=sinks, numerics=numerics)
             hidden = result if mask.dim() == 1 else result[:, :, 1]
             assert not hidden.any()
             assert not hidden.signbit().any()
-            assert not attention_weights(query, key, mask, sinks=sinks, config=config)[:, :, 1].any()
+            assert not attention_weights(query, key, mask, sinks=sinks, numerics=numerics)[:, :, 1].any()
 
 
 @both
 @pytest.mark.parametrize("bad", [nan, inf])
-def test_a_sink_that_is_not_finite_takes_its_head_alone(bad: float, config: SpikeConfig) -> None:
+def test_a_sink_that_is_not_finite_takes_its_head_alone(bad: float, numerics: Numerics) -> None:
     query, key, value = random(1, 2, 3, 4), random(1, 1, 3, 4), random(1, 1, 3, 4)
     for mask in (None, torch.zeros(3, 3, dtype=torch.bool)):
-        result = attention(query, key, value, mask, sinks=torch.tensor([bad, 0.5]), config=config)
+        result = attention(query, key, value, mask, sinks=torch.tensor([bad, 0.5]), numerics=numerics)
         assert result[:, 0].isnan().all()
         assert torch.equal(
-            result[:, 1], attention(query, key, value, mask, sinks=torch.zeros(2) + 0.5, config=config)[:, 1]
+            result[:, 1], attention(query, key, value, mask, sinks=torch.zeros(2) + 0.5, numerics=numerics)[:, 1]
         )
-        weights = attention_weights(query, key, mask, sinks=torch.tensor([bad, 0.5]), config=config)
+        weights = attention_weights(query, key, mask, sinks=torch.tensor([bad, 0.5]), numerics=numerics)
         assert weights[:, 0].isnan().all()
         assert torch.isfinite(weights[:, 1]).all()
 
 
 @both
-def test_one_key_and_no_keys(config: SpikeConfig) -> None:
+def test_one_key_and_no_keys(numerics: Numerics) -> None:
     query, value = random(2, 4, 3, 8), random(2, 2, 1, 8).clamp(-1, 1)
     for arguments in ({}, {"mask": torch.full((2, 1, 3, 1), 7.5)}, {"softcap": 2.0}):
-        result = attention(query, random(2, 2, 1, 8), value, config=config, **arguments)
-        assert (result - value.repeat_interleave(2, 1)).abs().max() < 2.0 ** (1 - config.bits)
+        result = attention(query, random(2, 2, 1, 8), value, numerics=numerics, **arguments)
+        assert (result - value.repeat_interleave(2, 1)).abs().max() < 2.0 ** (1 - numerics.bits)
     empty = torch.zeros(2, 2, 0, 8)
     for arguments in ({}, {"sinks": torch.zeros(4)}, {"mask": torch.zeros(3, 0)}, {"softcap": 2.0}):
-        assert not attention(query, empty, empty, config=config, **arguments).any()
-        assert attention_weights(query, empty, config=config, **arguments).shape == (2, 4, 3, 0)
+        assert not attention(query, empty, empty, numerics=numerics, **arguments).any()
+        assert attention_weights(query, empty, numerics=numerics, **arguments).shape == (2, 4, 3, 0)
     none = torch.zeros(0, 4, 3, 8)
-    assert attention_weights(none, none, sinks=torch.zeros(4), config=config).shape == (0, 4, 3, 3)
+    assert attention_weights(none, none, sinks=torch.zeros(4), numerics=numerics).shape == (0, 4, 3, 3)
 
 
 @pytest.mark.parametrize(

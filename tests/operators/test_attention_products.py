@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import encode_for_product
-from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.attention import attention, attention_weights
 from spikeplug.operators.attention_products import query_key_product
 from spikeplug.operators.tiles import Tile
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
 
@@ -39,20 +40,20 @@ def whole(query: Tensor, key: Tensor) -> Tile:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_score_is_the_product_of_the_codes_rounded_once(bits: int, dtype: torch.dtype) -> None:
     query, key = random(1, 2, 3, 5, 24).to(dtype), random(1, 2, 7, 24).to(dtype)
-    config, factor = SpikeConfig(query_key_bits=bits), 0.31
-    found = query_key_product(query, key, factor, config, Closed())(whole(query, key))
+    numerics, factor = Numerics(query_key_bits=bits), 0.31
+    found = query_key_product(query, key, factor, numerics, Closed())(whole(query, key))
     (q, q_exponent, _), (k, k_exponent, _) = (encode_for_product(x, bits) for x in (query.flatten(2, 3)[0], key[0]))
     total = (q.to(torch.int64)[:, :, None] * k.to(torch.int64)[:, None]).sum(-1)
     expected = total.double() * (torch.exp2(q_exponent.double()) * factor) * torch.exp2(k_exponent.double()).mT
     assert torch.equal(found, expected.to(dtype))
-    simulated = query_key_product(query, key, factor, config, Simulated(config))(whole(query, key))
+    simulated = query_key_product(query, key, factor, numerics, Simulated(numerics))(whole(query, key))
     assert torch.equal(simulated, found)
 
 
 def test_without_bits_the_product_is_the_models_own() -> None:
     query, key = random(1, 2, 3, 5, 24), random(1, 2, 7, 24)
-    config = SpikeConfig(query_key_bits=None)
-    found = query_key_product(query, key, 0.5, config, Closed())(whole(query, key))
+    numerics = Numerics(query_key_bits=None)
+    found = query_key_product(query, key, 0.5, numerics, Closed())(whole(query, key))
     assert torch.equal(found, (query * 0.5).flatten(2, 3)[0] @ key[0].mT)
 
 
@@ -80,7 +81,7 @@ def test_the_products_events_are_counted() -> None:
     query, key, value = inputs(1, 3, 4)
     with_codes, without = Events(), Events()
     attention(query, key, value, events=with_codes)
-    attention(query, key, value, config=SpikeConfig(query_key_bits=None), events=without)
+    attention(query, key, value, numerics=Numerics(query_key_bits=None), events=without)
     spikes = sum(
         int(((encode_for_product(query, 16).mantissa.abs() >> place) & 1).sum()) for place in range(15)
     )  # 15 bits of magnitude, phase by phase
@@ -108,8 +109,8 @@ def test_what_is_not_finite_reaches_the_rows_that_see_it_and_no_others(bad: floa
 
 
 def test_narrow_and_paper_leave_the_product_to_the_model() -> None:
-    for config in (SpikeConfig.narrow(), SpikeConfig.paper()):
-        assert config.query_key_bits is None
+    for numerics in (PRESETS["narrow"].numerics, PRESETS["paper"].numerics):
+        assert numerics.query_key_bits is None
         query, key, value = inputs(1)
-        coded = attention(query, key, value, config=dataclasses.replace(config, query_key_bits=8))
-        assert not torch.equal(attention(query, key, value, config=config), coded)
+        coded = attention(query, key, value, numerics=dataclasses.replace(numerics, query_key_bits=8))
+        assert not torch.equal(attention(query, key, value, numerics=numerics), coded)

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
 from spikeplug.operators import attention, rms_norm, silu, softmax
+from spikeplug.presets import PRESETS
 from spikeplug.saturation import saturations
 
 nan, inf = math.nan, math.inf
-CONFIGS = [SpikeConfig(), SpikeConfig.paper()]
-both = pytest.mark.parametrize("config", CONFIGS, ids=["default", "paper"])
+CONFIGS = [Numerics(), PRESETS["paper"].numerics]
+both = pytest.mark.parametrize("numerics", CONFIGS, ids=["default", "paper"])
 ROWS = [
     [nan, 1.0, 2.0],
     [inf, 1.0, 2.0],
@@ -41,12 +42,12 @@ rows = pytest.mark.parametrize("row", ROWS, ids=str)
 
 @both
 @rows
-def test_never_nan_where_the_exact_operator_is_not(row: list[float], config: SpikeConfig) -> None:
+def test_never_nan_where_the_exact_operator_is_not(row: list[float], numerics: Numerics) -> None:
     x = torch.tensor([row, [0.5, -1.0, 2.0]])
     for spiking, exact in (
-        (softmax(x, config=config), x.softmax(-1)),
-        (silu(x, config), F.silu(x)),
-        (rms_norm(x, None, 1e-5, config=config), F.rms_norm(x, (3,), None, 1e-5)),
+        (softmax(x, numerics=numerics), x.softmax(-1)),
+        (silu(x, numerics), F.silu(x)),
+        (rms_norm(x, None, 1e-5, numerics=numerics), F.rms_norm(x, (3,), None, 1e-5)),
     ):
         assert not bool((spiking.isnan() & ~exact.isnan()).any())
         assert torch.isfinite(spiking[1]).all(), "the healthy row beside it is unharmed"
@@ -77,28 +78,28 @@ def test_rms_norm_of_values_whose_square_overflows_is_right_where_torch_is_not()
 
 def test_zero_vectors_give_zero_even_without_eps() -> None:
     zero = torch.zeros(2, 8)
-    for config in CONFIGS:
-        assert not rms_norm(zero, None, 0.0, config=config).any()
-        assert not silu(zero, config).any()
+    for numerics in CONFIGS:
+        assert not rms_norm(zero, None, 0.0, numerics=numerics).any()
+        assert not silu(zero, numerics).any()
     assert softmax(zero).unique().tolist() == [0.125]
 
 
 def test_saturations_are_counted() -> None:
     softmax(torch.tensor([[nan, 0.0], [inf, 0.0], [-inf, 0.0], [1.0, 0.0]]))
     assert saturations() == {"softmax: row not finite": 2}
-    silu(torch.tensor([[7.0, -6.0, 5.0, 2000.0]]), SpikeConfig.paper())
+    silu(torch.tensor([[7.0, -6.0, 5.0, 2000.0]]), PRESETS["paper"].numerics)
     counts = saturations()
     assert counts["silu: exponent beyond H"] == 3
     assert counts["silu: input beyond 2^10"] == 1
-    softmax(torch.tensor([[0.0, -9.0, -11.0, -inf]]), config=SpikeConfig.paper())
+    softmax(torch.tensor([[0.0, -9.0, -11.0, -inf]]), numerics=PRESETS["paper"].numerics)
     assert saturations()["softmax: exponent below -H"] == 1
 
 
 @both
 @pytest.mark.parametrize("shape", [(0,), (0, 4), (4, 0), (2, 0, 3)])
-def test_empty_tensors(shape: tuple[int, ...], config: SpikeConfig) -> None:
+def test_empty_tensors(shape: tuple[int, ...], numerics: Numerics) -> None:
     x = torch.zeros(shape)
-    for y in (softmax(x, config=config), silu(x, config), rms_norm(x, None, 1e-5, config=config)):
+    for y in (softmax(x, numerics=numerics), silu(x, numerics), rms_norm(x, None, 1e-5, numerics=numerics)):
         assert y.shape == x.shape
 
 
@@ -137,32 +138,32 @@ def tokens(*shape: int) -> Tensor:
 
 
 @both
-def test_attention_with_rows_that_see_nothing(config: SpikeConfig) -> None:
+def test_attention_with_rows_that_see_nothing(numerics: Numerics) -> None:
     mask = torch.tensor([[True, False], [False, False]])
-    result = attention(tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), mask, config=config)
+    result = attention(tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), mask, numerics=numerics)
     assert not result[:, :, 1].any()
     assert torch.isfinite(result).all()
-    nothing = attention(tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), mask & False, config=config)
+    nothing = attention(tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), tokens(1, 2, 2, 4), mask & False, numerics=numerics)
     assert not nothing.any()
 
 
 @both
 @pytest.mark.parametrize("bad", [nan, inf, -inf])
-def test_attention_beside_values_that_are_not_finite(bad: float, config: SpikeConfig) -> None:
+def test_attention_beside_values_that_are_not_finite(bad: float, numerics: Numerics) -> None:
     query, key, value = tokens(1, 2, 3, 4), tokens(1, 1, 3, 4), tokens(1, 1, 3, 4)
     value[0, 0, 2, 1] = bad
     mask = torch.ones(3, 3, dtype=torch.bool).tril()
-    result = attention(query, key, value, mask, config=config)
+    result = attention(query, key, value, mask, numerics=numerics)
     assert torch.isfinite(result[:, :, :2]).all(), "rows that may not attend to it are unharmed"
     assert torch.isfinite(result[:, :, 2, [0, 2, 3]]).all()
     assert torch.equal(result[0, :, 2, 1], torch.full((2,), bad)) or (bad != bad and result[0, :, 2, 1].isnan().all())
 
 
 @both
-def test_attention_beside_queries_and_keys_that_are_not_finite(config: SpikeConfig) -> None:
+def test_attention_beside_queries_and_keys_that_are_not_finite(numerics: Numerics) -> None:
     query, key, value = tokens(1, 2, 3, 4), tokens(1, 2, 3, 4), tokens(1, 2, 3, 4)
     query[0, 0, 1, 0] = nan
-    result = attention(query, key, value, config=config)
+    result = attention(query, key, value, numerics=numerics)
     assert result[0, 0, 1].isnan().all()
     assert torch.isfinite(result[0, 1]).all()
     assert torch.isfinite(result[0, 0, [0, 2]]).all()
@@ -170,11 +171,11 @@ def test_attention_beside_queries_and_keys_that_are_not_finite(config: SpikeConf
 
 @both
 @pytest.mark.parametrize("scale", [1e-30, 1e15, 1e-45])
-def test_attention_at_the_extremes(scale: float, config: SpikeConfig) -> None:
+def test_attention_at_the_extremes(scale: float, numerics: Numerics) -> None:
     query, key, value = tokens(1, 2, 3, 4) * scale, tokens(1, 2, 5, 4) * scale, tokens(1, 2, 5, 4)
     exact = F.scaled_dot_product_attention(query, key, value)
-    result = attention(query, key, value, config=config)
-    assert torch.allclose(result, exact, atol=1e-3 if config == SpikeConfig() else 0.1)
+    result = attention(query, key, value, numerics=numerics)
+    assert torch.allclose(result, exact, atol=1e-3 if numerics == Numerics() else 0.1)
 
 
 def test_attention_of_huge_values_keeps_small_keys() -> None:
@@ -207,10 +208,10 @@ def test_attention_arguments(shapes: tuple[tuple[int, ...], ...], mask: Tensor |
 def test_a_config_that_is_none() -> None:
     x = torch.zeros(1, 1, 2, 4)
     for call in (
-        lambda: softmax(x, config="paper"),  # type: ignore[arg-type]
+        lambda: softmax(x, numerics="paper"),  # type: ignore[arg-type]
         lambda: silu(x, {}),  # type: ignore[arg-type]
-        lambda: rms_norm(x, config=3),  # type: ignore[arg-type]
-        lambda: attention(x, x, x, config="default"),  # type: ignore[arg-type]
+        lambda: rms_norm(x, numerics=3),  # type: ignore[arg-type]
+        lambda: attention(x, x, x, numerics="default"),  # type: ignore[arg-type]
         lambda: attention(x, x, x, [[True]]),  # type: ignore[arg-type]
     ):
         with pytest.raises(SpikeplugError):
@@ -222,7 +223,7 @@ def test_wide_norms(dimension: int) -> None:
     x = torch.randn(2, dimension)
     assert torch.allclose(rms_norm(x), F.rms_norm(x, (dimension,), None, 1e-6), atol=1e-3)
     with pytest.raises(SpikeplugError, match="working_bits <="):
-        rms_norm(torch.ones(1, 1 << 16), config=SpikeConfig(working_bits=24))
+        rms_norm(torch.ones(1, 1 << 16), numerics=Numerics(working_bits=24))
 
 
 def test_attention_of_nothing() -> None:

@@ -13,26 +13,27 @@ from test_simulation import CONFIGS, KINDS, NoFloat, same, vectors
 from torch import Tensor
 
 from spikeplug import operators
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.elements import encode_elements
 from spikeplug.operators.logarithm import log2_integers
 from spikeplug.operators.powers import exponential_integers, root_integers, square_integers
 from spikeplug.operators.quotients import quotient_integers
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
 
 nan, inf = math.nan, math.inf
-PAPER = SpikeConfig.paper()
+PAPER = PRESETS["paper"].numerics
 EXACT: dict[str, Callable[..., Tensor]] = {
     name: getattr(torch, name) for name in ("exp", "log", "reciprocal", "sqrt", "rsqrt", "square")
 }
 ELEMENTWISE: dict[str, Callable[..., Tensor]] = {name: getattr(operators, name) for name in EXACT}
-both = pytest.mark.parametrize("config", [SpikeConfig(), PAPER], ids=["default", "paper"])
+both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
 each = pytest.mark.parametrize("name", ELEMENTWISE)
-OURS = [SpikeConfig(), SpikeConfig(bits=8), SpikeConfig(bits=12, working_bits=16, norm="cordic", iterations=12)]
-accurate = pytest.mark.parametrize("config", [*OURS, PAPER], ids=["default", "8 bits", "12 bits, cordic", "paper"])
+OURS = [Numerics(), Numerics(bits=8), Numerics(bits=12, working_bits=16, norm="cordic", iterations=12)]
+accurate = pytest.mark.parametrize("numerics", [*OURS, PAPER], ids=["default", "8 bits", "12 bits, cordic", "paper"])
 FINITE = [0.0, -0.0, 1.0, -1.0, 3.3e38, -3.3e38, 1.2e-38, 1e-40, 1e-45, -1e-45, 0.5, 2.0, 88.0, -100.0]
 NASTY = [*FINITE, inf, -inf, nan]
 
@@ -48,73 +49,75 @@ def spread(count: int = 4000) -> Tensor:
     return torch.cat([x, powers, powers * (1 + 2.0**-52), powers * (1 - 2.0**-53)])
 
 
-def relative(config: SpikeConfig) -> float:
-    return 2.0**-config.bits + 2.0 ** (3 - config.working_bits)
+def relative(numerics: Numerics) -> float:
+    return 2.0**-numerics.bits + 2.0 ** (3 - numerics.working_bits)
 
 
 @each
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_simulated_equals_closed(name: str, config: SpikeConfig, kind: str) -> None:
+def test_simulated_equals_closed(name: str, numerics: Numerics, kind: str) -> None:
     x, events = vectors(kind, (4, 5)), Events()
-    assert same(ELEMENTWISE[name](x, config=config), ELEMENTWISE[name](x, config=config, events=events))
+    assert same(ELEMENTWISE[name](x, numerics=numerics), ELEMENTWISE[name](x, numerics=numerics, events=events))
     assert events.membrane_updates > 0
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_simulated_division_and_norm_equal_closed(config: SpikeConfig, kind: str) -> None:
+def test_simulated_division_and_norm_equal_closed(numerics: Numerics, kind: str) -> None:
     a, b = vectors(kind, (4, 5)), vectors(kind, (4, 5))[:, :1]
     run = operators.divide
-    assert same(run(a, b, config=config), run(a, b, config=config, events=Events()))
+    assert same(run(a, b, numerics=numerics), run(a, b, numerics=numerics, events=Events()))
     norm = operators.vector_norm
-    assert same(norm(a, config=config), norm(a, config=config, events=Events()))
+    assert same(norm(a, numerics=numerics), norm(a, numerics=numerics, events=Events()))
 
 
 @pytest.mark.parametrize("simulated", [False, True])
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_no_float_between_encoding_and_decoding(config: SpikeConfig, simulated: bool) -> None:
-    code = encode_elements(vectors("mixed", (6, 1)).abs(), config)
+@pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
+def test_no_float_between_encoding_and_decoding(numerics: Numerics, simulated: bool) -> None:
+    code = encode_elements(vectors("mixed", (6, 1)).abs(), numerics)
     mantissa, exponent = code.mantissa, code.exponent
     with NoFloat():
-        on = Simulated(config) if simulated else Closed()
-        exponential_integers(mantissa & 0xFFF, config, on)
-        log2_integers(mantissa, exponent, config, on)
-        square_integers(mantissa, exponent, config, on)
-        root, exponent = root_integers(mantissa, exponent, config, on)
-        quotient_integers(mantissa, root, exponent, config, on)
+        on = Simulated(numerics) if simulated else Closed()
+        exponential_integers(mantissa & 0xFFF, numerics, on)
+        log2_integers(mantissa, exponent, numerics, on)
+        square_integers(mantissa, exponent, numerics, on)
+        root, exponent = root_integers(mantissa, exponent, numerics, on)
+        quotient_integers(mantissa, root, exponent, numerics, on)
 
 
 @accurate
-def test_relative_bounds(config: SpikeConfig) -> None:
+def test_relative_bounds(numerics: Numerics) -> None:
     x = spread()
     signed_x = x * torch.where(torch.arange(len(x)) % 2 == 0, 1, -1)
-    pairs = [(operators.divide(signed_x, x.flip(0), config=config), signed_x / x.flip(0))]
-    pairs += [(ELEMENTWISE[name](x, config=config), EXACT[name](x)) for name in ("sqrt", "rsqrt")]
-    pairs += [(ELEMENTWISE[name](signed_x, config=config), EXACT[name](signed_x)) for name in ("reciprocal", "square")]
+    pairs = [(operators.divide(signed_x, x.flip(0), numerics=numerics), signed_x / x.flip(0))]
+    pairs += [(ELEMENTWISE[name](x, numerics=numerics), EXACT[name](x)) for name in ("sqrt", "rsqrt")]
+    pairs += [
+        (ELEMENTWISE[name](signed_x, numerics=numerics), EXACT[name](signed_x)) for name in ("reciprocal", "square")
+    ]
     for spiking, exact in pairs:
-        assert bool(((spiking - exact).abs() <= exact.abs() * relative(config)).all())
+        assert bool(((spiking - exact).abs() <= exact.abs() * relative(numerics)).all())
 
 
 @accurate
-def test_log(config: SpikeConfig) -> None:
+def test_log(numerics: Numerics) -> None:
     x = spread()
-    lsb = math.log(2) * 2.0**-config.bits
-    segments = 2.0 ** math.ceil(config.bits / 2)
-    bound = lsb * (0.5 if config.shift_scaling else 1) + 1 / (8 * segments**2) + 2.0 ** (3 - config.working_bits)
-    assert bool(((operators.log(x, config=config) - x.log()).abs() <= bound).all())
+    lsb = math.log(2) * 2.0**-numerics.bits
+    segments = 2.0 ** math.ceil(numerics.bits / 2)
+    bound = lsb * (0.5 if numerics.shift_scaling else 1) + 1 / (8 * segments**2) + 2.0 ** (3 - numerics.working_bits)
+    assert bool(((operators.log(x, numerics=numerics) - x.log()).abs() <= bound).all())
     powers = torch.ldexp(torch.ones(200, dtype=torch.float64), torch.arange(-100, 100))
-    assert torch.equal(operators.log(powers, config=config), torch.arange(-100, 100).double() * math.log(2))
+    assert torch.equal(operators.log(powers, numerics=numerics), torch.arange(-100, 100).double() * math.log(2))
 
 
-@pytest.mark.parametrize("config", [*OURS, SpikeConfig(fraction_bits=16, segments=128)], ids=str)
-def test_exp(config: SpikeConfig) -> None:
+@pytest.mark.parametrize("numerics", [*OURS, Numerics(fraction_bits=16, segments=128)], ids=str)
+def test_exp(numerics: Numerics) -> None:
     x = torch.cat([torch.linspace(-80, 80, 20011), torch.tensor([0.0, 1e-9, -1e-9, 700.0, -700.0])]).double()
-    delta = weight_error(config)
-    bound = x.exp() * (delta + 2.0**-config.bits * (1 + delta))
-    assert bool(((operators.exp(x, config=config) - x.exp()).abs() <= bound).all())
+    delta = weight_error(numerics)
+    bound = x.exp() * (delta + 2.0**-numerics.bits * (1 + delta))
+    assert bool(((operators.exp(x, numerics=numerics) - x.exp()).abs() <= bound).all())
     octaves = torch.arange(-60, 60).double() * math.log(2)
-    assert torch.equal(operators.exp(octaves, config=config), torch.exp2(torch.arange(-60, 60).double()))
+    assert torch.equal(operators.exp(octaves, numerics=numerics), torch.exp2(torch.arange(-60, 60).double()))
 
 
 def test_exp_of_the_published_form() -> None:
@@ -126,9 +129,9 @@ def test_exp_of_the_published_form() -> None:
     step = math.expm1(2.0 ** -(PAPER.fraction_bits + 1))
     pwl = x.exp() * (chord + step + chord * step) + 1.5 * 2.0**-PAPER.working_bits
     bound = pwl + (x.exp() + pwl) * 2.0**-PAPER.bits
-    assert bool(((operators.exp(x, config=PAPER) - x.exp()).abs() <= bound).all())
+    assert bool(((operators.exp(x, numerics=PAPER) - x.exp()).abs() <= bound).all())
     assert saturations() == {}
-    saturated = operators.exp(torch.tensor([10.5, 3e38, -10.5, -3e38]), config=PAPER)
+    saturated = operators.exp(torch.tensor([10.5, 3e38, -10.5, -3e38]), numerics=PAPER)
     assert saturated.tolist() == [22016.0, 22016.0, 0.0, 0.0]
     assert saturations() == {"exp: exponent beyond H": 4}
 
@@ -139,15 +142,15 @@ def test_the_extremes_are_torchs(name: str) -> None:
     exact, spiking = EXACT[name](x), ELEMENTWISE[name](x)
     assert torch.allclose(spiking, exact, rtol=2e-4, atol=2e-5 if name == "log" else 1e-44, equal_nan=True)
     special = ~torch.isfinite(exact)
-    assert same(ELEMENTWISE[name](x, config=PAPER)[special], exact[special]) or name == "exp"
-    assert ELEMENTWISE[name](torch.tensor([inf, -inf, nan]), config=PAPER).tolist()[2] != 0
+    assert same(ELEMENTWISE[name](x, numerics=PAPER)[special], exact[special]) or name == "exp"
+    assert ELEMENTWISE[name](torch.tensor([inf, -inf, nan]), numerics=PAPER).tolist()[2] != 0
 
 
 def test_division_at_the_extremes_is_torchs() -> None:
     a, b = torch.tensor(NASTY)[:, None], torch.tensor(NASTY)[None, :]
-    for config in (SpikeConfig(), PAPER):
-        spiking = operators.divide(a, b, config=config)
-        assert torch.allclose(spiking, a / b, rtol=relative(config), atol=2e-45, equal_nan=True)
+    for numerics in (Numerics(), PAPER):
+        spiking = operators.divide(a, b, numerics=numerics)
+        assert torch.allclose(spiking, a / b, rtol=relative(numerics), atol=2e-45, equal_nan=True)
     assert math.copysign(1, float(operators.reciprocal(torch.tensor(-0.0)))) == -1
 
 
@@ -178,21 +181,21 @@ def test_division_broadcasts() -> None:
 
 @both
 @pytest.mark.parametrize("name", [*ELEMENTWISE, "vector_norm"])
-def test_shapes_layouts_dtypes_and_blocks(name: str, config: SpikeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_layouts_dtypes_and_blocks(name: str, numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = getattr(operators, name)
     x = torch.randn(14, 20).abs() + 0.1
-    whole = operator(x, config=config)
-    assert torch.equal(operator(torch.empty(28, 60)[::2, ::3].copy_(x), config=config), whole)
-    assert torch.equal(operator(x.t().contiguous().t(), config=config), whole)
-    assert torch.equal(torch.stack([operator(row, config=config) for row in x]), whole)
+    whole = operator(x, numerics=numerics)
+    assert torch.equal(operator(torch.empty(28, 60)[::2, ::3].copy_(x), numerics=numerics), whole)
+    assert torch.equal(operator(x.t().contiguous().t(), numerics=numerics), whole)
+    assert torch.equal(torch.stack([operator(row, numerics=numerics) for row in x]), whole)
     for dtype in (torch.float16, torch.bfloat16):
         y = x.to(dtype)
-        assert torch.equal(operator(y, config=config), operator(y.float(), config=config).to(dtype))
+        assert torch.equal(operator(y, numerics=numerics), operator(y.float(), numerics=numerics).to(dtype))
     if name != "vector_norm":
         for shape in ((), (0,), (4, 0), (2, 1, 3)):
-            assert operator(torch.ones(shape), config=config).shape == shape
+            assert operator(torch.ones(shape), numerics=numerics).shape == shape
     monkeypatch.setattr("spikeplug.operators.rows.BLOCK", 37)
-    assert torch.equal(operator(x, config=config), whole)
+    assert torch.equal(operator(x, numerics=numerics), whole)
     assert torch.equal(
         operators.divide(x, x[:, :1]), torch.cat([operators.divide(row, row[:1]) for row in x]).view(14, 20)
     )
@@ -204,5 +207,5 @@ def test_what_is_no_real_tensor(name: str, bad: object) -> None:
     with pytest.raises(SpikeplugError, match="takes a") as caught:
         getattr(operators, name)(bad)
     assert "\n" not in str(caught.value)
-    with pytest.raises(SpikeplugError, match="config"):
-        getattr(operators, name)(torch.ones(2), config="paper")
+    with pytest.raises(SpikeplugError, match="numerics"):
+        getattr(operators, name)(torch.ones(2), numerics="paper")

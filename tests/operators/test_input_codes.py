@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spikeplug.coding import encode, received
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
 from spikeplug.operators import attention, layer_norm, rms_norm, silu, softmax
 from spikeplug.operators.blocks import arriving
 from spikeplug.operators.rotary import cos
-from spikeplug.presets import PRESETS, resolve_config
+from spikeplug.presets import PRESETS, read_preset
 
-NARROW = SpikeConfig.narrow()
+NARROW = PRESETS["narrow"].numerics
 
 
 def blockwise(function: Any, x: Tensor, block: int) -> Tensor:
@@ -55,7 +55,7 @@ def test_what_has_no_code_passes() -> None:
 def test_blocks_have_scales_of_their_own(dimension: int) -> None:
     x = torch.randn(5, dimension) * torch.logspace(-6, 6, dimension)
     assert torch.equal(arriving(x, NARROW), blockwise(lambda part: received(part, 8), x, 32))
-    assert torch.equal(silu(x, config=NARROW), blockwise(lambda part: silu(part, config=NARROW), x, 32))
+    assert torch.equal(silu(x, numerics=NARROW), blockwise(lambda part: silu(part, numerics=NARROW), x, 32))
 
 
 def norm_of(norm: Any) -> Any:
@@ -71,24 +71,24 @@ def test_an_outlier_drowns_its_own_block_only(norm: Any) -> None:
     x = torch.randn(8, 96)
     x[:, 3] = 3000.0
     exact = norm_of(norm)(x.double()).float()
-    error = (norm(x, config=NARROW) - exact).abs() / exact.abs().view(8, 3, 32).amax(-1).repeat_interleave(32, 1)
-    whole = (norm(x, config=dataclasses.replace(NARROW, scale_block=None)) - exact).abs()
+    error = (norm(x, numerics=NARROW) - exact).abs() / exact.abs().view(8, 3, 32).amax(-1).repeat_interleave(32, 1)
+    whole = (norm(x, numerics=dataclasses.replace(NARROW, scale_block=None)) - exact).abs()
     # Half a step at either end, and half a step of the outlier's P bits.
     assert float(error.max()) < 2.0**-7 + 3000 * 2.0 ** -(NARROW.working_bits - 2)
     # With one scale, the smaller channels are rounded to steps of the outlier's.
-    assert float(whole[:, 32:].max()) > 10 * float((norm(x, config=NARROW) - exact)[:, 32:].abs().max())
+    assert float(whole[:, 32:].max()) > 10 * float((norm(x, numerics=NARROW) - exact)[:, 32:].abs().max())
 
 
 def test_keys_share_one_scale() -> None:
     """A softmax is a row of keys, not of channels: no result depends on where a block of them would begin."""
     x = torch.randn(3, 100) * 5
-    assert torch.equal(softmax(x, config=NARROW), softmax(x, config=dataclasses.replace(NARROW, scale_block=None)))
+    assert torch.equal(softmax(x, numerics=NARROW), softmax(x, numerics=dataclasses.replace(NARROW, scale_block=None)))
 
 
 def test_scores_arrive_in_steps_of_a_sixteenth_octave() -> None:
     octave = math.log(2)
     x = torch.tensor([0.0, -1.0, -1.0 - 0.49 / 16, -15.0, -15.94, -15.99, -40.0]) * octave
-    y = softmax(x, config=dataclasses.replace(NARROW, bits=20))
+    y = softmax(x, numerics=dataclasses.replace(NARROW, bits=20))
     share = y / y[0]
     assert float(share[1]) == pytest.approx(0.5)
     assert float(share[2]) == float(share[1])
@@ -100,16 +100,18 @@ def test_scores_arrive_in_steps_of_a_sixteenth_octave() -> None:
 def test_angles_arrive_as_phases() -> None:
     x = torch.linspace(0, 5000, 4001)
     turn = 2 * math.pi / 256
-    assert torch.equal(cos(x, config=NARROW), cos((x.double() / turn).round() * turn, config=NARROW).float())
+    assert torch.equal(cos(x, numerics=NARROW), cos((x.double() / turn).round() * turn, numerics=NARROW).float())
 
 
 def test_attention_does_not_depend_on_later_keys() -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, 2, 12, 8) for _ in range(3))
     causal = torch.ones(12, 12, dtype=torch.bool).tril()
-    whole = attention(query, key, value, causal, config=NARROW)
+    whole = attention(query, key, value, causal, numerics=NARROW)
     for rows in (1, 5, 11):
-        part = attention(query[:, :, :rows], key[:, :, :rows], value[:, :, :rows], causal[:rows, :rows], config=NARROW)
+        part = attention(
+            query[:, :, :rows], key[:, :, :rows], value[:, :, :rows], causal[:rows, :rows], numerics=NARROW
+        )
         assert torch.allclose(part, whole[:, :, :rows], rtol=0, atol=0)
 
 
@@ -125,14 +127,14 @@ def test_bad_values() -> None:
         {"scale_block": 1.5},
     ):
         with pytest.raises(SpikeplugError, match=next(iter(fields))):
-            SpikeConfig(**fields)
+            Numerics(**fields)
     with pytest.raises(SpikeplugError, match="scale_block needs shift_scaling"):
-        SpikeConfig(scale_block=32, shift_scaling=False, divide_last=False)
+        Numerics(scale_block=32, shift_scaling=False, divide_last=False)
 
 
 def test_presets_by_name() -> None:
-    assert resolve_config("narrow") == NARROW
-    assert SpikeConfig.from_token(NARROW.token) == NARROW
+    assert read_preset("narrow") == NARROW
+    assert Numerics.from_token(NARROW.token) == NARROW
     for name in PRESETS:
         with pytest.raises(SpikeplugError, match=name):
-            resolve_config("nothing-here")
+            read_preset("nothing-here")

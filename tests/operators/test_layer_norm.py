@@ -12,51 +12,52 @@ from test_simulation import CONFIGS, KINDS, NoFloat, same, vectors
 from torch import Tensor
 
 from spikeplug.coding import decode, encode
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators import layer_norm, rms_norm
 from spikeplug.operators.layer_norm import layer_norm_integers
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
 
 nan, inf = math.nan, math.inf
-PAPER = SpikeConfig.paper()
-both = pytest.mark.parametrize("config", [SpikeConfig(), PAPER], ids=["default", "paper"])
+PAPER = PRESETS["paper"].numerics
+both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
 dimensions = pytest.mark.parametrize("dimension", [1, 2, 7, 64, 577, 4096])
 accurate = pytest.mark.parametrize(
-    "config",
+    "numerics",
     [
-        SpikeConfig(),
-        SpikeConfig(bits=8),
-        SpikeConfig(bits=12, working_bits=16),
-        SpikeConfig(norm="cordic", iterations=12),
+        Numerics(),
+        Numerics(bits=8),
+        Numerics(bits=12, working_bits=16),
+        Numerics(norm="cordic", iterations=12),
     ],
     ids=["default", "8 bits", "12 bits", "cordic"],
 )
 
 
-def core_bound(exact: Tensor, config: SpikeConfig) -> Tensor:
+def core_bound(exact: Tensor, numerics: Numerics) -> Tensor:
     """What RMSNorm's integers lose of a vector coded with P bits of its own, whose norm is at least its largest."""
     dimension = exact.shape[-1]
-    levels, unit = dimension.bit_length(), 2.0 ** (2 - config.working_bits)
-    cordic = levels * 2.0 ** (1 - 2 * config.iterations) if config.norm == "cordic" else 0.0
+    levels, unit = dimension.bit_length(), 2.0 ** (2 - numerics.working_bits)
+    cordic = levels * 2.0 ** (1 - 2 * numerics.iterations) if numerics.norm == "cordic" else 0.0
     length = cordic + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * unit + 2.0**-16 / math.sqrt(dimension)
-    return exact.abs() * length / (1 - length) + math.sqrt(dimension) * 2 * unit + half_step(exact, config)
+    return exact.abs() * length / (1 - length) + math.sqrt(dimension) * 2 * unit + half_step(exact, numerics)
 
 
-def bound(x: Tensor, eps: float, config: SpikeConfig) -> Tensor:
+def bound(x: Tensor, eps: float, numerics: Numerics) -> Tensor:
     """Of |spiking - exact|: what coding x with P bits loses (u: the code's step), then the core's."""
     dimension = x.shape[-1]
     centred = x - x.mean(-1, keepdim=True)
     norm = (centred.square().sum(-1, keepdim=True) + eps * dimension).sqrt()
     exact = centred * math.sqrt(dimension) / norm
     top = x.abs().amax(-1, keepdim=True).clamp(min=math.sqrt(eps * dimension))
-    relative = top * 2.0 ** (2 - config.working_bits) / norm  # u/N
+    relative = top * 2.0 ** (2 - numerics.working_bits) / norm  # u/N
     rho = math.sqrt(dimension + 1) / 2 * relative
     coding = (math.sqrt(dimension) * relative + exact.abs() * rho) / (1 - rho)
     coding = torch.where(rho < 1, coding, math.inf)  # a deviation below the step of the code: nothing is promised
-    return coding + core_bound(exact.abs() + coding, config)
+    return coding + core_bound(exact.abs() + coding, numerics)
 
 
 def large_means(dimension: int) -> Tensor:
@@ -71,22 +72,22 @@ def large_means(dimension: int) -> Tensor:
 @accurate
 @dimensions
 @pytest.mark.parametrize("eps", [1e-5, 1e-12])
-def test_the_bound(config: SpikeConfig, dimension: int, eps: float) -> None:
+def test_the_bound(numerics: Numerics, dimension: int, eps: float) -> None:
     for x in (inputs(dimension), large_means(dimension)):
-        error = (layer_norm(x, eps=eps, config=config) - F.layer_norm(x, (dimension,), None, None, eps)).abs()
-        assert bool((error <= bound(x, eps, config)).all())
+        error = (layer_norm(x, eps=eps, numerics=numerics) - F.layer_norm(x, (dimension,), None, None, eps)).abs()
+        assert bool((error <= bound(x, eps, numerics)).all())
 
 
 @accurate
 @dimensions
-def test_beyond_the_coding_of_the_input_a_mean_costs_nothing(config: SpikeConfig, dimension: int) -> None:
+def test_beyond_the_coding_of_the_input_a_mean_costs_nothing(numerics: Numerics, dimension: int) -> None:
     """On inputs that P bits hold exactly, only RMSNorm's own bound is left, whatever the mean."""
-    code = encode(large_means(dimension), config.working_bits)
+    code = encode(large_means(dimension), numerics.working_bits)
     x = decode(code.mantissa, code.exponent, torch.float64)
     integers = code.mantissa.to(torch.float64)
     centred = integers - integers.mean(-1, keepdim=True)
     exact = centred * math.sqrt(dimension) / centred.norm(dim=-1, keepdim=True).clamp(min=1e-300)
-    assert bool(((layer_norm(x, eps=0.0, config=config) - exact).abs() <= core_bound(exact, config)).all())
+    assert bool(((layer_norm(x, eps=0.0, numerics=numerics) - exact).abs() <= core_bound(exact, numerics)).all())
 
 
 def test_a_mean_thousands_of_times_the_deviation() -> None:
@@ -98,78 +99,78 @@ def test_a_mean_thousands_of_times_the_deviation() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_simulated_equals_closed(name: str, kind: str) -> None:
-    x, config, events = vectors(kind, (4, 7)), CONFIGS[name], Events()
-    assert same(layer_norm(x, config=config), layer_norm(x, config=config, events=events))
+    x, numerics, events = vectors(kind, (4, 7)), CONFIGS[name], Events()
+    assert same(layer_norm(x, numerics=numerics), layer_norm(x, numerics=numerics, events=events))
     assert events.membrane_updates > 0
 
 
 @pytest.mark.parametrize("simulated", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_float_between_encoding_and_decoding(name: str, simulated: bool) -> None:
-    config = CONFIGS[name]
-    code, extension = encode(vectors("plain", (2, 5)), config.working_bits), torch.ones(2, 1, dtype=torch.int64)
+    numerics = CONFIGS[name]
+    code, extension = encode(vectors("plain", (2, 5)), numerics.working_bits), torch.ones(2, 1, dtype=torch.int64)
     with NoFloat():
-        layer_norm_integers(code.mantissa, extension, config, Simulated(config) if simulated else Closed())
+        layer_norm_integers(code.mantissa, extension, numerics, Simulated(numerics) if simulated else Closed())
 
 
 @both
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.7, 3e38, 1e-45])
-def test_a_constant_vector_gives_the_bias(value: float, config: SpikeConfig) -> None:
+def test_a_constant_vector_gives_the_bias(value: float, numerics: Numerics) -> None:
     x, bias = torch.full((3, 7), value), torch.randn(7)
     for eps in (0.0, 1e-5):
-        assert not layer_norm(x, eps=eps, config=config).any()
-        assert torch.equal(layer_norm(x, torch.randn(7), bias, eps, config=config), bias.expand(3, 7))
+        assert not layer_norm(x, eps=eps, numerics=numerics).any()
+        assert torch.equal(layer_norm(x, torch.randn(7), bias, eps, numerics=numerics), bias.expand(3, 7))
 
 
 @both
-def test_signs_scales_and_centred_vectors(config: SpikeConfig) -> None:
+def test_signs_scales_and_centred_vectors(numerics: Numerics) -> None:
     x = torch.randint(-99, 100, (20, 9)).float()
-    assert torch.equal(layer_norm(-x, config=config), -layer_norm(x, config=config))
-    assert torch.equal(layer_norm(x * 2.0**40, eps=0.0, config=config), layer_norm(x, eps=0.0, config=config))
+    assert torch.equal(layer_norm(-x, numerics=numerics), -layer_norm(x, numerics=numerics))
+    assert torch.equal(layer_norm(x * 2.0**40, eps=0.0, numerics=numerics), layer_norm(x, eps=0.0, numerics=numerics))
     centred = torch.cat([x, -x], -1)
-    difference = layer_norm(centred, eps=0.0, config=config) - rms_norm(centred, None, 0.0, config=config)
-    assert difference.abs().max() <= 4 * 2.0 ** (1 - config.bits)
+    difference = layer_norm(centred, eps=0.0, numerics=numerics) - rms_norm(centred, None, 0.0, numerics=numerics)
+    assert difference.abs().max() <= 4 * 2.0 ** (1 - numerics.bits)
 
 
 @both
-def test_weight_bias_and_dtypes(config: SpikeConfig) -> None:
+def test_weight_bias_and_dtypes(numerics: Numerics) -> None:
     x, weight, bias = torch.randn(5, 8), torch.randn(8), torch.randn(8)
-    plain = layer_norm(x, config=config)
-    assert torch.equal(layer_norm(x, weight, bias, config=config), plain * weight + bias)
-    assert torch.equal(layer_norm(x, None, bias, config=config), plain + bias)
+    plain = layer_norm(x, numerics=numerics)
+    assert torch.equal(layer_norm(x, weight, bias, numerics=numerics), plain * weight + bias)
+    assert torch.equal(layer_norm(x, None, bias, numerics=numerics), plain + bias)
     for dtype in (torch.float16, torch.bfloat16):
         y = x.to(dtype)
-        assert torch.equal(layer_norm(y, config=config), layer_norm(y.float(), config=config).to(dtype))
-        assert layer_norm(y, weight, config=config).dtype == torch.float32
+        assert torch.equal(layer_norm(y, numerics=numerics), layer_norm(y.float(), numerics=numerics).to(dtype))
+        assert layer_norm(y, weight, numerics=numerics).dtype == torch.float32
 
 
 @both
-def test_shapes_layouts_and_blocks(config: SpikeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_layouts_and_blocks(numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(14, 20) + 3
-    whole = layer_norm(x, config=config)
-    assert torch.equal(layer_norm(torch.empty(28, 60)[::2, ::3].copy_(x), config=config), whole)
-    assert torch.equal(layer_norm(x.t().contiguous().t(), config=config), whole)
-    assert torch.equal(layer_norm(x.view(2, 7, 20), config=config), whole.view(2, 7, 20))
+    whole = layer_norm(x, numerics=numerics)
+    assert torch.equal(layer_norm(torch.empty(28, 60)[::2, ::3].copy_(x), numerics=numerics), whole)
+    assert torch.equal(layer_norm(x.t().contiguous().t(), numerics=numerics), whole)
+    assert torch.equal(layer_norm(x.view(2, 7, 20), numerics=numerics), whole.view(2, 7, 20))
     for shape in ((0,), (0, 4), (4, 0), (2, 0, 3)):
-        assert layer_norm(torch.ones(shape), torch.ones(shape[-1]), config=config).shape == shape
+        assert layer_norm(torch.ones(shape), torch.ones(shape[-1]), numerics=numerics).shape == shape
     monkeypatch.setattr("spikeplug.operators.rows.BLOCK", 50)
-    assert torch.equal(layer_norm(x, config=config), whole)
+    assert torch.equal(layer_norm(x, numerics=numerics), whole)
 
 
 @both
 @pytest.mark.parametrize("row", [[nan, 1.0, 2.0], [inf, 1.0, 2.0], [-inf, 1.0, 2.0], [inf, -inf, nan]], ids=str)
-def test_what_is_not_finite_is_nan(row: list[float], config: SpikeConfig) -> None:
-    result = layer_norm(torch.tensor([row, [0.5, -1.0, 2.0]]), config=config)
+def test_what_is_not_finite_is_nan(row: list[float], numerics: Numerics) -> None:
+    result = layer_norm(torch.tensor([row, [0.5, -1.0, 2.0]]), numerics=numerics)
     assert result[0].isnan().all()
     assert torch.isfinite(result[1]).all(), "the healthy row beside it is unharmed"
     assert saturations()["input: not finite"] > 0
 
 
 @both
-def test_extremes(config: SpikeConfig) -> None:
-    half = 2.0 ** (1 - config.bits)
+def test_extremes(numerics: Numerics) -> None:
+    half = 2.0 ** (1 - numerics.bits)
     x = torch.tensor([[3.4e38, -3.4e38], [1e30, -1e30], [1e-45, 0.0], [1e-30, -1e-30]])
-    result = layer_norm(x, config=config)
+    result = layer_norm(x, numerics=numerics)
     assert torch.allclose(result[:2], torch.tensor([1.0, -1.0]), atol=half, rtol=0)
     assert torch.allclose(result[2:], torch.zeros(2), atol=half, rtol=0)
 
@@ -185,10 +186,10 @@ def test_arguments() -> None:
         layer_norm(x, None, torch.ones(2, 4))
     with pytest.raises(SpikeplugError, match="dimension"):
         layer_norm(torch.tensor(3.0))
-    with pytest.raises(SpikeplugError, match="config"):
-        layer_norm(x, config="paper")  # type: ignore[arg-type]
+    with pytest.raises(SpikeplugError, match="numerics"):
+        layer_norm(x, numerics="paper")  # type: ignore[arg-type]
     with pytest.raises(SpikeplugError, match=r"layer_norm over 65536 channels needs working_bits <= "):
-        layer_norm(torch.ones(1, 1 << 16), config=SpikeConfig(working_bits=24))
+        layer_norm(torch.ones(1, 1 << 16), numerics=Numerics(working_bits=24))
     for bad in (torch.tensor([1, 2]), torch.tensor([True]), [1.0], None, torch.tensor([1j])):
         with pytest.raises(SpikeplugError, match="takes a"):
             layer_norm(bad)  # type: ignore[arg-type]

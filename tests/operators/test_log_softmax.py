@@ -10,45 +10,46 @@ from test_accuracy import inputs, weight_error
 from test_simulation import CONFIGS, KINDS, NoFloat, same, vectors
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators import log_softmax, softmax
 from spikeplug.operators.log_softmax import Far, log_softmax_integers
 from spikeplug.operators.scores import encode_scores
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
 
 nan, inf = math.nan, math.inf
-PAPER = SpikeConfig.paper()
-both = pytest.mark.parametrize("config", [SpikeConfig(), PAPER], ids=["default", "paper"])
-ACCURATE = [SpikeConfig(), SpikeConfig(bits=8), SpikeConfig(bits=12, working_bits=16, segments=8, fraction_bits=10)]
+PAPER = PRESETS["paper"].numerics
+both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
+ACCURATE = [Numerics(), Numerics(bits=8), Numerics(bits=12, working_bits=16, segments=8, fraction_bits=10)]
 
 
-def bound(dimension: int, config: SpikeConfig) -> float:
+def bound(dimension: int, numerics: Numerics) -> float:
     """Of |spiking - exact|, in nats: the output's rounding, the score's, the sum's, the table's."""
-    total = weight_error(config) + (dimension + 1) * 2.0 ** (1 - config.working_bits)
-    rounding = 2.0 ** -(config.bits + 1) + 2.0 ** -(config.fraction_bits + 1)
-    segments = 2.0 ** math.ceil(config.bits / 2)
-    return math.log(2) * rounding + total / (1 - total) + 1 / (8 * segments**2) + 2.0 ** (2 - config.working_bits)
+    total = weight_error(numerics) + (dimension + 1) * 2.0 ** (1 - numerics.working_bits)
+    rounding = 2.0 ** -(numerics.bits + 1) + 2.0 ** -(numerics.fraction_bits + 1)
+    segments = 2.0 ** math.ceil(numerics.bits / 2)
+    return math.log(2) * rounding + total / (1 - total) + 1 / (8 * segments**2) + 2.0 ** (2 - numerics.working_bits)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 7, 64, 577, 4096])
-@pytest.mark.parametrize("config", ACCURATE, ids=lambda c: f"{c.bits} bits")
-def test_the_bound(config: SpikeConfig, dimension: int) -> None:
+@pytest.mark.parametrize("numerics", ACCURATE, ids=lambda c: f"{c.bits} bits")
+def test_the_bound(numerics: Numerics, dimension: int) -> None:
     x = inputs(dimension)
-    assert bool(((log_softmax(x, config=config) - x.log_softmax(-1)).abs() <= bound(dimension, config)).all())
+    assert bool(((log_softmax(x, numerics=numerics) - x.log_softmax(-1)).abs() <= bound(dimension, numerics)).all())
     if dimension > 1:
         x[:, -1] = -inf
-        spiking, exact = log_softmax(x, config=config), x.log_softmax(-1)
+        spiking, exact = log_softmax(x, numerics=numerics), x.log_softmax(-1)
         assert bool((spiking[:, -1] == -inf).all())
-        assert bool(((spiking - exact)[:, :-1].abs() <= bound(dimension, config)).all())
+        assert bool(((spiking - exact)[:, :-1].abs() <= bound(dimension, numerics)).all())
 
 
 def test_the_published_form_is_its_own_softmaxs_logarithm() -> None:
     """Within the range of its exponential: chords and slopes (3e-2 at K = 64 on [-10, 10]), then one step of 2^-8."""
     x = torch.rand(40, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 9
-    error = log_softmax(x, config=PAPER) - x.log_softmax(-1)
+    error = log_softmax(x, numerics=PAPER) - x.log_softmax(-1)
     half_range = PAPER.softmax_half_range
     width = 2 * half_range / PAPER.segments + 2.0**-PAPER.fraction_bits
     chord = width**2 / 8 * math.exp(width) + 2.0**-16 + math.expm1(width) * 2.0**-8
@@ -64,24 +65,24 @@ def test_the_published_form_is_its_own_softmaxs_logarithm() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", [*KINDS, "deep"])
 def test_simulated_equals_closed(name: str, kind: str) -> None:
-    x, config, events = vectors(kind, (4, 7)), CONFIGS[name], Events()
+    x, numerics, events = vectors(kind, (4, 7)), CONFIGS[name], Events()
     if kind == "deep":
         x[0, 0], x[1, 1:3], x[2, :] = -1e30, torch.finfo(torch.float32).min, torch.finfo(torch.float32).min
-    assert same(log_softmax(x, config=config), log_softmax(x, config=config, events=events))
+    assert same(log_softmax(x, numerics=numerics), log_softmax(x, numerics=numerics, events=events))
     assert events.membrane_updates > 0
 
 
 @pytest.mark.parametrize("simulated", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_float_between_encoding_and_decoding(name: str, simulated: bool) -> None:
-    config = CONFIGS[name]
+    numerics = CONFIGS[name]
     for kind in ("plain", "huge"):
-        scores = encode_scores(vectors(kind, (2, 5)), 1.0, config)
+        scores = encode_scores(vectors(kind, (2, 5)), 1.0, numerics)
         far = Far(scores.integers < 0, scores.integers, torch.full_like(scores.integers, 120))
         with NoFloat():
-            on = Simulated(config) if simulated else Closed()
-            log_softmax_integers(scores, None, config, on)
-            log_softmax_integers(scores, far, config, on)
+            on = Simulated(numerics) if simulated else Closed()
+            log_softmax_integers(scores, None, numerics, on)
+            log_softmax_integers(scores, far, numerics, on)
 
 
 def test_huge_and_deep_scores_are_torchs() -> None:
@@ -97,75 +98,75 @@ def test_huge_and_deep_scores_are_torchs() -> None:
         ]
     )
     assert torch.allclose(log_softmax(x), x.log_softmax(-1), rtol=1e-6, atol=2e-4)
-    assert torch.allclose(log_softmax(x, config=PAPER), x.log_softmax(-1), rtol=1e-6, atol=1e-2)
+    assert torch.allclose(log_softmax(x, numerics=PAPER), x.log_softmax(-1), rtol=1e-6, atol=1e-2)
     y = torch.tensor([[1e300, -1e300, 0.0], [0.0, -1.7e308, 1.0]], dtype=torch.float64)
     assert torch.allclose(log_softmax(y), y.log_softmax(-1), rtol=1e-7, atol=2e-4)
 
 
 @both
-def test_far_scores_keep_27_bits(config: SpikeConfig) -> None:
+def test_far_scores_keep_27_bits(numerics: Numerics) -> None:
     far = -(10 ** torch.linspace(7, 300, 2000, dtype=torch.float64))
     for largest in (0.0, -1e6, 1e200):
         x = torch.stack([torch.full_like(far, largest), far], -1)
-        error = (log_softmax(x, config=config) - x.log_softmax(-1))[:, 1].abs()
-        step = 2.0**-27 + 2.0 ** (config.fraction_bits - config.bits - 27)
+        error = (log_softmax(x, numerics=numerics) - x.log_softmax(-1))[:, 1].abs()
+        step = 2.0**-27 + 2.0 ** (numerics.fraction_bits - numerics.bits - 27)
         assert bool((error <= far.abs().clamp(min=abs(largest)) * step).all())
 
 
 def test_a_row_too_large_for_the_fraction_loses_its_lowest_bits_only() -> None:
     x = torch.randn(30, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 1e6
     # log2(1e6·log2 e) = 20.5: with F = 12, 4 bits beyond the 29 of a score
-    assert bool(((log_softmax(x) - x.log_softmax(-1)).abs() <= bound(50, SpikeConfig(fraction_bits=8))).all())
+    assert bool(((log_softmax(x) - x.log_softmax(-1)).abs() <= bound(50, Numerics(fraction_bits=8))).all())
 
 
 @both
-def test_rows_that_are_not_finite(config: SpikeConfig) -> None:
+def test_rows_that_are_not_finite(numerics: Numerics) -> None:
     x = torch.tensor([[nan, 1.0], [inf, 1.0], [inf, -inf], [-inf, -inf], [-inf, 3.0], [nan, -inf]])
-    result = log_softmax(x, config=config)
+    result = log_softmax(x, numerics=numerics)
     assert result[[0, 1, 2, 5]].isnan().all()
     assert result[3].tolist() == [-inf, -inf]
     assert result[4, 0] == -inf
-    assert -bound(2, config) <= result[4, 1] <= 0
-    assert torch.equal(result[3].exp(), softmax(x[3], config=config)), "as the logarithm of softmax"
+    assert -bound(2, numerics) <= result[4, 1] <= 0
+    assert torch.equal(result[3].exp(), softmax(x[3], numerics=numerics)), "as the logarithm of softmax"
 
 
 @both
-def test_no_probability_exceeds_one(config: SpikeConfig) -> None:
+def test_no_probability_exceeds_one(numerics: Numerics) -> None:
     x = torch.randn(200, 3) * 10
-    assert bool((log_softmax(x, config=config) <= 0).all())
+    assert bool((log_softmax(x, numerics=numerics) <= 0).all())
 
 
 @both
 @pytest.mark.parametrize("dim", [0, 1, 2, -1, -3])
-def test_any_dim(dim: int, config: SpikeConfig) -> None:
+def test_any_dim(dim: int, numerics: Numerics) -> None:
     x = torch.randn(4, 5, 6)
-    expected = log_softmax(x.movedim(dim, -1), config=config).movedim(-1, dim)
-    assert torch.equal(log_softmax(x, dim, config=config), expected)
+    expected = log_softmax(x.movedim(dim, -1), numerics=numerics).movedim(-1, dim)
+    assert torch.equal(log_softmax(x, dim, numerics=numerics), expected)
 
 
 @both
-def test_shapes_layouts_dtypes_and_blocks(config: SpikeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_layouts_dtypes_and_blocks(numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(14, 20) * 4
-    whole = log_softmax(x, config=config)
-    assert torch.equal(log_softmax(torch.empty(28, 60)[::2, ::3].copy_(x), config=config), whole)
-    assert torch.equal(log_softmax(x.t().contiguous().t(), config=config), whole)
+    whole = log_softmax(x, numerics=numerics)
+    assert torch.equal(log_softmax(torch.empty(28, 60)[::2, ::3].copy_(x), numerics=numerics), whole)
+    assert torch.equal(log_softmax(x.t().contiguous().t(), numerics=numerics), whole)
     for dtype in (torch.float16, torch.bfloat16):
         y: Tensor = x.to(dtype)
-        assert torch.equal(log_softmax(y, config=config), log_softmax(y.float(), config=config).to(dtype))
+        assert torch.equal(log_softmax(y, numerics=numerics), log_softmax(y.float(), numerics=numerics).to(dtype))
     for shape in ((), (0,), (0, 4), (4, 0), (2, 0, 3)):
-        assert log_softmax(torch.ones(shape), config=config).shape == shape
+        assert log_softmax(torch.ones(shape), numerics=numerics).shape == shape
     x[3, 4] = -1e30  # one block has a deep score, the others none
-    whole = log_softmax(x, config=config)
+    whole = log_softmax(x, numerics=numerics)
     monkeypatch.setattr("spikeplug.operators.rows.BLOCK", 50)
-    assert torch.equal(log_softmax(x, config=config), whole)
+    assert torch.equal(log_softmax(x, numerics=numerics), whole)
 
 
 def test_arguments() -> None:
     for dim in (2, -3, 1.0, None, "x", True):
         with pytest.raises(SpikeplugError, match="log_softmax got dim"):
             log_softmax(torch.zeros(2, 2), dim)  # type: ignore[arg-type]
-    with pytest.raises(SpikeplugError, match="config"):
-        log_softmax(torch.zeros(2), config="paper")  # type: ignore[arg-type]
+    with pytest.raises(SpikeplugError, match="numerics"):
+        log_softmax(torch.zeros(2), numerics="paper")  # type: ignore[arg-type]
     for bad in (torch.tensor([1, 2]), torch.tensor([True]), [1.0], None, torch.tensor([1j])):
         with pytest.raises(SpikeplugError, match="takes a"):
             log_softmax(bad)  # type: ignore[arg-type]

@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
+from spikeplug.numerics import Numerics
 from spikeplug.operators import attention, rms_norm, silu, softmax
+from spikeplug.presets import PRESETS
 
-CONFIGS = [SpikeConfig(), SpikeConfig.paper()]
+CONFIGS = [Numerics(), PRESETS["paper"].numerics]
 UNARY = {
-    "softmax": lambda x, config: softmax(x, config=config),
+    "softmax": lambda x, numerics: softmax(x, numerics=numerics),
     "silu": silu,
-    "rms_norm": lambda x, config: rms_norm(x, None, 1e-5, config=config),
+    "rms_norm": lambda x, numerics: rms_norm(x, None, 1e-5, numerics=numerics),
 }
-both = pytest.mark.parametrize("config", CONFIGS, ids=["default", "paper"])
+both = pytest.mark.parametrize("numerics", CONFIGS, ids=["default", "paper"])
 each = pytest.mark.parametrize("name", UNARY)
 
 
@@ -29,42 +30,42 @@ def grid(*shape: int) -> Tensor:
 @both
 @each
 @pytest.mark.parametrize("shape", [(5,), (1, 1), (123, 5), (2, 3, 4, 7), (5, 123), (1, 577)])
-def test_shape_dtype_and_batch_split(name: str, shape: tuple[int, ...], config: SpikeConfig) -> None:
+def test_shape_dtype_and_batch_split(name: str, shape: tuple[int, ...], numerics: Numerics) -> None:
     x = torch.randn(shape)
-    y = UNARY[name](x, config)
+    y = UNARY[name](x, numerics)
     assert y.shape == x.shape
     assert y.dtype == x.dtype
-    rows = torch.stack([UNARY[name](row, config) for row in x.reshape(-1, shape[-1])])
+    rows = torch.stack([UNARY[name](row, numerics) for row in x.reshape(-1, shape[-1])])
     assert torch.equal(rows.view(shape), y)
 
 
 @both
 @each
-def test_blocks_do_not_matter(name: str, config: SpikeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_matter(name: str, numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(37, 11) * 3
-    whole = UNARY[name](x, config)
+    whole = UNARY[name](x, numerics)
     for block in (1, 12, 100):
         monkeypatch.setattr("spikeplug.operators.rows.BLOCK", block)
-        assert torch.equal(UNARY[name](x, config), whole)
+        assert torch.equal(UNARY[name](x, numerics), whole)
 
 
 @both
 @each
-def test_layout_does_not_matter(name: str, config: SpikeConfig) -> None:
+def test_layout_does_not_matter(name: str, numerics: Numerics) -> None:
     x = torch.randn(14, 20)
     strided = torch.randn(28, 60)[::2, ::3].copy_(x)
-    assert torch.equal(UNARY[name](strided, config), UNARY[name](x, config))
-    assert torch.equal(UNARY[name](x.t().contiguous().t(), config), UNARY[name](x, config))
+    assert torch.equal(UNARY[name](strided, numerics), UNARY[name](x, numerics))
+    assert torch.equal(UNARY[name](x.t().contiguous().t(), numerics), UNARY[name](x, numerics))
     expanded = x[:1].expand(14, 20)
-    assert torch.equal(UNARY[name](expanded, config), UNARY[name](expanded.clone(), config))
+    assert torch.equal(UNARY[name](expanded, numerics), UNARY[name](expanded.clone(), numerics))
 
 
 @both
 @each
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_their_float32_results_rounded(name: str, dtype: torch.dtype, config: SpikeConfig) -> None:
+def test_half_types_are_their_float32_results_rounded(name: str, dtype: torch.dtype, numerics: Numerics) -> None:
     x = (torch.randn(9, 33) * 4).to(dtype)
-    assert torch.equal(UNARY[name](x, config), UNARY[name](x.float(), config).to(dtype))
+    assert torch.equal(UNARY[name](x, numerics), UNARY[name](x.float(), numerics).to(dtype))
 
 
 @each
@@ -76,7 +77,7 @@ def test_a_power_of_two_scales_out(name: str, places: int) -> None:
     if name == "rms_norm":
         assert torch.equal(rms_norm(scaled, None, 0.0), rms_norm(x, None, 0.0))
     else:
-        assert not torch.equal(UNARY[name](scaled, SpikeConfig()), UNARY[name](x, SpikeConfig()))
+        assert not torch.equal(UNARY[name](scaled, Numerics()), UNARY[name](x, Numerics()))
 
 
 @given(st.integers(-50, 50), st.integers(1, 40))
@@ -93,9 +94,11 @@ def test_softmax_is_shift_invariant(octaves: int, length: int) -> None:
 
 @both
 @pytest.mark.parametrize("dim", [0, 1, 2, -1, -3])
-def test_softmax_over_any_dim(dim: int, config: SpikeConfig) -> None:
+def test_softmax_over_any_dim(dim: int, numerics: Numerics) -> None:
     x = torch.randn(4, 5, 6)
-    assert torch.equal(softmax(x, dim, config=config), softmax(x.movedim(dim, -1), config=config).movedim(-1, dim))
+    assert torch.equal(
+        softmax(x, dim, numerics=numerics), softmax(x.movedim(dim, -1), numerics=numerics).movedim(-1, dim)
+    )
 
 
 def test_softmax_sums_to_one_within_the_rounding_of_its_elements() -> None:
@@ -112,50 +115,50 @@ def test_softmax_keeps_order() -> None:
 
 def test_silu_of_a_permuted_vector_is_permuted() -> None:
     x, order = torch.randn(6, 50), torch.randperm(50)
-    for config in CONFIGS:
-        assert torch.equal(silu(x[:, order], config), silu(x, config)[:, order])
-        assert torch.equal(rms_norm(-x, None, 1e-5, config=config), -rms_norm(x, None, 1e-5, config=config))
+    for numerics in CONFIGS:
+        assert torch.equal(silu(x[:, order], numerics), silu(x, numerics)[:, order])
+        assert torch.equal(rms_norm(-x, None, 1e-5, numerics=numerics), -rms_norm(x, None, 1e-5, numerics=numerics))
 
 
 @both
-def test_attention_does_not_depend_on_tiles_or_batch(config: SpikeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_does_not_depend_on_tiles_or_batch(numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = grid(3, 6, 17, 8), grid(3, 2, 29, 8), grid(3, 2, 29, 5)
     mask = torch.rand(3, 1, 17, 29, generator=torch.Generator().manual_seed(0)) < 0.6
-    whole = attention(query, key, value, mask, config=config)
+    whole = attention(query, key, value, mask, numerics=numerics)
     for tile in (1, 50, 1000):
         monkeypatch.setattr("spikeplug.operators.tiles._TILE", tile)
-        assert torch.equal(attention(query, key, value, mask, config=config), whole)
+        assert torch.equal(attention(query, key, value, mask, numerics=numerics), whole)
     for index in range(3):
         part = slice(index, index + 1)
-        assert torch.equal(attention(query[part], key[part], value[part], mask[part], config=config), whole[part])
+        assert torch.equal(attention(query[part], key[part], value[part], mask[part], numerics=numerics), whole[part])
 
 
 @both
-def test_a_causal_row_does_not_see_later_keys(config: SpikeConfig) -> None:
+def test_a_causal_row_does_not_see_later_keys(numerics: Numerics) -> None:
     """Generation with a cache equals the whole sequence at once: no code is shared between keys."""
     query, key, value = grid(1, 4, 12, 8), grid(1, 2, 12, 8), grid(1, 2, 12, 8)
     value[:, :, 7] *= 1000
-    whole = attention(query, key, value, torch.ones(12, 12, dtype=torch.bool).tril(), config=config)
+    whole = attention(query, key, value, torch.ones(12, 12, dtype=torch.bool).tril(), numerics=numerics)
     for step in range(12):
-        one = attention(query[:, :, step : step + 1], key[:, :, : step + 1], value[:, :, : step + 1], config=config)
+        one = attention(query[:, :, step : step + 1], key[:, :, : step + 1], value[:, :, : step + 1], numerics=numerics)
         assert torch.equal(one, whole[:, :, step : step + 1])
 
 
 @both
-def test_autocast_changes_nothing(config: SpikeConfig) -> None:
+def test_autocast_changes_nothing(numerics: Numerics) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(1, 4, 12, 8), torch.randn(1, 2, 12, 8), torch.randn(1, 2, 12, 8)
-    plain = attention(query, key, value, config=config)
+    plain = attention(query, key, value, numerics=numerics)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(attention(query, key, value, config=config), plain)
-        assert torch.equal(silu(query, config), silu(query.clone(), config))
+        assert torch.equal(attention(query, key, value, numerics=numerics), plain)
+        assert torch.equal(silu(query, numerics), silu(query.clone(), numerics))
 
 
 @both
-def test_grouped_heads_equal_repeated_heads(config: SpikeConfig) -> None:
+def test_grouped_heads_equal_repeated_heads(numerics: Numerics) -> None:
     query, key, value = grid(2, 6, 5, 8), grid(2, 2, 7, 8), grid(2, 2, 7, 8)
-    repeated = attention(query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), config=config)
-    assert torch.equal(attention(query, key, value, config=config), repeated)
+    repeated = attention(query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), numerics=numerics)
+    assert torch.equal(attention(query, key, value, numerics=numerics), repeated)
 
 
 @pytest.mark.parametrize(

@@ -13,27 +13,28 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeplug.coding import encode
-from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators import attention, rms_norm, silu, softmax
 from spikeplug.operators.attention import attention_ratio, attention_sums
 from spikeplug.operators.gates import SILU, encode_amplitude, encode_exponent, gated_integers
 from spikeplug.operators.rms_norm import rms_norm_integers
 from spikeplug.operators.scores import encode_scores
 from spikeplug.operators.softmax import softmax_integers
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 
-PAPER = SpikeConfig.paper()
+PAPER = PRESETS["paper"].numerics
 CONFIGS = {
-    "default": SpikeConfig(),
-    "narrow, blocks of 4": dataclasses.replace(SpikeConfig.narrow(), scale_block=4),
+    "default": Numerics(),
+    "narrow, blocks of 4": dataclasses.replace(PRESETS["narrow"].numerics, scale_block=4),
     "paper": PAPER,
-    "8 bits": SpikeConfig(bits=8, working_bits=14),
-    "ordered": SpikeConfig(bits=4, working_bits=8, division="ordered", code="count", steps=4),
-    "cordic, scaled": SpikeConfig(norm="cordic", iterations=12),
+    "8 bits": Numerics(bits=8, working_bits=14),
+    "ordered": Numerics(bits=4, working_bits=8, division="ordered", code="count", steps=4),
+    "cordic, scaled": Numerics(norm="cordic", iterations=12),
     "piecewise, scaled": dataclasses.replace(PAPER, shift_scaling=True),
-    "widest, floored": SpikeConfig(bits=20, working_bits=24, fraction_bits=16, divide_last=False, shift_scaling=False),
-    "shift, floored": SpikeConfig(divide_last=False, shift_scaling=False, bits=6, working_bits=12),
+    "widest, floored": Numerics(bits=20, working_bits=24, fraction_bits=16, divide_last=False, shift_scaling=False),
+    "shift, floored": Numerics(divide_last=False, shift_scaling=False, bits=6, working_bits=12),
 }
 KINDS = ["plain", "huge", "tiny", "outlier", "zero", "mixed", "not finite"]
 
@@ -65,14 +66,14 @@ def same(a: Tensor, b: Tensor) -> bool:
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("operator", ["softmax", "silu", "rms_norm"])
 def test_simulated_equals_closed(operator: str, name: str, kind: str) -> None:
-    config = CONFIGS[name]
+    numerics = CONFIGS[name]
     x = vectors(kind)
-    if operator != "softmax" and config.division == "ordered" and not config.shift_scaling:
+    if operator != "softmax" and numerics.division == "ordered" and not numerics.shift_scaling:
         x = x[:4, :1].clamp(-4, 4)  # the published group has a neuron for every output level: keep it small
     run: Callable[[Events | None], Tensor] = {
-        "softmax": lambda events: softmax(x, config=config, events=events),
-        "silu": lambda events: silu(x, config, events=events),
-        "rms_norm": lambda events: rms_norm(x, None, 1e-5, config=config, events=events),
+        "softmax": lambda events: softmax(x, numerics=numerics, events=events),
+        "silu": lambda events: silu(x, numerics, events=events),
+        "rms_norm": lambda events: rms_norm(x, None, 1e-5, numerics=numerics, events=events),
     }[operator]
     events = Events()
     assert same(run(None), run(events))
@@ -90,7 +91,7 @@ def test_simulated_attention_equals_closed(name: str, masked: bool) -> None:
     mask = torch.ones(5, 7, dtype=torch.bool).tril(2) if masked else None
     if mask is not None:
         mask[3] = False
-    options: dict[str, Any] = {"config": CONFIGS[name]}
+    options: dict[str, Any] = {"numerics": CONFIGS[name]}
     assert torch.equal(
         attention(query, key, value, mask, **options), attention(query, key, value, mask, events=Events(), **options)
     )
@@ -110,18 +111,18 @@ class NoFloat(TorchDispatchMode):
 @pytest.mark.parametrize("simulated", [False, True])
 @pytest.mark.parametrize("name", ["default", "paper", "cordic, scaled", "piecewise, scaled"])
 def test_no_float_between_encoding_and_decoding(name: str, simulated: bool) -> None:
-    config = CONFIGS[name]
+    numerics = CONFIGS[name]
     x = vectors("plain", (2, 5)).clamp(-2, 2)
-    scores, value = encode_scores(x, 1.0, config), encode(torch.randn(5, 3), config.bits)
-    amplitude, exponent_input = encode_amplitude(x, "silu", config), encode_exponent(x, SILU, config)
-    code, extension = encode(x, config.working_bits), torch.ones(2, 1, dtype=torch.int32)
+    scores, value = encode_scores(x, 1.0, numerics), encode(torch.randn(5, 3), numerics.bits)
+    amplitude, exponent_input = encode_amplitude(x, "silu", numerics), encode_exponent(x, SILU, numerics)
+    code, extension = encode(x, numerics.working_bits), torch.ones(2, 1, dtype=torch.int32)
     with NoFloat():
-        on = Simulated(config) if simulated else Closed()
-        softmax_integers(scores, config, on)
-        gated_integers(amplitude, exponent_input, SILU, config, on)
-        rms_norm_integers(code.mantissa, extension, config, on)
-        if config.divide_last:
-            attention_ratio(attention_sums(scores, value, config, on), 5, config, on)
+        on = Simulated(numerics) if simulated else Closed()
+        softmax_integers(scores, numerics, on)
+        gated_integers(amplitude, exponent_input, SILU, numerics, on)
+        rms_norm_integers(code.mantissa, extension, numerics, on)
+        if numerics.divide_last:
+            attention_ratio(attention_sums(scores, value, numerics, on), 5, numerics, on)
 
 
 def test_the_watch_sees_floats() -> None:

@@ -8,26 +8,27 @@ import pytest
 import torch
 
 from spikeplug import operators
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 
 nan, inf = math.nan, math.inf
-PAPER = SpikeConfig.paper()
-OURS = [SpikeConfig(), SpikeConfig(bits=8), SpikeConfig(bits=12, working_bits=16, norm="cordic", iterations=12)]
+PAPER = PRESETS["paper"].numerics
+OURS = [Numerics(), Numerics(bits=8), Numerics(bits=12, working_bits=16, norm="cordic", iterations=12)]
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 7, 64, 577])
-@pytest.mark.parametrize("config", OURS, ids=str)
-def test_vector_norm(config: SpikeConfig, dimension: int) -> None:
+@pytest.mark.parametrize("numerics", OURS, ids=str)
+def test_vector_norm(numerics: Numerics, dimension: int) -> None:
     torch.manual_seed(dimension)
     x = torch.randn(40, dimension, dtype=torch.float64) * torch.logspace(-30, 30, 40, dtype=torch.float64)[:, None]
     x[::3, 0] *= 500
     levels = dimension.bit_length()
-    cordic = levels * 2.0 ** (1 - 2 * config.iterations) if config.norm == "cordic" else 0.0
-    length = cordic + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * 2.0 ** (2 - config.working_bits)
+    cordic = levels * 2.0 ** (1 - 2 * numerics.iterations) if numerics.norm == "cordic" else 0.0
+    length = cordic + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * 2.0 ** (2 - numerics.working_bits)
     exact = torch.linalg.vector_norm(x, dim=-1)
-    bound = exact * (length + 2.0**-config.bits * (1 + length))
-    assert bool(((operators.vector_norm(x, config=config) - exact).abs() <= bound).all())
+    bound = exact * (length + 2.0**-numerics.bits * (1 + length))
+    assert bool(((operators.vector_norm(x, numerics=numerics) - exact).abs() <= bound).all())
 
 
 @pytest.mark.parametrize(
@@ -42,9 +43,9 @@ def test_vector_norm(config: SpikeConfig, dimension: int) -> None:
     ],
 )
 def test_norms_at_the_extremes(row: list[float], norm: float) -> None:
-    for config in (SpikeConfig(), PAPER):
-        result = operators.vector_norm(torch.tensor(row), config=config)
-        assert torch.allclose(result, torch.tensor(norm), rtol=2.0 ** (1 - config.bits), equal_nan=True)
+    for numerics in (Numerics(), PAPER):
+        result = operators.vector_norm(torch.tensor(row), numerics=numerics)
+        assert torch.allclose(result, torch.tensor(norm), rtol=2.0 ** (1 - numerics.bits), equal_nan=True)
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
@@ -63,4 +64,4 @@ def test_norm_shapes_are_torchs(shape: tuple[int, ...], keepdim: bool) -> None:
 
 def test_a_norm_over_too_many_channels() -> None:
     with pytest.raises(SpikeplugError, match=r"vector_norm over 65536 channels needs working_bits <= "):
-        operators.vector_norm(torch.ones(1 << 16), config=SpikeConfig(working_bits=24))
+        operators.vector_norm(torch.ones(1 << 16), numerics=Numerics(working_bits=24))

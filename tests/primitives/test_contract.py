@@ -11,7 +11,8 @@ import torch
 from adversarial import integers
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Arithmetic, Closed, Simulated
 from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
@@ -46,13 +47,13 @@ def test_the_registry_is_complete() -> None:
     assert verbs(Arithmetic) == verbs(Closed) == verbs(Simulated) == set(CASES)
     for name in CASES:
         protocol = list(inspect.signature(getattr(Arithmetic, name)).parameters)[1:]
-        for instance in (Closed(), Simulated(SpikeConfig())):
+        for instance in (Closed(), Simulated(Numerics())):
             assert list(inspect.signature(getattr(instance, name)).parameters) == protocol, name
 
 
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper()], ids=["default", "paper"])
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
 @pytest.mark.parametrize("verb", CASES)
-def test_simulated_equals_closed(verb: str, config: SpikeConfig) -> None:
-    closed, simulated = CASES[verb](Closed()), CASES[verb](Simulated(config))
+def test_simulated_equals_closed(verb: str, numerics: Numerics) -> None:
+    closed, simulated = CASES[verb](Closed()), CASES[verb](Simulated(numerics))
     assert closed.dtype == simulated.dtype
     assert torch.equal(closed, simulated)

@@ -16,8 +16,9 @@ from test_contract import CASES
 from torch import Tensor
 
 from spikeplug import neurons
-from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events, population_step
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Simulated
 from spikeplug.primitives.divide import DivideSpec, divide
 from spikeplug.primitives.divide.simulate import restoring_neuron
@@ -63,27 +64,27 @@ def test_every_verb_has_its_counts() -> None:
 
 @pytest.mark.parametrize("verb", CASES)
 def test_counts_are_pinned(verb: str) -> None:
-    for config, golden in ((SpikeConfig(), GOLDEN[verb]), (SpikeConfig.paper(), GOLDEN[verb])):
-        on = Simulated(config)
+    for numerics, golden in ((Numerics(), GOLDEN[verb]), (PRESETS["paper"].numerics, GOLDEN[verb])):
+        on = Simulated(numerics)
         CASES[verb](on)
-        grouped = verb == "divide" and config.division == "ordered"
+        grouped = verb == "divide" and numerics.division == "ordered"
         assert astuple(on.events) == (ORDERED_GROUP if grouped else golden)
 
 
 @pytest.mark.parametrize("verb", CASES)
 def test_counts_do_not_depend_on_blocks(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neurons, "_BLOCK", 7)
-    on = Simulated(SpikeConfig())
+    on = Simulated(Numerics())
     cut = CASES[verb](on)
     assert astuple(on.events) == GOLDEN[verb]
-    assert torch.equal(cut, CASES[verb](Simulated(SpikeConfig())))
+    assert torch.equal(cut, CASES[verb](Simulated(Numerics())))
 
 
 @pytest.mark.parametrize("verb", CASES)
 def test_who_watches_sees_every_update_and_changes_no_count(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neurons, "_BLOCK", 7)  # and sees whole populations
     events = Watching()
-    CASES[verb](Simulated(SpikeConfig(), events))
+    CASES[verb](Simulated(Numerics(), events))
     assert counts(events) == GOLDEN[verb]
     assert sum(size for size, _ in events.seen) == events.membrane_updates
 

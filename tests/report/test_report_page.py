@@ -98,7 +98,7 @@ def test_figures_that_are_not_numbers_are_drawn_as_gaps(finished):
 
     rows = [row | {"values": without(row["values"])} for row in finished.rows if row["study"] != "effort"]
     for row in rows:
-        if row["study"] == "sweeps" and row["key"] != "config":
+        if row["study"] == "sweeps" and row["key"] != "numerics":
             row["values"]["value"] = 4.0
     assert "not a number" in render(finished.header, rows)
 
@@ -156,7 +156,7 @@ def test_the_command_makes_the_page_again(finished, tmp_path):
     ("arguments", "message"),
     [
         (("--studies", "nothing"), "no study 'nothing'"),
-        (("--config", "nonsense"), "no config 'nonsense'"),
+        (("--preset", "nonsense"), "no numerics 'nonsense'"),
         (("--context", "4"), "context is 4"),
         (("--tokens", "-1"), "tokens is -1"),
         (("--tokens", "0"), "tokens is 0"),

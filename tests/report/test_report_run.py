@@ -15,7 +15,7 @@ from conftest import FACTS, SETTINGS, run_tiny
 from tiny_model import byte_tokenizer, tiny_model
 from typer.testing import CliRunner
 
-from spikeplug import SpikeConfig, cli
+from spikeplug import Numerics, cli
 from spikeplug.errors import SpikeplugError
 from spikeplug.report import Settings, folder, read, run
 
@@ -100,7 +100,7 @@ def test_other_arguments_are_refused_by_name(finished, tmp_path):
         ({"context": 32}, r"another context \(16, not 32\)"),
         ({"quick": False}, "another quick"),
         ({"text": "a" * 99}, "another text"),
-        ({"config": SpikeConfig(bits=9)}, r"another config \(bits 16, not 9\)"),
+        ({"numerics": Numerics(bits=9)}, r"another numerics \(bits 16, not 9\)"),
     ):
         with pytest.raises(SpikeplugError, match=message):
             run_tiny(out, **settings)

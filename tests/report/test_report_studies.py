@@ -11,8 +11,9 @@ from conftest import run_tiny
 from tiny_model import tiny_model
 
 import spikeplug
-from spikeplug import Events, SpikeConfig, functional
+from spikeplug import Events, Numerics, functional
 from spikeplug.errors import SpikeplugError
+from spikeplug.presets import PRESETS
 from spikeplug.report import STUDIES, make_record, schema
 from spikeplug.report.bench import Bench, Change
 from spikeplug.report.layers import find_layers
@@ -59,7 +60,7 @@ def test_before_the_first_layer_there_is_no_error(finished):
 
 def test_hooks_measure_in_floating_point(bench):
     """Inside a converted model, whatever torch function a hook called would be spiking too."""
-    exact, converted = (bench.residual_stream(change) for change in (None, Change(SpikeConfig())))
+    exact, converted = (bench.residual_stream(change) for change in (None, Change(Numerics())))
     assert torch.equal(exact[0], converted[0])
     error = (converted[2].double() - exact[2].double()).norm() / exact[2].double().norm()
     assert 0 < error < 1e-3
@@ -95,10 +96,10 @@ def test_ablation_has_each_operator_each_layer_and_all(finished):
 
 
 def test_one_layer_alone_converts_one_layer():
-    model, config = tiny_model(), SpikeConfig()
+    model, numerics = tiny_model(), Numerics()
     layers = find_layers(model)
     assert layers.path == "model.layers"
-    report = spikeplug.convert(model, config, exclude=layers.all_but([1]))
+    report = spikeplug.convert(model, numerics, exclude=layers.all_but([1]))
     assert {re.match(r"model\.layers\.\d", entry.path)[0] for entry in report.replaced} == {"model.layers.1"}
     assert len(report.replaced) == 4
 
@@ -125,7 +126,7 @@ def test_figures_agree_with_the_evaluation(bench):
     text = "".join(f"line {i}: {i * i}\n" for i in range(20))
     found = evaluate(tiny_model(), byte_tokenizer(), Evaluated(contexts=(16,), tokens=32, choices=1, text=text))
     windows = torch.tensor(byte_tokenizer()(text)["input_ids"][:32]).view(2, 16)
-    mine = Bench(tiny_model(), windows, Settings(context=16, tokens=32)).figures(Change(SpikeConfig()))
+    mine = Bench(tiny_model(), windows, Settings(context=16, tokens=32)).figures(Change(Numerics()))
     for name in (
         "exact_perplexity",
         "converted_perplexity",
@@ -139,18 +140,18 @@ def test_figures_agree_with_the_evaluation(bench):
 
 def test_sweeps_cover_every_parameter(finished):
     rows = of(finished, "sweeps")
-    parameters = {values["parameter"] for key, values in rows.items() if key != "config"}
+    parameters = {values["parameter"] for key, values in rows.items() if key != "numerics"}
     piecewise = {"softmax_half_range", "piecewise_segments", "half_range"}
     assert parameters == {"bits", "working_bits", "segments", "fraction_bits", "iterations"} | piecewise
     assert rows["bits/4"]["mean_kl"] > rows["bits/8"]["mean_kl"] > rows["bits/16"]["mean_kl"]
     assert rows["bits/4"]["updates_per_token"] < rows["bits/16"]["updates_per_token"]
-    assert set(rows["config"]["by_operator"]) == {"attention", "cos", "rms_norm", "silu", "sin"}
+    assert set(rows["numerics"]["by_operator"]) == {"attention", "cos", "rms_norm", "silu", "sin"}
 
 
-@pytest.mark.parametrize("config", [SpikeConfig(), SpikeConfig.paper(), SpikeConfig(bits=4, code="count", steps=16)])
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics, Numerics(bits=4, code="count", steps=16)])
 @pytest.mark.parametrize("quick", [True, False])
-def test_every_point_of_a_sweep_is_a_config(bench, config, quick):
-    bench.config = config
+def test_every_point_of_a_sweep_is_a_config(bench, numerics, quick):
+    bench.numerics = numerics
     object.__setattr__(bench.settings, "quick", quick)
     points = list(sweeps.points(bench))
     assert len({point.key for point in points}) == len(points) >= 24
@@ -162,7 +163,7 @@ def test_the_model_of_cost_is_what_a_simulation_counts(bench):
     from spikeplug.report.capture import calls
     from spikeplug.report.cost import updates_per_token
 
-    found = updates_per_token(calls(bench), bench.config)["by_operator"]
+    found = updates_per_token(calls(bench), bench.numerics)["by_operator"]
     events = Events()
     functional.silu(torch.randn(1, 64), events=events)
     # Two layers, one row of 64 each. How far weights decay depends on the values.
@@ -176,10 +177,10 @@ def test_the_cost_of_ordered_groups_is_extrapolated_right(bench):
     from spikeplug.report.capture import calls
     from spikeplug.report.cost import _simulated, updates_per_token
 
-    config = SpikeConfig(bits=8, code="count", steps=16, division="ordered")
+    numerics = Numerics(bits=8, code="count", steps=16, division="ordered")
     kind = next(call for call in calls(bench) if call.operator == "silu")
-    row = updates_per_token([kind], config)["updates_per_token"] / kind.rows
-    assert row == pytest.approx(_simulated(kind, 64, config), rel=0.05)
+    row = updates_per_token([kind], numerics)["updates_per_token"] / kind.rows
+    assert row == pytest.approx(_simulated(kind, 64, numerics), rel=0.05)
 
 
 def test_channels_share_the_error(finished):
@@ -218,15 +219,15 @@ def test_rasters_show_every_operator(finished):
 
 
 def test_the_search_finds_the_smallest_of_a_known_landscape():
-    def enough(config):
-        return config.bits >= 7 and config.working_bits >= 12 and config.segments >= 8
+    def enough(numerics):
+        return numerics.bits >= 7 and numerics.working_bits >= 12 and numerics.segments >= 8
 
-    found = effort.search(SpikeConfig(), enough)
+    found = effort.search(Numerics(), enough)
     assert (found.bits, found.working_bits, found.segments) == (7, 12, 8)
-    # The run's own config is too small: the search starts from one with room.
-    small = SpikeConfig(bits=4, working_bits=8, segments=2)
-    assert effort.search(small, enough) == SpikeConfig(bits=7, working_bits=12, segments=8)
-    assert effort.search(SpikeConfig(), lambda config: False) is None
+    # The run's own numerics is too small: the search starts from one with room.
+    small = Numerics(bits=4, working_bits=8, segments=2)
+    assert effort.search(small, enough) == Numerics(bits=7, working_bits=12, segments=8)
+    assert effort.search(Numerics(), lambda numerics: False) is None
 
 
 def test_effort_meets_its_targets(finished):
@@ -241,7 +242,7 @@ def test_effort_meets_its_targets(finished):
 
 def test_the_published_recipe_has_a_report_too(tmp_path):
     studies = ("propagation", "location", "rasters")
-    files = run_tiny(tmp_path / "run", config=SpikeConfig.paper(), studies=studies, token=3)
+    files = run_tiny(tmp_path / "run", numerics=PRESETS["paper"].numerics, studies=studies, token=3)
     assert [row["key"] for row in files.rows] == [
         *(f"{kind}/chosen" for kind in ("residual", "attention", "position")),
         *("heads", "channels", "operators"),
@@ -256,10 +257,10 @@ def test_a_model_of_another_family(tmp_path):
 
     from spikeplug.report import render, run
 
-    config = GPT2Config(
+    numerics = GPT2Config(
         vocab_size=256, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=None, eos_token_id=None
     )
-    model = GPT2LMHeadModel(config).eval()
+    model = GPT2LMHeadModel(numerics).eval()
     settings = Settings(**SETTINGS, studies=("propagation", "location", "rasters"))
     files = run(model, byte_tokenizer(), settings, tmp_path / "run", FACTS)
     assert [len(row) for row in of(files, "propagation")["attention/chosen"]["kl"]] == [4, 4]

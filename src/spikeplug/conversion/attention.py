@@ -21,10 +21,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from spikeplug import functional
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.calls import EAGER_ATTENTION
 from spikeplug.conversion.multi_head import attend
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
 from spikeplug.operators.attention_inputs import visible_keys
 
 IMPLEMENTATION = "spiking"
@@ -37,14 +37,14 @@ _KNOWING: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 @dataclass(frozen=True)
 class AttentionPlug:
-    """What one attention module runs: the spiking operator, or, with `config` None, what it ran before (`original`)."""
+    """What one attention module runs: the spiking operator, or, if `numerics` is None, what it ran before."""
 
-    config: SpikeConfig | None
+    numerics: Numerics | None
     original: str
 
 
 def remember_implementation(config: Any, implementation: str) -> None:
-    """What a model with this config ran before it was converted."""
+    """What a model with this numerics ran before it was converted."""
     _KNOWING.pop(id(config), None)
     if implementation == "sdpa":
         _KNOWING[id(config)] = config
@@ -84,9 +84,9 @@ def spiking_attention(
     if plug is None:
         raise SpikeplugError(
             f'{type(module).__name__} has attn_implementation "{IMPLEMENTATION}" but was not converted: give its model '
-            "a config of its own, set another attn_implementation, and call spikeplug.convert(model)."
+            "a numerics of its own, set another attn_implementation, and call spikeplug.convert(model)."
         )
-    if plug.config is None:
+    if plug.numerics is None:
         kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         return _original_attention(plug, module, query, key, value, attention_mask, kwargs)
     for name in ("cache", "indices", "block_indices"):
@@ -96,11 +96,11 @@ def spiking_attention(
         "scaling": scaling,
         "softcap": kwargs.get("softcap"),
         "sinks": kwargs.get("s_aux", kwargs.get("sinks")),
-        "config": plug.config,
+        "numerics": plug.numerics,
     }
     mask = _mask(attention_mask, kwargs.get("position_bias"), module, query, key, is_causal)
     output = attend(query, key, value, mask, dropout, **how)
-    # By the call's argument, or by the config, which transformers does not pass on.
+    # By the call's argument, or by the numerics, which transformers does not pass on.
     shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
     weights = functional.attention_weights(query, key, mask, **how) if shown else None
     return output.transpose(1, 2).contiguous(), weights

@@ -14,7 +14,7 @@ from spikeplug.errors import SpikeplugError
 
 
 def check_request(operators: object, exclude: object) -> None:
-    """The arguments beside model and config. Errors: SpikeplugError."""
+    """The arguments beside model and numerics. Errors: SpikeplugError."""
     if operators is not None:
         if isinstance(operators, str) or not isinstance(operators, (tuple, list, set, frozenset)) or not operators:
             raise SpikeplugError(f"operators is {operators!r}: give a tuple of names out of {', '.join(OPERATORS)}.")
@@ -41,7 +41,7 @@ def check_model(model: object, record: str) -> None:
         if getattr(getattr(module, "config", None), "_attn_implementation", None) == IMPLEMENTATION:
             raise SpikeplugError(
                 f'attn_implementation is "{IMPLEMENTATION}" though the model is not converted: load it without, or '
-                "if it shares its config object with a converted model, revert that model first."
+                "if it shares its numerics object with a converted model, revert that model first."
             )
 
 

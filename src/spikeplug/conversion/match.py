@@ -10,12 +10,12 @@ from torch import nn
 from transformers import activations
 from transformers.pytorch_utils import Conv1D
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.auditing import NONLINEAR
 from spikeplug.conversion.calls import ATTENTION_INTERFACE, called_names
 from spikeplug.conversion.norms import Norm, find_norm
 from spikeplug.conversion.plug import ActivationPlug, NormPlug, Plug, ScopePlug, is_foreign
 from spikeplug.conversion.redirection import NAMES
+from spikeplug.numerics import Numerics
 
 #: What can be asked of `convert(operators=...)`: everything that anything is replaced by.
 OPERATORS = tuple(sorted(frozenset().union(*NAMES.values()) | {"relu_squared"}))
@@ -59,7 +59,7 @@ class Found:
     name        what is computed there: an operator, or the torch function that the module's own code calls
     operators   what runs in its place; empty if nothing can
     reason      why nothing can; empty if something does
-    plug        makes the plug, of a config and the operators wanted; None where the attention interface is the hook
+    plug        makes the plug, of a numerics and the operators wanted; None where the attention interface is the hook
     pipeline    linear: left to whatever makes the rest of the network spike
     """
 
@@ -67,7 +67,7 @@ class Found:
     name: str
     module: nn.Module
     operators: frozenset[str] = frozenset()
-    plug: Callable[[SpikeConfig, frozenset[str]], Plug] | None = None
+    plug: Callable[[Numerics, frozenset[str]], Plug] | None = None
     reason: str = ""
     pipeline: bool = False
 
@@ -103,14 +103,18 @@ def _look_at(path: str, module: nn.Module, known: dict[object, Norm | None]) -> 
             operator,
             module,
             frozenset({operator}),
-            lambda config, _: ActivationPlug(module, config, operator, arguments(module)),
+            lambda numerics, _: ActivationPlug(module, numerics, operator, arguments(module)),
         )
         return
     norm = find_norm(module, known) if names & _NORM_CALLS else None
     if norm is not None:
         found = norm
         yield Found(
-            path, norm.operator, module, frozenset({norm.operator}), lambda config, _: NormPlug(module, config, found)
+            path,
+            norm.operator,
+            module,
+            frozenset({norm.operator}),
+            lambda numerics, _: NormPlug(module, numerics, found),
         )
         return
     if ATTENTION_INTERFACE in names and hasattr(getattr(module, "config", None), "_attn_implementation"):
@@ -126,6 +130,6 @@ def _calls(path: str, module: nn.Module, names: frozenset[str]) -> Iterator[Foun
     for name in (*sorted(names & NAMES.keys()), *sorted(names & _FAST_PATHS)):
         operators = NAMES.get(name, frozenset())
         # All that is wanted, not only what was found: the names are an under-estimate.
-        yield Found(path, name, module, operators, lambda config, wanted: ScopePlug(module, config, wanted))
+        yield Found(path, name, module, operators, lambda numerics, wanted: ScopePlug(module, numerics, wanted))
     for name in sorted(names & _NO_REPLACEMENT):
         yield Found(path, name, module, reason=f"no spiking operator for {name}")

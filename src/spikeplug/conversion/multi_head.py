@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from spikeplug import functional as spiking
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
 
 
 def scaled_dot_product_attention(
@@ -24,7 +24,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
     *,
-    config: SpikeConfig | None,
+    numerics: Numerics | None,
 ) -> Tensor:
     """`F.scaled_dot_product_attention`: query (..., H, L, D), key (..., G, S, D), value (..., G, S, Dv).
 
@@ -41,7 +41,7 @@ def scaled_dot_product_attention(
     if attn_mask is not None and len(batch) > 1:
         attn_mask = attn_mask.expand(*lead, query.shape[-2], key.shape[-2]).flatten(0, -4)
     query, key, value = (x.expand(*batch, *x.shape[-3:]).flatten(0, -4) for x in inputs)
-    output = attend(query, key, value, attn_mask, dropout_p, scaling=scale, config=config)
+    output = attend(query, key, value, attn_mask, dropout_p, scaling=scale, numerics=numerics)
     return output.view(*lead[dropped:], *output.shape[-2:])
 
 
@@ -72,7 +72,7 @@ def multi_head_attention(
     average_attn_weights: bool = True,
     is_causal: bool = False,
     *,
-    config: SpikeConfig | None,
+    numerics: Numerics | None,
 ) -> tuple[Tensor, Tensor | None]:
     """`F.multi_head_attention_forward`: query (L, N, E) or (L, E); returns the output and, if needed, the weights."""
     if add_zero_attn or bias_k is not None or bias_v is not None or static_k is not None or static_v is not None:
@@ -89,11 +89,11 @@ def multi_head_attention(
         for x, weight, bias in zip(inputs, weights, biases, strict=True)
     )
     mask = _merged(attn_mask, key_padding_mask, q, num_heads)
-    output = attend(q, k, v, mask, dropout_p if training else 0.0, config=config).permute(2, 0, 1, 3).flatten(2)
+    output = attend(q, k, v, mask, dropout_p if training else 0.0, numerics=numerics).permute(2, 0, 1, 3).flatten(2)
     output = F.linear(output, out_proj_weight, out_proj_bias)
     probabilities = None
     if need_weights:
-        probabilities = spiking.attention_weights(q, k, mask, config=config)
+        probabilities = spiking.attention_weights(q, k, mask, numerics=numerics)
         probabilities = probabilities.mean(1) if average_attn_weights else probabilities
         probabilities = probabilities if batched else probabilities.squeeze(0)
     return (output if batched else output.squeeze(1)), probabilities

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from spikeplug import library
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.attention import check_implementation
 from spikeplug.conversion.norms import Norm
 from spikeplug.conversion.redirection import Redirection, only
+from spikeplug.numerics import Numerics
 
 
 class Plug:
@@ -28,8 +28,8 @@ class Plug:
 
     label = "spiking"
 
-    def __init__(self, module: nn.Module, config: SpikeConfig | None) -> None:
-        self.module, self.config = module, config
+    def __init__(self, module: nn.Module, numerics: Numerics | None) -> None:
+        self.module, self.numerics = module, numerics
         self.before: Callable[..., Any] | None = None
 
     def attach(self) -> None:
@@ -91,38 +91,38 @@ class HostPlug(Plug):
 class ScopePlug(Plug):
     """The module's own code, with the calls of `operators` redirected, and no others, whatever scope is around.
 
-    Without a config it runs as it would in no scope at all, torch's fused fast paths included; with a config but no
+    Without a numerics it runs as it would in no scope at all, torch's fused fast paths included; with a numerics but no
     operators, torch takes none of those, so that what sits in the children is run.
     """
 
-    def __init__(self, module: nn.Module, config: SpikeConfig | None, operators: frozenset[str]) -> None:
-        super().__init__(module, config)
+    def __init__(self, module: nn.Module, numerics: Numerics | None, operators: frozenset[str]) -> None:
+        super().__init__(module, numerics)
         self.operators = operators
         self.label = "spiking calls" if operators else "exact"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with only(None if self.config is None else Redirection(self.config, self.operators)):
+        with only(None if self.numerics is None else Redirection(self.numerics, self.operators)):
             return self.original(*args, **kwargs)
 
 
 class ActivationPlug(Plug):
     """One operator on one tensor."""
 
-    def __init__(self, module: nn.Module, config: SpikeConfig, operator: str, arguments: tuple[Any, ...]) -> None:
-        super().__init__(module, config)
+    def __init__(self, module: nn.Module, numerics: Numerics, operator: str, arguments: tuple[Any, ...]) -> None:
+        super().__init__(module, numerics)
         self.operator, self.arguments, self.label = operator, arguments, f"spiking {operator}"
 
     def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         (input,) = (*args, *kwargs.values())  # whatever its name
-        output = library.OPERATORS[self.operator](input, *self.arguments, config=self.config)
+        output = library.OPERATORS[self.operator](input, *self.arguments, numerics=self.numerics)
         return input.copy_(output) if getattr(self.module, "inplace", False) else output
 
 
 class NormPlug(Plug):
     """A norm over the last dimension, with the module's own weights, read at every call."""
 
-    def __init__(self, module: nn.Module, config: SpikeConfig, norm: Norm) -> None:
-        super().__init__(module, config)
+    def __init__(self, module: nn.Module, numerics: Numerics, norm: Norm) -> None:
+        super().__init__(module, numerics)
         self.norm, self.label = norm, f"spiking {norm.operator}"
 
     def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -134,7 +134,7 @@ class NormPlug(Plug):
         wide = x if inner is dtype else x.to(inner)
         if gate is not None:
             # SiLU is the gate's activation in every gated norm that the probe knows.
-            gate = library.OPERATORS["silu"](gate.to(inner), config=self.config)
+            gate = library.OPERATORS["silu"](gate.to(inner), numerics=self.numerics)
             wide = wide * gate if norm.gate == "before" else wide
         weight, bias = (None if name is None else getattr(self.module, name) for name in (norm.weight, norm.bias))
         others = torch.float32
@@ -143,7 +143,7 @@ class NormPlug(Plug):
             weight = weight if others is inner else weight.to(inner)
             weight = weight + norm.offset if norm.offset else weight
         bias = None if bias is None else bias.to(inner)
-        output = library.OPERATORS[norm.operator](wide, norm.eps, config=self.config, weight=weight, bias=bias)
+        output = library.OPERATORS[norm.operator](wide, norm.eps, numerics=self.numerics, weight=weight, bias=bias)
         if gate is not None and norm.gate == "after":
             output = output * gate
         if others is not dtype and (norm.dtype == "promoted" or others.itemsize >= 4):

@@ -19,7 +19,7 @@ from spikeplug.conversion.swap import RECORD, convert, revert
 
 @register_quantizer(METHOD)
 class SpikingQuantizer(HfQuantizer):
-    """Converts the model it is given, or the part of it whose class the config names."""
+    """Converts the model it is given, or the part of it whose class the numerics names."""
 
     quantization_config: SpikingConfig
 
@@ -27,7 +27,7 @@ class SpikingQuantizer(HfQuantizer):
         wanted = self.quantization_config
         part = _part(model, wanted.model_class)
         convert(part, wanted.numerics, operators=wanted.operators, exclude=wanted.exclude)
-        # As `convert` left it in the config that is saved.
+        # As `convert` left it in the numerics that is saved.
         self.quantization_config = part.config.quantization_config
         return model
 
@@ -37,7 +37,7 @@ class SpikingQuantizer(HfQuantizer):
         return model
 
     def is_serializable(self) -> bool:
-        """The weights are saved as they are, and the config says that the model is spiking."""
+        """The weights are saved as they are, and the numerics says that the model is spiking."""
         return True
 
     @property

@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, overrides
 from torch.overrides import TorchFunctionMode
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import replacements
 from spikeplug.conversion.replacements import Replacement
+from spikeplug.numerics import Numerics
 
 _NAMESPACES = (torch, torch.Tensor, F, torch.special, torch.linalg)
 # Other names that torch takes for its arguments, after NumPy.
@@ -32,7 +32,7 @@ _ALIASES = {
 
 
 class Redirection(TorchFunctionMode):
-    """Calls of `operators` go to the spiking operators of `config`; all others are left alone.
+    """Calls of `operators` go to the spiking operators of `numerics`; all others are left alone.
 
     Enter it by `only(redirection)`, so that no scope around reaches in.
     """
@@ -40,9 +40,9 @@ class Redirection(TorchFunctionMode):
     #: Of an operator itself it changes nothing (library/direct.py).
     lets_operators_pass = True
 
-    def __init__(self, config: SpikeConfig | None, operators: frozenset[str]) -> None:
+    def __init__(self, numerics: Numerics | None, operators: frozenset[str]) -> None:
         super().__init__()
-        self.config, self.operators = config, operators
+        self.numerics, self.operators = numerics, operators
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -60,7 +60,7 @@ class Redirection(TorchFunctionMode):
             with self:
                 result = entry.run(*args, **others)
         else:
-            result = entry.run(*args, **others, config=self.config)
+            result = entry.run(*args, **others, numerics=self.numerics)
         if result is NotImplemented:
             return func(*args, **kwargs)
         if func in _IN_PLACE:

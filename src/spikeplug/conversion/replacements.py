@@ -1,6 +1,6 @@
 """What is done in place of each torch function: the same arguments, the same answer, by the operators.
 
-Every function here takes the arguments of the torch functions it stands for, and `config`. NotImplemented means that
+Every function here takes the arguments of the torch functions it stands for, and `numerics`. NotImplemented means that
 this call stays as it was.
 """
 
@@ -23,7 +23,7 @@ from spikeplug.conversion.multi_head import multi_head_attention, scaled_dot_pro
 class Replacement:
     """names: of the torch functions; operators: which operators `run` uses, in place of them.
 
-    parts: one of `compositions`: `run` takes no config, and its torch functions are redirected (or not chosen).
+    parts: one of `compositions`: `run` takes no numerics, and its torch functions are redirected (or not chosen).
     """
 
     names: tuple[str, ...]
@@ -36,88 +36,94 @@ def _softmax(
     operator: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     def run(
-        input: Tensor, dim: int | None = None, *positional: Any, dtype: Any = None, config: Any, **_: Any
+        input: Tensor, dim: int | None = None, *positional: Any, dtype: Any = None, numerics: Any, **_: Any
     ) -> Tensor:
         if dim is None:  # torch's own rule for a softmax without a dimension
             dim = 0 if input.dim() in (0, 1, 3) else 1
         dtype = dtype or next((value for value in positional if isinstance(value, torch.dtype)), None)
-        return operator(input if dtype is None else input.to(dtype), dim, config=config)
+        return operator(input if dtype is None else input.to(dtype), dim, numerics=numerics)
 
     return run
 
 
 def _elementwise(operator: Callable[..., Tensor]) -> Callable[..., Any]:
-    def run(input: Any, inplace: bool = False, *, config: Any) -> Any:
+    def run(input: Any, inplace: bool = False, *, numerics: Any) -> Any:
         if not isinstance(input, Tensor) or not input.is_floating_point():
             return NotImplemented
-        result = operator(input, config=config)
+        result = operator(input, numerics=numerics)
         return input.copy_(result) if inplace else result
 
     return run
 
 
-def _gelu(input: Tensor, *, approximate: str = "none", config: Any) -> Tensor:
-    return spiking.gelu(input, approximate, config=config)
+def _gelu(input: Tensor, *, approximate: str = "none", numerics: Any) -> Tensor:
+    return spiking.gelu(input, approximate, numerics=numerics)
 
 
-def _softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0, *, config: Any) -> Tensor:
-    return spiking.softplus(input, beta, threshold, config=config)
+def _softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0, *, numerics: Any) -> Tensor:
+    return spiking.softplus(input, beta, threshold, numerics=numerics)
 
 
-def _glu(input: Tensor, dim: int = -1, *, config: Any) -> Tensor:
+def _glu(input: Tensor, dim: int = -1, *, numerics: Any) -> Tensor:
     value, gate = input.chunk(2, dim)
-    return value * spiking.sigmoid(gate, config=config)
+    return value * spiking.sigmoid(gate, numerics=numerics)
 
 
 def _layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any, config: Any
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
+    numerics: Any,
 ) -> Tensor:
     shape = tuple(normalized_shape)
     weight, bias = (None if value is None else value.flatten() for value in (weight, bias))
-    normed = spiking.layer_norm(input.flatten(-len(shape)), weight, bias, eps, config=config)
+    normed = spiking.layer_norm(input.flatten(-len(shape)), weight, bias, eps, numerics=numerics)
     return normed.view(input.shape).to(input.dtype)
 
 
 def _rms_norm(
-    input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None, *, config: Any
+    input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None, *, numerics: Any
 ) -> Tensor:
     shape = tuple(normalized_shape)
     # torch's own rule: that of the type it computes in, which for short floats is float32.
     eps = torch.finfo(torch.promote_types(input.dtype, torch.float32)).eps if eps is None else eps
     flat = None if weight is None else weight.flatten()
-    return spiking.rms_norm(input.flatten(-len(shape)), flat, eps, config=config).view(input.shape)
+    return spiking.rms_norm(input.flatten(-len(shape)), flat, eps, numerics=numerics).view(input.shape)
 
 
 def _group_norm(
-    input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any, config: Any
+    input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any, numerics: Any
 ) -> Tensor:
-    normed = spiking.layer_norm(input.reshape(input.shape[0], num_groups, -1), None, None, eps, config=config)
+    normed = spiking.layer_norm(input.reshape(input.shape[0], num_groups, -1), None, None, eps, numerics=numerics)
     normed, channels = normed.view(input.shape), (-1, *[1] * (input.dim() - 2))
     if weight is not None:
         normed = normed * weight.view(channels)
     return normed if bias is None else normed + bias.view(channels)
 
 
-def _divide(input: Any, other: Any, *, rounding_mode: Any = None, config: Any) -> Any:
+def _divide(input: Any, other: Any, *, rounding_mode: Any = None, numerics: Any) -> Any:
     if rounding_mode is not None or not isinstance(other, Tensor) or isinstance(input, complex):
         return NotImplemented  # rounding: a threshold; a number: a synaptic weight
     if not isinstance(input, Tensor):
-        return spiking.reciprocal(other, config=config) * input
+        return spiking.reciprocal(other, numerics=numerics) * input
     dtype = compositions.common_type(input, other)
     if other.numel() == 1:  # one number: a synaptic weight, once it is found
-        return spiking.reciprocal(other.to(dtype), config=config) * input
-    return spiking.divide(input.to(dtype), other.to(dtype), config=config)
+        return spiking.reciprocal(other.to(dtype), numerics=numerics) * input
+    return spiking.divide(input.to(dtype), other.to(dtype), numerics=numerics)
 
 
-def _divide_into(input: Tensor, other: Any, *, config: Any) -> Any:
-    return _divide(other, input, config=config)
+def _divide_into(input: Tensor, other: Any, *, numerics: Any) -> Any:
+    return _divide(other, input, numerics=numerics)
 
 
 def _scaled(
     operator: Callable[..., Tensor], before: float = 1.0, after: float = 1.0, offset: float = 0.0
 ) -> Callable[..., Any]:
-    def run(input: Tensor, *, config: Any) -> Tensor:
-        return compositions.rounded_once(input, lambda x: operator(x * before + offset, config=config) * after)
+    def run(input: Tensor, *, numerics: Any) -> Tensor:
+        return compositions.rounded_once(input, lambda x: operator(x * before + offset, numerics=numerics) * after)
 
     return run
 
@@ -130,17 +136,17 @@ def _norm(input: Tensor, p: Any = None, dim: Any = None, *args: Any, **kwargs: A
 
 
 def _vector_norm(
-    input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, config: Any
+    input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, numerics: Any
 ) -> Any:
     if ord not in (2, "fro", None):
         return NotImplemented
     x = input if dtype is None else input.to(dtype)
     if dim is None:
-        length = spiking.vector_norm(x.flatten(), 0, False, config=config)
+        length = spiking.vector_norm(x.flatten(), 0, False, numerics=numerics)
         return length.view((1,) * x.dim()) if keepdim else length
     if not isinstance(dim, int) and len(dim) != 1:
         return NotImplemented
-    return spiking.vector_norm(x, dim if isinstance(dim, int) else dim[0], keepdim, config=config)
+    return spiking.vector_norm(x, dim if isinstance(dim, int) else dim[0], keepdim, numerics=numerics)
 
 
 def _entry(names: str, operators: str, run: Callable[..., Any]) -> Replacement:
@@ -162,7 +168,7 @@ ALL = (
     _entry("tanh", "tanh", _elementwise(spiking.tanh)),
     _entry("mish", "mish", _elementwise(spiking.mish)),
     _entry("softplus", "softplus", _softplus),
-    _entry("logsigmoid", "softplus", lambda input, *, config: -spiking.softplus(-input, config=config)),
+    _entry("logsigmoid", "softplus", lambda input, *, numerics: -spiking.softplus(-input, numerics=numerics)),
     _entry("glu", "sigmoid", _glu),
     _entry("layer_norm", "layer_norm", _layer_norm),
     _entry("rms_norm", "rms_norm", _rms_norm),

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.check import check_request
 from spikeplug.conversion.patterns import check_pattern
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 METHOD = "spiking"
-_NAMED = {"default": SpikeConfig, "paper": SpikeConfig.paper}
 _LONGEST_NAME = 200
 
 
@@ -25,7 +25,7 @@ _LONGEST_NAME = 200
 class SpikingConfig(QuantizationConfigMixin):
     """`from_pretrained(name, quantization_config=SpikingConfig())` loads a model and converts it.
 
-    numerics      a SpikeConfig, its fields as a dict, "default" or "paper"
+    numerics      a Numerics, its fields as a dict, "default" or "paper"
     operators     as of `convert`
     exclude       as of `convert`; without what can take exponential time to search (`patterns`), as it may come from
                   a config.json of unknown origin
@@ -38,7 +38,7 @@ class SpikingConfig(QuantizationConfigMixin):
     def __init__(
         self,
         /,
-        numerics: SpikeConfig | dict[str, Any] | str = "default",
+        numerics: Numerics | dict[str, Any] | str = "default",
         operators: Iterable[str] | None = None,
         exclude: str | None = None,
         model_class: str | None = None,
@@ -84,18 +84,14 @@ class SpikingConfig(QuantizationConfigMixin):
         return hash((self.numerics, self.operators, self.exclude, self.model_class))
 
 
-def _as_numerics(numerics: object) -> SpikeConfig:
-    if isinstance(numerics, SpikeConfig):
-        return numerics
+def _as_numerics(numerics: Any) -> Numerics:
     if isinstance(numerics, dict) and all(isinstance(name, str) for name in numerics):
-        return SpikeConfig.from_dict(numerics)
-    if isinstance(numerics, str) and numerics in _NAMED:
-        return _NAMED[numerics]()
-    raise SpikeplugError("numerics is no config: give a SpikeConfig, its fields as a dict, 'default' or 'paper'.")
+        return Numerics.from_dict(numerics)
+    return as_numerics(numerics)
 
 
 def saved_as(
-    model: nn.Module, numerics: SpikeConfig, operators: Iterable[str] | None, exclude: str | None
+    model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None
 ) -> SpikingConfig | None:
     """What the model's config.json is to say of a conversion: None where it has no such file, or another quantizer.
 

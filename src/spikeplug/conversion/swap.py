@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, AttentionPlug, remember_implementation
 from spikeplug.conversion.check import check_model, check_request
 from spikeplug.conversion.match import OPERATORS, Found, find
@@ -16,6 +15,8 @@ from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug, plug_of
 from spikeplug.conversion.report import Action, Entry, Report
 from spikeplug.conversion.spiking_config import SpikingConfig, forget, saved_as
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 RECORD = "spikeplug_conversion"
 
@@ -27,7 +28,7 @@ class Conversion:
 
     plugged           paths of the modules that hold a plug
     attending         path of each attention module -> what it is to run
-    implementations   path of a module -> the attn_implementation its config had (one path per config object)
+    implementations   path of a module -> the attn_implementation its numerics had (one path per numerics object)
     saved_as          what the model's config.json says of it, if it has one
     """
 
@@ -39,7 +40,7 @@ class Conversion:
 
 def convert(
     model: nn.Module,
-    config: SpikeConfig | None = None,
+    numerics: Numerics | None = None,
     *,
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
@@ -51,7 +52,7 @@ def convert(
     stay as they are. A module's `forward` gets a stand-in (see `plug`); attention goes through transformers' interface.
     Of a transformers model, `save_pretrained` writes the conversion into config.json, and `from_pretrained` repeats it.
 
-    config      the numerics of every operator; default: SpikeConfig()
+    numerics      the numerics of every operator; default: Numerics()
     operators   which operators to use, out of `OPERATORS`; default: all. What needs another stays exact
     exclude     regular expression, searched in module paths: what it finds stays exact, bit for bit
     strict      refuse a model with a nonlinearity that no operator replaces
@@ -62,7 +63,7 @@ def convert(
     scripted; an unknown operator; an operator the model has no use for; an `exclude` that does not compile, finds none
     of the places to replace, or leaves none of them; strict, and something is left.
     """
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     check_request(operators, exclude)
     check_model(model, RECORD)
     places = find(model)
@@ -73,8 +74,8 @@ def convert(
             f"strict: {len(unknown)} places would stay in floating point, the first {unknown[0].path!r} "
             f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
         )
-    plugs, conversion = _plan(model, config, places, entries, frozenset(operators or OPERATORS), exclude)
-    conversion = replace(conversion, saved_as=saved_as(model, config, operators, exclude))
+    plugs, conversion = _plan(model, numerics, places, entries, frozenset(operators or OPERATORS), exclude)
+    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude))
     try:
         _apply(model, plugs, conversion)
     except BaseException:
@@ -132,7 +133,7 @@ def _entry(place: Found, wanted: frozenset[str], excluded: str) -> Entry:
 
 def _plan(
     model: nn.Module,
-    config: SpikeConfig,
+    numerics: Numerics,
     places: list[Found],
     entries: tuple[Entry, ...],
     wanted: frozenset[str],
@@ -148,30 +149,30 @@ def _plan(
             continue
         replaced = entry.action == "replaced"
         if place.plug is None and "softmax" in wanted:
-            attending[place.path] = AttentionPlug(config if replaced else None, _implementation(place.module))
+            attending[place.path] = AttentionPlug(numerics if replaced else None, _implementation(place.module))
         if place.path in plugs or id(place.module) in seen:
             continue
         if replaced and place.plug is not None:
-            plugs[place.path] = place.plug(config, wanted)
+            plugs[place.path] = place.plug(numerics, wanted)
         elif entry.reason.startswith("excluded"):
             # Nothing redirected around it may reach into an excluded module.
-            plugs[place.path] = ScopePlug(place.module, config if place.path in around else None, frozenset())
+            plugs[place.path] = ScopePlug(place.module, numerics if place.path in around else None, frozenset())
         else:
             continue
         seen.add(id(place.module))
-    if not any(plug.config for plug in attending.values()):
+    if not any(plug.numerics for plug in attending.values()):
         attending = {}
     for path in attending:
         module = model.get_submodule(path)
         if path not in plugs and id(module) not in seen:
             seen.add(id(module))
-            plugs[path] = HostPlug(module, config)
-    plugs |= _net(model, config, wanted, exclude, seen, around)
+            plugs[path] = HostPlug(module, numerics)
+    plugs |= _net(model, numerics, wanted, exclude, seen, around)
     return plugs, Conversion(tuple(plugs), attending, _implementations(model, attending))
 
 
 def _net(
-    model: nn.Module, config: SpikeConfig, wanted: frozenset[str], exclude: str | None, seen: set[int], around: set[str]
+    model: nn.Module, numerics: Numerics, wanted: frozenset[str], exclude: str | None, seen: set[int], around: set[str]
 ) -> dict[str, Plug]:
     """A scope around the whole model, for what no byte code shows (functions fetched, modules made on the way), and
     what keeps it out of excluded modules."""
@@ -179,9 +180,9 @@ def _net(
     for path, module in model.named_modules():
         excluded = exclude is not None and re.search(exclude, path)
         if id(module) not in seen and excluded and callable(type(module).forward):
-            net[path] = ScopePlug(module, config if path in around else None, frozenset())
+            net[path] = ScopePlug(module, numerics if path in around else None, frozenset())
         elif id(module) not in seen and module is model:
-            net[path] = ScopePlug(module, config, wanted)
+            net[path] = ScopePlug(module, numerics, wanted)
     return net
 
 
@@ -190,8 +191,8 @@ def _implementation(module: nn.Module) -> str:
 
 
 def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
-    """The first module that holds each config object that attention modules or the modules around them read, and that
-    config's attention implementation."""
+    """The first module that holds each numerics object that attention modules or the modules around them read, and that
+    numerics's attention implementation."""
     around = {"", *attending}.union(*(_ancestors(path) for path in attending))
     found: dict[str, str] = {}
     seen: set[int] = set()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 
 from spikeplug import conversion
-from spikeplug.config import SpikeConfig
 from spikeplug.evaluation.results import ConversionReport
+from spikeplug.numerics import Numerics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,10 +38,10 @@ class Arms:
     """
 
     def __init__(
-        self, model: PreTrainedModel, config: SpikeConfig, operators: Sequence[str] | None, exclude: str | None
+        self, model: PreTrainedModel, numerics: Numerics, operators: Sequence[str] | None, exclude: str | None
     ) -> None:
         self.model = model
-        self._config, self._operators, self._exclude = config, operators, exclude
+        self._config, self._operators, self._exclude = numerics, operators, exclude
         self._converted_first = False
 
     @contextmanager

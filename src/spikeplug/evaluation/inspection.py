@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion import Audit, Report, audit, convert, revert
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.record import origin
+from spikeplug.numerics import Numerics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,13 +33,13 @@ class Inspection:
     converted: Audit
     error: float | None
 
-    def to_record(self, config: SpikeConfig, arguments: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    def to_record(self, numerics: Numerics, arguments: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the JSON file; docs/audit-json.md describes them."""
         return {
             "schema_version": INSPECTION_SCHEMA_VERSION,
             **origin(),
             "arguments": dict(arguments),
-            "config": config.to_dict(),
+            "numerics": numerics.to_dict(),
             "model": dict(model),
             "inputs": self.inputs,
             "exact": self.exact.to_dict(),
@@ -51,7 +51,7 @@ class Inspection:
 
 def inspect_model(
     model: PreTrainedModel,
-    config: SpikeConfig,
+    numerics: Numerics,
     *,
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
@@ -67,7 +67,7 @@ def inspect_model(
         inputs = _inputs_that_run(model, tokens)
         with audit(model) as exact:
             expected = model(**inputs)
-        report = convert(model, config, operators=operators, exclude=exclude)
+        report = convert(model, numerics, operators=operators, exclude=exclude)
         try:
             with audit(model) as converted:
                 output = model(**inputs)

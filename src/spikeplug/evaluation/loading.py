@@ -98,7 +98,7 @@ def load(source: Source, dtype: str = "float32") -> tuple[PreTrainedModel, PreTr
 
 
 def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
-    """Any model, text or not, of the class its config names, on the CPU and in evaluation mode.
+    """Any model, text or not, of the class its numerics names, on the CPU and in evaluation mode.
 
     Errors: as `load`.
     """
@@ -106,7 +106,7 @@ def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
 
     options = _options(source)
     with _quiet():
-        with _explained(source, "config"):
+        with _explained(source, "numerics"):
             config = transformers.AutoConfig.from_pretrained(source.location, **options)
         # The name is looked up among transformers' own classes only.
         names = config.architectures or ["AutoModelForCausalLM" if source.gguf_file else "AutoModel"]

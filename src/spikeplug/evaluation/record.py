@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import spikeplug
-from spikeplug.config import NUMERICS_VERSION, SpikeConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.results import Evaluation
+from spikeplug.numerics import NUMERICS_VERSION, Numerics
 
 SCHEMA_VERSION = 2
 
 
 def make_record(
-    evaluation: Evaluation, config: SpikeConfig, arguments: Mapping[str, Any], model: Mapping[str, Any]
+    evaluation: Evaluation, numerics: Numerics, arguments: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The values of the JSON file, as `eval.schema.json` describes them."""
     found = evaluation.to_dict()
@@ -31,7 +31,7 @@ def make_record(
         "schema_version": SCHEMA_VERSION,
         **origin(),
         "arguments": dict(arguments),
-        "config": config.to_dict(),
+        "numerics": numerics.to_dict(),
         "model": dict(model),
         **found,
     }

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from spikeplug import saturation
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.conversion.check import check_request
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.arms import Arms
@@ -24,6 +23,8 @@ from spikeplug.evaluation.perplexity import next_token_logits, perplexity_result
 from spikeplug.evaluation.processes import Processes
 from spikeplug.evaluation.results import ConversionReport, Evaluation, TextFacts
 from spikeplug.evaluation.text import cut_windows, default_text, encode
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ class Settings:
     text       the text; None: the reference text of this Python (`pydoc_data.topics`)
     """
 
-    config: SpikeConfig = field(default_factory=SpikeConfig)
+    numerics: Numerics = field(default_factory=Numerics)
     operators: tuple[str, ...] | None = None  # all
     exclude: str | None = None
     contexts: tuple[int, ...] = (512, 2048)
@@ -59,7 +60,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        as_config(self.config)
+        as_numerics(self.numerics)
         check_request(self.operators, self.exclude)
         if not self.contexts or min(self.contexts) < 2:
             raise SpikeplugError(f"context is {min(self.contexts, default='empty')}; it must be 2 tokens or more.")
@@ -109,7 +110,7 @@ def evaluate(
     start = time.perf_counter()
     settings, processes = settings or Settings(), processes or Processes()
     work = _prepare(model, tokenizer, settings)
-    arms = Arms(model, settings.config, settings.operators, settings.exclude)
+    arms = Arms(model, settings.numerics, settings.operators, settings.exclude)
     pieces = _pieces(arms, work)
     modes = {module: module.training for module in model.modules()}
     model.train(False)
@@ -194,8 +195,7 @@ def _prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, setting
     longest = _positions(model)
     if max(settings.contexts) > longest:
         raise SpikeplugError(
-            f"the context of {max(settings.contexts)} is above the model's {longest} positions: give a smaller "
-            "--context."
+            f"the context of {max(settings.contexts)} is above the model's {longest} positions: give a smaller --context."
         )
     text = default_text() if settings.text is None else settings.text
     ids = encode(tokenizer, text)

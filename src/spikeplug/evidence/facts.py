@@ -1,15 +1,15 @@
-"""What each operator is made of, for a config: neurons, coding, tables, scale, range, and what it costs in events."""
+"""What each operator is made of, for a numerics: neurons, coding, tables, scale, range, and what it costs in events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spikeplug.config import SpikeConfig
 from spikeplug.evidence.distributions import gaussian
 from spikeplug.evidence.subjects import HEAD_DIM, SUBJECTS, Subject
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.gates import FIXED_RANGE_BITS, GELU, curve_table
 from spikeplug.operators.scores import (
     SCORE_RANGE_BITS,
@@ -18,6 +18,7 @@ from spikeplug.operators.scores import (
     piecewise_exponential,
     shift_exponential,
 )
+from spikeplug.presets import as_realisation
 
 #: Elements of the vector whose neurons and events are counted.
 DIMENSION = 8
@@ -64,25 +65,26 @@ class Facts:
         return sum(self.populations.values())
 
 
-def facts(name: str, config: SpikeConfig) -> Facts:
+def facts(name: str, numerics: Numerics) -> Facts:
     """Errors: none; `name` is one of SUBJECTS."""
     subject, width = SUBJECTS[name], DIMENSION
-    uses = _uses(name, config)
-    events = Events()
-    OPERATORS[name](*subject.arguments(subject.inputs(gaussian(), 1, width)), config=config, events=events)
-    fixed = not (subject.scale == "element" or (subject.scale == "vector" and config.shift_scaling))
+    uses = _uses(name, numerics)
+    realisation = as_realisation(None, numerics)
+    events = Events(realisation)
+    OPERATORS[name](*subject.arguments(subject.inputs(gaussian(), 1, width)), numerics=numerics, events=events)
+    fixed = not (subject.scale == "element" or (subject.scale == "vector" and numerics.shift_scaling))
     return Facts(
         operator=name,
-        populations={part: count * _part(part, name, config).neurons for part, count in uses.items()},
-        table_bytes=sum(_part(part, name, config).table_bytes for part in uses),
-        code=config.code,
-        time_steps=config.time_steps,
-        levels=config.levels,
-        bits=config.bits,
-        scale=_scale(subject, config),
-        smallest=2.0**-config.bits if fixed else None,
-        largest=_largest(name, config) if fixed else None,
-        input_range=_input_range(name, subject, config),
+        populations={part: count * _part(part, name, numerics).neurons for part, count in uses.items()},
+        table_bytes=sum(_part(part, name, numerics).table_bytes for part in uses),
+        code=realisation.code,
+        time_steps=realisation.time_steps(numerics.bits),
+        levels=realisation.levels(numerics.bits),
+        bits=numerics.bits,
+        scale=_scale(subject, numerics),
+        smallest=2.0**-numerics.bits if fixed else None,
+        largest=_largest(name, numerics) if fixed else None,
+        input_range=_input_range(name, subject, numerics),
         spikes=events.spikes,
         synops=events.synops,
         steps=events.steps,
@@ -93,14 +95,14 @@ def _some(**copies: int) -> dict[str, int]:
     return {name: count for name, count in copies.items() if count}
 
 
-def _uses(name: str, config: SpikeConfig) -> dict[str, int]:
+def _uses(name: str, numerics: Numerics) -> dict[str, int]:
     """How often each primitive is there, for DIMENSION elements: primitive -> copies."""
     d = DIMENSION
-    norm = {"square": d + 1, "root": 1} if config.norm == "root" else {"CORDIC": d}
+    norm = {"square": d + 1, "root": 1} if numerics.norm == "root" else {"CORDIC": d}
     weights = {"exponential": d, "sum": 1}
-    scores = 0 if config.query_key_bits is None else d  # query times key: a neuron a key
-    last = {"division": HEAD_DIM} if config.divide_last else {"division": d}
-    values = HEAD_DIM if config.divide_last else 0
+    scores = 0 if numerics.query_key_bits is None else d  # query times key: a neuron a key
+    last = {"division": HEAD_DIM} if numerics.divide_last else {"division": d}
+    values = HEAD_DIM if numerics.divide_last else 0
     return {
         "softmax": {**weights, "division": d},
         "attention_weights": {**weights, **_some(product=scores), "division": d},
@@ -115,7 +117,7 @@ def _uses(name: str, config: SpikeConfig) -> dict[str, int]:
         "relu_squared": {"product": d},
         "rms_norm": {**norm, "division": d},
         "layer_norm": {"sum": 1, **norm, "division": d},
-        "vector_norm": {"square": d, "root": 1} if config.norm == "root" else {"CORDIC": d - 1},
+        "vector_norm": {"square": d, "root": 1} if numerics.norm == "root" else {"CORDIC": d - 1},
         "cos": {"sine": d},
         "sin": {"sine": d},
         "exp": {"exponential": d},
@@ -128,45 +130,47 @@ def _uses(name: str, config: SpikeConfig) -> dict[str, int]:
     }[name]
 
 
-def _part(part: str, name: str, config: SpikeConfig) -> Part:
+def _part(part: str, name: str, numerics: Numerics) -> Part:
     """Of one copy. Ordered populations have a neuron a threshold; gated products and sums are one neuron each."""
-    segments = 1 << (config.bits + 1) // 2
+    segments = 1 << (numerics.bits + 1) // 2
     if part == "exponential":
-        return _exponential(name, config)
+        return _exponential(name, numerics)
     if part == "curve":
-        table = curve_table(GELU["none"], natural_unit(config), config.fraction_bits)
+        table = curve_table(GELU["none"], natural_unit(numerics), numerics.fraction_bits)
         return Part(table.segments, table.table_bytes)
     if part in ("logarithm", "sine"):
-        return Part(segments, (segments + 1) * (config.working_bits + 2) / 8)
+        return Part(segments, (segments + 1) * (numerics.working_bits + 2) / 8)
     if part == "division":
-        own = config.shift_scaling or SUBJECTS[name].scale == "element"
-        group = 4 << config.bits if own else int(_largest(name, config)) << config.bits
-        return Part(group if config.division == "ordered" else 2)  # a restoring neuron and its read-out
+        own = numerics.shift_scaling or SUBJECTS[name].scale == "element"
+        group = 4 << numerics.bits if own else int(_largest(name, numerics)) << numerics.bits
+        return Part(
+            group if as_realisation(None, numerics).division == "ordered" else 2
+        )  # a restoring neuron and its read-out
     return Part({"root": 2, "CORDIC": 3}.get(part, 1))  # sign, x and y of a merge
 
 
-def _exponential(name: str, config: SpikeConfig) -> Part:
-    if config.exponential == "shift":
-        spec = shift_exponential(config)
-        factor = min(8, (1 << min(16, config.fraction_bits + 4)) // spec.segments) if name == "tanh" else 1
+def _exponential(name: str, numerics: Numerics) -> Part:
+    if numerics.exponential == "shift":
+        spec = shift_exponential(numerics)
+        factor = min(8, (1 << min(16, numerics.fraction_bits + 4)) // spec.segments) if name == "tanh" else 1
         segments = spec.segments * factor
         # S - 1 neurons find the segment, one climbs it, one halves.
-        return Part(segments + 1, (segments + 1) * (config.working_bits + 2) / 8)
+        return Part(segments + 1, (segments + 1) * (numerics.working_bits + 2) / 8)
     scores = name in ("softmax", "log_softmax", "attention", "attention_weights", "exp")
-    chords = piecewise_exponential(config.softmax_half_range if scores else config.half_range, config)
+    chords = piecewise_exponential(numerics.softmax_half_range if scores else numerics.half_range, numerics)
     return Part(chords.segments + 3, chords.table_bytes)
 
 
-def _scale(subject: Subject, config: SpikeConfig) -> str:
+def _scale(subject: Subject, numerics: Numerics) -> str:
     if subject.scale == "element":
         return "a power of two an element"
-    if subject.scale == "vector" and config.shift_scaling:
+    if subject.scale == "vector" and numerics.shift_scaling:
         return "a power of two a vector"
-    octaves = subject.scale == "octaves" and (config.exponential == "shift" or subject.name == "log")
-    return f"fixed step 2^-{config.bits}" + (" octaves" if octaves else "")
+    octaves = subject.scale == "octaves" and (numerics.exponential == "shift" or subject.name == "log")
+    return f"fixed step 2^-{numerics.bits}" + (" octaves" if octaves else "")
 
 
-def _largest(name: str, config: SpikeConfig) -> float:
+def _largest(name: str, numerics: Numerics) -> float:
     """Of the published group's quotient: what 2^n neurons a unit of range are there for."""
     if name in ("rms_norm", "layer_norm"):
         return float(2 << DIMENSION.bit_length() // 2)
@@ -175,42 +179,42 @@ def _largest(name: str, config: SpikeConfig) -> float:
     if name == "relu_squared":
         return float(1 << 2 * FIXED_RANGE_BITS)
     if name in ("log", "log_softmax"):
-        return float(1 << 30 - config.fraction_bits) if name == "log_softmax" else 2048.0
+        return float(1 << 30 - numerics.fraction_bits) if name == "log_softmax" else 2048.0
     return 1.0
 
 
-def _input_range(name: str, subject: Subject, config: SpikeConfig) -> str:
-    places = config.fraction_bits
-    arriving = None if config.input_bits is None else f"{config.input_bits} bits and a sign"
+def _input_range(name: str, subject: Subject, numerics: Numerics) -> str:
+    places = numerics.fraction_bits
+    arriving = None if numerics.input_bits is None else f"{numerics.input_bits} bits and a sign"
     if subject.roles[0] in ("scores", "logits", "query"):
         if arriving:
-            places = carried_fraction_bits(config)
-            unit = "octaves" if config.exponential == "shift" else "nats"
+            places = carried_fraction_bits(numerics)
+            unit = "octaves" if numerics.exponential == "shift" else "nats"
             return f"{1 << SCORE_RANGE_BITS} {unit} below the largest, step 2^-{places}"
         reach = f"scores to 2^{28 - places}, step 2^-{places}"
-        if config.exponential == "shift":
-            return f"{reach} octaves; a weight 2^-{config.working_bits} of the largest is 0"
-        return f"{reach}; 0 below the largest - {config.softmax_half_range:g}"
+        if numerics.exponential == "shift":
+            return f"{reach} octaves; a weight 2^-{numerics.working_bits} of the largest is 0"
+        return f"{reach}; 0 below the largest - {numerics.softmax_half_range:g}"
     if arriving and name in ("cos", "sin"):
-        return f"phase of 2^{config.input_bits} steps; to 2^52 radians"
+        return f"phase of 2^{numerics.input_bits} steps; to 2^52 radians"
     if (arriving and subject.scale == "vector") or (arriving and name == "vector_norm"):
-        channels = "a vector" if config.scale_block is None else f"for {config.scale_block} channels"
+        channels = "a vector" if numerics.scale_block is None else f"for {numerics.scale_block} channels"
         return f"{arriving} {channels}"
     if arriving:
         return f"{arriving} an element"
     if subject.roles[0] == "gate" and name != "relu_squared":
-        inner = "31 octaves" if config.exponential == "shift" else f"±{config.half_range:g}"
-        wide = f"{config.working_bits} bits a vector" if config.shift_scaling else f"to 2^{FIXED_RANGE_BITS}"
+        inner = "31 octaves" if numerics.exponential == "shift" else f"±{numerics.half_range:g}"
+        wide = f"{numerics.working_bits} bits a vector" if numerics.shift_scaling else f"to 2^{FIXED_RANGE_BITS}"
         return f"x: {wide}; exponent: {inner}, step 2^-{places}"
-    if name == "relu_squared" and not config.shift_scaling:
+    if name == "relu_squared" and not numerics.shift_scaling:
         return f"to 2^{FIXED_RANGE_BITS}, step 2^-{places}"
     if name == "exp":
-        return "all" if config.exponential == "shift" else f"±{config.softmax_half_range:g}"
+        return "all" if numerics.exponential == "shift" else f"±{numerics.softmax_half_range:g}"
     if name in ("cos", "sin"):
-        return f"phase of 2^{config.working_bits} steps; to 2^52 radians"
+        return f"phase of 2^{numerics.working_bits} steps; to 2^52 radians"
     if name in ("rms_norm", "layer_norm", "vector_norm", "relu_squared"):
-        return f"{config.working_bits} bits a vector"
-    return f"{config.working_bits} bits an element"
+        return f"{numerics.working_bits} bits a vector"
+    return f"{numerics.working_bits} bits an element"
 
 
 def mean_events(found: Facts) -> tuple[float, float]:

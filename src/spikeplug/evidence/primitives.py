@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.evidence.published import exp_error, polar_error
+from spikeplug.numerics import Numerics
 from spikeplug.operators.gates import CURVE_END, GELU, curve_table
 from spikeplug.operators.scores import natural_unit, piecewise_exponential, shift_exponential
 from spikeplug.primitives import divide, exponential, interpolation, norm, product
@@ -37,69 +37,75 @@ class Primitive:
     published: Callable[..., Tensor] | None = None
 
 
-def primitives(config: SpikeConfig, dimensions: tuple[int, ...], count: int, seed: int = 0) -> list[Primitive]:
-    """Every primitive `config` uses; `count` random inputs where not all are tried. dimensions: of the CORDIC tree."""
+def primitives(numerics: Numerics, dimensions: tuple[int, ...], count: int, seed: int = 0) -> list[Primitive]:
+    """Every primitive `numerics` uses; `count` random inputs where not all are tried. dimensions: of the CORDIC tree."""
     generator = torch.Generator().manual_seed(seed)
-    found = [_division(config), *_exponentials(config), *_curves(config), _product(count, generator)]
-    if config.norm == "root":
-        return [*found, _root(config, count, generator)]
-    pairs = torch.cartesian_prod(torch.arange(256), torch.arange(256)) << (config.working_bits - 9)
+    found = [_division(numerics), *_exponentials(numerics), *_curves(numerics), _product(count, generator)]
+    if numerics.norm == "root":
+        return [*found, _root(numerics, count, generator)]
+    pairs = torch.cartesian_prod(torch.arange(256), torch.arange(256)) << (numerics.working_bits - 9)
     return [
         *found,
-        _cordic(config, pairs, exhaustive=True),
-        *(_cordic(config, wide_integers((max(1, count // d), d), config, generator)) for d in dimensions if d > 2),
+        _cordic(numerics, pairs, exhaustive=True),
+        *(_cordic(numerics, wide_integers((max(1, count // d), d), numerics, generator)) for d in dimensions if d > 2),
     ]
 
 
-def wide_integers(shape: tuple[int, ...], config: SpikeConfig, generator: torch.Generator) -> Tensor:
+def wide_integers(shape: tuple[int, ...], numerics: Numerics, generator: torch.Generator) -> Tensor:
     """Magnitudes of every size up to P - 1 bits: uniform in the number of bits."""
-    places = torch.randint(1, config.working_bits, shape, generator=generator)
+    places = torch.randint(1, numerics.working_bits, shape, generator=generator)
     return torch.randint(0, 1 << 40, shape, generator=generator) & ((1 << places) - 1)
 
 
-def _division(config: SpikeConfig) -> Primitive:
-    spec = divide.DivideSpec(8, 8, config.bits)
+def _division(numerics: Numerics) -> Primitive:
+    spec = divide.DivideSpec(8, 8, numerics.bits)
     step = torch.ones((), dtype=torch.float64)
     return Primitive(
         "division, all 8-bit A and B > 0",
         torch.cartesian_prod(torch.arange(256), torch.arange(1, 256)).unbind(-1),
         lambda a, b: divide.divide(a, b, spec),
-        lambda a, b: a.double() / b * 2.0**config.bits,
+        lambda a, b: a.double() / b * 2.0**numerics.bits,
         lambda a, b: (0 * step, step),
-        2.0**-config.bits,
+        2.0**-numerics.bits,
         exhaustive=True,
         published=lambda a, b: step.expand(a.shape),  # Δ = 1/(T·L)
     )
 
 
-def _exponentials(config: SpikeConfig) -> list[Primitive]:
-    step, one = 2.0**-config.working_bits, 2.0**config.working_bits
-    if config.exponential == "shift":
-        spec = shift_exponential(config)
-        octaves = torch.arange((config.working_bits + 2) << config.fraction_bits, dtype=torch.int32)
+def _exponentials(numerics: Numerics) -> list[Primitive]:
+    step, one = 2.0**-numerics.working_bits, 2.0**numerics.working_bits
+    if numerics.exponential == "shift":
+        spec = shift_exponential(numerics)
+        octaves = torch.arange((numerics.working_bits + 2) << numerics.fraction_bits, dtype=torch.int32)
         chord = one * (math.log(2) / spec.segments) ** 2 / 8
 
         def scale(d: Tensor) -> Tensor:
-            return torch.exp2(-(d >> config.fraction_bits).double())
+            return torch.exp2(-(d >> numerics.fraction_bits).double())
 
         return [
             Primitive(
                 "2^-x by table and shift",
                 (octaves,),
                 lambda d: exponential.power_of_half(d, spec).to(torch.int64),
-                lambda d: torch.exp2(config.working_bits - d.double() * 2.0**-config.fraction_bits),
+                lambda d: torch.exp2(numerics.working_bits - d.double() * 2.0**-numerics.fraction_bits),
                 lambda d: ((chord + 1.5) * scale(d), 1 + scale(d) / 2),
                 step,
                 exhaustive=True,
             )
         ]
-    return [_piecewise(half_range, config) for half_range in sorted({config.half_range, config.softmax_half_range})]
+    return [
+        _piecewise(half_range, numerics) for half_range in sorted({numerics.half_range, numerics.softmax_half_range})
+    ]
 
 
-def _piecewise(half_range: float, config: SpikeConfig) -> Primitive:
-    spec, one, unit = piecewise_exponential(half_range, config), 2.0**config.working_bits, 2.0**-config.fraction_bits
+def _piecewise(half_range: float, numerics: Numerics) -> Primitive:
+    spec, one, unit = (
+        piecewise_exponential(half_range, numerics),
+        2.0**numerics.working_bits,
+        2.0**-numerics.fraction_bits,
+    )
     knots = torch.tensor(spec.knots)
-    published = exp_error(config, half_range)
+    published = exp_error(numerics, half_range)
 
     def bound(x: Tensor) -> Pair:
         segment = (torch.bucketize(x, knots, right=True) - 1).clamp(0, spec.segments - 1)
@@ -123,9 +129,9 @@ def _piecewise(half_range: float, config: SpikeConfig) -> Primitive:
     )
 
 
-def _curves(config: SpikeConfig) -> list[Primitive]:
+def _curves(numerics: Numerics) -> list[Primitive]:
     """The tabulated exponents of GELU: |g''| <= 4 octaves."""
-    unit, places = natural_unit(config), config.fraction_bits
+    unit, places = natural_unit(numerics), numerics.fraction_bits
     segment = 2.0 ** -((places + 1) // 2)
     above = torch.tensor(segment**2 / 8 * 4 * unit * math.log(2) * 2.0**places + 1.5, dtype=torch.float64)
 
@@ -148,9 +154,9 @@ def _curves(config: SpikeConfig) -> list[Primitive]:
     return [case("none"), case("tanh")]
 
 
-def _root(config: SpikeConfig, count: int, generator: torch.Generator) -> Primitive:
-    bits = config.working_bits + 7
-    root = wide_integers((count,), config, generator) << 7
+def _root(numerics: Numerics, count: int, generator: torch.Generator) -> Primitive:
+    bits = numerics.working_bits + 7
+    root = wide_integers((count,), numerics, generator) << 7
     square = torch.cat([torch.arange(1 << 16), root * root, (root * root - 1).clamp(min=0), root * root + 1])
     none = torch.zeros((), dtype=torch.float64)
     return Primitive(
@@ -164,8 +170,8 @@ def _root(config: SpikeConfig, count: int, generator: torch.Generator) -> Primit
     )
 
 
-def _cordic(config: SpikeConfig, vectors: Tensor, *, exhaustive: bool = False) -> Primitive:
-    dimension, spec = vectors.shape[-1], norm.CordicSpec(config.iterations, config.working_bits)
+def _cordic(numerics: Numerics, vectors: Tensor, *, exhaustive: bool = False) -> Primitive:
+    dimension, spec = vectors.shape[-1], norm.CordicSpec(numerics.iterations, numerics.working_bits)
     levels = max(dimension - 1, 0).bit_length()
     angle, gain = 2.0 ** (1 - 2 * spec.iterations), 2.0**-spec.gain_bits
     rounding = 3.5 * (0.5 + spec.iterations * 2.0 ** (1 - spec.guard_bits)) * 2 ** (levels / 2)
@@ -187,7 +193,7 @@ def _cordic(config: SpikeConfig, vectors: Tensor, *, exhaustive: bool = False) -
         exhaustive=exhaustive,
         dimension=dimension,
         # Of relative size, without a word on rounding: one LSB is granted.
-        published=lambda x: exact(x) * polar_error(dimension, config) + 1,
+        published=lambda x: exact(x) * polar_error(dimension, numerics) + 1,
     )
 
 

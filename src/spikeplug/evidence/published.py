@@ -1,6 +1,6 @@
 """What was published: bounds, and mean errors of the authors' float release (Yuan et al., ICML 2026, arXiv 2605.20289).
 
-The bounds are evaluated as they stand, for any config: Δ = 2^-n = 1/(T·L); ε_exp = w²/8·e^w with w the width of a
+The bounds are evaluated as they stand, for any numerics: Δ = 2^-n = 1/(T·L); ε_exp = w²/8·e^w with w the width of a
 segment, which for chords on [-H, H] is the published H²/(2K²)·e^(2H/K), and ln 2/S for the shift form;
 ε_pol = ceil(log2 d)·2^(-2i-1) for i CORDIC iterations, 0 for a root that is exact.
 """
@@ -15,66 +15,66 @@ import torch
 from torch import Tensor
 
 from spikeplug import operators
-from spikeplug.config import SpikeConfig
 from spikeplug.evidence import baselines
 from spikeplug.evidence.bounds import Bound
 from spikeplug.evidence.subjects import EPS
+from spikeplug.numerics import Numerics
 
 
-def exp_error(config: SpikeConfig, half_range: float) -> float:
+def exp_error(numerics: Numerics, half_range: float) -> float:
     """ε_exp."""
-    width = math.log(2) / config.segments if config.exponential == "shift" else 2 * half_range / config.segments
+    width = math.log(2) / numerics.segments if numerics.exponential == "shift" else 2 * half_range / numerics.segments
     return width**2 / 8 * math.exp(width)
 
 
-def polar_error(dimension: int, config: SpikeConfig) -> float:
+def polar_error(dimension: int, numerics: Numerics) -> float:
     """ε_pol of a norm over `dimension` elements."""
-    if config.norm == "root":
+    if numerics.norm == "root":
         return 0.0
-    return math.ceil(math.log2(max(dimension, 1))) * 2.0 ** (-2 * config.iterations - 1)
+    return math.ceil(math.log2(max(dimension, 1))) * 2.0 ** (-2 * numerics.iterations - 1)
 
 
-def _promised(y: Tensor, bound: Tensor, config: SpikeConfig) -> Tensor:
+def _promised(y: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
     """Only of outputs of one LSB and more: a relative bound of what cannot be told from 0 would be no match."""
-    lsb = 2.0**-config.bits
+    lsb = 2.0**-numerics.bits
     return bound.masked_fill(
-        y.abs() < (y.abs().amax(-1, keepdim=True) * lsb if config.shift_scaling else lsb), math.inf
+        y.abs() < (y.abs().amax(-1, keepdim=True) * lsb if numerics.shift_scaling else lsb), math.inf
     )
 
 
-def _within(distance: Tensor, bound: Tensor, config: SpikeConfig, half_range: float) -> Tensor:
+def _within(distance: Tensor, bound: Tensor, numerics: Numerics, half_range: float) -> Tensor:
     """Chords are only promised to be near within [-H, H]."""
-    return bound if config.exponential == "shift" else bound.masked_fill(distance > half_range, math.inf)
+    return bound if numerics.exponential == "shift" else bound.masked_fill(distance > half_range, math.inf)
 
 
-def softmax_bound(x: Tensor, *, config: SpikeConfig) -> Tensor:
+def softmax_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     """Relative: 2(ε_exp + Δ)/(1 - ε_exp), for rows no wider than H."""
-    error, p = exp_error(config, config.softmax_half_range), x.softmax(-1)
-    bound = _promised(p, p * (2 * (error + 2.0**-config.bits) / (1 - error)), config)
-    return _within(x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True), bound, config, config.softmax_half_range)
+    error, p = exp_error(numerics, numerics.softmax_half_range), x.softmax(-1)
+    bound = _promised(p, p * (2 * (error + 2.0**-numerics.bits) / (1 - error)), numerics)
+    return _within(x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True), bound, numerics, numerics.softmax_half_range)
 
 
-def silu_bound(x: Tensor, *, config: SpikeConfig) -> Tensor:
+def silu_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     """Absolute: |x|·2ε_exp/(1 - ε_exp) + |x|·Δ, for vectors within [-H, H]."""
-    error = exp_error(config, config.half_range)
-    bound = x.abs() * (2 * error / (1 - error) + 2.0**-config.bits)
-    bound = _promised(torch.nn.functional.silu(x), bound, config)
-    return _within(x.abs().amax(-1, keepdim=True), bound, config, config.half_range)
+    error = exp_error(numerics, numerics.half_range)
+    bound = x.abs() * (2 * error / (1 - error) + 2.0**-numerics.bits)
+    bound = _promised(torch.nn.functional.silu(x), bound, numerics)
+    return _within(x.abs().amax(-1, keepdim=True), bound, numerics, numerics.half_range)
 
 
-def rms_norm_bound(x: Tensor, *, config: SpikeConfig) -> Tensor:
+def rms_norm_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     """Relative: (ε_pol + Δ)/(1 - ε_pol) + sqrt(d)·Δ."""
-    dimension, step = x.shape[-1], 2.0**-config.bits
-    error = polar_error(dimension, config)
+    dimension, step = x.shape[-1], 2.0**-numerics.bits
+    error = polar_error(dimension, numerics)
     y = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
-    return _promised(y, y.abs() * ((error + step) / (1 - error) + math.sqrt(dimension) * step), config)
+    return _promised(y, y.abs() * ((error + step) / (1 - error) + math.sqrt(dimension) * step), numerics)
 
 
 def of_the_largest(bound: Bound) -> Bound:
     """The same bound read as relative to the vector's largest element, which all of a vector's outputs then share."""
 
-    def largest(x: Tensor, *, config: SpikeConfig) -> Tensor:
-        limit = bound(x, config=config)
+    def largest(x: Tensor, *, numerics: Numerics) -> Tensor:
+        limit = bound(x, numerics=numerics)
         limit = limit.masked_fill(torch.isinf(limit), 0.0)
         limit = limit.masked_fill((limit == 0).all(-1, keepdim=True), math.inf)  # nothing promised of the whole vector
         return limit.amax(-1, keepdim=True).expand_as(limit)
@@ -108,7 +108,7 @@ SILU = 2.78e-4
 _STEPS = 256
 
 
-def figures(config: SpikeConfig, elements: int = 200_000, seed: int = 0) -> list[Figure]:
+def figures(numerics: Numerics, elements: int = 200_000, seed: int = 0) -> list[Figure]:
     """The published figures again. The protocol was not published; docs/ops.md tells how this one was found.
 
     SiLU: an even grid on [-5, 5]. Softmax: U(-2.5, 2.5), so that no score lies more than 5 below its row's largest
@@ -123,15 +123,18 @@ def figures(config: SpikeConfig, elements: int = 200_000, seed: int = 0) -> list
     silu = torch.nn.functional.silu(x)
     found = [
         _figure("silu", None, "float recipe", SILU, baselines.published_silu(x), silu),
-        _figure("silu", None, "this config", SILU, operators.silu(x, config), silu),
+        _figure("silu", None, "this numerics", SILU, operators.silu(x, numerics), silu),
     ]
     for dimension, value in SOFTMAX.items():
         x = normal(dimension)
         recipe = baselines.published_softmax(x, subtract=False)
         found.append(_figure("softmax", dimension, "float recipe, N(0, 1)", value, recipe, x.softmax(-1)))
         x = 5 * torch.rand(elements // dimension, dimension, generator=generator, dtype=torch.float64) - 2.5
-        for reading, chosen in (("this config", config), ("this config, H = 5", replace(config, softmax_half_range=5))):
-            spiking = operators.softmax(x, config=chosen)
+        for reading, chosen in (
+            ("this numerics", numerics),
+            ("this numerics, H = 5", replace(numerics, softmax_half_range=5)),
+        ):
+            spiking = operators.softmax(x, numerics=chosen)
             found.append(_figure("softmax", dimension, reading, value, spiking, x.softmax(-1)))
     for dimension, value in RMS_NORM.items():
         x = normal(dimension)
@@ -139,8 +142,8 @@ def figures(config: SpikeConfig, elements: int = 200_000, seed: int = 0) -> list
         bare = x / x.square().mean(-1, keepdim=True).sqrt()
         recipe = baselines.published_rms_norm(x, eps=0.0)
         found.append(_figure("rms_norm", dimension, "float recipe, no eps", value, recipe, bare))
-        spiking = operators.rms_norm(x, None, EPS, config=config)
-        found.append(_figure("rms_norm", dimension, "this config", value, spiking, exact))
+        spiking = operators.rms_norm(x, None, EPS, numerics=numerics)
+        found.append(_figure("rms_norm", dimension, "this numerics", value, spiking, exact))
     return found
 
 

@@ -10,17 +10,17 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from spikeplug.config import SpikeConfig
 from spikeplug.evaluation.record import origin
 from spikeplug.evaluation.results import finite
 from spikeplug.evidence.results import BoundRow, Study
+from spikeplug.numerics import Numerics
 
 SCHEMA_VERSION = 1
 #: Longer inputs are left out.
 _LONGEST = 256
 
 
-def make_study_record(found: Study, config: SpikeConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def make_study_record(found: Study, numerics: Numerics, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values, as `ops.schema.json` describes them; what is not a finite number becomes null."""
     values = {
         "measurements": [asdict(row) for row in found.rows],
@@ -34,7 +34,7 @@ def make_study_record(found: Study, config: SpikeConfig, arguments: Mapping[str,
         "schema_version": SCHEMA_VERSION,
         **origin(),
         "arguments": dict(arguments),
-        "config": config.to_dict(),
+        "numerics": numerics.to_dict(),
         **{name: finite(value) for name, value in values.items()},
     }
 

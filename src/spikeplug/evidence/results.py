@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.evidence.distributions import DISTRIBUTIONS
 from spikeplug.evidence.facts import Facts
@@ -13,6 +12,8 @@ from spikeplug.evidence.measures import Measures
 from spikeplug.evidence.published import Figure
 from spikeplug.evidence.search import Worst
 from spikeplug.evidence.subjects import SUBJECTS
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 PRIMITIVES = "primitives"
 #: CORDIC's tree is built for up to 2^14 elements.
@@ -33,7 +34,7 @@ class Settings:
     tokens         of the text read to record activations
     """
 
-    config: SpikeConfig = field(default_factory=SpikeConfig)
+    numerics: Numerics = field(default_factory=Numerics)
     operators: tuple[str, ...] = (*SUBJECTS, PRIMITIVES)
     dimensions: tuple[int, ...] = (8, 64, 256, 1024, 8192)
     distributions: tuple[str, ...] = DISTRIBUTIONS
@@ -46,7 +47,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        as_config(self.config)
+        as_numerics(self.numerics)
         for name, given, known in (
             ("operator", self.operators, (*SUBJECTS, PRIMITIVES)),
             ("distribution", self.distributions, DISTRIBUTIONS),

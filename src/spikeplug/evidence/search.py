@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.evidence.bounds import Bound
 from spikeplug.evidence.distributions import adversarial, fit, gaussian
 from spikeplug.evidence.primitives import Primitive
 from spikeplug.evidence.subjects import HEAD_DIM, Subject
+from spikeplug.numerics import Numerics
 
 _ACTIVATIONS = ("silu", "gelu", "sigmoid", "tanh", "softplus", "mish", "relu_squared")
 #: Elements of a grid computed at once.
@@ -38,22 +38,22 @@ class Worst:
     element: int
 
 
-def ratios(subject: Subject, bound: Bound, config: SpikeConfig, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def ratios(subject: Subject, bound: Bound, numerics: Numerics, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """(ratio, error, bound), (candidates, elements); 0 where nothing is promised or nothing is wrong.
 
-    A bound is of what an operator does to the numbers that arrive: with config.input_bits, error is against the exact
+    A bound is of what an operator does to the numbers that arrive: with numerics.input_bits, error is against the exact
     function of these. Scores and angles have codes of their own, whose steps the bounds count.
     """
-    arrived = subject.arriving(inputs, config)
+    arrived = subject.arriving(inputs, numerics)
     exact = subject.exact(*arrived)
-    error = (subject.spiking(*inputs, config=config) - exact).abs()
-    limit = bound(*arrived, config=config).reshape(exact.shape)
+    error = (subject.spiking(*inputs, numerics=numerics) - exact).abs()
+    limit = bound(*arrived, numerics=numerics).reshape(exact.shape)
     ratio = torch.where((error > 0) & torch.isfinite(exact) & torch.isfinite(limit), error / limit, 0.0)
     return ratio.flatten(1), error.flatten(1), limit.flatten(1)
 
 
 def climb(
-    subject: Subject, bound: Bound, config: SpikeConfig, dimension: int, *, candidates: int, steps: int, seed: int = 0
+    subject: Subject, bound: Bound, numerics: Numerics, dimension: int, *, candidates: int, steps: int, seed: int = 0
 ) -> Worst:
     """The best of `candidates` starts, each changed `steps` times in a few coordinates, and kept where that is worse.
 
@@ -64,38 +64,38 @@ def climb(
     if subject.roles[0] == "query":
         candidates = max(4, candidates // 8)  # each has keys and values of its own
     inputs = _starts(subject, dimension, candidates, generator)
-    best = ratios(subject, bound, config, inputs)[0].amax(-1)
+    best = ratios(subject, bound, numerics, inputs)[0].amax(-1)
     for step in range(steps):
         if step == steps // 2:
             order = best.argsort(descending=True)[: max(1, candidates // 4)]
             order = order.repeat(4)[:candidates] if candidates >= 4 else order
             inputs, best = tuple(x[order] for x in inputs), best[order]
         changed = tuple(
-            fit(role, _changed(x, config, generator)) for role, x in zip(subject.roles, inputs, strict=True)
+            fit(role, _changed(x, numerics, generator)) for role, x in zip(subject.roles, inputs, strict=True)
         )
-        ratio = ratios(subject, bound, config, changed)[0].amax(-1)
+        ratio = ratios(subject, bound, numerics, changed)[0].amax(-1)
         better = ratio > best
         best = torch.where(better, ratio, best)
         inputs = tuple(
             torch.where(better.view(-1, *[1] * (x.dim() - 1)), new, x) for x, new in zip(inputs, changed, strict=True)
         )
-    return _worst(subject, bound, config, inputs, "climb", candidates * (steps + 1))
+    return _worst(subject, bound, numerics, inputs, "climb", candidates * (steps + 1))
 
 
-def grid(subject: Subject, bound: Bound, config: SpikeConfig, count: int) -> Worst | None:
+def grid(subject: Subject, bound: Bound, numerics: Numerics, count: int) -> Worst | None:
     """Every code of an operator of one number, at the code itself and just below half a step beside it; about `count`
     of them, evenly spread, where there are more.
 
     None where an operator has no such grid. Each input is a vector of one.
     """
-    every = _codes(subject.name, config)
+    every = _codes(subject.name, numerics)
     if every is None:
         return None
     stride = -(-len(every) // count)
     codes = every[:: stride | 1]  # odd, so that no low bit is always the same
     worst: Worst | None = None
     for chunk in codes.split(_CHUNK):
-        found = _worst(subject, bound, config, (chunk[:, None],), "grid", 1)
+        found = _worst(subject, bound, numerics, (chunk[:, None],), "grid", 1)
         worst = found if worst is None or found.ratio > worst.ratio else worst
     assert worst is not None
     method = "exhaustive" if len(codes) == len(every) else "grid"
@@ -124,17 +124,17 @@ def primitive_worst(primitive: Primitive, *, published: bool = False) -> Worst:
     )
 
 
-def _codes(name: str, config: SpikeConfig) -> Tensor | None:
+def _codes(name: str, numerics: Numerics) -> Tensor | None:
     """All inputs an operator of one number tells apart, up to its period: a turn, two octaves, or all that moves it."""
-    step = 2.0**-config.fraction_bits
+    step = 2.0**-numerics.fraction_bits
     if name in _ACTIVATIONS or name == "exp":
-        reach = 24.0 if config.exponential == "shift" else 2 * max(config.half_range, config.softmax_half_range)
-        if name == "exp" and config.exponential == "piecewise":
-            reach = config.softmax_half_range
-        unit = math.log(2) if config.exponential == "shift" else 1.0  # codes count octaves, or nats
+        reach = 24.0 if numerics.exponential == "shift" else 2 * max(numerics.half_range, numerics.softmax_half_range)
+        if name == "exp" and numerics.exponential == "piecewise":
+            reach = numerics.softmax_half_range
+        unit = math.log(2) if numerics.exponential == "shift" else 1.0  # codes count octaves, or nats
         codes = torch.arange(-int(reach / (step * unit)), int(reach / (step * unit)) + 1).double() * (step * unit)
         return torch.cat([codes, codes + 0.499 * step * unit])
-    width = config.working_bits
+    width = numerics.working_bits
     if name in ("cos", "sin"):
         codes = torch.arange(1 << width).double()
         return torch.cat([codes, codes + 0.499]) * (2 * math.pi / (1 << width))
@@ -161,7 +161,7 @@ def _starts(subject: Subject, dimension: int, candidates: int, generator: torch.
     return tuple(starts)
 
 
-def _changed(x: Tensor, config: SpikeConfig, generator: torch.Generator) -> Tensor:
+def _changed(x: Tensor, numerics: Numerics, generator: torch.Generator) -> Tensor:
     """A copy with some coordinates changed; how many and how differs from candidate to candidate."""
 
     def uniform(*shape: int) -> Tensor:
@@ -170,8 +170,8 @@ def _changed(x: Tensor, config: SpikeConfig, generator: torch.Generator) -> Tens
     flat = x.flatten(1)
     count, width = flat.shape
     noise = torch.randn(count, width, generator=generator, dtype=torch.float64)
-    size = torch.exp2(-uniform(count, 1) * (config.working_bits + 2))
-    steps = (noise * 4).round() / 2 * 2.0**-config.fraction_bits
+    size = torch.exp2(-uniform(count, 1) * (numerics.working_bits + 2))
+    steps = (noise * 4).round() / 2 * 2.0**-numerics.fraction_bits
     kinds = torch.stack(
         [flat + steps, flat * (1 + noise * size), noise * 4, flat.roll(1, -1) + steps, flat * torch.exp2(size)]
     )
@@ -183,9 +183,9 @@ def _changed(x: Tensor, config: SpikeConfig, generator: torch.Generator) -> Tens
 
 
 def _worst(
-    subject: Subject, bound: Bound, config: SpikeConfig, inputs: tuple[Tensor, ...], method: str, tried: int
+    subject: Subject, bound: Bound, numerics: Numerics, inputs: tuple[Tensor, ...], method: str, tried: int
 ) -> Worst:
-    ratio, error, limit = ratios(subject, bound, config, inputs)
+    ratio, error, limit = ratios(subject, bound, numerics, inputs)
     place = int(ratio.argmax())
     row, element = divmod(place, ratio.shape[1])
     return Worst(

@@ -56,7 +56,7 @@ def study(
     report("figures", total, total)
     return Study(
         rows=tuple(rows),
-        facts=tuple(facts(name, settings.config) for name in names),
+        facts=tuple(facts(name, settings.numerics) for name in names),
         figures=tuple(_figures(settings, names)),
         bounds=tuple(found),
         saturations=saturations,
@@ -74,7 +74,7 @@ def _figures(settings: Settings, names: list[str]) -> list[Figure]:
     if not set(names) & {"softmax", "silu", "rms_norm"}:
         return []
     elements = max(settings.elements, 1 << 16)  # fewer are noise
-    return [figure for figure in figures(settings.config, elements) if figure.operator in names]
+    return [figure for figure in figures(settings.numerics, elements) if figure.operator in names]
 
 
 def _draw(distribution: str, pools: Mapping[str, Tensor], seed: int) -> Draw:
@@ -98,18 +98,18 @@ def _measurements(
 
 def _rows(subject: Subject, dimension: int | None, distribution: str, draw: Draw, settings: Settings) -> list[Row]:
     """The operator and its baselines on the same inputs."""
-    width, config = dimension or 64, settings.config
+    width, numerics = dimension or 64, settings.numerics
     rows = max(4, settings.elements // width)
     inputs = subject.inputs(draw, min(rows, settings.elements // 64) if subject.roles[0] == "query" else rows, width)
     exact = subject.exact(*inputs)
-    lsb = last_place(subject.scale, exact, subject.name, config)
+    lsb = last_place(subject.scale, exact, subject.name, numerics)
     shares = subject.name in ("softmax", "attention_weights")
 
     def row(method: str, y: Tensor, lsb: Tensor | None) -> Row:
         found = measure(y, exact, lsb, distribution=shares)
         return Row(name=subject.name, method=method, dimension=dimension, distribution=distribution, measures=found)
 
-    found = [row("spiking", subject.spiking(*inputs, config=config), lsb)]
+    found = [row("spiking", subject.spiking(*inputs, numerics=numerics), lsb)]
     for baseline in BASELINES:
         if baseline.operator == subject.name:
             found.append(row(baseline.name, baseline.approximate(exact if baseline.of_output else inputs[0]), None))
@@ -118,7 +118,7 @@ def _rows(subject: Subject, dimension: int | None, distribution: str, draw: Draw
 
 def _primitive_rows(settings: Settings) -> list[Row]:
     rows = []
-    for primitive in primitives(settings.config, settings.dimensions, settings.elements, settings.seed):
+    for primitive in primitives(settings.numerics, settings.dimensions, settings.elements, settings.seed):
         y, exact = (side(*primitive.inputs).double() for side in (primitive.closed, primitive.exact))
         y, exact = (x.reshape(-1, 1) * primitive.step for x in (y, exact))
         lsb = torch.tensor(primitive.step, dtype=torch.float64)
@@ -144,7 +144,7 @@ def _searches(settings: Settings, names: list[str]) -> Iterator[tuple[str, Calla
 
 
 def _operator_bounds(subject: Subject, dimension: int, settings: Settings) -> list[BoundRow]:
-    config, ours = settings.config, BOUNDS[subject.name]
+    numerics, ours = settings.numerics, BOUNDS[subject.name]
     bounds = {"ours": ours}
     if subject.name in PUBLISHED_BOUNDS:
         published = PUBLISHED_BOUNDS[subject.name]
@@ -152,9 +152,9 @@ def _operator_bounds(subject: Subject, dimension: int, settings: Settings) -> li
     rows = []
     for source, bound in bounds.items():
         how = {"candidates": settings.candidates, "steps": settings.steps, "seed": settings.seed}
-        worst = climb(subject, bound, config, dimension, **how)
+        worst = climb(subject, bound, numerics, dimension, **how)
         rows.append(BoundRow(name=subject.name, source=source, dimension=dimension, worst=worst))
-    every = grid(subject, ours, config, settings.grid) if dimension == 8 or subject.elementwise else None
+    every = grid(subject, ours, numerics, settings.grid) if dimension == 8 or subject.elementwise else None
     if every is not None:
         rows.append(BoundRow(name=subject.name, source="ours", dimension=1, worst=every))
     return rows
@@ -162,7 +162,7 @@ def _operator_bounds(subject: Subject, dimension: int, settings: Settings) -> li
 
 def _primitive_bounds(settings: Settings) -> list[BoundRow]:
     rows = []
-    for primitive in primitives(settings.config, settings.dimensions, settings.elements, settings.seed):
+    for primitive in primitives(settings.numerics, settings.dimensions, settings.elements, settings.seed):
         for source in ("ours", "published") if primitive.published else ("ours",):
             worst = primitive_worst(primitive, published=source == "published")
             rows.append(BoundRow(name=primitive.name, source=source, dimension=primitive.dimension, worst=worst))

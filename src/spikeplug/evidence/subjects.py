@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import received
-from spikeplug.config import SpikeConfig
 from spikeplug.evidence.parts import block_maximum
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
 from spikeplug.operators.blocks import arriving
 
 #: (role, rows, width) -> float64 (rows, width): how a distribution gives an operator the kind of number it meets.
@@ -47,24 +47,24 @@ class Subject:
         lengths = {"query": rows, "key": dimension, "value": dimension}
         return tuple(draw(role, lengths[role], HEAD_DIM) for role in self.roles)
 
-    def spiking(self, *inputs: Tensor, config: SpikeConfig) -> Tensor:
+    def spiking(self, *inputs: Tensor, numerics: Numerics) -> Tensor:
         """The operator, in integers; (rows, ...) float64."""
-        return self._flat(OPERATORS[self.name](*self.arguments(inputs), config=config))
+        return self._flat(OPERATORS[self.name](*self.arguments(inputs), numerics=numerics))
 
     def exact(self, *inputs: Tensor) -> Tensor:
         """The float function it stands for."""
         return self._flat(OPERATORS[self.name].exact(*self.arguments(inputs)))
 
-    def arriving(self, inputs: tuple[Tensor, ...], config: SpikeConfig) -> tuple[Tensor, ...]:
-        """The inputs as their spike codes carry them (config.input_bits); scores and angles as they are."""
-        return tuple(self._arriving(role, x, config) for role, x in zip(self.roles, inputs, strict=True))
+    def arriving(self, inputs: tuple[Tensor, ...], numerics: Numerics) -> tuple[Tensor, ...]:
+        """The inputs as their spike codes carry them (numerics.input_bits); scores and angles as they are."""
+        return tuple(self._arriving(role, x, numerics) for role, x in zip(self.roles, inputs, strict=True))
 
-    def _arriving(self, role: str, x: Tensor, config: SpikeConfig) -> Tensor:
+    def _arriving(self, role: str, x: Tensor, numerics: Numerics) -> Tensor:
         if role in ("scores", "logits", "query", "key", "angle"):
             return x
         if role == "value":
-            return received(x, config.input_bits)
-        return arriving(x.unsqueeze(-1), config).squeeze(-1) if self.elementwise else arriving(x, config)
+            return received(x, numerics.input_bits)
+        return arriving(x.unsqueeze(-1), numerics).squeeze(-1) if self.elementwise else arriving(x, numerics)
 
     def arguments(self, inputs: tuple[Tensor, ...]) -> tuple[object, ...]:
         """What the library's operator takes."""
@@ -109,19 +109,19 @@ _SUBJECTS = (
 SUBJECTS: Mapping[str, Subject] = {subject.name: subject for subject in _SUBJECTS}
 
 
-def last_place(scale: Scale, exact: Tensor, name: str, config: SpikeConfig) -> Tensor:
+def last_place(scale: Scale, exact: Tensor, name: str, numerics: Numerics) -> Tensor:
     """One LSB of the output's own scale, of a shape that broadcasts with `exact` (rows, width).
 
     Fixed step: 2^-n (octaves: times ln 2). A power of two of its own: the step of n bits at the largest exact
     magnitude, 2^(ceil(log2 y_max) - n); the operator's own step is this one, or half or twice it.
     """
-    step = torch.tensor(2.0**-config.bits, dtype=torch.float64)
+    step = torch.tensor(2.0**-numerics.bits, dtype=torch.float64)
     # Log-softmax of the published form is in nats; the logarithm itself always in octaves.
-    if scale == "octaves" and (config.exponential == "shift" or name == "log"):
+    if scale == "octaves" and (numerics.exponential == "shift" or name == "log"):
         return step * torch.log(torch.tensor(2.0, dtype=torch.float64))
-    if scale in ("octaves", "step") or (scale == "vector" and not config.shift_scaling):
+    if scale in ("octaves", "step") or (scale == "vector" and not numerics.shift_scaling):
         return step
-    channels = config if name not in ("softmax", "attention_weights") else None
+    channels = numerics if name not in ("softmax", "attention_weights") else None
     largest = block_maximum(exact, channels) if scale == "vector" else exact.abs()
     fraction, exponent = torch.frexp(largest)
     exponent = exponent - (fraction == 0.5).to(exponent.dtype)  # a power of two is its own ceiling

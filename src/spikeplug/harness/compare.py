@@ -28,7 +28,7 @@ class HarnessComparison:
     rows: tuple[Row, ...]
     seconds: Mapping[str, float]
     model: Mapping[str, Any]
-    config: Mapping[str, Any]
+    numerics: Mapping[str, Any]
     conversion: Mapping[str, Any]
     saturations: Mapping[str, int]
     settings: Mapping[str, Any]
@@ -68,7 +68,7 @@ def compare(arguments: argparse.Namespace) -> HarnessComparison | None:
             "parameters": lm.model.num_parameters(),
             "dtype": str(lm.model.dtype).removeprefix("torch."),
         },
-        config=lm.spiking_config.to_dict(),
+        numerics=lm.spiking_config.to_dict(),
         conversion=report,
         saturations=counts,
         settings={

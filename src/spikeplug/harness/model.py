@@ -13,11 +13,11 @@ from lm_eval.models.huggingface import HFLM
 
 import spikeplug
 from spikeplug import conversion
-from spikeplug.config import NUMERICS_VERSION
 from spikeplug.conversion.check import check_request
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.loading import find_source
-from spikeplug.presets import resolve_config
+from spikeplug.numerics import NUMERICS_VERSION
+from spikeplug.presets import read_preset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,8 +91,8 @@ class SpikingLM(HFLM):  # type: ignore[misc]  # lm-eval is not annotated
             **info,
             "spikeplug": {
                 "version": spikeplug.__version__,
-                "numerics": NUMERICS_VERSION,
-                "config": self.spiking_config.to_dict(),
+                "numerics_version": NUMERICS_VERSION,
+                "numerics": self.spiking_config.to_dict(),
                 "replaced": {operator: count["replaced"] for operator, count in self.report.counts.items()},
                 **self._choice,
             },
@@ -104,9 +104,9 @@ class SpikingLM(HFLM):  # type: ignore[misc]  # lm-eval is not annotated
 
 def spiking_request(
     spiking_config: object, operators: object, exclude: object
-) -> tuple[spikeplug.SpikeConfig, dict[str, Any]]:
-    """The config, and what else `convert` is asked for. Errors: SpikeplugError for a bad config, name or regex."""
-    config = resolve_config(str(spiking_config))
+) -> tuple[spikeplug.Numerics, dict[str, Any]]:
+    """The numerics, and what else `convert` is asked for. Errors: SpikeplugError for a bad numerics, name or regex."""
+    numerics = read_preset(str(spiking_config)).numerics
     choice: dict[str, Any] = {}
     if operators is not None:
         names = operators.replace("+", ",").split(",") if isinstance(operators, str) else operators
@@ -116,4 +116,4 @@ def spiking_request(
     if exclude is not None:
         choice["exclude"] = str(exclude)  # lm-eval reads exclude=0 as a number
     check_request(choice.get("operators"), choice.get("exclude"))
-    return config, choice
+    return numerics, choice

@@ -24,7 +24,7 @@ def make_comparison_record(found: HarnessComparison, arguments: Sequence[str]) -
         "environment": {**environment(), "lm_eval": importlib.metadata.version("lm_eval")},
         "arguments": [*arguments],
         "settings": finite(found.settings),
-        "config": dict(found.config),
+        "numerics": dict(found.numerics),
         "model": dict(found.model),
         "conversion": finite(found.conversion),
         "tasks": finite(found.tasks),

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
 
 #: Where the kernels of a device are: modules with KERNELS {operator: function}. A function takes the arguments of the
-#: operator's torch op, checked as the operator checks them, and the config; it gives the operator's result, or None
+#: operator's torch op, checked as the operator checks them, and the numerics; it gives the operator's result, or None
 #: where it leaves the call to the closed form.
 DEVICES = {"cpu": "spikeplug.kernels.cpu", "cuda": "spikeplug.kernels.gpu"}
 #: What each needs, by pip.
@@ -84,16 +84,16 @@ def loaded(device: str) -> dict[str, Kernel]:
     return kernels
 
 
-def supports(config: SpikeConfig) -> bool:
-    """Whether the kernels have this config's numerics: the shift exponential, the root norm, scales of the vector's own
+def supports(numerics: Numerics) -> bool:
+    """Whether the kernels have this numerics's numerics: the shift exponential, the root norm, scales of the vector's own
     and inputs as wide as the operator works; any bits, working_bits, fraction_bits and segments."""
-    wide = config.input_bits is None and config.scale_block is None
-    return wide and config.exponential == "shift" and config.norm == "root" and config.shift_scaling
+    wide = numerics.input_bits is None and numerics.scale_block is None
+    return wide and numerics.exponential == "shift" and numerics.norm == "root" and numerics.shift_scaling
 
 
-def find(operator: str, arguments: tuple[Any, ...], config: SpikeConfig) -> Kernel | None:
-    """The kernel for a call of the operator's torch op, or None: no kernel, forced off, another config or dtype."""
-    if not _enabled.get() or not supports(config):
+def find(operator: str, arguments: tuple[Any, ...], numerics: Numerics) -> Kernel | None:
+    """The kernel for a call of the operator's torch op, or None: no kernel, forced off, another numerics or dtype."""
+    if not _enabled.get() or not supports(numerics):
         return None
     device = arguments[0].device
     if arguments[0].dim() == 0:

@@ -1,7 +1,7 @@
 """One opaque torch op per operator, `torch.ops.spikeplug.<name>`, with fake and autograd rules.
 
 Opaque, so that torch.compile, torch.export and whatever watches dispatched ops see one integer operator, not the
-hundreds of integer verbs it is made of. The config travels as a string, which every graph can hold.
+hundreds of integer verbs it is made of. The numerics travels as a string, which every graph can hold.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from spikeplug import kernels
 from spikeplug.coding import affine, as_real
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.library.counting import counters
 from spikeplug.library.direct import may_go_direct
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 _library = torch.library.Library("spikeplug", "FRAGMENT")
 
@@ -28,8 +29,8 @@ class Operator:
     """An operator and the float function it stands for.
 
     name        of the torch op and of the public function
-    arguments   the op's schema, without the config: "Tensor x, int dim"
-    spiking     (*arguments, config=..., events=...) -> Tensor
+    arguments   the op's schema, without the numerics: "Tensor x, int dim"
+    spiking     (*arguments, numerics=..., events=...) -> Tensor
     exact       (*arguments) -> Tensor: gives the output's shape and dtype, and the straight-through gradient
     """
 
@@ -41,7 +42,7 @@ class Operator:
     def __call__(
         self,
         *arguments: Any,
-        config: SpikeConfig | None = None,
+        numerics: Numerics | None = None,
         events: Events | None = None,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
@@ -50,32 +51,32 @@ class Operator:
 
         The decoded result times `weight`, plus `bias`, which broadcast to it; a kernel may do so on its way out.
         """
-        config = as_config(config)
+        numerics = as_numerics(numerics)
         if events is None and may_go_direct((*arguments, weight, bias)):
             after = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
-            return self._run(arguments, config, after)
+            return self._run(arguments, numerics, after)
         as_real(arguments[0], self.name)
         if events is not None:
-            return affine(self.spiking(*arguments, config=config, events=events), weight, bias)
-        result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, config.token)
+            return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
+        result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
         return affine(result, weight, bias)
 
     def kernel(self, *arguments: Any) -> Tensor:
-        """What the torch op runs: `arguments`, then the config's token. Its strides are the fake rule's."""
-        output = self._run(arguments[:-1], SpikeConfig.from_token(arguments[-1]), {})
+        """What the torch op runs: `arguments`, then the numerics's token. Its strides are the fake rule's."""
+        output = self._run(arguments[:-1], Numerics.from_token(arguments[-1]), {})
         return output if _has_plain_strides(output) else output.contiguous().flatten().view(output.shape)
 
-    def _run(self, given: tuple[Any, ...], config: SpikeConfig, after: dict[str, Tensor]) -> Tensor:
+    def _run(self, given: tuple[Any, ...], numerics: Numerics, after: dict[str, Tensor]) -> Tensor:
         """The kernel there is, or the closed form: a new tensor, of any strides."""
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
         with torch._C.DisableTorchFunction():
             as_real(given[0], self.name)
             heard, output = counters(), None
-            if not heard and (kernel := kernels.find(self.name, (*given, *after.values()), config)) is not None:
-                output = kernel(*given, config=config, **after)
+            if not heard and (kernel := kernels.find(self.name, (*given, *after.values()), numerics)) is not None:
+                output = kernel(*given, numerics=numerics, **after)
             if output is None:
                 events = Events()
-                output = affine(self.spiking(*given, config=config, events=events if heard else None), **after)
+                output = affine(self.spiking(*given, numerics=numerics, events=events if heard else None), **after)
                 for counter in heard:
                     counter.add(self.name, events)
             # An op's output may not be its input.
@@ -84,7 +85,7 @@ class Operator:
     def register(self) -> None:
         """Define the torch op."""
         name = f"spikeplug::{self.name}"
-        _library.define(f"{self.name}({self.arguments}, str config) -> Tensor")
+        _library.define(f"{self.name}({self.arguments}, str numerics) -> Tensor")
         _library.impl(self.name, self.kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(name, self._fake, lib=_library)
         torch.library.register_autograd(name, self._backward, setup_context=_keep_inputs, lib=_library)

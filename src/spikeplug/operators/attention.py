@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import Coded, as_real, decode, encode, received
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.attention_inputs import check_attention, masking
 from spikeplug.operators.attention_rows import Rows, Sums, attention_ratio, attention_sums
 from spikeplug.operators.attention_scores import score_tiles, without_autocast
 from spikeplug.operators.scores import encode_scores, natural_unit
 from spikeplug.operators.softmax import softmax_integers
+from spikeplug.presets import as_numerics
 from spikeplug.primitives.arithmetic import arithmetic
 
 __all__ = ["Sums", "attention", "attention_ratio", "attention_sums", "attention_weights"]
@@ -30,7 +31,7 @@ def attention(
     scaling: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
-    config: SpikeConfig | None = None,
+    numerics: Numerics | None = None,
     events: Events | None = None,
 ) -> Tensor:
     """softmax(cap(query·keyᵀ·scaling) + mask)·value with a spiking softmax; (B, H, Q, Dv), dtype of query.
@@ -43,16 +44,16 @@ def attention(
     softcap: cap(s) = softcap·tanh(s / softcap) with a spiking tanh; None: cap(s) = s.
     sinks: (H,), one logit a query head that takes part in the row's maximum and sum and has no value; or None.
 
-    query·keyᵀ is an integer product of codes of config.query_key_bits, exact, scaled and rounded once to float32
+    query·keyᵀ is an integer product of codes of numerics.query_key_bits, exact, scaled and rounded once to float32
     (float64 for float64); with None, the model's own float product. Bias and sinks are added in that dtype. With
-    config.divide_last the value product runs in integers, exactly; without, each probability is divided and decoded on
+    numerics.divide_last the value product runs in integers, exactly; without, each probability is divided and decoded on
     its own and the value product is the model's (the published form).
     A row that may attend to nothing gives 0; one with a NaN or +inf score, bias or sink gives NaN. A NaN or inf value
     reaches the rows that may attend to it. events: count into it, simulating neuron by neuron.
     Errors: SpikeplugError for shapes that do not fit, a mask that is none of these, a softcap that is no number
     above 0, non-floating tensors.
     """
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     queries, keys, values = (as_real(x, "attention") for x in (query, key, value))
     check_attention(query, key, value, mask, softcap, sinks)
     shape = (*query.shape[:3], value.shape[-1])
@@ -60,16 +61,16 @@ def attention(
         return query.new_zeros(shape)
     dtype = torch.promote_types(queries.dtype, torch.promote_types(keys.dtype, values.dtype))
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
-    on, hides = arithmetic(config, events), masking(mask, key.shape[2], dtype, natural_unit(config))
-    coded = encode(received(values, config.input_bits), config.bits, twos_complement=True)
-    sums = Rows(shape, query.shape[1] // key.shape[1], dtype, config, query.device)
+    on, hides = arithmetic(numerics, events), masking(mask, key.shape[2], dtype, natural_unit(numerics))
+    coded = encode(received(values, numerics.input_bits), numerics.bits, twos_complement=True)
+    sums = Rows(shape, query.shape[1] // key.shape[1], dtype, numerics, query.device)
     with without_autocast(query.device):
         for tile, scores in score_tiles(
-            queries, keys, hides, scaling=scaling, softcap=softcap, sinks=sinks, config=config, events=events
+            queries, keys, hides, scaling=scaling, softcap=softcap, sinks=sinks, numerics=numerics, events=events
         ):
             place = (tile.batch, tile.heads, tile.keys)
             part = Coded(coded.mantissa[place], coded.exponent[place], None)
-            sums.add(tile, encode_scores(scores, 1.0, config), part, on)
+            sums.add(tile, encode_scores(scores, 1.0, numerics), part, on)
     output = sums.divided(key.shape[2] + (sinks is not None), on)
     if coded.nonfinite is not None:
         output = _spread_nonfinite(output, values, coded.nonfinite, hides.visible)
@@ -85,15 +86,15 @@ def attention_weights(
     scaling: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
-    config: SpikeConfig | None = None,
+    numerics: Numerics | None = None,
     events: Events | None = None,
 ) -> Tensor:
     """The spiking softmax itself, each probability divided and decoded on its own: (B, H, Q, K), dtype of query.
 
     Arguments, domain and errors as of `attention`. The sink's own probability is dropped, so that a row sums to less
-    than 1 by it. With config.divide_last, attention does not divide these; they are what it weighs with, rounded.
+    than 1 by it. With numerics.divide_last, attention does not divide these; they are what it weighs with, rounded.
     """
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     queries, keys = (as_real(x, "attention") for x in (query, key))
     check_attention(query, key, key, mask, softcap, sinks)
     shape = (*query.shape[:3], key.shape[2])
@@ -102,15 +103,17 @@ def attention_weights(
         return output
     dtype = torch.promote_types(queries.dtype, keys.dtype)
     queries, keys = queries.to(dtype), keys.to(dtype)
-    on, hides = arithmetic(config, events), masking(mask, key.shape[2], dtype, natural_unit(config))
+    on, hides = arithmetic(numerics, events), masking(mask, key.shape[2], dtype, natural_unit(numerics))
     by_group = output.unflatten(1, (-1, query.shape[1] // key.shape[1]))
     with without_autocast(query.device):
         for tile, raw in score_tiles(
-            queries, keys, hides, scaling=scaling, softcap=softcap, sinks=sinks, config=config, events=events
+            queries, keys, hides, scaling=scaling, softcap=softcap, sinks=sinks, numerics=numerics, events=events
         ):
-            scores = encode_scores(raw, 1.0, config)
+            scores = encode_scores(raw, 1.0, numerics)
             part = by_group[tile.batch, tile.heads, :, tile.rows]
-            probability = decode(*softmax_integers(scores, config, on), dtype)[..., : tile.keys.stop - tile.keys.start]
+            probability = decode(*softmax_integers(scores, numerics, on), dtype)[
+                ..., : tile.keys.stop - tile.keys.start
+            ]
             part[..., tile.keys] = probability.unflatten(1, part.shape[1:3])
             if scores.undefined is not None:
                 part.masked_fill_(scores.undefined.unflatten(1, part.shape[1:3]), torch.nan)

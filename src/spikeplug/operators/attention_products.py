@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import encode_for_product, power_of_two
-from spikeplug.config import SpikeConfig
+from spikeplug.numerics import Numerics
 from spikeplug.operators.tiles import Tile
 from spikeplug.primitives.arithmetic import Arithmetic
 
 Product = Callable[[Tile], Tensor]
 
 
-def query_key_product(query: Tensor, key: Tensor, factor: float, config: SpikeConfig, on: Arithmetic) -> Product:
+def query_key_product(query: Tensor, key: Tensor, factor: float, numerics: Numerics, on: Arithmetic) -> Product:
     """tile -> query·keyᵀ·factor of its rows and keys, (heads, groups·rows, keys), in the dtype of both.
 
-    query (B, G, groups, Q, D), key (B, G, K, D), float32 or float64. With config.query_key_bits, every query and key is
+    query (B, G, groups, Q, D), key (B, G, K, D), float32 or float64. With numerics.query_key_bits, every query and key is
     a vector of integers and one power of two, their product is an integer below 2^53 and exact, and the score is that,
     times both scales and the factor in float64, rounded once: no score depends on another, on a tile or on a device.
     Where a query or key is not finite, the float product says what becomes of it.
     """
-    if config.query_key_bits is None:
+    if numerics.query_key_bits is None:
         # The factor is folded into the queries.
         return _float_product(query * factor, key)
-    return _exact_product(query, key, factor, config.query_key_bits, on)
+    return _exact_product(query, key, factor, numerics.query_key_bits, on)
 
 
 def _rows(x: Tensor, tile: Tile) -> Tensor:

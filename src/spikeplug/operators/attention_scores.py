@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.activations import tanh
 from spikeplug.operators.attention_inputs import Masking, in_unit
 from spikeplug.operators.attention_products import query_key_product
@@ -27,7 +27,7 @@ def score_tiles(
     scaling: float | None,
     softcap: float | None,
     sinks: Tensor | None,
-    config: SpikeConfig,
+    numerics: Numerics,
     events: Events | None,
 ) -> Iterator[tuple[Tile, Tensor]]:
     """(tile, scores (heads, groups·rows, keys)): softcap·tanh(query·keyᵀ·scaling / softcap) + bias, -inf where hidden.
@@ -37,13 +37,13 @@ def score_tiles(
     head's sink, one column more than the tile has keys, and no row is left out; without, rows that may attend to
     nothing are. To be run under `without_autocast`.
     """
-    unit = natural_unit(config)
+    unit = natural_unit(numerics)
     scaling = max(query.shape[-1], 1) ** -0.5 if scaling is None else scaling
     groups = query.shape[1] // key.shape[1]
     by_group = query.unflatten(1, (-1, groups))
     # The natural unit is a factor of the scores (or of the cap).
     factor = scaling * unit if softcap is None else scaling / softcap
-    product = query_key_product(by_group, key, factor, config, arithmetic(config, events))
+    product = query_key_product(by_group, key, factor, numerics, arithmetic(numerics, events))
     bias = masking.bias
     if bias is not None:
         bias = bias.expand(query.shape[0], bias.shape[1], query.shape[2], key.shape[2])
@@ -52,7 +52,7 @@ def score_tiles(
     for tile in tiles(query.shape, key.shape, masking.visible, every_row=sinks is not None):
         score = product(tile)
         if softcap is not None:
-            score = _capped(score, tile, groups, softcap * unit, config, events)
+            score = _capped(score, tile, groups, softcap * unit, numerics, events)
         grouped = score.unflatten(1, (groups, -1))
         if bias is not None:
             grouped.add_(cut(bias, tile, groups))
@@ -64,11 +64,11 @@ def score_tiles(
         yield tile, score
 
 
-def _capped(score: Tensor, tile: Tile, groups: int, cap: float, config: SpikeConfig, events: Events | None) -> Tensor:
+def _capped(score: Tensor, tile: Tile, groups: int, cap: float, numerics: Numerics, events: Events | None) -> Tensor:
     """cap·tanh(score). Every score is a vector of its own, with its own scale: no key's code depends on another's."""
     if tile.hidden is not None:  # what nobody sees must not reach the ledger
         score.unflatten(1, (groups, -1)).masked_fill_(tile.hidden, 0.0)
-    return tanh(score.unsqueeze(-1), config=config, events=events).squeeze(-1) * cap
+    return tanh(score.unsqueeze(-1), numerics=numerics, events=events).squeeze(-1) * cap
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import Coded, encode, received
-from spikeplug.config import SpikeConfig
+from spikeplug.numerics import Numerics
 
 
 def in_blocks(
@@ -36,12 +36,12 @@ def encode_blocks(x: Tensor, bits: int, block: int | None) -> Coded:
     return Coded(_joined(code.mantissa, x.shape[-1]), _joined(exponent, x.shape[-1]), None)
 
 
-def arriving(x: Tensor, config: SpikeConfig) -> Tensor:
-    """x as the spike code of config.input_bits carries it, in blocks of config.scale_block; x itself without them."""
-    block = config.scale_block
-    if config.input_bits is None or block is None or x.shape[-1] <= block:
-        return received(x, config.input_bits)
-    return _joined(received(_cut(x, block), config.input_bits), x.shape[-1])
+def arriving(x: Tensor, numerics: Numerics) -> Tensor:
+    """x as the spike code of numerics.input_bits carries it, in blocks of numerics.scale_block; x itself without them."""
+    block = numerics.scale_block
+    if numerics.input_bits is None or block is None or x.shape[-1] <= block:
+        return received(x, numerics.input_bits)
+    return _joined(received(_cut(x, block), numerics.input_bits), x.shape[-1])
 
 
 def _cut(x: Tensor | int, block: int) -> Any:

@@ -12,21 +12,22 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import Coded, as_real
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.blocks import arriving
 from spikeplug.operators.rows import by_rows
+from spikeplug.presets import as_numerics
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 from spikeplug.saturation import record
 
 
-def encode_elements(x: Tensor, config: SpikeConfig) -> Coded:
+def encode_elements(x: Tensor, numerics: Numerics) -> Coded:
     """x = mantissa · 2^exponent, with 2^(P-2) <= |mantissa| <= 2^(P-1) for every finite x other than 0.
 
     |x - mantissa·2^exponent| <= |x|·2^(1-P), denormal numbers included; with input_bits, x is first `received`.
     x: float32 or float64, mantissa and exponent: int32 of its shape.
     """
-    bits, x = config.working_bits, arriving(x, config)
+    bits, x = numerics.working_bits, arriving(x, numerics)
     finite = torch.isfinite(x)
     nonfinite = None
     if not bool(finite.all()):
@@ -40,18 +41,18 @@ def encode_elements(x: Tensor, config: SpikeConfig) -> Coded:
 
 def by_elements(
     name: str,
-    operator: Callable[[Tensor, SpikeConfig, Arithmetic], Tensor],
+    operator: Callable[[Tensor, Numerics, Arithmetic], Tensor],
     x: Tensor,
-    config: SpikeConfig | None,
+    numerics: Numerics | None,
     events: Events | None,
 ) -> Tensor:
-    """operator(block, config, arithmetic) over x's elements, in blocks (N, 1) of float32 or float64; x's shape, dtype.
+    """operator(block, numerics, arithmetic) over x's elements, in blocks (N, 1) of float32 or float64; x's shape, dtype.
 
     Errors: SpikeplugError for a non-floating tensor.
     """
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     as_real(x, name)
     if x.numel() == 0:
         return torch.empty_like(x)
-    on = arithmetic(config, events)
-    return by_rows(lambda block: operator(as_real(block, name), config, on), x.reshape(-1, 1)).view(x.shape)
+    on = arithmetic(numerics, events)
+    return by_rows(lambda block: operator(as_real(block, name), numerics, on), x.reshape(-1, 1)).view(x.shape)

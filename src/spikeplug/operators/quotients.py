@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import as_real, decode
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.elements import by_elements, encode_elements
 from spikeplug.operators.ratio import Ratio, signed
 from spikeplug.operators.rows import by_rows
+from spikeplug.presets import as_numerics
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 
 
 def quotient_integers(
-    numerator: Tensor, denominator: Tensor, exponent: Tensor, config: SpikeConfig, on: Arithmetic
+    numerator: Tensor, denominator: Tensor, exponent: Tensor, numerics: Numerics, on: Arithmetic
 ) -> tuple[Tensor, Tensor]:
     """(q, exponent): numerator / denominator · 2^exponent is q·2^exponent, n significant bits; int64.
 
@@ -26,22 +27,22 @@ def quotient_integers(
     relative error at most 2^-n from rounding, and 2^(1-P) for a denominator wider than that.
     """
     numerator, denominator = numerator.to(torch.int64), denominator.to(torch.int64)
-    ratio = Ratio("divide", config.working_bits, config.working_bits, largest_output=2)
-    return ratio.scaled(numerator, denominator, exponent, config, on)
+    ratio = Ratio("divide", numerics.working_bits, numerics.working_bits, largest_output=2)
+    return ratio.scaled(numerator, denominator, exponent, numerics, on)
 
 
 @torch.no_grad()
-def divide(a: Tensor, b: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+def divide(a: Tensor, b: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
     """a / b with broadcasting, by spiking integers; the shape and dtype of torch's a / b (any floating dtypes).
 
-    Every element has its own power-of-two scale: relative error at most 2^-n + 2^(3-P), with every config (a fixed
+    Every element has its own power-of-two scale: relative error at most 2^-n + 2^(3-P), with every numerics (a fixed
     step, as the published recipe has inside its operators, has no meaning for numbers of any range).
     Where b's last dimension is 1 and a's is not, one denominator is coded for each vector of a; the result is the same.
     x/0 is an infinity, 0/0 NaN, x/inf 0, and NaN stays, as torch's does.
     events: count into it, simulating neuron by neuron.
     Errors: SpikeplugError for a non-floating tensor, shapes that do not broadcast.
     """
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     as_real(a, "divide")
     as_real(b, "divide")
     try:
@@ -57,15 +58,15 @@ def divide(a: Tensor, b: Tensor, *, config: SpikeConfig | None = None, events: E
     if not shape:
         a, b = a.reshape(1), b.reshape(1)
     rows = (*a.shape[:-1], 1 if b.dim() == 0 or b.shape[-1] == 1 else a.shape[-1])
-    on = arithmetic(config, events)
-    return by_rows(lambda top, bottom: _divide(top, bottom, config, on), a, b.to(dtype).expand(rows)).view(shape)
+    on = arithmetic(numerics, events)
+    return by_rows(lambda top, bottom: _divide(top, bottom, numerics, on), a, b.to(dtype).expand(rows)).view(shape)
 
 
-def _divide(a: Tensor, b: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
+def _divide(a: Tensor, b: Tensor, numerics: Numerics, on: Arithmetic) -> Tensor:
     a, b = (as_real(part, "divide").unsqueeze(-1) for part in (a, b))  # every element a vector of one
-    top, bottom = encode_elements(a, config), encode_elements(b, config)
+    top, bottom = encode_elements(a, numerics), encode_elements(b, numerics)
     exponent = top.exponent - bottom.exponent
-    quotient, exponent = quotient_integers(top.mantissa.abs(), bottom.mantissa.abs(), exponent, config, on)
+    quotient, exponent = quotient_integers(top.mantissa.abs(), bottom.mantissa.abs(), exponent, numerics, on)
     output = decode(signed(quotient, torch.sign(top.mantissa) * torch.sign(bottom.mantissa)), exponent, a.dtype)
     infinite = torch.isinf(a) | (b == 0)
     output = torch.where(infinite, torch.where(torch.signbit(a) ^ torch.signbit(b), -math.inf, math.inf), output)
@@ -75,10 +76,10 @@ def _divide(a: Tensor, b: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor
 
 
 @torch.no_grad()
-def reciprocal(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+def reciprocal(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
     """1 / x, elementwise, by spiking integers; same shape and dtype as x. As `divide`; 1/0 is inf, 1/inf is 0."""
 
-    def one_over(block: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
-        return _divide(torch.ones_like(block), block, config, on)
+    def one_over(block: Tensor, numerics: Numerics, on: Arithmetic) -> Tensor:
+        return _divide(torch.ones_like(block), block, numerics, on)
 
-    return by_elements("reciprocal", one_over, x, config, events)
+    return by_elements("reciprocal", one_over, x, numerics, events)

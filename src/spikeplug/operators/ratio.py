@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import bit_length, halve_to_nearest, shift
+from spikeplug.numerics import Numerics
 from spikeplug.operators.blocks import in_blocks
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.divide import DivideSpec
@@ -18,14 +18,14 @@ from spikeplug.saturation import record
 
 @dataclass(frozen=True)
 class Ratio:
-    """y = A / B · 2^exponent for vectors A >= 0 along the last dimension; config says how the quotient is scaled.
+    """y = A / B · 2^exponent for vectors A >= 0 along the last dimension; numerics says how the quotient is scaled.
 
     operator         name under which saturations are counted
     numerator_bits   A < 2^numerator_bits
     denominator_bits B < 2^denominator_bits
     largest_output   the largest |y| the published group is built for: it has 2^n · largest_output neurons
     per_element      B has the shape of A and at least working_bits bits; else it is (..., 1) and of any size
-    channels         the vector is one of channels, which config.scale_block cuts; else (keys) it has one scale
+    channels         the vector is one of channels, which numerics.scale_block cuts; else (keys) it has one scale
     """
 
     operator: str
@@ -36,7 +36,7 @@ class Ratio:
     channels: bool = True
 
     def __call__(
-        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, config: SpikeConfig, on: Arithmetic
+        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, numerics: Numerics, on: Arithmetic
     ) -> tuple[Tensor, Tensor]:
         """(q, exponent): y ≈ q·2^exponent, int64.
 
@@ -44,25 +44,25 @@ class Ratio:
         out and the guard bit rounded away, so |q - y·2^-exponent| <= 1/2 + 2^(n+3-working_bits).
         Without: q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
         """
-        if config.shift_scaling:
-            block = config.scale_block if self.channels else None
-            return in_blocks(partial(self.scaled, config=config, on=on), block, numerator, denominator, exponent)
+        if numerics.shift_scaling:
+            block = numerics.scale_block if self.channels else None
+            return in_blocks(partial(self.scaled, numerics=numerics, on=on), block, numerator, denominator, exponent)
         assert isinstance(exponent, int)  # a fixed step needs a fixed scale; negative as fraction bits are
-        limit = self.largest_output << config.bits
+        limit = self.largest_output << numerics.bits
         # 2^n·A must fit 60 bits; what is dropped of A lies as far below its lowest output bit as A is wide.
-        drop = max(0, self.numerator_bits + config.bits - 60)
+        drop = max(0, self.numerator_bits + numerics.bits - 60)
         places = -exponent - drop
-        spec = DivideSpec(self.numerator_bits - drop, self.denominator_bits + places, config.bits, limit)
+        spec = DivideSpec(self.numerator_bits - drop, self.denominator_bits + places, numerics.bits, limit)
         quotient = on.divide(numerator >> drop, denominator << places, spec)
         if self.largest_output > 1:  # a quotient of at most 1 fills its group without saturating
             record(f"{self.operator}: quotient at the size of the group", quotient >= limit)
-        return quotient, torch.tensor(-config.bits, device=quotient.device)
+        return quotient, torch.tensor(-numerics.bits, device=quotient.device)
 
     def scaled(
-        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, config: SpikeConfig, on: Arithmetic
+        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, numerics: Numerics, on: Arithmetic
     ) -> tuple[Tensor, Tensor]:
-        """The form of shift_scaling, whatever config says of it."""
-        width, denominator_bits = config.working_bits, self.denominator_bits
+        """The form of shift_scaling, whatever numerics says of it."""
+        width, denominator_bits = numerics.working_bits, self.denominator_bits
         # The leading one of the largest element sets the shift of the whole vector.
         places = width - bit_length(numerator.amax(-1, keepdim=True))
         numerator, exponent = shift(numerator, places), exponent - places
@@ -70,8 +70,8 @@ class Ratio:
             places = width - bit_length(denominator)
             denominator, exponent, denominator_bits = shift(denominator, places), exponent + places, width
         # A < 2^P and B >= 2^(P-1) now, so the quotient stays below 2: a group of 2^(n+2) neurons never saturates.
-        spec = DivideSpec(width, denominator_bits, config.bits + 1, limit=4 << config.bits)
-        return halve_to_nearest(on.divide(numerator, denominator, spec)), exponent - config.bits
+        spec = DivideSpec(width, denominator_bits, numerics.bits + 1, limit=4 << numerics.bits)
+        return halve_to_nearest(on.divide(numerator, denominator, spec)), exponent - numerics.bits
 
 
 def signed(magnitude: Tensor, sign_of: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import affine, as_real, decode, encode, power_of_two
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.blocks import arriving
 from spikeplug.operators.ratio import Ratio, signed
 from spikeplug.operators.rows import by_rows
+from spikeplug.presets import as_numerics
 from spikeplug.primitives.arithmetic import Arithmetic, arithmetic
 from spikeplug.primitives.norm import CordicSpec, RootSpec
 
@@ -21,26 +22,26 @@ from spikeplug.primitives.norm import CordicSpec, RootSpec
 SQRT_BITS = 16
 
 
-def length_bits(dimension: int, config: SpikeConfig, operator: str) -> int:
+def length_bits(dimension: int, numerics: Numerics, operator: str) -> int:
     """Bits of ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1), which exceed P by at most half those of d.
 
     Errors: SpikeplugError for a vector too long for working_bits, in `operator`'s name.
     """
-    width, growth = config.working_bits, (dimension.bit_length() + 1) // 2
+    width, growth = numerics.working_bits, (dimension.bit_length() + 1) // 2
     if width + growth > 31:
         raise SpikeplugError(f"{operator} over {dimension} channels needs working_bits <= {31 - growth}, not {width}.")
     return width + growth
 
 
 def length_integers(
-    mantissa: Tensor, extension: Tensor | None, config: SpikeConfig, on: Arithmetic, operator: str
+    mantissa: Tensor, extension: Tensor | None, numerics: Numerics, on: Arithmetic, operator: str
 ) -> tuple[Tensor, int]:
     """(‖[mantissa, extension]‖, its bits) over the last dimension, int64 (..., 1); arguments as `rms_norm_integers`.
 
     Errors: SpikeplugError for a vector too long for working_bits, in `operator`'s name.
     """
-    width, bits = config.working_bits, length_bits(mantissa.shape[-1], config, operator)
-    if config.norm == "root":
+    width, bits = numerics.working_bits, length_bits(mantissa.shape[-1], numerics, operator)
+    if numerics.norm == "root":
         square = on.square_sum(mantissa, width)
         if extension is not None:
             square = square + on.square_sum(extension, width)
@@ -49,13 +50,13 @@ def length_integers(
         magnitude = mantissa.abs()
         length = on.cordic(
             magnitude if extension is None else torch.cat([magnitude, extension], -1),
-            CordicSpec(config.iterations, width),
+            CordicSpec(numerics.iterations, width),
         )
     return length, bits
 
 
 def rms_norm_integers(
-    mantissa: Tensor, extension: Tensor, config: SpikeConfig, on: Arithmetic, operator: str = "rms_norm"
+    mantissa: Tensor, extension: Tensor, numerics: Numerics, on: Arithmetic, operator: str = "rms_norm"
 ) -> tuple[Tensor, Tensor]:
     """(q, exponent): x·sqrt(d) / ‖[x, extension]‖ is q·2^exponent; int64.
 
@@ -63,13 +64,13 @@ def rms_norm_integers(
     scale itself cancels. The norm needs no shift: the encoder's scale already puts the largest magnitude within a
     factor 4 of the top. operator: the name under which saturations are counted.
     """
-    length, length_bits = length_integers(mantissa, extension, config, on, operator)
+    length, length_bits = length_integers(mantissa, extension, numerics, on, operator)
     dimension = mantissa.shape[-1]
     root_dimension = math.isqrt(dimension << 2 * SQRT_BITS)  # floor(sqrt(d) · 2^SQRT_BITS): an integer constant
     numerator = mantissa.abs().to(torch.int64) * root_dimension
-    numerator_bits = config.working_bits + root_dimension.bit_length()
+    numerator_bits = numerics.working_bits + root_dimension.bit_length()
     ratio = Ratio(operator, numerator_bits, length_bits, 2 << dimension.bit_length() // 2)
-    quotient, exponent = ratio(numerator, length, -SQRT_BITS, config, on)
+    quotient, exponent = ratio(numerator, length, -SQRT_BITS, numerics, on)
     return signed(quotient, mantissa), exponent
 
 
@@ -92,7 +93,7 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float = 1e-6,
     *,
-    config: SpikeConfig | None = None,
+    numerics: Numerics | None = None,
     events: Events | None = None,
 ) -> Tensor:
     """x / sqrt(mean(x²) + eps) · weight over the last dimension, by spiking integers; shape of x.
@@ -104,20 +105,20 @@ def rms_norm(
     does. events: count into it, simulating neuron by neuron.
     Errors: SpikeplugError for a non-floating or 0-dimensional tensor, a weight of another size, eps < 0.
     """
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     check_norm("rms_norm", x, eps, weight=weight)
     if x.numel() == 0:
         return torch.empty_like(x)
-    on = arithmetic(config, events)
-    output = by_rows(lambda rows: _rms_norm_rows(as_real(rows, "rms_norm"), eps, config, on), x)
+    on = arithmetic(numerics, events)
+    output = by_rows(lambda rows: _rms_norm_rows(as_real(rows, "rms_norm"), eps, numerics, on), x)
     return affine(output, weight)
 
 
-def _rms_norm_rows(x: Tensor, eps: float, config: SpikeConfig, on: Arithmetic) -> Tensor:
+def _rms_norm_rows(x: Tensor, eps: float, numerics: Numerics, on: Arithmetic) -> Tensor:
     extended = math.sqrt(eps * x.shape[-1])
-    code = encode(arriving(x, config), config.working_bits, floor=extended)
+    code = encode(arriving(x, numerics), numerics.working_bits, floor=extended)
     extension = (extended * power_of_two(-code.exponent, x.dtype)).round_().to(torch.int32)
-    output = decode(*rms_norm_integers(code.mantissa, extension, config, on), x.dtype)
+    output = decode(*rms_norm_integers(code.mantissa, extension, numerics, on), x.dtype)
     if code.nonfinite is None:
         return output
     broken = code.nonfinite.any(-1, keepdim=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import decode
-from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
 from spikeplug.operators.elements import by_elements
 from spikeplug.operators.ratio import signed
 from spikeplug.operators.scaling import fixed_step
@@ -30,17 +30,17 @@ def encode_phase(x: Tensor, bits: int) -> Tensor:
     return phase & ((1 << bits) - 1)
 
 
-def sine_integers(phase: Tensor, config: SpikeConfig, on: Arithmetic) -> Tensor:
-    """sin of a phase of 2^P steps a turn, with n = config.bits fraction bits (1 is 2^n); int64.
+def sine_integers(phase: Tensor, numerics: Numerics, on: Arithmetic) -> Tensor:
+    """sin of a phase of 2^P steps a turn, with n = numerics.bits fraction bits (1 is 2^n); int64.
 
     Quarters 1 and 3 of the turn run the quarter wave backwards, 2 and 3 are negative: comparisons and subtractions.
     """
-    width = config.working_bits
+    width = numerics.working_bits
     quarter = 1 << (width - 2)
     within, number = phase & (quarter - 1), phase >> (width - 2)
     angle = torch.where((number & 1) == 1, quarter - within, within)
-    magnitude = on.interpolate(angle, quarter_wave(config.bits, width)).to(torch.int64)
-    return signed(fixed_step(magnitude, width, config), 1 - number)
+    magnitude = on.interpolate(angle, quarter_wave(numerics.bits, width)).to(torch.int64)
+    return signed(fixed_step(magnitude, width, numerics), 1 - number)
 
 
 @lru_cache
@@ -54,29 +54,29 @@ def quarter_wave(bits: int, width: int) -> Interpolation:
 
 
 @torch.no_grad()
-def sin(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+def sin(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
     """sin(x), x in radians, elementwise, by spiking integers; same shape and dtype as x (any floating dtype).
 
-    n fraction bits: the fixed step 2^-n, rounded to nearest; without shift_scaling (the paper config) |sin| is floored.
+    n fraction bits: the fixed step 2^-n, rounded to nearest; without shift_scaling (the paper numerics) |sin| is floored.
     There is no published form. 0 and ±1 are exact where the phase is. NaN and infinities give NaN.
     Error in LSB of 2^-n: 1/2 (floored: 1) + 0.31 + 2^(n-P)·(π + 3/2) + 2^n·|x|·2^-52.
     events: count into it, simulating neuron by neuron. Errors: SpikeplugError for a non-floating tensor.
     """
-    return by_elements("sin", lambda block, *how: _wave(block, 0, *how), x, config, events)
+    return by_elements("sin", lambda block, *how: _wave(block, 0, *how), x, numerics, events)
 
 
 @torch.no_grad()
-def cos(x: Tensor, *, config: SpikeConfig | None = None, events: Events | None = None) -> Tensor:
+def cos(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
     """cos(x), x in radians: sin(x) a quarter of a turn on. As `sin`."""
-    return by_elements("cos", lambda block, *how: _wave(block, 1, *how), x, config, events)
+    return by_elements("cos", lambda block, *how: _wave(block, 1, *how), x, numerics, events)
 
 
-def _wave(x: Tensor, quarters: int, config: SpikeConfig, on: Arithmetic) -> Tensor:
+def _wave(x: Tensor, quarters: int, numerics: Numerics, on: Arithmetic) -> Tensor:
     nonfinite = ~torch.isfinite(x)
     record("input: not finite", nonfinite)
-    width = config.working_bits
-    carried = width if config.input_bits is None else config.input_bits
+    width = numerics.working_bits
+    carried = width if numerics.input_bits is None else numerics.input_bits
     phase = encode_phase(x.masked_fill(nonfinite, 0.0), carried) << (width - carried)
     phase = (phase + (quarters << (width - 2))) & ((1 << width) - 1)
-    sine = sine_integers(phase, config, on)
-    return decode(sine, torch.tensor(-config.bits, device=x.device), x.dtype).masked_fill(nonfinite, math.nan)
+    sine = sine_integers(phase, numerics, on)
+    return decode(sine, torch.tensor(-numerics.bits, device=x.device), x.dtype).masked_fill(nonfinite, math.nan)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import bit_length, halve_to_nearest, shift, shift_right
+from spikeplug.numerics import Numerics
 
 
 def normalise(magnitude: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -18,12 +18,12 @@ def normalise(magnitude: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return halve_to_nearest(shift(magnitude, places + 1)), -places
 
 
-def fixed_step(magnitude: Tensor, fraction_bits: int, config: SpikeConfig) -> Tensor:
-    """magnitude >= 0 with fraction_bits > n fraction bits, brought to n = config.bits of them.
+def fixed_step(magnitude: Tensor, fraction_bits: int, numerics: Numerics) -> Tensor:
+    """magnitude >= 0 with fraction_bits > n fraction bits, brought to n = numerics.bits of them.
 
     Rounded to nearest (off by at most 1/2 LSB); without shift_scaling floored, as published (low by less than 1).
     """
-    drop = fraction_bits - config.bits
-    if config.shift_scaling:
+    drop = fraction_bits - numerics.bits
+    if numerics.shift_scaling:
         return halve_to_nearest(shift_right(magnitude, drop - 1))
     return shift_right(magnitude, drop)

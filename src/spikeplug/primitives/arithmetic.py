@@ -11,8 +11,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_realisation
 from spikeplug.primitives import divide, exponential, interpolation, norm, product
 from spikeplug.primitives.divide import simulate as simulated_divide
 from spikeplug.primitives.exponential import simulate as simulated_exponential
@@ -78,14 +79,15 @@ class Closed:
 
 @dataclass
 class Simulated:
-    """Every verb neuron by neuron; `config` chooses the form of division, `events` counts what happened."""
+    """Every verb neuron by neuron; `numerics` chooses the form of division, `events` counts what happened."""
 
-    config: SpikeConfig
+    numerics: Numerics
     events: Events = field(default_factory=Events)
 
     def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec) -> Tensor:
-        if self.config.division == "ordered":
-            steps = self.config.time_steps if self.config.code == "count" else 1
+        realisation = as_realisation(self.events.realisation, self.numerics)
+        if realisation.division == "ordered":
+            steps = realisation.time_steps(self.numerics.bits) if realisation.code == "count" else 1
             return simulated_divide.ordered_group(numerator, denominator, spec, self.events, steps=steps)
         return simulated_divide.restoring_neuron(numerator, denominator, spec, self.events)
 
@@ -124,6 +126,6 @@ class Simulated:
         return simulated_product.signed_dot(a, b, a_bits, self.events)
 
 
-def arithmetic(config: SpikeConfig, events: Events | None) -> Arithmetic:
+def arithmetic(numerics: Numerics, events: Events | None) -> Arithmetic:
     """`Simulated` if events are to be counted, else `Closed`."""
-    return Closed() if events is None else Simulated(config, events)
+    return Closed() if events is None else Simulated(numerics, events)

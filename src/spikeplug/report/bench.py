@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from spikeplug import conversion
-from spikeplug.config import SpikeConfig
 from spikeplug.conversion.match import find
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.perplexity import next_token_logits
+from spikeplug.numerics import Numerics
 from spikeplug.report.layers import Layers, find_layers
 from spikeplug.report.settings import Settings
 
@@ -32,7 +32,7 @@ _CHUNK = 1 << 20
 class Change:
     """A way to convert the model. None as operators or exclude: all, and nothing."""
 
-    config: SpikeConfig
+    numerics: Numerics
     operators: tuple[str, ...] | None = None
     exclude: str | None = None
 
@@ -73,9 +73,9 @@ class Bench:
 
     def __init__(self, model: PreTrainedModel, windows: Tensor, settings: Settings) -> None:
         self.model, self.windows, self.settings = model, windows.to(model.device), settings
-        self.config = settings.config
+        self.numerics = settings.numerics
         self.layers: Layers = find_layers(model)
-        with self.converted(Change(self.config)):
+        with self.converted(Change(self.numerics)):
             pass  # a model that cannot be converted is refused before anything runs
         self.operators = tuple(sorted({name for place in find(model) for name in place.operators}))
         self._exact: dict[int, Tensor] = {}
@@ -87,7 +87,7 @@ class Bench:
         if change is None:
             yield
             return
-        conversion.convert(self.model, change.config, operators=change.operators, exclude=change.exclude)
+        conversion.convert(self.model, change.numerics, operators=change.operators, exclude=change.exclude)
         try:
             yield
         finally:

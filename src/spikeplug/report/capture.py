@@ -49,7 +49,7 @@ class Call:
 
 
 class Watch(TorchDispatchMode):
-    """Within the block, `heard(operator, arguments, output)` for every call of a spiking operator, config left out."""
+    """Within the block, `heard(operator, arguments, output)` for every call of a spiking operator, numerics left out."""
 
     def __init__(self, heard: Callable[[str, tuple[Any, ...], Tensor], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -76,7 +76,7 @@ def calls(bench: Bench) -> tuple[Call, ...]:
         key = (name, round(call.width), plain)
         found[key] = replace(found[key], rows=found[key].rows + call.rows) if key in found else call
 
-    with bench.converted(Change(bench.config)), Watch(heard):
+    with bench.converted(Change(bench.numerics)), Watch(heard):
         bench.model(input_ids=bench.windows[:1], use_cache=False)
     return tuple(found.values())
 

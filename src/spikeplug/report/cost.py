@@ -1,4 +1,4 @@
-"""What a config costs: neuron updates a token, by simulating small pieces of what the model's operators are given.
+"""What a numerics costs: neuron updates a token, by simulating small pieces of what the model's operators are given.
 
     updates = Σ over kinds of call   rows · (a + b·width)
 
@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from spikeplug.config import SpikeConfig
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_realisation
+from spikeplug.realisation import Realisation
 from spikeplug.report.capture import Call
 
 # Widths of the simulated rows, and the n and T at which ordered groups are simulated.
@@ -25,34 +27,35 @@ _WIDTHS = (8, 16)
 _SMALL_BITS, _SMALL_STEPS = (5, 6), 32
 
 
-def updates_per_token(calls: Sequence[Call], config: SpikeConfig) -> dict[str, Any]:
+def updates_per_token(calls: Sequence[Call], numerics: Numerics) -> dict[str, Any]:
     """{"updates_per_token": all, "by_operator": {name: its share}}."""
     found: Counter[str] = Counter()
     for call in calls:
         narrow, wide = (min(width, call.available) for width in _WIDTHS)
-        wide_cost = _row(call, wide, config)
-        slope = (wide_cost - _row(call, narrow, config)) / (wide - narrow) if wide > narrow else wide_cost / wide
+        wide_cost = _row(call, wide, numerics)
+        slope = (wide_cost - _row(call, narrow, numerics)) / (wide - narrow) if wide > narrow else wide_cost / wide
         found[call.operator] += round(call.rows * max(0.0, wide_cost + slope * (call.width - wide)))
     return {"updates_per_token": sum(found.values()), "by_operator": dict(sorted(found.items()))}
 
 
-def _row(call: Call, width: int, config: SpikeConfig) -> float:
-    if config.division != "ordered":
-        return _simulated(call, width, config)
-    counted = config.code == "count"
-    few, many = (replace(config, bits=bits, steps=_SMALL_STEPS if counted else None) for bits in _SMALL_BITS)
-    low, high = _simulated(call, width, few), _simulated(call, width, many)
-    per_neuron = (high - low) / (_neuron_steps(many) - _neuron_steps(few))
-    return low + per_neuron * (_neuron_steps(config) - _neuron_steps(few))
+def _row(call: Call, width: int, numerics: Numerics) -> float:
+    realisation = as_realisation(None, numerics)
+    if realisation.division != "ordered":
+        return _simulated(call, width, numerics, realisation)
+    small = replace(realisation, steps=_SMALL_STEPS if realisation.code == "count" else None)
+    few, many = (replace(numerics, bits=bits) for bits in _SMALL_BITS)
+    low, high = _simulated(call, width, few, small), _simulated(call, width, many, small)
+    per_neuron = (high - low) / (_neuron_steps(many, small) - _neuron_steps(few, small))
+    return low + per_neuron * (_neuron_steps(numerics, realisation) - _neuron_steps(few, small))
 
 
-def _neuron_steps(config: SpikeConfig) -> int:
+def _neuron_steps(numerics: Numerics, realisation: Realisation) -> int:
     """What the updates of an ordered group grow by."""
-    steps = config.time_steps if config.code == "count" else 1
-    return (1 << config.bits) * (steps + 1)
+    steps = realisation.time_steps(numerics.bits) if realisation.code == "count" else 1
+    return (1 << numerics.bits) * (steps + 1)
 
 
-def _simulated(call: Call, width: int, config: SpikeConfig) -> float:
-    events = Events()
-    OPERATORS[call.operator](*call.cut(width), config=config, events=events)
+def _simulated(call: Call, width: int, numerics: Numerics, realisation: Realisation) -> float:
+    events = Events(realisation)
+    OPERATORS[call.operator](*call.cut(width), numerics=numerics, events=events)
     return float(events.membrane_updates)

@@ -81,10 +81,7 @@ def _size(count: int) -> str:
 
 def _headline(headline: Headline) -> str:
     label, value, note = (html.escape(text) for text in (headline.label, headline.value, headline.note))
-    return (
-        f'<div class="card"><span class="label">{label}</span><span class="value">{value}</span>'
-        f"<span>{note}</span></div>"
-    )
+    return f'<div class="card"><span class="label">{label}</span><span class="value">{value}</span><span>{note}</span></div>'
 
 
 def _section(section: Section, drawings: list[list[dict[str, Any]]]) -> str:
@@ -135,7 +132,7 @@ def _cell(value: Any) -> str:
 def _facts(header: dict[str, Any]) -> dict[str, Any]:
     arguments, environment = header["arguments"], header["environment"]
     return {
-        **{f"config: {name}": value for name, value in arguments["config"].items() if value is not None},
+        **{f"numerics: {name}": value for name, value in arguments["numerics"].items() if value is not None},
         "text, SHA-256": arguments["text"],
         "hash of the arguments": header["hash"],
         **environment,

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from spikeplug.config import NUMERICS_VERSION
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.record import origin
 from spikeplug.evaluation.results import finite
 from spikeplug.evaluation.text import cut_windows, default_text, encode
+from spikeplug.numerics import NUMERICS_VERSION
 from spikeplug.report import folder
 from spikeplug.report.bench import Bench
 from spikeplug.report.folder import RunFolder

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 #: In the order in which they are measured and shown.
 STUDIES = ("propagation", "ablation", "sweeps", "location", "rasters", "effort")
@@ -27,7 +28,7 @@ class Settings:
     text      the text; None: the reference text of this Python (`pydoc_data.topics`)
     """
 
-    config: SpikeConfig = field(default_factory=SpikeConfig)
+    numerics: Numerics = field(default_factory=Numerics)
     context: int = 2048
     tokens: int = 4096
     studies: tuple[str, ...] = STUDIES
@@ -36,7 +37,7 @@ class Settings:
     text: str | None = None
 
     def __post_init__(self) -> None:
-        as_config(self.config)
+        as_numerics(self.numerics)
         if self.context < 8:
             raise SpikeplugError(f"context is {self.context}; it must be 8 tokens or more.")
         if self.tokens < 1:
@@ -54,13 +55,13 @@ def arguments_of(settings: Settings, model: Mapping[str, Any], text_sha256: str,
     """All that a row depends on, and so all that must be the same where a run goes on. Studies may be added."""
     return {
         "model": dict(model),
-        "config": settings.config.to_dict(),
+        "numerics": settings.numerics.to_dict(),
         "context": settings.context,
         "tokens": settings.tokens,
         "quick": settings.quick,
         "token": settings.token,
         "text": text_sha256,
-        "numerics": numerics,
+        "numerics_version": numerics,
     }
 
 

@@ -10,10 +10,11 @@ import torch
 from gpu_kernel_cases import CONFIGS, DEVICE, DTYPES, assert_equal, dtypes, seeded
 from torch import Tensor
 
-from spikeplug import SpikeConfig, SpikeplugError, operators
+from spikeplug import Numerics, SpikeplugError, operators
 from spikeplug.coding import encode, encode_for_product
 from spikeplug.kernels.gpu import KERNELS, attention_codes
 from spikeplug.kernels.gpu import attention as host
+from spikeplug.presets import PRESETS
 
 attention = KERNELS["attention"]
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
@@ -38,16 +39,16 @@ def causal(rows: int, keys: int) -> Tensor:
     return torch.ones(rows, keys, dtype=torch.bool, device=DEVICE).tril(keys - rows)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_configs(config: SpikeConfig) -> None:
-    for dtype in dtypes(config):
-        check(inputs(1, 2, 1, 9, 70, 16, 24, dtype), causal(9, 70), config=config)
+@pytest.mark.parametrize("numerics", CONFIGS, ids=str)
+def test_configs(numerics: Numerics) -> None:
+    for dtype in dtypes(numerics):
+        check(inputs(1, 2, 1, 9, 70, 16, 24, dtype), causal(9, 70), numerics=numerics)
 
 
 @pytest.mark.parametrize("bits", [8, 9, 12, 15, 16, 17, 20])
 def test_widths_of_queries_and_keys(bits: int) -> None:
     for dtype in DTYPES:
-        check(inputs(1, 4, 2, 3, 70, 40, 16, dtype), causal(3, 70), config=SpikeConfig(query_key_bits=bits))
+        check(inputs(1, 4, 2, 3, 70, 40, 16, dtype), causal(3, 70), numerics=Numerics(query_key_bits=bits))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +104,8 @@ def test_every_bit_of_a_score_counts() -> None:
     qkv = tuple(x.to(DEVICE) for x in (query, key, seeded(1, 2, 70, 16, seed=2)))
     for bits in (16, 20):
         for scaling in (35.1, -30.7):
-            config = SpikeConfig(bits=20, working_bits=24, fraction_bits=16, query_key_bits=bits)
-            check(qkv, scaling=scaling, config=config)
+            numerics = Numerics(bits=20, working_bits=24, fraction_bits=16, query_key_bits=bits)
+            check(qkv, scaling=scaling, numerics=numerics)
 
 
 def vectors(count: int, channels: int) -> Tensor:
@@ -192,7 +193,7 @@ def test_norms_that_decide_the_scale(channels: int) -> None:
     x, value = norms(21, channels), seeded(42, 16)
     qkv = tuple(x.to(DEVICE)[None, None] for x in (x, torch.cat([x, -x]), value))
     for bits in (8, 15, 16, 17, 20):
-        check(qkv, config=SpikeConfig(query_key_bits=bits))
+        check(qkv, numerics=Numerics(query_key_bits=bits))
     for scaling in (1e-3, 1e-70):
         check(qkv, scaling=scaling)
     # What rows see decides nothing about the others: a query and a key on their own.
@@ -206,7 +207,7 @@ def test_vectors_of_every_kind(channels: int) -> None:
     query, key, value = vectors(15, channels), vectors(70, channels), seeded(70, 16)
     qkv = tuple(x.to(DEVICE)[None, None] for x in (query, key, value))
     for bits in (16, 20):
-        check(qkv, config=SpikeConfig(query_key_bits=bits))
+        check(qkv, numerics=Numerics(query_key_bits=bits))
     if channels == 16:
         for scaling in (0.0, -0.3, 1e-12, 1e-38, 1e-76, 1e-300, 5e-324, 2.0**60, 1e30, float("inf"), float("nan")):
             check(qkv, scaling=scaling)
@@ -257,8 +258,8 @@ def test_values_of_every_kind() -> None:
     value[0, 0, 24] = 1 - 2**-24
     value[0, 0, 25] = -1 + 2**-24
     value[0, 0, 26] = torch.linspace(0.99, 1.0, 16)
-    for config in (SpikeConfig(), SpikeConfig(bits=15), SpikeConfig(bits=17)):
-        check((query, key, value), config=config)
+    for numerics in (Numerics(), Numerics(bits=15), Numerics(bits=17)):
+        check((query, key, value), numerics=numerics)
     for dtype in (torch.bfloat16, torch.float16):
         check((query.to(dtype), key.to(dtype), value.to(dtype).clamp(-6e4, 6e4)))
     check((query, key, torch.zeros_like(value)))
@@ -288,10 +289,10 @@ def test_what_the_kernel_does_not_take_is_the_closed_forms() -> None:
         (bias, {}),
         (None, {"softcap": 20.0}),
         (None, {"sinks": seeded(2).to(DEVICE)}),
-        (None, {"config": SpikeConfig(divide_last=False)}),
-        (None, {"config": SpikeConfig(query_key_bits=None)}),
-        (None, {"config": SpikeConfig.narrow()}),
-        (None, {"config": SpikeConfig.paper()}),
+        (None, {"numerics": Numerics(divide_last=False)}),
+        (None, {"numerics": Numerics(query_key_bits=None)}),
+        (None, {"numerics": PRESETS["narrow"].numerics}),
+        (None, {"numerics": PRESETS["paper"].numerics}),
     ]
     for mask, how in cases:
         check(qkv, mask, **how)

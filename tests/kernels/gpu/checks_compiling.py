@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from spikeplug import SpikeConfig
+from spikeplug import Numerics
 from spikeplug.kernels.gpu import KERNELS, support
 
 pytestmark = [
@@ -69,7 +69,7 @@ ROWS = torch.zeros(64, 4096, dtype=torch.bfloat16)
 WEIGHT = torch.ones(4096, dtype=torch.bfloat16)
 CALLS: dict[str, Callable[[], Tensor]] = {
     "softmax": lambda: KERNELS["softmax"](ROWS),
-    "softmax, long": lambda: KERNELS["softmax"](torch.zeros(1, 20_000), config=CONFIGS[-1]),
+    "softmax, long": lambda: KERNELS["softmax"](torch.zeros(1, 20_000), numerics=CONFIGS[-1]),
     "gelu": lambda: KERNELS["gelu"](ROWS),
     "rms_norm": lambda: KERNELS["rms_norm"](ROWS, weight=WEIGHT),
     "layer_norm": lambda: KERNELS["layer_norm"](ROWS, weight=WEIGHT, bias=WEIGHT),
@@ -85,8 +85,8 @@ def test_kernels_over_rows(name: str, compiled: list[Any]) -> None:
 @pytest.mark.parametrize(("bits", "channels"), [(16, 128), (20, 64)])
 def test_attention(bits: int, channels: int, compiled: list[Any]) -> None:
     query, key = torch.randn(1, 4, 256, channels).bfloat16(), torch.randn(1, 2, 512, channels).bfloat16()
-    config = SpikeConfig(bits=bits, query_key_bits=bits)
-    KERNELS["attention"](query, key, key, torch.ones(256, 512, dtype=torch.bool), config=config)
+    numerics = Numerics(bits=bits, query_key_bits=bits)
+    KERNELS["attention"](query, key, key, torch.ones(256, 512, dtype=torch.bool), numerics=numerics)
     check(compiled)
     ptx = compiled[-1].asm["ptx"]
     # The int8 matrix units make both products, and no other matrix unit any.

@@ -8,8 +8,9 @@ import pytest
 import torch
 from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, dtypes, rows, seeded
 
-from spikeplug import SpikeConfig, SpikeplugError, operators
+from spikeplug import Numerics, SpikeplugError, operators
 from spikeplug.kernels.gpu import KERNELS, launch
+from spikeplug.presets import PRESETS
 
 GATES = {
     "silu": (KERNELS["silu"], operators.silu),
@@ -25,12 +26,12 @@ KINDS = ("silu", "gelu none")
 
 
 @pytest.mark.parametrize("name", GATES)
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_rows_of_every_kind(name: str, config: SpikeConfig) -> None:
+@pytest.mark.parametrize("numerics", CONFIGS, ids=str)
+def test_rows_of_every_kind(name: str, numerics: Numerics) -> None:
     kernel, closed = GATES[name]
-    for dtype in dtypes(config):
+    for dtype in dtypes(numerics):
         x = rows(dtype, 64)
-        assert_equal(lambda x=x: kernel(x, config=config), lambda x=x: closed(x, config=config))
+        assert_equal(lambda x=x: kernel(x, numerics=numerics), lambda x=x: closed(x, numerics=numerics))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -58,8 +59,11 @@ def test_no_result_depends_on_the_block(name: str, monkeypatch: pytest.MonkeyPat
 def test_what_the_kernel_does_not_take_is_the_closed_forms(name: str) -> None:
     kernel, closed = GATES[name]
     x = seeded(4, 9).to(DEVICE)
-    for config in (SpikeConfig.paper(), SpikeConfig.narrow()):
-        assert_equal(lambda config=config: kernel(x, config=config), lambda config=config: closed(x, config=config))
+    for numerics in (PRESETS["paper"].numerics, PRESETS["narrow"].numerics):
+        assert_equal(
+            lambda numerics=numerics: kernel(x, numerics=numerics),
+            lambda numerics=numerics: closed(x, numerics=numerics),
+        )
     with pytest.raises(SpikeplugError):
         kernel(x.int())
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, dtypes, rows, seeded
 
-from spikeplug import SpikeConfig, SpikeplugError, operators
+from spikeplug import Numerics, SpikeplugError, operators
 from spikeplug.kernels.gpu import KERNELS, launch
+from spikeplug.presets import PRESETS
 
 NORMS = {
     "rms_norm": (KERNELS["rms_norm"], operators.rms_norm),
@@ -19,15 +20,15 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_rows_of_every_kind(name: str, config: SpikeConfig) -> None:
+@pytest.mark.parametrize("numerics", CONFIGS, ids=str)
+def test_rows_of_every_kind(name: str, numerics: Numerics) -> None:
     kernel, closed = NORMS[name]
-    for dtype in dtypes(config):
+    for dtype in dtypes(numerics):
         x = rows(dtype, 64)
         for eps in (0.0, 1e-5, 30.0):
             assert_equal(
-                lambda x=x, eps=eps: kernel(x, eps=eps, config=config),
-                lambda x=x, eps=eps: closed(x, eps=eps, config=config),
+                lambda x=x, eps=eps: kernel(x, eps=eps, numerics=numerics),
+                lambda x=x, eps=eps: closed(x, eps=eps, numerics=numerics),
             )
 
 
@@ -66,9 +67,12 @@ def test_no_result_depends_on_the_block(name: str, monkeypatch: pytest.MonkeyPat
 def test_what_the_kernel_does_not_take_is_the_closed_forms(name: str) -> None:
     kernel, closed = NORMS[name]
     x = seeded(4, 9).to(DEVICE)
-    for config in (SpikeConfig.paper(), SpikeConfig.narrow()):
-        assert_equal(lambda config=config: kernel(x, config=config), lambda config=config: closed(x, config=config))
+    for numerics in (PRESETS["paper"].numerics, PRESETS["narrow"].numerics):
+        assert_equal(
+            lambda numerics=numerics: kernel(x, numerics=numerics),
+            lambda numerics=numerics: closed(x, numerics=numerics),
+        )
     with pytest.raises(SpikeplugError):
         kernel(x, eps=-1.0)
     with pytest.raises(SpikeplugError, match="working_bits <="):
-        kernel(torch.zeros(1, 1 << 14, device=DEVICE), config=SpikeConfig(working_bits=24))
+        kernel(torch.zeros(1, 1 << 14, device=DEVICE), numerics=Numerics(working_bits=24))

@@ -6,18 +6,19 @@ import pytest
 import torch
 from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, rows, seeded
 
-from spikeplug import SpikeConfig, SpikeplugError, operators
+from spikeplug import Numerics, SpikeplugError, operators
 from spikeplug.kernels.gpu import KERNELS, launch
+from spikeplug.presets import PRESETS
 
 softmax = KERNELS["softmax"]
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_rows_of_every_kind(config: SpikeConfig, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("numerics", CONFIGS, ids=str)
+def test_rows_of_every_kind(numerics: Numerics, dtype: torch.dtype) -> None:
     x = rows(dtype)
-    assert_equal(lambda: softmax(x, config=config), lambda: operators.softmax(x, config=config))
+    assert_equal(lambda: softmax(x, numerics=numerics), lambda: operators.softmax(x, numerics=numerics))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -46,8 +47,8 @@ def test_no_result_depends_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_the_kernel_does_not_take_is_the_closed_forms() -> None:
     x = seeded(4, 9).to(DEVICE)
-    for config in (SpikeConfig.paper(), SpikeConfig.narrow()):
-        how = {"config": config}
+    for numerics in (PRESETS["paper"].numerics, PRESETS["narrow"].numerics):
+        how = {"numerics": numerics}
         assert_equal(lambda how=how: softmax(x, **how), lambda how=how: operators.softmax(x, **how))
     assert_equal(lambda: softmax(x.double()), lambda: operators.softmax(x.double()))
     with pytest.raises(SpikeplugError):

@@ -8,18 +8,18 @@ import torch
 from adversarial import edges
 from torch import Tensor
 
-from spikeplug import SpikeConfig
+from spikeplug import Numerics
 from spikeplug.saturation import reset_saturations, saturations
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CONFIGS = (
-    SpikeConfig(),
-    SpikeConfig(bits=4, working_bits=5, fraction_bits=4, segments=1),
-    SpikeConfig(bits=8, working_bits=14, fraction_bits=7, segments=16),
-    SpikeConfig(bits=15, working_bits=23, fraction_bits=9, segments=512),
-    SpikeConfig(bits=20, working_bits=24, fraction_bits=16, segments=4096),
-    SpikeConfig(bits=20, working_bits=24, fraction_bits=16, segments=1),
+    Numerics(),
+    Numerics(bits=4, working_bits=5, fraction_bits=4, segments=1),
+    Numerics(bits=8, working_bits=14, fraction_bits=7, segments=16),
+    Numerics(bits=15, working_bits=23, fraction_bits=9, segments=512),
+    Numerics(bits=20, working_bits=24, fraction_bits=16, segments=4096),
+    Numerics(bits=20, working_bits=24, fraction_bits=16, segments=1),
 )
 SHAPES = ((5,), (1, 1), (123, 123), (2, 3, 4097), (3, 0), (0, 4))
 #: (largest whole row, step of longer ones, elements of a program with several rows)
@@ -28,9 +28,9 @@ BLOCKS = ((64, 64, 1), (64, 128, 512), (512, 64, 1), (512, 64, 4096))
 FEW = [2, 5, 7, 15, 18, 23]
 
 
-def dtypes(config: SpikeConfig) -> tuple[torch.dtype, ...]:
-    """All of them for the default config, one for each of the others."""
-    place = CONFIGS.index(config)
+def dtypes(numerics: Numerics) -> tuple[torch.dtype, ...]:
+    """All of them for the default numerics, one for each of the others."""
+    place = CONFIGS.index(numerics)
     return DTYPES if place == 0 else (DTYPES[place % 3],)
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import as_real
-from spikeplug.config import SpikeConfig
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
 from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, codes_kernel
 from spikeplug.kernels.cpu.attention_kernel import attention_kernel
 from spikeplug.kernels.cpu.launch import launch
 from spikeplug.kernels.cpu.product import PANEL, ROWS
+from spikeplug.numerics import Numerics
 from spikeplug.operators.attention_inputs import check_attention, in_unit, masking
 from spikeplug.operators.scores import natural_unit, shift_exponential
 from spikeplug.primitives.interpolation import whole_table
@@ -20,12 +20,12 @@ from spikeplug.primitives.interpolation import whole_table
 _LIMB_BITS = 16
 
 
-def takes(keys: int, softcap: float | None, config: SpikeConfig) -> bool:
+def takes(keys: int, softcap: float | None, numerics: Numerics) -> bool:
     """Codes that fit a limb, sums of weights times values that a double holds, and no tanh between the products."""
-    if config.query_key_bits is None or max(config.query_key_bits, config.bits) > _LIMB_BITS:
+    if numerics.query_key_bits is None or max(numerics.query_key_bits, numerics.bits) > _LIMB_BITS:
         return False
-    exact = config.working_bits + config.bits - 1 + (keys - 1).bit_length() <= FLOAT64_EXACT_BITS
-    return config.divide_last and softcap is None and exact
+    exact = numerics.working_bits + numerics.bits - 1 + (keys - 1).bit_length() <= FLOAT64_EXACT_BITS
+    return numerics.divide_last and softcap is None and exact
 
 
 def _by_channel(x: Tensor) -> Tensor:
@@ -80,22 +80,22 @@ def attention(
     scaling: float | None = None,
     softcap: float | None = None,
     *,
-    config: SpikeConfig,
+    numerics: Numerics,
 ) -> Tensor | None:
     """`operators.attention`, bit for bit. None, left to it: a softcap; queries, keys or values that are not finite;
     rows whose scores are not, or are too large; one division a key; codes of more than 16 bits, or none; more keys than
     a double's integers hold."""
     check_attention(query, key, value, mask, softcap, sinks)
     batches, key_heads, keys, channels = key.shape
-    if not takes(keys, softcap, config):
+    if not takes(keys, softcap, numerics):
         return None
-    assert config.query_key_bits is not None
+    assert numerics.query_key_bits is not None
     (_, heads, queries, _), width, dtype = query.shape, value.shape[-1], query.dtype
     query = _by_channel(query)
-    panels = _coded(_by_channel(key), _by_channel(value), config.query_key_bits, config.bits)
+    panels = _coded(_by_channel(key), _by_channel(value), numerics.query_key_bits, numerics.bits)
     if panels is None:
         return None
-    unit = natural_unit(config)
+    unit = natural_unit(numerics)
     stairs = None if mask is None or mask.dtype != torch.int64 else _staircase(mask, queries, keys)
     hides = masking(None if stairs else mask, keys, torch.float32, unit)
     sink = None if sinks is None else in_unit(sinks.to(torch.float32), unit).contiguous()
@@ -104,8 +104,8 @@ def attention(
     groups, scaling = heads // key_heads, channels**-0.5 if scaling is None else scaling
     # A token's heads side by side, as the layer after wants them.
     output = torch.empty(batches, queries, heads, width, dtype=torch.float32)
-    table = whole_table(shift_exponential(config).table, output.device)
-    numbers = (config.fraction_bits, config.bits, config.working_bits, config.query_key_bits)
+    table = whole_table(shift_exponential(numerics).table, output.device)
+    numbers = (numerics.fraction_bits, numerics.bits, numerics.working_bits, numerics.query_key_bits)
     words: tuple[Tensor | int | float, ...]
     words = (key_heads, groups, queries, keys, channels, width, *numbers, query, *query.stride()[:3], *panels)
     words += (table, output, float(scaling * unit), 0 if sink is None else sink, *visible, *bias)

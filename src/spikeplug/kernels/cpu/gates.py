@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import affine
-from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import floats, integers, leave, next_rows, reals, words
 from spikeplug.kernels.cpu.rows import CHUNK, PARAMETERS, by_rows, rows_of
@@ -35,6 +34,7 @@ from spikeplug.kernels.cpu.verbs import (
     shifted_product,
     with_sign,
 )
+from spikeplug.numerics import Numerics
 from spikeplug.operators.gates import CURVE_END, OCTAVES, SIGMOID, SILU, Gate, curve_table, gelu_gate
 from spikeplug.operators.scores import natural_unit, shift_exponential
 from spikeplug.primitives.exponential import power_of_half
@@ -171,46 +171,46 @@ class _Curve(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _curve(gate: Gate, config: SpikeConfig) -> _Curve:
-    exponential, octave = shift_exponential(config), 1 << config.fraction_bits
+def _curve(gate: Gate, numerics: Numerics) -> _Curve:
+    exponential, octave = shift_exponential(numerics), 1 << numerics.fraction_bits
     if gate.curve is None:
-        table, places = whole_table(exponential.table, torch.device("cpu")), config.fraction_bits
-        unit, end = gate.slope * natural_unit(config), OCTAVES
+        table, places = whole_table(exponential.table, torch.device("cpu")), numerics.fraction_bits
+        unit, end = gate.slope * natural_unit(numerics), OCTAVES
         openings = torch.arange(end * octave + 1)
         falls = table[openings & octave - 1] >> (openings >> places)
     else:
         unit, end, places = 1.0, CURVE_END, 31
         openings = torch.arange(end * octave + 1)
-        curve = curve_table(gate, natural_unit(config), config.fraction_bits)
+        curve = curve_table(gate, natural_unit(numerics), numerics.fraction_bits)
         falls = table = power_of_half(interpolate(openings.to(torch.int32), curve), exponential).to(torch.int32)
     # Times 2^F is exact, so that one product does for the operator's two.
     unit = float(np.float32(unit)) * octave
     # One more than the opening's rounding; at the end, whatever lies beyond, t is 0.
-    most = float(((openings + 1).double() / unit * falls).max()) / (1 << config.working_bits)
+    most = float(((openings + 1).double() / unit * falls).max()) / (1 << numerics.working_bits)
     return _Curve(table, places, unit, float(end * octave), most)
 
 
-def _gated(x: Tensor, gate: Gate, weight: Tensor | None, config: SpikeConfig) -> Tensor | None:
-    curve = _curve(gate, config)
+def _gated(x: Tensor, gate: Gate, weight: Tensor | None, numerics: Numerics) -> Tensor | None:
+    curve = _curve(gate, numerics)
     held: Tensor | int = 0
     if weight is not None and weight.shape == x.shape and weight.dtype == x.dtype == torch.float32:
         held, weight = weight.contiguous(), None
-    words = (int(gate is not SIGMOID), curve.places, config.bits, config.working_bits)
+    words = (int(gate is not SIGMOID), curve.places, numerics.bits, numerics.working_bits)
     numbers = (curve.unit, curve.limit, curve.most)
     output = by_rows(gate_kernel, x, curve.table, curve.table.numel(), held, *words, *numbers)
     return None if output is None else affine(output, weight)
 
 
-def silu(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig) -> Tensor | None:
+def silu(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
     """`operators.silu`, times weight, bit for bit."""
-    return _gated(x, SILU, weight, config)
+    return _gated(x, SILU, weight, numerics)
 
 
-def gelu(x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, config: SpikeConfig) -> Tensor | None:
+def gelu(x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
     """`operators.gelu`, times weight, bit for bit."""
-    return _gated(x, gelu_gate(approximate), weight, config)
+    return _gated(x, gelu_gate(approximate), weight, numerics)
 
 
-def sigmoid(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig) -> Tensor | None:
+def sigmoid(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
     """`operators.sigmoid`, times weight, bit for bit."""
-    return _gated(x, SIGMOID, weight, config)
+    return _gated(x, SIGMOID, weight, numerics)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from spikeplug.coding import affine
-from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import floats, leave, next_rows, reals, words
 from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
@@ -32,6 +31,7 @@ from spikeplug.kernels.cpu.verbs import (
     steps_of,
     with_sign,
 )
+from spikeplug.numerics import Numerics
 from spikeplug.operators.rms_norm import SQRT_BITS, check_norm, length_bits
 
 
@@ -139,12 +139,12 @@ def norm_kernel(address):
 
 
 def _normed(
-    x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None, centred: bool, config: SpikeConfig
+    x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None, centred: bool, numerics: Numerics
 ) -> Tensor | None:
     operator, dimension = "layer_norm" if centred else "rms_norm", x.shape[-1]
     check_norm(operator, x, eps, weight=weight, bias=bias)
-    length_bits(dimension, config, operator)
-    numbers = (math.isqrt(dimension << 2 * SQRT_BITS), config.bits, config.working_bits, math.sqrt(eps * dimension))
+    length_bits(dimension, numerics, operator)
+    numbers = (math.isqrt(dimension << 2 * SQRT_BITS), numerics.bits, numerics.working_bits, math.sqrt(eps * dimension))
     parameters = [value for value in (weight, bias) if value is not None]
     if not all(value.dtype == x.dtype == torch.float32 for value in parameters):  # rounded more than once
         output = by_rows(norm_kernel, x, 0, 0, int(centred), *numbers)
@@ -153,13 +153,13 @@ def _normed(
     return by_rows(norm_kernel, x, *held, int(centred), *numbers)
 
 
-def rms_norm(x: Tensor, eps: float = 1e-6, *, weight: Tensor | None = None, config: SpikeConfig) -> Tensor | None:
+def rms_norm(x: Tensor, eps: float = 1e-6, *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
     """`operators.rms_norm`, bit for bit."""
-    return _normed(x, eps, weight, None, False, config)
+    return _normed(x, eps, weight, None, False, numerics)
 
 
 def layer_norm(
-    x: Tensor, eps: float = 1e-5, *, weight: Tensor | None = None, bias: Tensor | None = None, config: SpikeConfig
+    x: Tensor, eps: float = 1e-5, *, weight: Tensor | None = None, bias: Tensor | None = None, numerics: Numerics
 ) -> Tensor | None:
     """`operators.layer_norm`, bit for bit."""
-    return _normed(x, eps, weight, bias, True, config)
+    return _normed(x, eps, weight, bias, True, numerics)

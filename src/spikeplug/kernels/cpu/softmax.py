@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
 from spikeplug.kernels.cpu.rows import CHUNK, OUTPUT, PARAMETERS, by_rows, rows_of
@@ -25,6 +24,7 @@ from spikeplug.kernels.cpu.verbs import (
     rint,
     shift_right,
 )
+from spikeplug.numerics import Numerics
 from spikeplug.operators.rows import along
 from spikeplug.operators.scores import MASKED, natural_unit, shift_exponential
 from spikeplug.primitives.interpolation import whole_table
@@ -135,11 +135,11 @@ def softmax_kernel(address):
         first, last = next_rows(block, last - first)
 
 
-def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig) -> Tensor | None:
+def softmax(x: Tensor, dim: int = -1, *, numerics: Numerics) -> Tensor | None:
     """`operators.softmax`, bit for bit."""
     rows = along(dim, x, "softmax")
-    table = whole_table(shift_exponential(config).table, x.device)
-    scale = natural_unit(config) * (1 << config.fraction_bits)
-    numbers = (config.fraction_bits, config.bits, config.working_bits, scale)
+    table = whole_table(shift_exponential(numerics).table, x.device)
+    scale = natural_unit(numerics) * (1 << numerics.fraction_bits)
+    numbers = (numerics.fraction_bits, numerics.bits, numerics.working_bits, scale)
     output = by_rows(softmax_kernel, rows, table, *numbers)
     return None if output is None else output.movedim(-1, dim)

@@ -7,11 +7,11 @@ import math
 import numpy as np
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.kernels.cpu.launch import kernel
 from spikeplug.kernels.cpu.memory import leave, longs, next_rows, words
 from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
 from spikeplug.kernels.cpu.verbs import INFINITE, compiled, largest_magnitude, power_of_two, rint
+from spikeplug.numerics import Numerics
 from spikeplug.operators.rotary import quarter_wave
 from spikeplug.primitives.interpolation import knots_of
 
@@ -55,17 +55,17 @@ def wave_kernel(address):
         first, last = next_rows(block, last - first)
 
 
-def _waved(x: Tensor, quarters: int, config: SpikeConfig) -> Tensor | None:
-    spec = quarter_wave(config.bits, config.working_bits)
-    numbers = (spec.segments, spec.rest_bits, quarters, config.bits, config.working_bits)
+def _waved(x: Tensor, quarters: int, numerics: Numerics) -> Tensor | None:
+    spec = quarter_wave(numerics.bits, numerics.working_bits)
+    numbers = (spec.segments, spec.rest_bits, quarters, numerics.bits, numerics.working_bits)
     return by_rows(wave_kernel, x, knots_of(spec, x.device), *numbers)
 
 
-def sin(x: Tensor, *, config: SpikeConfig) -> Tensor | None:
+def sin(x: Tensor, *, numerics: Numerics) -> Tensor | None:
     """`operators.sin`, bit for bit."""
-    return _waved(x, 0, config)
+    return _waved(x, 0, numerics)
 
 
-def cos(x: Tensor, *, config: SpikeConfig) -> Tensor | None:
+def cos(x: Tensor, *, numerics: Numerics) -> Tensor | None:
     """`operators.cos`, bit for bit."""
-    return _waved(x, 1, config)
+    return _waved(x, 1, numerics)

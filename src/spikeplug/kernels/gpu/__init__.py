@@ -27,7 +27,7 @@ def _lazily(stem: str, name: str) -> Callable[..., Tensor]:
 
 
 #: By operator: a function of the arguments of its torch op, in that order, of what the operator takes beside, by name,
-#: and of the config. Whatever a kernel does not take (see `takes`), it hands on to the closed form, so any call is
+#: and of the numerics. Whatever a kernel does not take (see `takes`), it hands on to the closed form, so any call is
 #: answered. Triton is imported with the first.
 KERNELS: Mapping[str, Callable[..., Tensor]] = {
     name: _lazily(stem, name)

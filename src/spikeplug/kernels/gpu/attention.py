@@ -8,14 +8,15 @@ import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.attention_codes import KEY_STEP, encode, filled, key_ranges, limbs
 from spikeplug.kernels.gpu.attention_tiles import attention_kernel
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, on_device
 from spikeplug.kernels.gpu.support import takes
+from spikeplug.numerics import Numerics
 from spikeplug.operators.attention import attention as closed_attention
 from spikeplug.operators.attention_inputs import check_mask, check_shapes, visible_keys
 from spikeplug.operators.scores import natural_unit, shift_exponential
+from spikeplug.presets import as_numerics
 
 #: Channels of a head, at most: what a program's registers hold.
 _CHANNELS = 256
@@ -49,7 +50,7 @@ def attention(
     scaling: float | None = None,
     softcap: float | None = None,
     *,
-    config: SpikeConfig | None = None,
+    numerics: Numerics | None = None,
 ) -> Tensor:
     """`operators.attention`, bit for bit; same errors.
 
@@ -57,28 +58,30 @@ def attention(
     256 channels, about 2^16 keys or more; a call with values that are not finite; rows that see a query or key that is
     not finite, or whose scores lie beyond 2^(28 - F) octaves.
     """
-    config = as_config(config)
-    if softcap is not None or sinks is not None or not _fits(query, key, value, mask, config):
-        return closed_attention(query, key, value, mask, scaling=scaling, softcap=softcap, sinks=sinks, config=config)
+    numerics = as_numerics(numerics)
+    if softcap is not None or sinks is not None or not _fits(query, key, value, mask, numerics):
+        return closed_attention(
+            query, key, value, mask, scaling=scaling, softcap=softcap, sinks=sinks, numerics=numerics
+        )
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     visible = None if mask is None else visible_keys(mask, key.shape[2])[(None,) * (4 - mask.dim())]
     # A byte a row, one for any of them, one for the values.
     rare = torch.zeros(query.shape[0] * query.shape[1] * query.shape[2] + 2, dtype=torch.int8, device=query.device)
     output = query.new_empty(*query.shape[:3], value.shape[-1])
-    _run(query, key, value, visible, output, rare, scaling * natural_unit(config), config)
+    _run(query, key, value, visible, output, rare, scaling * natural_unit(numerics), numerics)
     rows_broken, values_broken = (bool(mark) for mark in rare[-2:].tolist())
     if values_broken:
-        return closed_attention(query, key, value, mask, scaling=scaling, config=config)
+        return closed_attention(query, key, value, mask, scaling=scaling, numerics=numerics)
     if rows_broken:
-        _run_again(query, key, value, visible, output, rare[:-2].view(output.shape[:3]) > 0, scaling, config)
+        _run_again(query, key, value, visible, output, rare[:-2].view(output.shape[:3]) > 0, scaling, numerics)
     return output
 
 
-def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, config: SpikeConfig) -> bool:
+def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, numerics: Numerics) -> bool:
     """Whether the kernel takes this; whatever is wrong with it is for the closed form to say."""
     if not all(isinstance(x, Tensor) for x in (query, key, value)):
         return False
-    if not takes(config, query, key, value) or not config.divide_last or config.query_key_bits is None:
+    if not takes(numerics, query, key, value) or not numerics.divide_last or numerics.query_key_bits is None:
         return False
     check_shapes(query, key, value)
     check_mask(mask, (*query.shape[:3], key.shape[2]))
@@ -88,7 +91,7 @@ def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, config
         return False
     # A sum of int8 products is of `limbs` products a key at most, see attention_tiles.py; the exact sum fits 62 bits.
     keys = key.shape[2]
-    return keys * limbs(config.bits) < 1 << 17 and config.working_bits + config.bits + keys.bit_length() <= 62
+    return keys * limbs(numerics.bits) < 1 << 17 and numerics.working_bits + numerics.bits + keys.bit_length() <= 62
 
 
 def _run(
@@ -99,15 +102,15 @@ def _run(
     output: Tensor,
     rare: Tensor,
     factor: float,
-    config: SpikeConfig,
+    numerics: Numerics,
 ) -> None:
     batches, heads, rows, channels = query.shape
     key_heads, keys = key.shape[1:3]
     groups = heads // key_heads
-    key_bits = config.query_key_bits
+    key_bits = numerics.query_key_bits
     assert key_bits is not None, "left to the closed form by _fits"
     coded_keys = encode(key, key_bits, rare, values=False)
-    coded_values = encode(value, config.bits, rare, values=True)
+    coded_values = encode(value, numerics.bits, rare, values=True)
     ranges, mask = coded_keys.exponents, coded_keys.exponents
     mask_strides: tuple[int, ...] = (0, 0, 0, 0)
     range_strides = mask_strides
@@ -126,7 +129,7 @@ def _run(
             *coded_values[:2],
             mask,
             ranges,
-            knots(shift_exponential(config).table, query.device),
+            knots(shift_exponential(numerics).table, query.device),
             output,
             rare,
             factor,
@@ -144,9 +147,9 @@ def _run(
             MASK=visible is not None,
             KEY_BITS=key_bits,
             KEY_LIMBS=limbs(key_bits),
-            LIMBS=limbs(config.bits),
-            DIGITS=3 if config.working_bits <= 22 else 4,
-            **exponential_constants(config),
+            LIMBS=limbs(numerics.bits),
+            DIGITS=3 if numerics.working_bits <= 22 else 4,
+            **exponential_constants(numerics),
             BLOCK_ROWS=blocks.rows,
             BLOCK_KEYS=blocks.keys,
             BLOCK_D=widths[0],
@@ -165,7 +168,7 @@ def _run_again(
     output: Tensor,
     rare: Tensor,
     scaling: float,
-    config: SpikeConfig,
+    numerics: Numerics,
 ) -> None:
     """The closed form of the rows marked in `rare` (B, H, Q); it records what these do in the ledger."""
     for batch in range(query.shape[0]):
@@ -177,6 +180,6 @@ def _run_again(
         if visible is not None:
             mask = visible[part] if visible.shape[0] > 1 else visible
             mask = mask[:, :, rows] if mask.shape[2] > 1 else mask
-        fixed = closed_attention(query[part, :, rows], key[part], value[part], mask, scaling=scaling, config=config)
+        fixed = closed_attention(query[part, :, rows], key[part], value[part], mask, scaling=scaling, numerics=numerics)
         marked = rare[batch][:, rows, None]
         output[batch, :, rows] = torch.where(marked, fixed[0], output[batch, :, rows])

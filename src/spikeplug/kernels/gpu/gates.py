@@ -12,7 +12,6 @@ from torch import Tensor
 
 from spikeplug import operators
 from spikeplug.coding import affine, as_real
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.integers import (
     NONFINITE,
     bit_length,
@@ -32,45 +31,47 @@ from spikeplug.kernels.gpu.integers import (
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
 from spikeplug.kernels.gpu.norms import weighted
 from spikeplug.kernels.gpu.support import takes
+from spikeplug.numerics import Numerics
 from spikeplug.operators.gates import CURVE_END, GELU, OCTAVES, SIGMOID, SILU, Gate, curve_table
 from spikeplug.operators.scores import natural_unit, shift_exponential
+from spikeplug.presets import as_numerics
 
 
 @torch.no_grad()
-def silu(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig | None = None) -> Tensor:
+def silu(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics | None = None) -> Tensor:
     """`operators.silu`, times weight, bit for bit. Rows with an element that is not finite are the closed form's."""
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     as_real(x, "silu")
-    if x.numel() == 0 or not takes(config, x, weight):
-        return affine(operators.silu(x, config), weight)
-    return _gated(SILU, x, weight, config)
+    if x.numel() == 0 or not takes(numerics, x, weight):
+        return affine(operators.silu(x, numerics), weight)
+    return _gated(SILU, x, weight, numerics)
 
 
 @torch.no_grad()
-def sigmoid(x: Tensor, *, weight: Tensor | None = None, config: SpikeConfig | None = None) -> Tensor:
+def sigmoid(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics | None = None) -> Tensor:
     """`operators.sigmoid`, times weight, bit for bit. Rows with an element that is not finite are the closed form's."""
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     as_real(x, "sigmoid")
-    if x.numel() == 0 or not takes(config, x, weight):
-        return affine(operators.sigmoid(x, config=config), weight)
-    return _gated(SIGMOID, x, weight, config)
+    if x.numel() == 0 or not takes(numerics, x, weight):
+        return affine(operators.sigmoid(x, numerics=numerics), weight)
+    return _gated(SIGMOID, x, weight, numerics)
 
 
 @torch.no_grad()
 def gelu(
-    x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, config: SpikeConfig | None = None
+    x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, numerics: Numerics | None = None
 ) -> Tensor:
     """`operators.gelu`, times weight, bit for bit; same errors. Rows that are not finite are the closed form's."""
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     as_real(x, "gelu")
-    if not isinstance(approximate, str) or approximate not in GELU or x.numel() == 0 or not takes(config, x, weight):
-        return affine(operators.gelu(x, approximate, config=config), weight)
-    return _gated(GELU[approximate], x, weight, config, approximate)
+    if not isinstance(approximate, str) or approximate not in GELU or x.numel() == 0 or not takes(numerics, x, weight):
+        return affine(operators.gelu(x, approximate, numerics=numerics), weight)
+    return _gated(GELU[approximate], x, weight, numerics, approximate)
 
 
-def _gated(gate: Gate, x: Tensor, weight: Tensor | None, config: SpikeConfig, approximate: str = "none") -> Tensor:
+def _gated(gate: Gate, x: Tensor, weight: Tensor | None, numerics: Numerics, approximate: str = "none") -> Tensor:
     if weight is not None and weight.shape != x.shape:  # broadcast, or a larger result: not the kernel's
-        return affine(_gated(gate, x, None, config, approximate), weight)
+        return affine(_gated(gate, x, None, numerics, approximate), weight)
     width = x.shape[-1] if x.dim() else 1
     rows = x.reshape(-1, width).contiguous()
     factors = None if weight is None else weight.reshape(-1, width).contiguous()
@@ -78,14 +79,14 @@ def _gated(gate: Gate, x: Tensor, weight: Tensor | None, config: SpikeConfig, ap
     def closed(again: Tensor) -> Tensor:
         x, weight = rows[again], None if factors is None else factors[again]
         if gate is SIGMOID:
-            return affine(operators.sigmoid(x, config=config), weight)
-        output = operators.silu(x, config) if gate is SILU else operators.gelu(x, approximate, config=config)
+            return affine(operators.sigmoid(x, numerics=numerics), weight)
+        output = operators.silu(x, numerics) if gate is SILU else operators.gelu(x, approximate, numerics=numerics)
         return affine(output, weight)
 
-    exponential = knots(shift_exponential(config).table, x.device)
+    exponential = knots(shift_exponential(numerics).table, x.device)
     curve, segments, curve_rest, limit = exponential, 0, 0, OCTAVES
     if gate.curve is not None:
-        table = curve_table(gate, natural_unit(config), config.fraction_bits)
+        table = curve_table(gate, natural_unit(numerics), numerics.fraction_bits)
         curve, segments, curve_rest, limit = knots(table, x.device), table.segments, table.rest_bits, CURVE_END
     output = run_rows(
         _gate,
@@ -95,13 +96,13 @@ def _gated(gate: Gate, x: Tensor, weight: Tensor | None, config: SpikeConfig, ap
         rows if factors is None else factors,
         exponential,
         curve,
-        1.0 if gate.curve is not None else gate.slope * natural_unit(config),
+        1.0 if gate.curve is not None else gate.slope * natural_unit(numerics),
         SEGMENTS=segments,
         CURVE_REST=curve_rest,
         LIMIT=limit,
         AMPLITUDE=gate is not SIGMOID,
         WEIGHTED=factors is not None,
-        **exponential_constants(config),
+        **exponential_constants(numerics),
     )
     return output.view(x.shape)
 

@@ -11,7 +11,7 @@ import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
+from spikeplug.numerics import Numerics
 from spikeplug.primitives.interpolation import Interpolation
 
 #: Elements of a row that one program holds in registers; longer rows are read three times, `STEP` elements at once.
@@ -84,12 +84,12 @@ def knots(table: Interpolation, device: torch.device) -> Tensor:
     return torch.tensor(table.knots, dtype=torch.int32, device=device)
 
 
-def exponential_constants(config: SpikeConfig) -> dict[str, int]:
+def exponential_constants(numerics: Numerics) -> dict[str, int]:
     """n, P, F and the bits of a segment's inputs, under the kernels' names."""
-    segment_bits = config.segments.bit_length() - 1
+    segment_bits = numerics.segments.bit_length() - 1
     return {
-        "N": config.bits,
-        "P": config.working_bits,
-        "F": config.fraction_bits,
-        "REST": config.fraction_bits - segment_bits,
+        "N": numerics.bits,
+        "P": numerics.working_bits,
+        "F": numerics.fraction_bits,
+        "REST": numerics.fraction_bits - segment_bits,
     }

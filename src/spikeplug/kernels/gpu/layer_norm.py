@@ -12,7 +12,6 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.integers import (
     NONFINITE,
     bit_length,
@@ -29,8 +28,10 @@ from spikeplug.kernels.gpu.integers import (
 from spikeplug.kernels.gpu.launch import run_rows
 from spikeplug.kernels.gpu.norms import biased, root, scaled_element, weighted
 from spikeplug.kernels.gpu.support import takes
+from spikeplug.numerics import Numerics
 from spikeplug.operators.layer_norm import layer_norm as closed_layer_norm
 from spikeplug.operators.rms_norm import SQRT_BITS, check_norm
+from spikeplug.presets import as_numerics
 
 
 @torch.no_grad()
@@ -40,16 +41,16 @@ def layer_norm(
     *,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
-    config: SpikeConfig | None = None,
+    numerics: Numerics | None = None,
 ) -> Tensor:
     """`operators.layer_norm`, bit for bit; same errors. Rows that are not finite are the closed form's."""
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     check_norm("layer_norm", x, eps, weight=weight, bias=bias)
-    if x.numel() == 0 or not takes(config, x, weight, bias):
-        return closed_layer_norm(x, weight, bias, eps, config=config)
+    if x.numel() == 0 or not takes(numerics, x, weight, bias):
+        return closed_layer_norm(x, weight, bias, eps, numerics=numerics)
     dimension = x.shape[-1]
-    if config.working_bits + (dimension.bit_length() + 1) // 2 > 31:  # too long: the closed form says so
-        return closed_layer_norm(x, weight, bias, eps, config=config)
+    if numerics.working_bits + (dimension.bit_length() + 1) // 2 > 31:  # too long: the closed form says so
+        return closed_layer_norm(x, weight, bias, eps, numerics=numerics)
     extended = math.sqrt(eps * dimension)
     middle = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
     rows = x.reshape(-1, dimension).contiguous()
@@ -57,7 +58,7 @@ def layer_norm(
         _layer_norm,
         rows,
         middle if bias is None else torch.promote_types(middle, bias.dtype),
-        lambda again: closed_layer_norm(rows[again], weight, bias, eps, config=config),
+        lambda again: closed_layer_norm(rows[again], weight, bias, eps, numerics=numerics),
         x if weight is None else weight.contiguous(),
         x if bias is None else bias.contiguous(),
         extended,
@@ -66,8 +67,8 @@ def layer_norm(
         MIDDLE=_NAMES[middle],
         WEIGHTED=weight is not None,
         BIASED=bias is not None,
-        N=config.bits,
-        P=config.working_bits,
+        N=numerics.bits,
+        P=numerics.working_bits,
         ROOT_BITS=SQRT_BITS,
     )
     return output.view(x.shape)

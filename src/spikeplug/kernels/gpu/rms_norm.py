@@ -12,7 +12,6 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.integers import (
     NONFINITE,
     bit_length,
@@ -28,35 +27,35 @@ from spikeplug.kernels.gpu.integers import (
 from spikeplug.kernels.gpu.launch import run_rows
 from spikeplug.kernels.gpu.norms import root, scaled_element, weighted
 from spikeplug.kernels.gpu.support import takes
+from spikeplug.numerics import Numerics
 from spikeplug.operators.rms_norm import SQRT_BITS, check_norm
 from spikeplug.operators.rms_norm import rms_norm as closed_rms_norm
+from spikeplug.presets import as_numerics
 
 
 @torch.no_grad()
-def rms_norm(
-    x: Tensor, eps: float = 1e-6, *, weight: Tensor | None = None, config: SpikeConfig | None = None
-) -> Tensor:
+def rms_norm(x: Tensor, eps: float = 1e-6, *, weight: Tensor | None = None, numerics: Numerics | None = None) -> Tensor:
     """`operators.rms_norm`, bit for bit; same errors. Rows that are not finite are the closed form's."""
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     check_norm("rms_norm", x, eps, weight=weight)
-    if x.numel() == 0 or not takes(config, x, weight):
-        return closed_rms_norm(x, weight, eps, config=config)
+    if x.numel() == 0 or not takes(numerics, x, weight):
+        return closed_rms_norm(x, weight, eps, numerics=numerics)
     dimension = x.shape[-1]
-    if config.working_bits + (dimension.bit_length() + 1) // 2 > 31:  # too long: the closed form says so
-        return closed_rms_norm(x, weight, eps, config=config)
+    if numerics.working_bits + (dimension.bit_length() + 1) // 2 > 31:  # too long: the closed form says so
+        return closed_rms_norm(x, weight, eps, numerics=numerics)
     extended = math.sqrt(eps * dimension)
     rows = x.reshape(-1, dimension).contiguous()
     output = run_rows(
         _rms_norm,
         rows,
         x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype),
-        lambda again: closed_rms_norm(rows[again], weight, eps, config=config),
+        lambda again: closed_rms_norm(rows[again], weight, eps, numerics=numerics),
         x if weight is None else weight.contiguous(),
         extended,
         math.isqrt(dimension << 2 * SQRT_BITS),
         WEIGHTED=weight is not None,
-        N=config.bits,
-        P=config.working_bits,
+        N=numerics.bits,
+        P=numerics.working_bits,
         ROOT_BITS=SQRT_BITS,
     )
     return output.view(x.shape)

@@ -11,7 +11,6 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from spikeplug.coding import as_real
-from spikeplug.config import SpikeConfig, as_config
 from spikeplug.kernels.gpu.integers import (
     MASKED,
     bit_length,
@@ -27,31 +26,33 @@ from spikeplug.kernels.gpu.integers import (
 )
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
 from spikeplug.kernels.gpu.support import takes
+from spikeplug.numerics import Numerics
 from spikeplug.operators.rows import along
 from spikeplug.operators.scores import natural_unit, shift_exponential
 from spikeplug.operators.softmax import softmax as closed_softmax
+from spikeplug.presets import as_numerics
 
 
 @torch.no_grad()
-def softmax(x: Tensor, dim: int = -1, *, config: SpikeConfig | None = None) -> Tensor:
+def softmax(x: Tensor, dim: int = -1, *, numerics: Numerics | None = None) -> Tensor:
     """`operators.softmax`, bit for bit; same arguments and errors.
 
     Rows with NaN or +inf, or whose largest score lies beyond 2^(28 - F), are the closed form's.
     """
-    config = as_config(config)
+    numerics = as_numerics(numerics)
     as_real(x, "softmax")
     rows = along(dim, x, "softmax")
-    if x.numel() == 0 or not takes(config, x):
-        return closed_softmax(x, dim, config=config)
+    if x.numel() == 0 or not takes(numerics, x):
+        return closed_softmax(x, dim, numerics=numerics)
     flat = rows.reshape(-1, rows.shape[-1]).contiguous()
     output = run_rows(
         _softmax,
         flat,
         x.dtype,
-        lambda again: closed_softmax(flat[again], config=config),
-        knots(shift_exponential(config).table, x.device),
-        natural_unit(config) * (1 << config.fraction_bits),
-        **exponential_constants(config),
+        lambda again: closed_softmax(flat[again], numerics=numerics),
+        knots(shift_exponential(numerics).table, x.device),
+        natural_unit(numerics) * (1 << numerics.fraction_bits),
+        **exponential_constants(numerics),
     ).view(rows.shape)
     return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)
 

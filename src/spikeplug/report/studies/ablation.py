@@ -20,12 +20,12 @@ def steps(bench: Bench) -> int:
 def measure(bench: Bench, row: Row) -> None:
     """operator/NAME, operator/all, share/PERCENT and layer/NUMBER (counted from 1)."""
     for name in bench.operators:
-        row(f"operator/{name}", partial(bench.figures, Change(bench.config, operators=(name,))))
-    row("operator/all", partial(bench.figures, Change(bench.config)))
+        row(f"operator/{name}", partial(bench.figures, Change(bench.numerics, operators=(name,))))
+    row("operator/all", partial(bench.figures, Change(bench.numerics)))
     for percent in SHARES:
         row(f"share/{percent}", partial(_share, bench, percent))
     for index in _layers(bench):
-        change = Change(bench.config, exclude=bench.layers.all_but([index]))
+        change = Change(bench.numerics, exclude=bench.layers.all_but([index]))
         row(f"layer/{index + 1}", partial(bench.figures, change))
 
 
@@ -37,5 +37,5 @@ def _layers(bench: Bench) -> tuple[int, ...]:
 def _share(bench: Bench, percent: int) -> dict[str, Any]:
     """That share of the layers, evenly spread; what lies outside the layers stays exact."""
     chosen = bench.layers.spread(round(len(bench.layers) * percent / 100))
-    change = Change(bench.config, exclude=bench.layers.all_but(chosen)) if chosen else None
+    change = Change(bench.numerics, exclude=bench.layers.all_but(chosen)) if chosen else None
     return {"layers": [index + 1 for index in chosen], **bench.figures(change)}

@@ -39,7 +39,7 @@ def _heads(bench: Bench) -> dict[str, Any]:
             apart = torch.linalg.vector_norm(output.double() - exact, dim=(0, 2, 3))
             grid.append((apart / torch.linalg.vector_norm(exact, dim=(0, 2, 3)).clamp(min=1e-300)).tolist())
 
-    with bench.converted(Change(bench.config)), Watch(heard):
+    with bench.converted(Change(bench.numerics)), Watch(heard):
         bench.model(input_ids=bench.windows[:1], use_cache=False)
     return {"relative_error": grid}
 
@@ -49,7 +49,7 @@ def _channels(bench: Bench) -> dict[str, Any]:
     those with the largest root mean square, in medians of all channels, and their share of the error energy. Of the
     last depth, both figures of every channel."""
     depths = []
-    streams = zip(bench.residual_stream(None), bench.residual_stream(Change(bench.config)), strict=True)
+    streams = zip(bench.residual_stream(None), bench.residual_stream(Change(bench.numerics)), strict=True)
     energy = size = torch.empty(0)
     for depth, (exact, converted) in enumerate(streams):
         energy = (converted.double() - exact.double()).square().sum(0)

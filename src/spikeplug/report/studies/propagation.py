@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.config import SpikeConfig
 from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 from spikeplug.report.bench import Bench, Change
 from spikeplug.report.capture import Watch
 from spikeplug.report.studies import Row
@@ -20,10 +21,10 @@ _ATTENTION_TOKENS = 128
 SMALLEST = 2.0**-30
 
 
-def arms(bench: Bench) -> dict[str, SpikeConfig]:
-    """The config of the run, and the published recipe to compare it with."""
-    both = {"chosen": bench.config}
-    return both if bench.config == SpikeConfig.paper() else both | {"published": SpikeConfig.paper()}
+def arms(bench: Bench) -> dict[str, Numerics]:
+    """The numerics of the run, and the published recipe to compare it with."""
+    both = {"chosen": bench.numerics}
+    return both if bench.numerics == PRESETS["paper"].numerics else both | {"published": PRESETS["paper"].numerics}
 
 
 def steps(bench: Bench) -> int:
@@ -33,16 +34,16 @@ def steps(bench: Bench) -> int:
 
 def measure(bench: Bench, row: Row) -> None:
     """residual/ARM, attention/ARM and position/ARM."""
-    for name, config in arms(bench).items():
-        row(f"residual/{name}", partial(_residual, bench, config))
-        row(f"attention/{name}", partial(_attention, bench, config))
-        row(f"position/{name}", partial(_position, bench, config))
+    for name, numerics in arms(bench).items():
+        row(f"residual/{name}", partial(_residual, bench, numerics))
+        row(f"attention/{name}", partial(_attention, bench, numerics))
+        row(f"position/{name}", partial(_position, bench, numerics))
 
 
-def _residual(bench: Bench, config: SpikeConfig) -> dict[str, Any]:
+def _residual(bench: Bench, numerics: Numerics) -> dict[str, Any]:
     """Of the stream x before the layers (depth 0) and after each, on the first window: ‖x̂ - x‖/‖x‖ over all tokens,
     the largest of a token, and 1 - the mean cosine of x̂ and x."""
-    streams = zip(bench.residual_stream(None), bench.residual_stream(Change(config)), strict=True)
+    streams = zip(bench.residual_stream(None), bench.residual_stream(Change(numerics)), strict=True)
     return {"depths": [{"depth": depth, **_apart(x, y)} for depth, (x, y) in enumerate(streams)]}
 
 
@@ -59,11 +60,11 @@ def _apart(exact: Tensor, converted: Tensor) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _attention(bench: Bench, config: SpikeConfig) -> dict[str, Any]:
+def _attention(bench: Bench, numerics: Numerics) -> dict[str, Any]:
     """Mean over the rows of each head, (layers, heads): divergence of the spiking from the exact probabilities in
     nats, and their total variation Σ|p - q|/2. Empty where the model gives no probabilities."""
     ids = bench.windows[:1, :_ATTENTION_TOKENS]
-    exact, spiking = _exact_weights(bench, ids), _spiking_weights(bench, ids, config)
+    exact, spiking = _exact_weights(bench, ids), _spiking_weights(bench, ids, numerics)
     if [p.shape for p in exact] != [q.shape for q in spiking]:
         exact = spiking = []
     kl, variation = [], []
@@ -89,7 +90,7 @@ def _exact_weights(bench: Bench, ids: Tensor) -> list[Tensor]:
     return [weights for weights in given or () if weights is not None]
 
 
-def _spiking_weights(bench: Bench, ids: Tensor, config: SpikeConfig) -> list[Tensor]:
+def _spiking_weights(bench: Bench, ids: Tensor, numerics: Numerics) -> list[Tensor]:
     """The same of the converted model: not every model asks its attention for them, so they are made of what each
     attention was given."""
     found: list[Tensor] = []
@@ -97,18 +98,18 @@ def _spiking_weights(bench: Bench, ids: Tensor, config: SpikeConfig) -> list[Ten
     def heard(name: str, arguments: tuple[Any, ...], output: Tensor) -> None:
         if name == "attention":
             query, key, _, *how = arguments
-            found.append(OPERATORS["attention_weights"](query, key, *how, config=config))
+            found.append(OPERATORS["attention_weights"](query, key, *how, numerics=numerics))
         elif name == "softmax" and output.dim() == 4:  # written out by the model
             found.append(output.clone())
 
-    with bench.converted(Change(config)), Watch(heard):
+    with bench.converted(Change(numerics)), Watch(heard):
         bench.model(input_ids=ids, use_cache=False)
     return found
 
 
-def _position(bench: Bench, config: SpikeConfig) -> dict[str, Any]:
+def _position(bench: Bench, numerics: Numerics) -> dict[str, Any]:
     """Figures of the predictions by position, in buckets that double: position t has t tokens to look at."""
-    found = bench.predictions(Change(config))
+    found = bench.predictions(Change(numerics))
     length = found.kl.shape[1]
     edges = [2**k for k in range(length.bit_length())]
     buckets = []

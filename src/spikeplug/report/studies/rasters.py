@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from spikeplug.library import OPERATORS
+from spikeplug.presets import as_realisation
 from spikeplug.report.bench import Bench
 from spikeplug.report.capture import calls
 from spikeplug.report.recorder import Recorder
@@ -30,13 +31,13 @@ def measure(bench: Bench, row: Row) -> None:
 def _all(bench: Bench) -> dict[str, Any]:
     """Of the first call of each operator, cut to a few elements of the chosen token's row."""
     found: dict[str, Any] = {}
-    if bench.config.division == "ordered" and bench.config.bits > _MOST_BITS:
+    if as_realisation(None, bench.numerics).division == "ordered" and bench.numerics.bits > _MOST_BITS:
         return {"token": bench.settings.token, "operators": {}}
     for call in calls(bench):
         if call.operator in found:
             continue
         recorder = Recorder()
-        OPERATORS[call.operator](*call.cut(_WIDTH), config=bench.config, events=recorder)
+        OPERATORS[call.operator](*call.cut(_WIDTH), numerics=bench.numerics, events=recorder)
         recorder.done()
         populations = [population.to_dict() for population in recorder.populations]
         found[call.operator] = {

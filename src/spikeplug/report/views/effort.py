@@ -20,7 +20,7 @@ def view(rows: Rows, header: dict[str, Any]) -> Section:
         lead = (
             f"Within {tightest:g} % of the exact perplexity: n = {values['bits']}, {values['working_bits']} working "
             "bits, "
-            f"{values['segments']} segments, for {_saving(values)} the neuron updates of this run's config."
+            f"{values['segments']} segments, for {_saving(values)} the neuron updates of this run's numerics."
         )
         note = f"{values['working_bits']} working bits, {values['segments']} segments"
         headlines.append(Headline(f"Enough for ±{tightest:g} %", f"n = {values['bits']}", note))

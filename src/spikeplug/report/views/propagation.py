@@ -20,7 +20,7 @@ from spikeplug.report.section import (
     positive,
 )
 
-ARMS = {"chosen": "this config", "published": "published recipe"}
+ARMS = {"chosen": "this numerics", "published": "published recipe"}
 
 
 def view(rows: Rows, header: dict[str, Any]) -> Section:

@@ -35,7 +35,7 @@ def view(rows: Rows, header: dict[str, Any]) -> Section:
     place = f"token {token}" if token >= 0 else "the last token" if token == -1 else f"token {-token} from the end"
     lead = f"Spikes and membranes of the populations of each operator, on {place} of the first window."
     if not body:
-        lead = "Ordered groups of more than 8 bits have too many neurons to draw: choose a config with fewer bits."
+        lead = "Ordered groups of more than 8 bits have too many neurons to draw: choose a numerics with fewer bits."
     return Section("rasters", "What the neurons do", lead, parts)
 
 

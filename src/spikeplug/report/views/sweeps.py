@@ -1,4 +1,4 @@
-"""What each number of a config buys, drawn: accuracy by value, and accuracy against cost."""
+"""What each number of a numerics buys, drawn: accuracy by value, and accuracy against cost."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _KINDS = (("mean_kl", "mean KL of the logits (nats)", "y"), ("change_percent", "
 
 
 def view(rows: Rows, header: dict[str, Any]) -> Section:
-    own = rows.get("config")
+    own = rows.get("numerics")
     swept = _by_parameter(rows)
-    lead = "One number of the config at a time is changed; everything else stays as in this run's config."
+    lead = "One number of the numerics at a time is changed; everything else stays as in this run's numerics."
     headlines = []
     if own is not None:
         updates = number(own["updates_per_token"])
-        lead += f" This config: {percent(own['change_percent'])}, {updates} neuron updates a token."
+        lead += f" This numerics: {percent(own['change_percent'])}, {updates} neuron updates a token."
         headlines.append(Headline("Neuron updates", updates, "a token, by the model of cost below"))
     parts: list[Plot | Table] = []
     if swept:
@@ -57,7 +57,7 @@ def view(rows: Rows, header: dict[str, Any]) -> Section:
 def _by_parameter(rows: Rows) -> dict[str, list[Values]]:
     found: dict[str, list[Values]] = {}
     for key, values in rows.items():
-        if key != "config":
+        if key != "numerics":
             found.setdefault(values["parameter"], []).append(values)
     return found
 
@@ -106,7 +106,7 @@ def _reading(parameter: str, points: list[Values]) -> str:
         "iterations": "Here the norm is the CORDIC tree. ",
     }.get(parameter, "")
     return (
-        f"{extra}{said} Where the curve is flat, more of it buys nothing: another number of the config is the limit. "
+        f"{extra}{said} Where the curve is flat, more of it buys nothing: another number of the numerics is the limit. "
         "Whiskers are one standard error."
     )
 
@@ -120,7 +120,7 @@ def _pareto(swept: dict[str, list[Values]], own: Values | None) -> Plot:
         everything = [point for points in swept.values() for point in points]
         if own is not None:
             everything.append(own)
-            traces.append(_cloud("this config", [own], kind, marker={"size": 14, "symbol": "star"}))
+            traces.append(_cloud("this numerics", [own], kind, marker={"size": 14, "symbol": "star"}))
         front = _front(everything, kind)
         if front:
             costs, errors = zip(*front, strict=True)
@@ -128,7 +128,7 @@ def _pareto(swept: dict[str, list[Values]], own: Values | None) -> Plot:
             traces.append(line("nothing is both cheaper and better", costs, errors, mode="lines", line=stair))
         drawings.append(Drawing(label, traces, axes("neuron updates a token", label, log="xy")))
     reading = (
-        "Every point is a config: to the left is cheaper, below is better; the dotted line joins those that no other "
+        "Every point is a numerics: to the left is cheaper, below is better; the dotted line joins those that no other "
         "beats in both. Model of cost: membrane updates, idle ones included, of all spiking operators for one token, "
         "from "
         "neuron-by-neuron simulations of real rows cut to 8 and 16 elements (attention: keys), extended in proportion "
@@ -175,7 +175,7 @@ def _shares(own: Values) -> Plot:
     trace = {"type": "bar", "x": costs, "y": names, "orientation": "h"}
     most = names[0]
     reading = (
-        f"Neuron updates a token of this run's config, by operator: {most} takes "
+        f"Neuron updates a token of this run's numerics, by operator: {most} takes "
         f"{100 * costs[0] / max(1, sum(costs)):.0f} % of them."
     )
     layout = axes("neuron updates a token", "", showlegend=False)
@@ -198,6 +198,6 @@ def _table(rows: Rows) -> Table:
     body = []
     for values in rows.values():
         differs = ", ".join(f"{name}={value}" for name, value in values["changed"].items())
-        label = [values.get("parameter", "this config"), values.get("value")]
+        label = [values.get("parameter", "this numerics"), values.get("value")]
         body.append([*label, *(values[field] for field in fields), values["updates_per_token"], differs])
     return Table("All points", "sweeps", columns, body)

@@ -1,11 +1,13 @@
 """The spiking operators on float tensors: `spikeplug.functional.softmax(x)` in place of `torch.softmax(x, -1)`.
 
 Each is one opaque torch op (`torch.ops.spikeplug.<name>`): it works under torch.compile and torch.export, and its
-gradient goes straight through, that of the exact function. All take any floating dtype and give the same one;
-`numerics` is the numerics (default: Numerics()); `events` counts into an `Events`, simulating neuron by neuron, with
-the same result and no gradient. Formulas, bounds and the results of every bad input: operators/README.md.
+gradient goes straight through, that of the exact function. All take any floating dtype and give the same one.
 
-Errors, in every function: SpikeplugError for what is no floating-point tensor or does not fit in shape.
+numerics  Numerics, the name of a preset, or None: the default
+events    an `Events`: simulate neuron by neuron and count into it, with the same result and no gradient
+
+Formulas, bounds and the results of every bad input: operators/README.md.
+Errors, in every function: SpikeplugError for non-float inputs or mismatched shapes.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 
 
-def softmax(x: Tensor, dim: int = -1, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """exp(x_i) / Σ_j exp(x_j) along `dim`. A row of nothing but -inf gives zeros."""
+def softmax(
+    x: Tensor, dim: int = -1, *, numerics: Numerics | str | None = None, events: Events | None = None
+) -> Tensor:
+    """Return exp(x_i) / Σ_j exp(x_j) along `dim`. A row of nothing but -inf gives zeros."""
     return OPERATORS["softmax"](x, dim, numerics=numerics, events=events)
 
 
-def log_softmax(x: Tensor, dim: int = -1, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """x_i - ln Σ_j exp(x_j) along `dim`."""
+def log_softmax(
+    x: Tensor, dim: int = -1, *, numerics: Numerics | str | None = None, events: Events | None = None
+) -> Tensor:
+    """Return x_i - ln Σ_j exp(x_j) along `dim`."""
     return OPERATORS["log_softmax"](x, dim, numerics=numerics, events=events)
 
 
@@ -33,52 +39,62 @@ def attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None = None,
-    *,
     scaling: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
-    numerics: Numerics | None = None,
+    *,
+    numerics: Numerics | str | None = None,
     events: Events | None = None,
 ) -> Tensor:
-    """softmax(query·keyᵀ·scaling + mask)·value; (B, H, Q, Dv). See `operators.attention` for every argument.
+    """Return softmax(query·keyᵀ·scaling + mask)·value; (B, H, Q, Dv). See `AttentionCall` for every argument.
 
     query (B, H, Q, D); key (B, G, K, D), value (B, G, K, Dv), not repeated; mask bool (True = may attend), a float
     bias, or int64 counts of visible keys (..., Q, 1), broadcastable to (B, H, Q, K); softcap: scores become
     softcap·tanh(score / softcap); sinks: (H,).
     """
-    return OPERATORS["attention"](query, key, value, mask, sinks, scaling, softcap, numerics=numerics, events=events)
+    return OPERATORS["attention"](query, key, value, mask, scaling, softcap, sinks, numerics=numerics, events=events)
 
 
 def attention_weights(
     query: Tensor,
     key: Tensor,
     mask: Tensor | None = None,
-    *,
     scaling: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
-    numerics: Numerics | None = None,
+    *,
+    numerics: Numerics | str | None = None,
     events: Events | None = None,
 ) -> Tensor:
-    """The probabilities of `attention`, each divided on its own; (B, H, Q, K)."""
-    return OPERATORS["attention_weights"](query, key, mask, sinks, scaling, softcap, numerics=numerics, events=events)
+    """Return the probabilities of `attention`, each divided on its own; (B, H, Q, K)."""
+    return OPERATORS["attention_weights"](query, key, mask, scaling, softcap, sinks, numerics=numerics, events=events)
 
 
-def silu(x: Tensor, numerics: Numerics | None = None, *, events: Events | None = None) -> Tensor:
-    """x·σ(x)."""
+def silu(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return x·σ(x)."""
     return OPERATORS["silu"](x, numerics=numerics, events=events)
 
 
-def swiglu(gate: Tensor, up: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """gate·σ(gate)·up, the gated unit of LLaMA's kind: `silu(gate)`, decoded, times `up`, which broadcasts to it."""
+def swiglu(gate: Tensor, up: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return gate·σ(gate)·up, LLaMA's gated unit: `silu(gate)`, decoded, times `up`, which broadcasts to it."""
     return OPERATORS["silu"](gate, numerics=numerics, events=events, weight=up)
 
 
 def gelu(
-    x: Tensor, approximate: str = "none", *, numerics: Numerics | None = None, events: Events | None = None
+    x: Tensor, approximate: str = "none", *, numerics: Numerics | str | None = None, events: Events | None = None
 ) -> Tensor:
-    """x·Φ(x); its tanh form for approximate="tanh"; x·σ(1.702·x) for "quick"."""
+    """Return x·Φ(x); its tanh form for approximate="tanh"; x·σ(1.702·x) for "quick"."""
     return OPERATORS["gelu"](x, approximate, numerics=numerics, events=events)
+
+
+def sigmoid(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return 1 / (1 + exp(-x))."""
+    return OPERATORS["sigmoid"](x, numerics=numerics, events=events)
+
+
+def tanh(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return (exp(x) - exp(-x)) / (exp(x) + exp(-x)), accurate near 0 too."""
+    return OPERATORS["tanh"](x, numerics=numerics, events=events)
 
 
 def softplus(
@@ -86,11 +102,21 @@ def softplus(
     beta: float = 1.0,
     threshold: float = 20.0,
     *,
-    numerics: Numerics | None = None,
+    numerics: Numerics | str | None = None,
     events: Events | None = None,
 ) -> Tensor:
-    """ln(1 + exp(beta·x)) / beta; x itself where beta·x is above the threshold."""
+    """Return ln(1 + exp(beta·x)) / beta; x itself where beta·x is above the threshold."""
     return OPERATORS["softplus"](x, beta, threshold, numerics=numerics, events=events)
+
+
+def mish(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return x·tanh(ln(1 + exp(x)))."""
+    return OPERATORS["mish"](x, numerics=numerics, events=events)
+
+
+def relu_squared(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return max(x, 0)²."""
+    return OPERATORS["relu_squared"](x, numerics=numerics, events=events)
 
 
 def rms_norm(
@@ -98,10 +124,10 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float = 1e-6,
     *,
-    numerics: Numerics | None = None,
+    numerics: Numerics | str | None = None,
     events: Events | None = None,
 ) -> Tensor:
-    """x / sqrt(mean(x²) + eps) · weight over the last dimension; dtype: x's, promoted with the weight's."""
+    """Return x / sqrt(mean(x²) + eps) · weight over the last dimension; dtype: x's, promoted with the weight's."""
     weight = _of_width(weight, x, "rms_norm", "weight")
     return OPERATORS["rms_norm"](x, eps, numerics=numerics, events=events, weight=weight)
 
@@ -112,24 +138,69 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     *,
-    numerics: Numerics | None = None,
+    numerics: Numerics | str | None = None,
     events: Events | None = None,
 ) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) · weight + bias over the last dimension; dtype: promoted with both."""
+    """Return (x - mean) / sqrt(variance + eps) · weight + bias over the last dimension; dtype: promoted with both."""
     weight, bias = _of_width(weight, x, "layer_norm", "weight"), _of_width(bias, x, "layer_norm", "bias")
     return OPERATORS["layer_norm"](x, eps, numerics=numerics, events=events, weight=weight, bias=bias)
 
 
-def divide(a: Tensor, b: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """a / b, broadcast."""
-    return OPERATORS["divide"](a, b, numerics=numerics, events=events)
-
-
 def vector_norm(
-    x: Tensor, dim: int = -1, keepdim: bool = False, *, numerics: Numerics | None = None, events: Events | None = None
+    x: Tensor,
+    dim: int = -1,
+    keepdim: bool = False,
+    *,
+    numerics: Numerics | str | None = None,
+    events: Events | None = None,
 ) -> Tensor:
-    """sqrt(Σ x²) along `dim`."""
+    """Return sqrt(Σ x²) along `dim`."""
     return OPERATORS["vector_norm"](x, dim, keepdim, numerics=numerics, events=events)
+
+
+def cos(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return cos x, x in radians, from a table of one quarter wave."""
+    return OPERATORS["cos"](x, numerics=numerics, events=events)
+
+
+def sin(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return sin x, x in radians, from a table of one quarter wave."""
+    return OPERATORS["sin"](x, numerics=numerics, events=events)
+
+
+def exp(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return e^x; each element has its own power-of-two scale."""
+    return OPERATORS["exp"](x, numerics=numerics, events=events)
+
+
+def log(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return ln x; -inf at 0, NaN below."""
+    return OPERATORS["log"](x, numerics=numerics, events=events)
+
+
+def sqrt(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return √x; NaN below 0."""
+    return OPERATORS["sqrt"](x, numerics=numerics, events=events)
+
+
+def rsqrt(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return 1 / √x; inf at 0."""
+    return OPERATORS["rsqrt"](x, numerics=numerics, events=events)
+
+
+def square(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return x²."""
+    return OPERATORS["square"](x, numerics=numerics, events=events)
+
+
+def reciprocal(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return 1 / x; ±inf at ±0."""
+    return OPERATORS["reciprocal"](x, numerics=numerics, events=events)
+
+
+def divide(a: Tensor, b: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return a / b, broadcast."""
+    return OPERATORS["divide"](a, b, numerics=numerics, events=events)
 
 
 def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
@@ -138,63 +209,3 @@ def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> 
             f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."
         )
     return parameter
-
-
-def sigmoid(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """1 / (1 + exp(-x))."""
-    return OPERATORS["sigmoid"](x, numerics=numerics, events=events)
-
-
-def tanh(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """(exp(x) - exp(-x)) / (exp(x) + exp(-x)), accurate beside 0 too."""
-    return OPERATORS["tanh"](x, numerics=numerics, events=events)
-
-
-def mish(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """x·tanh(ln(1 + exp(x)))."""
-    return OPERATORS["mish"](x, numerics=numerics, events=events)
-
-
-def relu_squared(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """max(x, 0)²."""
-    return OPERATORS["relu_squared"](x, numerics=numerics, events=events)
-
-
-def cos(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """cos x, x in radians, from a table of one quarter wave."""
-    return OPERATORS["cos"](x, numerics=numerics, events=events)
-
-
-def sin(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """sin x, x in radians, from a table of one quarter wave."""
-    return OPERATORS["sin"](x, numerics=numerics, events=events)
-
-
-def exp(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """e^x; each element has its own power-of-two scale."""
-    return OPERATORS["exp"](x, numerics=numerics, events=events)
-
-
-def log(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """ln x; -inf at 0, NaN below."""
-    return OPERATORS["log"](x, numerics=numerics, events=events)
-
-
-def sqrt(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """√x; NaN below 0."""
-    return OPERATORS["sqrt"](x, numerics=numerics, events=events)
-
-
-def rsqrt(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """1 / √x; inf at 0."""
-    return OPERATORS["rsqrt"](x, numerics=numerics, events=events)
-
-
-def reciprocal(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """1 / x; ±inf at ±0."""
-    return OPERATORS["reciprocal"](x, numerics=numerics, events=events)
-
-
-def square(x: Tensor, *, numerics: Numerics | None = None, events: Events | None = None) -> Tensor:
-    """x²."""
-    return OPERATORS["square"](x, numerics=numerics, events=events)

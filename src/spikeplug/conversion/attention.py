@@ -25,7 +25,7 @@ from spikeplug.conversion.calls import EAGER_ATTENTION
 from spikeplug.conversion.multi_head import attend
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention_inputs import visible_keys
+from spikeplug.operators.attention.call import visible_keys
 
 IMPLEMENTATION = "spiking"
 PLUG = "spikeplug_attention"

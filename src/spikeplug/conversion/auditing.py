@@ -19,8 +19,9 @@ from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import closed_forms
 from spikeplug.library import OPERATORS
+from spikeplug.operators import RECORDS
 
-# ATen's names, without the underscore that ends in-place forms and without composite operations, which are seen in
+# Those of our operators stand in their records. ATen's names, without the underscore that ends in-place forms and without composite operations, which are seen in
 # their parts. Not here: what is linear or affine (matrix products, sums, differences, multiplication or division by a
 # number), what a threshold does (abs, sign, clamp, comparison, maximum, rounding, where), what moves, draws or casts
 # data, frexp, the product of two tensors (gate * up), and what is a threshold or two
@@ -29,20 +30,20 @@ NONLINEAR = frozenset(
     name
     for line in (
         # exponentials, logarithms, powers, roots and quotients
-        "exp exp2 expm1 log log2 log10 log1p xlogy logit logaddexp logaddexp2 logsumexp logcumsumexp",
-        "ldexp pow sqrt rsqrt reciprocal div floor_divide addcdiv fmod remainder hypot prod cumprod",
+        "xlogy logit logaddexp logaddexp2 logsumexp logcumsumexp",
+        "ldexp pow floor_divide addcdiv fmod remainder hypot prod cumprod",
         # norms and distances
-        "var std var_mean std_mean norm native_norm renorm dist native_layer_norm native_group_norm",
+        "var std var_mean std_mean dist",
         "_cdist_forward _euclidean_dist _pdist_forward",
         # activations
-        "sigmoid log_sigmoid_forward silu mish gelu tanh softplus erf erfc erfinv elu celu",
-        "_addmm_activation glu _transformer_encoder_layer_fwd",
+        "erf erfc erfinv elu celu",
+        "_addmm_activation _transformer_encoder_layer_fwd",
         # trigonometric and special functions
-        "sin cos tan sinc asin acos atan atan2 sinh cosh asinh acosh atanh angle polar",
+        "tan sinc asin acos atan atan2 sinh cosh asinh acosh atanh angle polar",
         "lgamma mvlgamma digamma polygamma igamma igammac i0",
     )
     for name in line.split()
-)
+) | frozenset(name for record in RECORDS.values() for name in record.aten)
 # Whole families, by a part of their names.
 NONLINEAR_FAMILIES = ("softmax", "attention", "batch_norm", "special_", "linalg_", "_rnn", "lstm", "gru")
 _QUOTIENTS = frozenset({"div", "floor_divide", "fmod", "remainder"})

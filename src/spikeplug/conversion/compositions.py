@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikeplug.operators.record import rounded_once
+
 # erf(x) = tanh(x·q(x²)) to 3e-6 on [0, 4], beyond which it is 1 - 2e-8: a weighted least-squares fit of artanh(erf(x)).
 _ERF = (1.1283581721, 0.1029329053, -0.0004967891, -0.0004151532, 0.0000322460)
 _ERF_END = 4.0
@@ -28,11 +30,6 @@ _POWERS: dict[float, Callable[[Tensor], Tensor]] = {
     4: lambda x: torch.square(torch.square(x)),
     -2: lambda x: torch.reciprocal(torch.square(x)),
 }
-
-
-def rounded_once(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-    """What takes more than one step takes them in float32, if x is shorter."""
-    return run(x.float()).to(x.dtype) if x.element_size() < 4 else run(x)
 
 
 def common_type(a: Tensor, b: Tensor) -> torch.dtype:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from torch import nn
-from transformers import activations
 from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.auditing import NONLINEAR
@@ -16,23 +16,16 @@ from spikeplug.conversion.norms import Norm, find_norm
 from spikeplug.conversion.plug import ActivationPlug, NormPlug, Plug, ScopePlug, is_foreign
 from spikeplug.conversion.redirection import NAMES
 from spikeplug.numerics import Numerics
+from spikeplug.operators import RECORDS
 
-#: What can be asked of `convert(operators=...)`: everything that anything is replaced by.
-OPERATORS = tuple(sorted(frozenset().union(*NAMES.values()) | {"relu_squared"}))
-
-# Activations by class: those whose formula is spelt out in its parts, and the common ones.
+# Activations by class, as the operators' records name them.
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, Callable[[Any], tuple[Any, ...]]]] = {
-    nn.SiLU: ("silu", lambda module: ()),
-    activations.SiLUActivation: ("silu", lambda module: ()),
-    nn.GELU: ("gelu", lambda module: (module.approximate,)),
-    activations.GELUActivation: ("gelu", lambda module: ("none",)),
-    activations.GELUTanh: ("gelu", lambda module: ("tanh",)),
-    activations.NewGELUActivation: ("gelu", lambda module: ("tanh",)),
-    activations.FastGELUActivation: ("gelu", lambda module: ("tanh",)),
-    activations.AccurateGELUActivation: ("gelu", lambda module: ("tanh",)),
-    activations.QuickGELUActivation: ("gelu", lambda module: ("quick",)),
-    activations.ReLUSquaredActivation: ("relu_squared", lambda module: ()),
+    getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2]): (name, arguments)
+    for name, record in RECORDS.items()
+    for path, arguments in record.modules.items()
 }
+#: What can be asked of `convert(operators=...)`: everything that anything is replaced by.
+OPERATORS = tuple(sorted(frozenset().union(*NAMES.values(), (name for name, _ in _ACTIVATIONS.values()))))
 # torch's fused forms of whole modules, taken only where no function mode is in force: a scope keeps them out.
 _FAST_PATHS = frozenset({"_transformer_encoder_layer_fwd", "_nested_tensor_from_mask"})
 # A module is only probed for a norm if its code could compute one.
@@ -118,7 +111,7 @@ def _look_at(path: str, module: nn.Module, known: dict[object, Norm | None]) -> 
         )
         return
     if ATTENTION_INTERFACE in names and hasattr(getattr(module, "config", None), "_attn_implementation"):
-        yield Found(path, "softmax", module, frozenset({"softmax"}))
+        yield Found(path, "attention", module, frozenset({"attention"}))
         yield Found(path, "matmul", module, reason=_ATTENTION_PRODUCTS, pipeline=True)
     if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
         yield Found(path, "product", module, reason=_GATE, pipeline=True)

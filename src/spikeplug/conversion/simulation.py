@@ -130,7 +130,7 @@ def simulate(model: nn.Module) -> Iterator[Simulation]:
 
 
 def _is_spiking(module: nn.Module) -> bool:
-    return plug_of(module) is not None or PLUG in vars(module) or isinstance(module, spiking._Module)
+    return plug_of(module) is not None or PLUG in vars(module) or isinstance(module, spiking.SpikingModule)
 
 
 def _short(count: int) -> str:

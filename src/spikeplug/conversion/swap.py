@@ -40,7 +40,7 @@ class Conversion:
 
 def convert(
     model: nn.Module,
-    numerics: Numerics | None = None,
+    numerics: Numerics | str | None = None,
     *,
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
@@ -115,7 +115,9 @@ def _decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str
     )
     chosen = [place.path for place in places if place.operators & wanted]
     if not chosen:
-        raise SpikeplugError("the model has nothing to replace: no softmax, norm, activation or other nonlinearity.")
+        raise SpikeplugError(
+            "the model has nothing to replace: no attention, softmax, norm, activation or other nonlinearity."
+        )
     if exclude is not None and not any(re.search(exclude, path) for path in chosen):
         raise SpikeplugError(f"exclude={exclude!r} finds none of the paths to replace, which look like {chosen[0]!r}.")
     if not any(entry.action == "replaced" for entry in entries):
@@ -148,7 +150,7 @@ def _plan(
         if not place.operators:
             continue
         replaced = entry.action == "replaced"
-        if place.plug is None and "softmax" in wanted:
+        if place.plug is None and "attention" in wanted:
             attending[place.path] = AttentionPlug(numerics if replaced else None, _implementation(place.module))
         if place.path in plugs or id(place.module) in seen:
             continue

@@ -1,10 +1,9 @@
 """Operator evidence: operators and primitives against float64, beside baselines, and their bounds put to the test."""
 
 from spikeplug.evidence.baselines import BASELINES
-from spikeplug.evidence.bounds import BOUNDS
 from spikeplug.evidence.record import make_study_record, study_schema
 from spikeplug.evidence.results import Settings, Study
 from spikeplug.evidence.study import study
 from spikeplug.evidence.subjects import SUBJECTS
 
-__all__ = ["BASELINES", "BOUNDS", "SUBJECTS", "Settings", "Study", "make_study_record", "study", "study_schema"]
+__all__ = ["BASELINES", "SUBJECTS", "Settings", "Study", "make_study_record", "study", "study_schema"]

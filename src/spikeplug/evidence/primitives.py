@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spikeplug.codes import natural_unit
 from spikeplug.evidence.published import exp_error, polar_error
 from spikeplug.numerics import Numerics
-from spikeplug.operators.gates import CURVE_END, GELU, curve_table
-from spikeplug.operators.scores import natural_unit, piecewise_exponential, shift_exponential
+from spikeplug.operators.gates.gate import CURVE_END, curve_table
+from spikeplug.operators.gates.gelu import GATES
+from spikeplug.operators.softmax.weights import piecewise_exponential, shift_exponential
 from spikeplug.primitives import divide, exponential, interpolation, norm, product
 
 Pair = tuple[Tensor, Tensor]  # above and below: the bounds of closed - exact, both >= 0, in LSB
@@ -136,7 +138,7 @@ def _curves(numerics: Numerics) -> list[Primitive]:
     above = torch.tensor(segment**2 / 8 * 4 * unit * math.log(2) * 2.0**places + 1.5, dtype=torch.float64)
 
     def case(form: str) -> Primitive:
-        gate = GELU[form]
+        gate = GATES[form]
         table, curve = curve_table(gate, unit, places), gate.curve
         assert curve is not None
         domain = torch.arange((CURVE_END << places) + 1)

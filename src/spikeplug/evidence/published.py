@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from spikeplug import operators
 from spikeplug.evidence import baselines
-from spikeplug.evidence.bounds import Bound
 from spikeplug.evidence.subjects import EPS
+from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
+from spikeplug.operators.record import Bound
 
 
 def exp_error(numerics: Numerics, half_range: float) -> float:
@@ -123,7 +123,7 @@ def figures(numerics: Numerics, elements: int = 200_000, seed: int = 0) -> list[
     silu = torch.nn.functional.silu(x)
     found = [
         _figure("silu", None, "float recipe", SILU, baselines.published_silu(x), silu),
-        _figure("silu", None, "this numerics", SILU, operators.silu(x, numerics), silu),
+        _figure("silu", None, "these numerics", SILU, OPERATORS["silu"](x, numerics=numerics), silu),
     ]
     for dimension, value in SOFTMAX.items():
         x = normal(dimension)
@@ -131,10 +131,10 @@ def figures(numerics: Numerics, elements: int = 200_000, seed: int = 0) -> list[
         found.append(_figure("softmax", dimension, "float recipe, N(0, 1)", value, recipe, x.softmax(-1)))
         x = 5 * torch.rand(elements // dimension, dimension, generator=generator, dtype=torch.float64) - 2.5
         for reading, chosen in (
-            ("this numerics", numerics),
-            ("this numerics, H = 5", replace(numerics, softmax_half_range=5)),
+            ("these numerics", numerics),
+            ("these numerics, H = 5", replace(numerics, softmax_half_range=5)),
         ):
-            spiking = operators.softmax(x, numerics=chosen)
+            spiking = OPERATORS["softmax"](x, -1, numerics=chosen)
             found.append(_figure("softmax", dimension, reading, value, spiking, x.softmax(-1)))
     for dimension, value in RMS_NORM.items():
         x = normal(dimension)
@@ -142,8 +142,8 @@ def figures(numerics: Numerics, elements: int = 200_000, seed: int = 0) -> list[
         bare = x / x.square().mean(-1, keepdim=True).sqrt()
         recipe = baselines.published_rms_norm(x, eps=0.0)
         found.append(_figure("rms_norm", dimension, "float recipe, no eps", value, recipe, bare))
-        spiking = operators.rms_norm(x, None, EPS, numerics=numerics)
-        found.append(_figure("rms_norm", dimension, "this numerics", value, spiking, exact))
+        spiking = OPERATORS["rms_norm"](x, EPS, numerics=numerics)
+        found.append(_figure("rms_norm", dimension, "these numerics", value, spiking, exact))
     return found
 
 

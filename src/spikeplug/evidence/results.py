@@ -14,6 +14,7 @@ from spikeplug.evidence.search import Worst
 from spikeplug.evidence.subjects import SUBJECTS
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
+from spikeplug.realisation import Realisation
 
 PRIMITIVES = "primitives"
 #: CORDIC's tree is built for up to 2^14 elements.
@@ -24,6 +25,8 @@ LARGEST_DIMENSION = 8192
 class Settings:
     """What to measure. Errors: SpikeplugError for a value out of its domain.
 
+    numerics       or the name of a preset
+    realisation    of the simulation behind the facts; None: the one that belongs to the numerics
     operators      names of the library, or "primitives"; all by default
     dimensions     lengths of the vectors, 1 to 8192
     distributions  of `distributions.DISTRIBUTIONS`
@@ -35,6 +38,7 @@ class Settings:
     """
 
     numerics: Numerics = field(default_factory=Numerics)
+    realisation: Realisation | None = None
     operators: tuple[str, ...] = (*SUBJECTS, PRIMITIVES)
     dimensions: tuple[int, ...] = (8, 64, 256, 1024, 8192)
     distributions: tuple[str, ...] = DISTRIBUTIONS
@@ -47,7 +51,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        as_numerics(self.numerics)
+        object.__setattr__(self, "numerics", as_numerics(self.numerics))
         for name, given, known in (
             ("operator", self.operators, (*SUBJECTS, PRIMITIVES)),
             ("distribution", self.distributions, DISTRIBUTIONS),

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeplug.evidence.bounds import Bound
 from spikeplug.evidence.distributions import adversarial, fit, gaussian
 from spikeplug.evidence.primitives import Primitive
 from spikeplug.evidence.subjects import HEAD_DIM, Subject
 from spikeplug.numerics import Numerics
+from spikeplug.operators.record import Bound
 
-_ACTIVATIONS = ("silu", "gelu", "sigmoid", "tanh", "softplus", "mish", "relu_squared")
 #: Elements of a grid computed at once.
 _CHUNK = 1 << 18
 
@@ -44,10 +43,10 @@ def ratios(subject: Subject, bound: Bound, numerics: Numerics, inputs: tuple[Ten
     A bound is of what an operator does to the numbers that arrive: with numerics.input_bits, error is against the exact
     function of these. Scores and angles have codes of their own, whose steps the bounds count.
     """
-    arrived = subject.arriving(inputs, numerics)
-    exact = subject.exact(*arrived)
+    coded = subject.as_coded(inputs, numerics)
+    exact = subject.exact(*coded)
     error = (subject.spiking(*inputs, numerics=numerics) - exact).abs()
-    limit = bound(*arrived, numerics=numerics).reshape(exact.shape)
+    limit = bound(*coded, numerics=numerics).reshape(exact.shape)
     ratio = torch.where((error > 0) & torch.isfinite(exact) & torch.isfinite(limit), error / limit, 0.0)
     return ratio.flatten(1), error.flatten(1), limit.flatten(1)
 
@@ -61,7 +60,7 @@ def climb(
     vector a little larger. Half-way, the better quarter takes the places of the others.
     """
     generator = torch.Generator().manual_seed(seed)
-    if subject.roles[0] == "query":
+    if subject.attends:
         candidates = max(4, candidates // 8)  # each has keys and values of its own
     inputs = _starts(subject, dimension, candidates, generator)
     best = ratios(subject, bound, numerics, inputs)[0].amax(-1)
@@ -88,7 +87,7 @@ def grid(subject: Subject, bound: Bound, numerics: Numerics, count: int) -> Wors
 
     None where an operator has no such grid. Each input is a vector of one.
     """
-    every = _codes(subject.name, numerics)
+    every = _codes(subject, numerics)
     if every is None:
         return None
     stride = -(-len(every) // count)
@@ -124,21 +123,20 @@ def primitive_worst(primitive: Primitive, *, published: bool = False) -> Worst:
     )
 
 
-def _codes(name: str, numerics: Numerics) -> Tensor | None:
-    """All inputs an operator of one number tells apart, up to its period: a turn, two octaves, or all that moves it."""
-    step = 2.0**-numerics.fraction_bits
-    if name in _ACTIVATIONS or name == "exp":
+def _codes(subject: Subject, numerics: Numerics) -> Tensor | None:
+    """Return all inputs that an operator of one number can tell apart, up to its period; None where it has no grid."""
+    step, width, kind = 2.0**-numerics.fraction_bits, numerics.working_bits, subject.record.grid
+    if kind == "exponent":
         reach = 24.0 if numerics.exponential == "shift" else 2 * max(numerics.half_range, numerics.softmax_half_range)
-        if name == "exp" and numerics.exponential == "piecewise":
+        if subject.name == "exp" and numerics.exponential == "piecewise":
             reach = numerics.softmax_half_range
         unit = math.log(2) if numerics.exponential == "shift" else 1.0  # codes count octaves, or nats
         codes = torch.arange(-int(reach / (step * unit)), int(reach / (step * unit)) + 1).double() * (step * unit)
         return torch.cat([codes, codes + 0.499 * step * unit])
-    width = numerics.working_bits
-    if name in ("cos", "sin"):
+    if kind == "turn":
         codes = torch.arange(1 << width).double()
         return torch.cat([codes, codes + 0.499]) * (2 * math.pi / (1 << width))
-    if name in ("log", "sqrt", "rsqrt", "square", "reciprocal"):
+    if kind == "octaves":
         codes = torch.arange(1 << (width - 2), 1 << (width - 1)).double() * 2.0 ** (2 - width)
         codes = torch.cat([codes, codes + 0.499 * 2.0 ** (2 - width)])
         return torch.cat([codes, 2 * codes])  # two octaves: a root's own period
@@ -151,13 +149,13 @@ def _starts(subject: Subject, dimension: int, candidates: int, generator: torch.
     draws = gaussian(seed), adversarial(seed)
     starts = []
     for role in subject.roles:
-        width = HEAD_DIM if subject.roles[0] == "query" else dimension
+        width = HEAD_DIM if subject.attends else dimension
         vectors = dimension if role in ("key", "value") else 1
         rows = [candidates - candidates // 2, candidates // 2]
         parts = [draw(role, n * vectors, width).view(n, vectors, width) for draw, n in zip(draws, rows, strict=True)]
         scale = torch.exp2(12 * torch.rand(rows[0], 1, 1, generator=generator, dtype=torch.float64) - 6)
         x = fit(role, torch.cat([parts[0] * scale, parts[1]]))
-        starts.append(x if subject.roles[0] == "query" else x.squeeze(1))
+        starts.append(x if subject.attends else x.squeeze(1))
     return tuple(starts)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from spikeplug import saturation
 from spikeplug.evidence.baselines import BASELINES
-from spikeplug.evidence.bounds import BOUNDS
 from spikeplug.evidence.distributions import activations, adversarial, gaussian
 from spikeplug.evidence.facts import facts
 from spikeplug.evidence.measures import measure
@@ -56,7 +55,7 @@ def study(
     report("figures", total, total)
     return Study(
         rows=tuple(rows),
-        facts=tuple(facts(name, settings.numerics) for name in names),
+        facts=tuple(facts(name, settings.numerics, settings.realisation) for name in names),
         figures=tuple(_figures(settings, names)),
         bounds=tuple(found),
         saturations=saturations,
@@ -88,7 +87,7 @@ def _measurements(
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     for name in names:
         subject = SUBJECTS[name]
-        for dimension in (None,) if subject.elementwise else settings.dimensions:
+        for dimension in (None,) if subject.record.elementwise else settings.dimensions:
             for distribution in settings.distributions:
                 draw = _draw(distribution, pools, settings.seed)
                 yield name, partial(_rows, subject, dimension, distribution, draw, settings)
@@ -100,9 +99,9 @@ def _rows(subject: Subject, dimension: int | None, distribution: str, draw: Draw
     """The operator and its baselines on the same inputs."""
     width, numerics = dimension or 64, settings.numerics
     rows = max(4, settings.elements // width)
-    inputs = subject.inputs(draw, min(rows, settings.elements // 64) if subject.roles[0] == "query" else rows, width)
+    inputs = subject.inputs(draw, min(rows, settings.elements // 64) if subject.attends else rows, width)
     exact = subject.exact(*inputs)
-    lsb = last_place(subject.scale, exact, subject.name, numerics)
+    lsb = last_place(subject, exact, numerics)
     shares = subject.name in ("softmax", "attention_weights")
 
     def row(method: str, y: Tensor, lsb: Tensor | None) -> Row:
@@ -137,14 +136,14 @@ def _primitive_rows(settings: Settings) -> list[Row]:
 def _searches(settings: Settings, names: list[str]) -> Iterator[tuple[str, Callable[[], list[BoundRow]]]]:
     for name in names:
         subject = SUBJECTS[name]
-        for dimension in (8,) if subject.elementwise else [d for d in settings.dimensions if d <= 64] or [8]:
+        for dimension in (8,) if subject.record.elementwise else [d for d in settings.dimensions if d <= 64] or [8]:
             yield f"worst of {name}", partial(_operator_bounds, subject, dimension, settings)
     if PRIMITIVES in settings.operators:
         yield "worst of primitives", partial(_primitive_bounds, settings)
 
 
 def _operator_bounds(subject: Subject, dimension: int, settings: Settings) -> list[BoundRow]:
-    numerics, ours = settings.numerics, BOUNDS[subject.name]
+    numerics, ours = settings.numerics, subject.record.bound
     bounds = {"ours": ours}
     if subject.name in PUBLISHED_BOUNDS:
         published = PUBLISHED_BOUNDS[subject.name]
@@ -154,7 +153,7 @@ def _operator_bounds(subject: Subject, dimension: int, settings: Settings) -> li
         how = {"candidates": settings.candidates, "steps": settings.steps, "seed": settings.seed}
         worst = climb(subject, bound, numerics, dimension, **how)
         rows.append(BoundRow(name=subject.name, source=source, dimension=dimension, worst=worst))
-    every = grid(subject, ours, numerics, settings.grid) if dimension == 8 or subject.elementwise else None
+    every = grid(subject, ours, numerics, settings.grid) if dimension == 8 or subject.record.elementwise else None
     if every is not None:
         rows.append(BoundRow(name=subject.name, source="ours", dimension=1, worst=every))
     return rows

@@ -72,6 +72,10 @@ def sorted_blocks(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     return sorted(keys, key=lambda key: (names.index(key[0]), kinds.index(key[1])))
 
 
+#: Verbs whose neurons the table names; the JSON file has all.
+_SHOWN = 3
+
+
 def facts_table(found: Sequence[Facts]) -> Table:
     """A row for each operator."""
     table = _table("What they are made of (vectors of 8)", "operator", "neurons")
@@ -80,7 +84,8 @@ def facts_table(found: Sequence[Facts]) -> Table:
     for name in ("output scale", "input"):
         table.add_column(name)
     for facts in found:
-        neurons = " + ".join(f"{count:,} {part}" for part, count in facts.populations.items())
+        largest = sorted(facts.populations.items(), key=lambda item: -item[1])[:_SHOWN]
+        neurons = f"{facts.neurons:,}: " + ", ".join(f"{count:,} {verb}" for verb, count in largest)
         spikes, synops = mean_events(facts)
         scale = facts.scale if facts.smallest is None else f"{facts.scale}, up to {facts.largest:g}"
         cells = (f"{facts.table_bytes:.0f}", f"{spikes:,.0f}", f"{synops:,.0f}", f"{facts.steps:,}")

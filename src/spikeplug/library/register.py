@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spikeplug import kernels
-from spikeplug.coding import affine, as_real
+from spikeplug.codes import affine, as_real
 from spikeplug.library.counting import counters
 from spikeplug.library.direct import may_go_direct
 from spikeplug.neurons import Events

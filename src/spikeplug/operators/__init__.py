@@ -1,38 +1,23 @@
-"""Spiking operators: encode, compose primitives, decode."""
+"""Spiking operators: encode, compose primitives, decode. `RECORDS` holds everything that is known of each."""
 
-from spikeplug.operators.activations import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
+from collections.abc import Mapping
+
 from spikeplug.operators.attention import attention, attention_weights
-from spikeplug.operators.layer_norm import layer_norm
-from spikeplug.operators.log_softmax import log_softmax
-from spikeplug.operators.logarithm import log
-from spikeplug.operators.powers import exp, rsqrt, sqrt, square, vector_norm
-from spikeplug.operators.quotients import divide, reciprocal
-from spikeplug.operators.rms_norm import rms_norm
-from spikeplug.operators.rotary import cos, sin
-from spikeplug.operators.softmax import softmax
+from spikeplug.operators.curves import mish, relu_squared, softplus, tanh
+from spikeplug.operators.elements import divide, exp, log, reciprocal, rsqrt, sqrt, square
+from spikeplug.operators.gates import gelu, sigmoid, silu
+from spikeplug.operators.norms import layer_norm, rms_norm, vector_norm
+from spikeplug.operators.record import Operator
+from spikeplug.operators.softmax import log_softmax, softmax
+from spikeplug.operators.waves import cos, sin
 
-__all__ = [
-    "attention",
-    "attention_weights",
-    "cos",
-    "divide",
-    "exp",
-    "gelu",
-    "layer_norm",
-    "log",
-    "log_softmax",
-    "mish",
-    "reciprocal",
-    "relu_squared",
-    "rms_norm",
-    "rsqrt",
-    "sigmoid",
-    "silu",
-    "sin",
-    "softmax",
-    "softplus",
-    "sqrt",
-    "square",
-    "tanh",
-    "vector_norm",
-]
+__all__ = ["RECORDS", "Operator"]
+
+_FILES = (
+    *(softmax, log_softmax, attention, attention_weights),
+    *(silu, gelu, sigmoid, tanh, softplus, mish, relu_squared),
+    *(rms_norm, layer_norm, vector_norm),
+    *(cos, sin, exp, log, sqrt, rsqrt, square, reciprocal, divide),
+)
+#: Every operator by name. Everything else derives from it: functions, modules, redirection, audit, measurements, docs.
+RECORDS: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in _FILES}

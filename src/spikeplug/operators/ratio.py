@@ -1,79 +1,98 @@
-"""Numerator over denominator, and the output's scale: what every operator ends in."""
+"""Scale an output: to a power of two of the vector's own, or to a fixed step; and divide, which most operators end in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from spikeplug.fixedpoint import bit_length, halve_to_nearest, shift
-from spikeplug.numerics import Numerics
-from spikeplug.operators.blocks import in_blocks
+from spikeplug.codes import Coded, Granularity, fixed, in_blocks
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.divide import DivideSpec
 from spikeplug.saturation import record
 
+#: Bits of an exponent: scales of float64 and the distances of attention's keys lie within ±2^13.
+EXPONENT_BITS = 13
+
+
+def normalise(magnitude: Tensor, width: int, bits: int, on: Arithmetic) -> tuple[Tensor, Tensor]:
+    """Return (q, exponent), int64: magnitude ≈ q·2^exponent, with `bits` bits in each vector's largest element.
+
+    magnitude: int64 (..., d), 0 <= magnitude < 2^width <= 2^62. The vector's leading one sets one shift for all: left
+    is exact, right rounds to nearest (half up), off by at most 1/2, so q <= 2^bits. exponent: (..., 1).
+    """
+    position = on.leading_one(on.maximum(magnitude, width), width)
+    places = on.add(-position, bits + 1, 7, "places")  # one guard bit, which is rounded away
+    shifted = on.shift(magnitude, places, width, bits + 1)
+    return on.round_half(shifted, bits + 1), 1 - places
+
+
+def fixed_step(magnitude: Tensor, fraction_bits: int, width: int, on: Arithmetic) -> Tensor:
+    """Return magnitude >= 0 of more than n fraction bits with n = `bits` of them; 0 <= magnitude < 2^width.
+
+    Rounded to nearest (off by at most 1/2 LSB); without shift_scaling floored, as published (low by less than 1).
+    """
+    drop = fraction_bits - on.numerics.bits
+    if on.numerics.shift_scaling:
+        return on.round_half(magnitude >> (drop - 1), width)
+    return magnitude >> drop
+
 
 @dataclass(frozen=True)
 class Ratio:
-    """y = A / B · 2^exponent for vectors A >= 0 along the last dimension; numerics says how the quotient is scaled.
+    """Divide vectors: y = A / B · 2^exponent, A >= 0 along the last dimension; the numerics say how y is scaled.
 
-    operator         name under which saturations are counted
     numerator_bits   A < 2^numerator_bits
     denominator_bits B < 2^denominator_bits
-    largest_output   the largest |y| the published group is built for: it has 2^n · largest_output neurons
+    largest_output   the largest |y| of the published group, which has 2^n · largest_output neurons
     per_element      B has the shape of A and at least working_bits bits; else it is (..., 1) and of any size
-    channels         the vector is one of channels, which numerics.scale_block cuts; else (keys) it has one scale
+    channels         the vector is one of channels, which `scale_block` cuts; else (keys) it has one scale
     """
 
-    operator: str
     numerator_bits: int
     denominator_bits: int
     largest_output: int
     per_element: bool = False
     channels: bool = True
 
-    def __call__(
-        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, numerics: Numerics, on: Arithmetic
-    ) -> tuple[Tensor, Tensor]:
-        """(q, exponent): y ≈ q·2^exponent, int64.
+    def __call__(self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, on: Arithmetic) -> Coded:
+        """Return y, int64.
 
         shift_scaling: each vector is shifted so that its largest element fills working_bits; n + 1 bits are divided
         out and the guard bit rounded away, so |q - y·2^-exponent| <= 1/2 + 2^(n+3-working_bits).
         Without: q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
         """
-        if numerics.shift_scaling:
-            block = numerics.scale_block if self.channels else None
-            return in_blocks(partial(self.scaled, numerics=numerics, on=on), block, numerator, denominator, exponent)
+        bits = on.numerics.bits
+        if on.numerics.shift_scaling:
+            block = on.numerics.scale_block if self.channels else None
+            return in_blocks(partial(self.scaled, on=on), block, numerator, denominator, exponent)
         assert isinstance(exponent, int)  # a fixed step needs a fixed scale; negative as fraction bits are
-        limit = self.largest_output << numerics.bits
+        limit = self.largest_output << bits
         # 2^n·A must fit 60 bits; what is dropped of A lies as far below its lowest output bit as A is wide.
-        drop = max(0, self.numerator_bits + numerics.bits - 60)
+        drop = max(0, self.numerator_bits + bits - 60)
         places = -exponent - drop
-        spec = DivideSpec(self.numerator_bits - drop, self.denominator_bits + places, numerics.bits, limit)
+        spec = DivideSpec(self.numerator_bits - drop, self.denominator_bits + places, bits, limit)
         quotient = on.divide(numerator >> drop, denominator << places, spec)
         if self.largest_output > 1:  # a quotient of at most 1 fills its group without saturating
-            record(f"{self.operator}: quotient at the size of the group", quotient >= limit)
-        return quotient, torch.tensor(-numerics.bits, device=quotient.device)
+            record(f"{on.operator}: quotient at the size of the group", quotient >= limit)
+        return fixed(quotient, bits, limit.bit_length())
 
-    def scaled(
-        self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, numerics: Numerics, on: Arithmetic
-    ) -> tuple[Tensor, Tensor]:
-        """The form of shift_scaling, whatever numerics says of it."""
-        width, denominator_bits = numerics.working_bits, self.denominator_bits
+    def scaled(self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, on: Arithmetic) -> Coded:
+        """Return y with a scale per vector, whatever the numerics say of it."""
+        bits, width, denominator_bits = on.numerics.bits, on.numerics.working_bits, self.denominator_bits
         # The leading one of the largest element sets the shift of the whole vector.
-        places = width - bit_length(numerator.amax(-1, keepdim=True))
-        numerator, exponent = shift(numerator, places), exponent - places
+        top = on.maximum(numerator, self.numerator_bits, "numerator/maximum")
+        places = on.add(-on.leading_one(top, self.numerator_bits, "numerator/leading_one"), width, 7, "places")
+        numerator = on.shift(numerator, places, self.numerator_bits, width, "numerator/shift")
+        exponent = on.add(-places, exponent, EXPONENT_BITS, "exponent")
         if not self.per_element:
-            places = width - bit_length(denominator)
-            denominator, exponent, denominator_bits = shift(denominator, places), exponent + places, width
+            position = on.leading_one(denominator, denominator_bits, "denominator/leading_one")
+            places = on.add(-position, width, 7, "places")
+            denominator = on.shift(denominator, places, denominator_bits, width, "denominator/shift")
+            exponent, denominator_bits = on.add(exponent, places, EXPONENT_BITS, "exponent"), width
         # A < 2^P and B >= 2^(P-1) now, so the quotient stays below 2: a group of 2^(n+2) neurons never saturates.
-        spec = DivideSpec(width, denominator_bits, numerics.bits + 1, limit=4 << numerics.bits)
-        return halve_to_nearest(on.divide(numerator, denominator, spec)), exponent - numerics.bits
-
-
-def signed(magnitude: Tensor, sign_of: Tensor) -> Tensor:
-    """magnitude with the sign of `sign_of`: one population for each sign, of which one is silent."""
-    return torch.where(sign_of < 0, -magnitude, magnitude)
+        spec = DivideSpec(width, denominator_bits, bits + 1, limit=4 << bits)
+        quotient = on.round_half(on.divide(numerator, denominator, spec), bits + 2)
+        granularity: Granularity = "element" if exponent.shape[-1] == quotient.shape[-1] == 1 else "vector"
+        return Coded(quotient, exponent - bits, bits + 1, granularity)

@@ -1,19 +1,22 @@
-"""Operators that treat each vector on its own are run over blocks of vectors, so that temporaries stay in cache."""
+"""Run an operator over blocks of vectors, so that temporaries stay in cache. No result depends on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from spikeplug.codes import as_real
 from spikeplug.errors import SpikeplugError
+from spikeplug.primitives.arithmetic import Arithmetic
 
-#: Elements per block. The result does not depend on it.
+#: Elements per block.
 BLOCK = 1 << 17
 
 
 def by_rows(operator: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """operator applied to x of shape (..., d), and to `others` of shape (..., any), as (rows, .) blocks.
+    """Return operator(x, *others), applied to blocks (rows, d) of x (..., d), and blocks of `others` (..., any).
 
     The result has x's dtype and x's shape, but for the last dimension, which is what the operator makes it.
     """
@@ -30,8 +33,20 @@ def by_rows(operator: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tens
     return output.reshape(*x.shape[:-1], first.shape[-1])
 
 
+def by_elements(operator: Callable[[Tensor], Tensor], x: Tensor, on: Arithmetic) -> Tensor:
+    """Return operator over x's elements, in blocks (N, 1) of float32 or float64; x's shape and dtype.
+
+    Every element is a vector of one, with a power of two of its own. So precision is relative, whatever the dynamic
+    range, and `shift_scaling` has no meaning here. Errors: SpikeplugError if x is not a floating-point tensor.
+    """
+    as_real(x, on.operator)
+    if x.numel() == 0:
+        return torch.empty_like(x)
+    return by_rows(lambda block: operator(as_real(block, on.operator)), x.reshape(-1, 1)).view(x.shape)
+
+
 def along(dim: int, x: Tensor, operator: str) -> Tensor:
-    """x with dimension `dim` moved last; a scalar becomes a vector of one.
+    """Return x with dimension `dim` moved last; a scalar becomes a vector of one.
 
     Errors: SpikeplugError for a dim that x does not have.
     """

@@ -1,131 +1,275 @@
-"""The two ways to run any operator: `Closed` (vectorised integers) and `Simulated` (neurons and time steps).
+"""Define the two ways to run an operator: `Closed` (vectorised integers) and `Simulated` (neurons and time steps).
 
 Operators are written once, against `Arithmetic`. Both ways give the same integers on every input; tests iterate over
-`Arithmetic`'s verbs and fail if either lacks one.
+`Arithmetic`'s verbs and fail if either lacks one. Every verb names its population: `name` follows the operator's own
+name, "softmax" and "divide" make "softmax/divide".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 
-from spikeplug.neurons import Events
+from spikeplug.neurons import Events, Scope
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_realisation
-from spikeplug.primitives import divide, exponential, interpolation, norm, product
+from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, relay
+from spikeplug.primitives.compare import simulate as simulated_compare
 from spikeplug.primitives.divide import simulate as simulated_divide
 from spikeplug.primitives.exponential import simulate as simulated_exponential
 from spikeplug.primitives.interpolation import simulate as simulated_interpolation
 from spikeplug.primitives.norm import simulate as simulated_norm
 from spikeplug.primitives.product import simulate as simulated_product
+from spikeplug.primitives.relay import simulate as simulated_relay
+from spikeplug.realisation import Realisation
 
 
 class Arithmetic(Protocol):
-    """The integer verbs an operator may use between encoding and decoding; see the primitives for each meaning."""
+    """List the integer verbs an operator may use between encoding and decoding; see the primitives for each meaning.
 
-    def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec) -> Tensor: ...
+    operator: whose populations these are, and whose saturations. Widths are in bits, without the sign.
+    """
 
-    def interpolate(self, x: Tensor, spec: interpolation.Interpolation) -> Tensor: ...
+    @property
+    def operator(self) -> str: ...
 
-    def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential) -> Tensor: ...
+    @property
+    def numerics(self) -> Numerics: ...
 
-    def decay(self, weight: Tensor, octaves: Tensor) -> Tensor: ...
+    # Primitives with a specification of their own.
+    def divide(
+        self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec, name: str = "divide"
+    ) -> Tensor: ...
 
-    def piecewise(self, x: Tensor, spec: exponential.PiecewiseExponential) -> Tensor: ...
+    def interpolate(self, x: Tensor, spec: interpolation.Interpolation, name: str = "table") -> Tensor: ...
 
-    def square_sum(self, x: Tensor, bits: int) -> Tensor: ...
+    def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential, name: str = "exp") -> Tensor: ...
 
-    def root(self, square: Tensor, spec: norm.RootSpec) -> Tensor: ...
+    def decay(self, weight: Tensor, octaves: Tensor, name: str = "decay") -> Tensor: ...
 
-    def cordic(self, x: Tensor, spec: norm.CordicSpec) -> Tensor: ...
+    def piecewise(self, x: Tensor, spec: exponential.PiecewiseExponential, name: str = "exp") -> Tensor: ...
 
-    def gate(self, spikes: Tensor, value: Tensor, bits: int) -> Tensor: ...
+    def square_sum(self, x: Tensor, bits: int, name: str = "squares") -> Tensor: ...
 
-    def accumulate(self, weight: Tensor, bits: int) -> Tensor: ...
+    def root(self, square: Tensor, spec: norm.RootSpec, name: str = "root") -> Tensor: ...
 
-    def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int) -> Tensor: ...
+    def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor: ...
 
-    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor: ...
+    # Products and sums.
+    def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor: ...
+
+    def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor: ...
+
+    def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor: ...
+
+    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, name: str = "scores") -> Tensor: ...
+
+    # Comparisons.
+    def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor: ...
+
+    def leading_one(self, x: Tensor, bits: int, name: str = "leading_one") -> Tensor: ...
+
+    def reaches(self, x: Tensor, threshold: Tensor | int, bits: int, name: str = "threshold") -> Tensor: ...
+
+    # Relays.
+    def add(self, a: Tensor, b: Tensor | int, bits: int, name: str = "add") -> Tensor: ...
+
+    def scale(self, x: Tensor, factor: int, bits: int, name: str = "scale") -> Tensor: ...
+
+    def select(
+        self, condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, name: str = "select"
+    ) -> Tensor: ...
+
+    def magnitude(self, x: Tensor, bits: int, name: str = "magnitude") -> Tensor: ...
+
+    def signed(self, magnitude: Tensor, sign_of: Tensor, bits: int, name: str = "sign") -> Tensor: ...
+
+    def shift(self, x: Tensor, places: Tensor, bits: int, left: int, name: str = "shift") -> Tensor: ...
+
+    def round_half(self, x: Tensor, bits: int, name: str = "round") -> Tensor: ...
+
+    def clamp(self, x: Tensor, low: int | None, high: int | None, bits: int, name: str = "clamp") -> Tensor: ...
 
 
+@dataclass(frozen=True)
 class Closed:
-    """Every verb in closed form."""
+    """Run every verb in closed form."""
 
-    divide = staticmethod(divide.divide)
-    interpolate = staticmethod(interpolation.interpolate)
-    mantissa = staticmethod(exponential.mantissa)
-    decay = staticmethod(exponential.decay)
-    piecewise = staticmethod(exponential.piecewise)
-    root = staticmethod(norm.root)
-    cordic = staticmethod(norm.cordic)
+    numerics: Numerics = field(default_factory=Numerics)
+    operator: str = ""
 
-    def square_sum(self, x: Tensor, bits: int) -> Tensor:
+    def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec, name: str = "divide") -> Tensor:
+        return divide.divide(numerator, denominator, spec)
+
+    def interpolate(self, x: Tensor, spec: interpolation.Interpolation, name: str = "table") -> Tensor:
+        return interpolation.interpolate(x, spec)
+
+    def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential, name: str = "exp") -> Tensor:
+        return exponential.mantissa(distance, spec)
+
+    def decay(self, weight: Tensor, octaves: Tensor, name: str = "decay") -> Tensor:
+        return exponential.decay(weight, octaves)
+
+    def piecewise(self, x: Tensor, spec: exponential.PiecewiseExponential, name: str = "exp") -> Tensor:
+        return exponential.piecewise(x, spec)
+
+    def square_sum(self, x: Tensor, bits: int, name: str = "squares") -> Tensor:
         return norm.square_sum(x)
 
-    def gate(self, spikes: Tensor, value: Tensor, bits: int) -> Tensor:
+    def root(self, square: Tensor, spec: norm.RootSpec, name: str = "root") -> Tensor:
+        return norm.root(square, spec)
+
+    def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
+        return norm.cordic(x, spec)
+
+    def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
         return product.gate(spikes, value)
 
-    def accumulate(self, weight: Tensor, bits: int) -> Tensor:
+    def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor:
         return product.accumulate(weight)
 
-    def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int) -> Tensor:
+    def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor:
         return product.dot(weight, value, weight_bits, value_bits)
 
-    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
+    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, name: str = "scores") -> Tensor:
         return product.dot(a, b, a_bits, b_bits)
 
+    def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
+        return compare.maximum(x)
 
-@dataclass
+    def leading_one(self, x: Tensor, bits: int, name: str = "leading_one") -> Tensor:
+        return compare.leading_one(x)
+
+    def reaches(self, x: Tensor, threshold: Tensor | int, bits: int, name: str = "threshold") -> Tensor:
+        return compare.reaches(x, threshold)
+
+    def add(self, a: Tensor, b: Tensor | int, bits: int, name: str = "add") -> Tensor:
+        return relay.add(a, b)
+
+    def scale(self, x: Tensor, factor: int, bits: int, name: str = "scale") -> Tensor:
+        return relay.scale(x, factor)
+
+    def select(self, condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, name: str = "select") -> Tensor:
+        return relay.select(condition, a, b)
+
+    def magnitude(self, x: Tensor, bits: int, name: str = "magnitude") -> Tensor:
+        return relay.magnitude(x)
+
+    def signed(self, magnitude: Tensor, sign_of: Tensor, bits: int, name: str = "sign") -> Tensor:
+        return relay.signed(magnitude, sign_of)
+
+    def shift(self, x: Tensor, places: Tensor, bits: int, left: int, name: str = "shift") -> Tensor:
+        return relay.shift(x, places)
+
+    def round_half(self, x: Tensor, bits: int, name: str = "round") -> Tensor:
+        return relay.round_half(x)
+
+    def clamp(self, x: Tensor, low: int | None, high: int | None, bits: int, name: str = "clamp") -> Tensor:
+        return relay.clamp(x, low, high)
+
+
+@dataclass(frozen=True)
 class Simulated:
-    """Every verb neuron by neuron; `numerics` chooses the form of division, `events` counts what happened."""
+    """Run every verb neuron by neuron; `events` says by which neurons, and counts what they do."""
 
-    numerics: Numerics
+    numerics: Numerics = field(default_factory=Numerics)
+    operator: str = ""
     events: Events = field(default_factory=Events)
 
-    def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec) -> Tensor:
-        realisation = as_realisation(self.events.realisation, self.numerics)
-        if realisation.division == "ordered":
-            steps = realisation.time_steps(self.numerics.bits) if realisation.code == "count" else 1
-            return simulated_divide.ordered_group(numerator, denominator, spec, self.events, steps=steps)
-        return simulated_divide.restoring_neuron(numerator, denominator, spec, self.events)
+    @property
+    def realisation(self) -> Realisation:
+        """Return which neurons compute the result."""
+        return as_realisation(self.events.realisation, self.numerics)
 
-    def interpolate(self, x: Tensor, spec: interpolation.Interpolation) -> Tensor:
-        return simulated_interpolation.interpolate(x, spec, self.events)
+    def _scope(self, name: str) -> Scope:
+        return Scope(self.events, f"{self.operator}/{name}" if self.operator else name)
 
-    def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential) -> Tensor:
-        return simulated_exponential.mantissa(distance, spec, self.events)
+    def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec, name: str = "divide") -> Tensor:
+        chosen, scope = self.realisation, self._scope(name)
+        if chosen.division == "ordered":
+            steps = chosen.time_steps(self.numerics.bits) if chosen.code == "count" else 1
+            return simulated_divide.ordered_group(numerator, denominator, spec, scope, steps=steps)
+        return simulated_divide.restoring_neuron(numerator, denominator, spec, scope)
 
-    def decay(self, weight: Tensor, octaves: Tensor) -> Tensor:
-        return simulated_exponential.decay(weight, octaves, self.events)
+    def interpolate(self, x: Tensor, spec: interpolation.Interpolation, name: str = "table") -> Tensor:
+        return simulated_interpolation.interpolate(x, spec, self._scope(name))
 
-    def piecewise(self, x: Tensor, spec: exponential.PiecewiseExponential) -> Tensor:
-        return simulated_exponential.piecewise(x, spec, self.events)
+    def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential, name: str = "exp") -> Tensor:
+        return simulated_exponential.mantissa(distance, spec, self._scope(name))
 
-    def square_sum(self, x: Tensor, bits: int) -> Tensor:
-        return simulated_norm.square_sum(x, bits, self.events)
+    def decay(self, weight: Tensor, octaves: Tensor, name: str = "decay") -> Tensor:
+        return simulated_exponential.decay(weight, octaves, self._scope(name))
 
-    def root(self, square: Tensor, spec: norm.RootSpec) -> Tensor:
-        return simulated_norm.root(square, spec, self.events)
+    def piecewise(self, x: Tensor, spec: exponential.PiecewiseExponential, name: str = "exp") -> Tensor:
+        return simulated_exponential.piecewise(x, spec, self._scope(name))
 
-    def cordic(self, x: Tensor, spec: norm.CordicSpec) -> Tensor:
-        return simulated_norm.cordic(x, spec, self.events)
+    def square_sum(self, x: Tensor, bits: int, name: str = "squares") -> Tensor:
+        ordered = self.realisation.norm == "ordered"
+        run = simulated_norm.square_sum_ordered if ordered else simulated_norm.square_sum
+        return run(x, bits, self._scope(name))
 
-    def gate(self, spikes: Tensor, value: Tensor, bits: int) -> Tensor:
-        return simulated_product.gate(spikes, value, bits, self.events)
+    def root(self, square: Tensor, spec: norm.RootSpec, name: str = "root") -> Tensor:
+        run = simulated_norm.root_ordered if self.realisation.norm == "ordered" else simulated_norm.root
+        return run(square, spec, self._scope(name))
 
-    def accumulate(self, weight: Tensor, bits: int) -> Tensor:
-        return simulated_product.accumulate(weight, bits, self.events)
+    def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
+        return simulated_norm.cordic(x, spec, self._scope(name))
 
-    def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int) -> Tensor:
+    def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
+        return simulated_product.gate(spikes, value, bits, self._scope(name))
+
+    def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor:
+        return simulated_product.accumulate(weight, bits, self._scope(name))
+
+    def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor:
         # A weight may be 2^weight_bits itself, which takes one phase more.
-        return simulated_product.dot(weight, value, weight_bits + 1, self.events)
+        return simulated_product.dot(weight, value, weight_bits + 1, self._scope(name))
 
-    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
-        return simulated_product.signed_dot(a, b, a_bits, self.events)
+    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, name: str = "scores") -> Tensor:
+        return simulated_product.signed_dot(a, b, a_bits, self._scope(name))
+
+    def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
+        return simulated_compare.maximum(x, bits, self._scope(name))
+
+    def leading_one(self, x: Tensor, bits: int, name: str = "leading_one") -> Tensor:
+        return simulated_compare.leading_one(x, bits, self._scope(name))
+
+    def reaches(self, x: Tensor, threshold: Tensor | int, bits: int, name: str = "threshold") -> Tensor:
+        return simulated_compare.reaches(x, threshold, bits, self._scope(name))
+
+    def add(self, a: Tensor, b: Tensor | int, bits: int, name: str = "add") -> Tensor:
+        return simulated_relay.add(a, b, bits, self._scope(name))
+
+    def scale(self, x: Tensor, factor: int, bits: int, name: str = "scale") -> Tensor:
+        return simulated_relay.scale(x, factor, bits, self._scope(name))
+
+    def select(self, condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, name: str = "select") -> Tensor:
+        return simulated_relay.select(condition, a, b, bits, self._scope(name))
+
+    def magnitude(self, x: Tensor, bits: int, name: str = "magnitude") -> Tensor:
+        return simulated_relay.magnitude(x, bits, self._scope(name))
+
+    def signed(self, magnitude: Tensor, sign_of: Tensor, bits: int, name: str = "sign") -> Tensor:
+        return simulated_relay.signed(magnitude, sign_of, bits, self._scope(name))
+
+    def shift(self, x: Tensor, places: Tensor, bits: int, left: int, name: str = "shift") -> Tensor:
+        return simulated_relay.shift(x, places, bits, left, self._scope(name))
+
+    def round_half(self, x: Tensor, bits: int, name: str = "round") -> Tensor:
+        return simulated_relay.round_half(x, bits, self._scope(name))
+
+    def clamp(self, x: Tensor, low: int | None, high: int | None, bits: int, name: str = "clamp") -> Tensor:
+        return simulated_relay.clamp(x, low, high, bits, self._scope(name))
 
 
-def arithmetic(numerics: Numerics, events: Events | None) -> Arithmetic:
-    """`Simulated` if events are to be counted, else `Closed`."""
-    return Closed() if events is None else Simulated(numerics, events)
+def inside(on: Arithmetic, name: str) -> Arithmetic:
+    """Return the same arithmetic for an operator that runs inside another: its populations are operator/name/..."""
+    changed: Arithmetic = replace(cast(Any, on), operator=f"{on.operator}/{name}")
+    return changed
+
+
+def arithmetic(operator: str, numerics: Numerics, events: Events | None) -> Arithmetic:
+    """Return `Simulated` if events are to be counted, else `Closed`."""
+    return Closed(numerics, operator) if events is None else Simulated(numerics, operator, events)

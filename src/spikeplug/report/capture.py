@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeplug.library import OPERATORS
-from spikeplug.operators.attention_inputs import visible_keys
+from spikeplug.operators.attention.call import visible_keys
 from spikeplug.report.bench import Bench, Change
 
 #: Operators with two inputs of one shape.

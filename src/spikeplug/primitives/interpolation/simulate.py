@@ -1,4 +1,4 @@
-"""Interpolation by neurons: an ordered population finds the segment, the rest's bits gate the chord's rise."""
+"""Interpolate by neurons: an ordered population finds the segment, the rest's bits gate the chord's rise."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, blocks, population_step
+from spikeplug.neurons import Scope, blocks, integrate, population_step
 from spikeplug.primitives.interpolation.closed import output_dtype
 from spikeplug.primitives.interpolation.spec import Interpolation
 from spikeplug.primitives.product.simulate import gate
 
 
-def interpolate(x: Tensor, spec: Interpolation, events: Events) -> Tensor:
-    """The chords of `spec` at x, as `closed`: S - 1 ordered neurons, two table reads, one gated product."""
+def interpolate(x: Tensor, spec: Interpolation, scope: Scope) -> Tensor:
+    """Return the chords of `spec` at x, as `closed`: S - 1 ordered neurons, two table reads, one gated product."""
     x = x.to(torch.int64)
-    segment = ordered(x, [j << spec.rest_bits for j in range(1, spec.segments)], events)
+    segment = ordered(x, [j << spec.rest_bits for j in range(1, spec.segments)], scope / "segment")
     knots = torch.tensor(spec.knots, dtype=torch.int64, device=x.device)
-    left, right = read(knots, segment, events), read(knots, segment + 1, events)
+    left, right = (read(knots, place, scope / "knots") for place in (segment, segment + 1))
     # The domain's end lies on the last knot, a whole segment from the last but one: hence one bit more.
-    rise = gate(x - (segment << spec.rest_bits), (right - left).abs(), spec.rest_bits + 1, events)
-    return (left + torch.sign(right - left) * (rise >> spec.rest_bits)).to(output_dtype(spec))
+    rise = gate(x - (segment << spec.rest_bits), (right - left).abs(), spec.rest_bits + 1, scope / "rise")
+    return summed(torch.sign(right - left) * (rise >> spec.rest_bits), left, scope / "chord").to(output_dtype(spec))
 
 
-def ordered(x: Tensor, thresholds: Sequence[int], events: Events) -> Tensor:
-    """How many ordered neurons x reaches: a population code of the segment; int64. One step."""
+def summed(rise: Tensor, start: Tensor, scope: Scope) -> Tensor:
+    """Return rise + start: one neuron per element, charged once by the table's entry. One step."""
+    scope.population("accumulator", 62, rise.numel()).steps += 1
+    return integrate(rise.clone(), start, scope)
+
+
+def ordered(x: Tensor, thresholds: Sequence[int], scope: Scope) -> Tensor:
+    """Return how many ordered neurons x reaches, int64: a population code of the segment. One step."""
     reached = torch.empty(x.shape, dtype=torch.int64, device=x.device)
-    for current, target in blocks(events, x, reached):
-        target.copy_(population_step(current, thresholds, events))
-    events.steps += 1
+    scope.population("threshold", 0, x.numel() * len(thresholds)).steps += 1
+    for current, target in blocks(scope, x, reached):
+        target.copy_(population_step(current, thresholds, scope))
     return reached
 
 
-def read(table: Tensor, index: Tensor, events: Events) -> Tensor:
-    """Table entries, counted."""
-    events.table_reads += index.numel()
+def read(table: Tensor, index: Tensor, scope: Scope) -> Tensor:
+    """Return table entries, counted."""
+    width = max(abs(int(end)) for end in torch.aminmax(table)).bit_length() + 1
+    scope.population("table", width, table.numel()).table_reads += index.numel()
     return torch.take(table, index)

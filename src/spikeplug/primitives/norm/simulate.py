@@ -1,83 +1,122 @@
-"""The norms by neurons: squares by gating or by a population, the restoring root, the CORDIC tree."""
+"""Compute norms by neurons: squares by gating or by a population, the restoring root, the CORDIC tree."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, integrate, lif_step, population_step
+from spikeplug.codes.spikes import popcount
+from spikeplug.errors import SpikeplugError
+from spikeplug.neurons import Scope, integrate, lif_step, population_step
 from spikeplug.primitives.norm.spec import CordicSpec, RootSpec
 from spikeplug.primitives.product.simulate import gate
 
+#: Neurons per ordered population that can be simulated.
+MOST_ORDERED = 1 << 16
 
-def square_sum(x: Tensor, bits: int, events: Events) -> Tensor:
-    """Σ x²: each phase-coded spike of |x| opens the synapse of |x|; all squares drive one neuron. |x| < 2^bits."""
+
+def square_sum(x: Tensor, bits: int, scope: Scope) -> Tensor:
+    """Return Σ x² of |x| < 2^bits: each phase-coded spike of |x| opens the synapse of |x|; all squares drive one neuron."""
     magnitude = x.to(torch.int64).abs()
-    squares = gate(magnitude, magnitude, bits, events)
+    return _summed(gate(magnitude, magnitude, bits, scope / "square"), bits, scope)
+
+
+def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
+    """Return Σ x² as `square_sum`, each square by an ordered population of 2^bits neurons in one step.
+
+    Errors: SpikeplugError if that is more than can be simulated.
+    """
+    _check_ordered(1 << bits)
+    return _summed(square_population(x.abs(), 1 << bits, scope / "square"), bits, scope)
+
+
+def _summed(squares: Tensor, bits: int, scope: Scope) -> Tensor:
     total = torch.zeros_like(squares[..., :1])
-    events.synops += squares.numel()
-    events.steps += 1
-    return integrate(total, squares.sum(-1, keepdim=True), events)
+    population = scope.population("accumulator", 2 * bits + squares.shape[-1].bit_length(), total.numel())
+    population.synops += squares.numel()
+    population.steps += 1
+    return integrate(total, squares.sum(-1, keepdim=True), scope)
 
 
-def square_population(x: Tensor, neurons: int, events: Events) -> Tensor:
-    """x² in one step: neuron k (of N >= x) fires iff x >= k, with outgoing weight 2k - 1; Σ_(k<=x) (2k-1) = x²."""
+def square_population(x: Tensor, neurons: int, scope: Scope) -> Tensor:
+    """Return x² in one step: neuron k (of N >= x) fires iff x >= k, with weight 2k - 1; Σ_(k<=x) (2k-1) = x²."""
     order = torch.arange(1, neurons + 1, device=x.device)
     resting = torch.zeros(*x.shape, neurons, dtype=torch.int64, device=x.device)
-    spikes, _ = lif_step(resting, x.to(torch.int64).unsqueeze(-1), order, events)
-    events.steps += 1
+    scope.population("threshold", neurons.bit_length() + 1, resting.numel()).steps += 1
+    spikes, _ = lif_step(resting, x.to(torch.int64).unsqueeze(-1), order, scope)
     return (spikes * (2 * order - 1)).sum(-1)
 
 
-def root_population(square: Tensor, neurons: int, events: Events) -> Tensor:
-    """floor(sqrt(S)) in one step (capped at N): neuron k fires iff S >= k²; the count is the root."""
-    fired = population_step(square.to(torch.int64), [k * k for k in range(1, neurons + 1)], events)
-    events.steps += 1
-    return fired
+def root_population(square: Tensor, neurons: int, scope: Scope) -> Tensor:
+    """Return floor(sqrt(S)) in one step (capped at N): neuron k fires iff S >= k²; the count is the root."""
+    scope.population("threshold", 2 * neurons.bit_length() + 1, square.numel() * neurons).steps += 1
+    return population_step(square.to(torch.int64), [k * k for k in range(1, neurons + 1)], scope)
 
 
-def root(square: Tensor, spec: RootSpec, events: Events) -> Tensor:
-    """The restoring root neuron: leak ×4, two bits of S a step, threshold 4Q + 1 with Q the root so far.
+def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
+    """Return the root by `root_population`. Errors: SpikeplugError if it has more neurons than can be simulated."""
+    _check_ordered(1 << spec.root_bits)
+    return root_population(square, (1 << spec.root_bits) - 1, scope)
 
-    v <- 4v + next two bits; fire iff v >= 4Q + 1, which is subtracted; Q <- 2Q + spike.
+
+def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
+    """Return floor(sqrt(S)) by the restoring root neuron: leak ×4, two bits of S per step, threshold 4Q + 1.
+
+    v <- 4v + next two bits; fire iff v >= 4Q + 1, which is subtracted; Q <- 2Q + spike. Q is the root so far.
     """
     square = square.to(torch.int64)
     membrane, answer = torch.zeros_like(square), torch.zeros_like(square)
+    neuron = scope.population("threshold", spec.root_bits + 2, square.numel())
+    readout = scope / "root"
+    readout.population("accumulator", spec.root_bits, square.numel())
+    train = (scope / "square").population("input", 2, square.numel())
     for step in range(spec.root_bits - 1, -1, -1):
         pair = (square >> (2 * step)) & 3
-        events.input((pair & 1) + (pair >> 1), fan_out=1)
-        spikes, membrane = lif_step(membrane, pair, 4 * answer + 1, events, leak=2)
-        integrate(answer, spikes, events, leak=1)
-    events.steps += spec.root_bits
+        train.send((pair & 1) + (pair >> 1))
+        spikes, membrane = lif_step(membrane, pair, 4 * answer + 1, scope, leak=2)
+        integrate(answer, spikes, readout, leak=1)
+    neuron.steps += spec.root_bits
     return answer
 
 
-def cordic(x: Tensor, spec: CordicSpec, events: Events) -> Tensor:
-    """‖x‖ by merges: a sign neuron on y spikes, its spikes steer the shifted adds of the x and y neurons."""
+def cordic(x: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
+    """Return ‖x‖ by merges: a sign neuron on y spikes, its spikes steer the shifted adds of the x and y neurons."""
     level = x.to(torch.int64)
     while level.shape[-1] > 1:
         if level.shape[-1] % 2:
             level = torch.nn.functional.pad(level, (0, 1))
-        level = _merge(level[..., 0::2], level[..., 1::2], spec, events)
+        level = _merge(level[..., 0::2], level[..., 1::2], spec, scope)
     return level
 
 
-def _merge(x: Tensor, y: Tensor, spec: CordicSpec, events: Events) -> Tensor:
+def _merge(x: Tensor, y: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
+    width, size = spec.value_bits + spec.guard_bits + 2, x.numel()
+    (scope / "sign").population("threshold", width, size).steps += spec.iterations
+    for name in ("x", "y"):
+        (scope / name).population("accumulator", width, size)
     x, y = x << spec.guard_bits, y << spec.guard_bits
     for k in range(spec.iterations):
-        upper, _ = lif_step(torch.zeros_like(y), y, 0, events, fan_out=2)
+        upper, _ = lif_step(torch.zeros_like(y), y, 0, scope / "sign", fan_out=2)
         # A spike adds the shifted partner, its absence subtracts it.
         sign = 2 * upper - 1
         to_x, to_y = sign * (y >> k), -sign * (x >> k)
-        integrate(x, to_x, events)
-        integrate(y, to_y, events)
-    events.steps += spec.iterations
-    # The constant multiplication is one graded add per set bit of the constant.
-    events.synops += x.numel() * spec.inverse_gain.bit_count()
-    events.steps += 1
-    drop = spec.guard_bits + spec.gain_bits
+        integrate(x, to_x, scope / "x")
+        integrate(y, to_y, scope / "y")
+    # The gain is removed by a constant synapse: one train of x, one neuron.
+    gain = scope / "gain"
+    population = gain.population("accumulator", width + spec.gain_bits, size)
+    (gain / "operand").population("input", 1, size).send(popcount(x))
     total = torch.zeros_like(x)
-    for place in range(spec.gain_bits + 1):
-        if spec.inverse_gain >> place & 1:
-            total = total + (x << place)
+    for place in range(width - 1, -1, -1):
+        integrate(total, ((x >> place) & 1) * spec.inverse_gain, gain, leak=1)
+    population.steps += width
+    drop = spec.guard_bits + spec.gain_bits
     return (total + (1 << (drop - 1))) >> drop
+
+
+def _check_ordered(neurons: int) -> None:
+    if neurons > MOST_ORDERED:
+        raise SpikeplugError(
+            f"an ordered norm needs {neurons:,} neurons per number here, more than the {MOST_ORDERED:,} that can be "
+            "simulated: use norm='restoring', or fewer working_bits."
+        )

@@ -1,4 +1,4 @@
-"""Products by gating: a phase-coded spike train opens the synapse of the other operand, bit by bit.
+"""Multiply by gating: a phase-coded spike train opens the synapse of the other operand, bit by bit.
 
 v <- 2v + bit(t)·b        after all bits of a: v = a·b
 """
@@ -8,65 +8,71 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.coding import phases
+from spikeplug.codes.spikes import phases
 from spikeplug.fixedpoint import matrix_product
-from spikeplug.neurons import Events, blocks, integrate
+from spikeplug.neurons import Scope, blocks, integrate
 
 
-def gate(spikes: Tensor, value: Tensor, bits: int, events: Events) -> Tensor:
-    """spikes · value elementwise, 0 <= spikes < 2^bits, in `bits` steps; int64."""
+def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
+    """Return spikes · value elementwise, 0 <= spikes < 2^bits, in `bits` steps; int64."""
     spikes, value = torch.broadcast_tensors(spikes, value)
     product = torch.zeros(value.shape, dtype=torch.int64, device=value.device)
     if bits == 0:
         return product
+    value_bits = magnitude_bits(value)
+    population = scope.population("accumulator", bits + value_bits + 1, value.numel())
+    train = (scope / "operand").population("input", 1, value.numel())
     # |v| <= (2^bits - 1)·|value| at every step: within int32, twice as fast, where bits + value's bits are at most 31.
-    dtype = torch.int32 if bits + magnitude_bits(value) <= 31 else torch.int64
-    for train, synapse, target in blocks(events, spikes, value, product):
+    dtype = torch.int32 if bits + value_bits <= 31 else torch.int64
+    for operand, synapse, target in blocks(scope, spikes, value, product):
         synapse, membrane = synapse.to(dtype), torch.zeros_like(target, dtype=dtype)
-        for bit in phases(train, bits, dtype):
-            events.input(bit, fan_out=1, graded=False)
-            integrate(membrane, bit * synapse, events, leak=1)
+        for bit in phases(operand, bits, dtype):
+            train.send(bit, graded=False)
+            integrate(membrane, bit * synapse, scope, leak=1)
         target.copy_(membrane)
-    events.steps += bits
+    population.steps += bits
     return product
 
 
-def accumulate(weight: Tensor, bits: int, events: Events) -> Tensor:
-    """Sum over the last dimension, kept as 1: every phase-coded spike drives one common neuron."""
-    return dot(weight, None, bits, events)
+def accumulate(weight: Tensor, bits: int, scope: Scope) -> Tensor:
+    """Return the sum over the last dimension, kept as 1: every phase-coded spike drives one common neuron."""
+    return dot(weight, None, bits, scope)
 
 
-def dot(weight: Tensor, value: Tensor | None, bits: int, events: Events) -> Tensor:
-    """weight (..., m, k) @ value (..., k, n), 0 <= weight < 2^bits phase-coded, value in the synapses; int64.
+def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor:
+    """Return weight (..., m, k) @ value (..., k, n), 0 <= weight < 2^bits phase-coded, value in the synapses; int64.
 
     value: None is a column of ones. One step's current is the sum of the values whose key spikes. A float64 GEMM gives
     it exactly: `matrix_product` keeps every partial sum, of so many values of so many bits, within 2^53.
     """
     value_bits, fan_out = (0, 1) if value is None else (magnitude_bits(value), value.shape[-1])
     membrane: Tensor | None = None
+    train = (scope / "operand").population("input", 1, weight.numel())
+    width = bits + value_bits + max(1, weight.shape[-1]).bit_length() + 1
     for bit in phases(weight, bits, torch.int32 if bits <= 31 else torch.int64):
-        events.input(bit, fan_out, graded=False)
+        train.send(bit, fan_out, graded=False)
         if value is None:
             current = bit.sum(-1, keepdim=True, dtype=torch.int32)
         else:
             current = matrix_product(bit, value, 0, value_bits)
         if membrane is None:
             membrane = torch.zeros_like(current, dtype=torch.int64)
-        integrate(membrane, current, events, leak=1)
-    events.steps += bits
+            scope.population("accumulator", width, membrane.numel())
+        integrate(membrane, current, scope, leak=1)
     assert membrane is not None
+    scope.population("accumulator").steps += bits
     return membrane
 
 
-def signed_dot(a: Tensor, b: Tensor, bits: int, events: Events) -> Tensor:
-    """a (..., m, k) @ b (..., k, n), |a| < 2^bits phase-coded by two populations, one a sign; int64.
+def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope) -> Tensor:
+    """Return a (..., m, k) @ b (..., k, n), |a| < 2^bits phase-coded by two populations, one per sign; int64.
 
     The second reaches the same neurons through synapses of -b.
     """
     populations = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1)
-    return dot(populations, torch.cat([b, -b], -2), bits, events)
+    return dot(populations, torch.cat([b, -b], -2), bits, scope)
 
 
 def magnitude_bits(x: Tensor) -> int:
-    """The bits of the largest |x|, 0 if there is none."""
+    """Return the bits of the largest |x|, 0 if there is none."""
     return max(abs(int(end)) for end in torch.aminmax(x)).bit_length() if x.numel() else 0

@@ -1,0 +1,71 @@
+"""Codes: numbers to integers (formats and encoders) and integers to spikes."""
+
+from spikeplug.codes.coded import Coded, Granularity, affine, as_real, decode, fixed, power_of_two, scaled
+from spikeplug.codes.elements import (
+    FIXED_RANGE_BITS,
+    encode_amplitude,
+    encode_distance,
+    encode_elements,
+    encode_exponent,
+    encode_fixed,
+    encode_phase,
+    natural_unit,
+)
+from spikeplug.codes.scores import MASKED, SCORE_RANGE_BITS, Scores, encode_scores, excess_places, score_fraction_bits
+from spikeplug.codes.spikes import (
+    count_code,
+    count_decode,
+    phase_code,
+    phase_decode,
+    phases,
+    population_code,
+    population_decode,
+)
+from spikeplug.codes.vectors import (
+    as_input,
+    as_received,
+    encode,
+    encode_blocks,
+    encode_for_product,
+    in_blocks,
+    largest_in_blocks,
+)
+
+__all__ = [
+    "FIXED_RANGE_BITS",
+    "MASKED",
+    "SCORE_RANGE_BITS",
+    "Coded",
+    "Granularity",
+    "Scores",
+    "affine",
+    "as_input",
+    "as_real",
+    "as_received",
+    "count_code",
+    "count_decode",
+    "decode",
+    "encode",
+    "encode_amplitude",
+    "encode_blocks",
+    "encode_distance",
+    "encode_elements",
+    "encode_exponent",
+    "encode_fixed",
+    "encode_for_product",
+    "encode_phase",
+    "encode_scores",
+    "excess_places",
+    "fixed",
+    "in_blocks",
+    "largest_in_blocks",
+    "natural_unit",
+    "phase_code",
+    "phase_decode",
+    "phases",
+    "population_code",
+    "population_decode",
+    "power_of_two",
+    "scaled",
+    "score_fraction_bits",
+]

@@ -1,0 +1,105 @@
+"""Turn integers into spikes and back: count (rate), phase (binary) and population codes of T steps and L levels.
+
+Time is the first dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from spikeplug.errors import SpikeplugError
+
+
+def count_code(values: Tensor, steps: int, levels: int) -> Tensor:
+    """Return the rate code of values in [0, T·L]: spike counts (T, ...), each at most L, spread as evenly as integers allow.
+
+    Step t sends floor((t+1)·q/T) - floor(t·q/T). Errors: T or L < 1, a value outside [0, T·L].
+    """
+    _check_positive(steps=steps, levels=levels)
+    _check_values(values, steps * levels, f"T·L = {steps * levels}")
+    time = torch.arange(steps + 1, device=values.device).view(-1, *[1] * values.dim())
+    return (time * values.to(torch.int64) // steps).diff(dim=0)
+
+
+def count_decode(spikes: Tensor) -> Tensor:
+    """Return the value of a count code: the sum over time."""
+    return spikes.sum(0)
+
+
+def phase_code(values: Tensor, steps: int) -> Tensor:
+    """Return the binary code of values in [0, 2^T): bits (T, ...), most significant first.
+
+    Errors: SpikeplugError if T < 1 or a value is out of range.
+    """
+    return torch.stack([bit.clone() for bit in phases(values, steps)])
+
+
+def phases(values: Tensor, steps: int, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+    """Yield the steps of `phase_code` one by one. The buffer is reused; copy a step to keep it.
+
+    dtype: of the steps, wide enough for T bits; default: that of the values.
+    """
+    _check_positive(steps=steps)
+    _check_values(values, (1 << steps) - 1, f"2^T - 1 = {(1 << steps) - 1}")
+    values = values if dtype is None else values.to(dtype)
+    bit = torch.empty_like(values)
+    for place in range(steps - 1, -1, -1):
+        yield torch.bitwise_right_shift(values, place, out=bit).bitwise_and_(1)
+
+
+def phase_decode(spikes: Tensor) -> Tensor:
+    """Return the value of a phase code, int64: v <- 2v + spike over time."""
+    total = torch.zeros_like(spikes[0], dtype=torch.int64)
+    for spike in spikes:
+        total = 2 * total + spike
+    return total
+
+
+def population_code(values: Tensor, neurons: int) -> Tensor:
+    """Return the thermometer code of values in [0, N]: (N, ...) of 0 and 1, the first `value` neurons fire.
+
+    Errors: SpikeplugError as `count_code`.
+    """
+    _check_positive(neurons=neurons)
+    _check_values(values, neurons, f"N = {neurons}")
+    order = torch.arange(1, neurons + 1, device=values.device).view(-1, *[1] * values.dim())
+    return (values >= order).to(torch.int64)
+
+
+def population_decode(spikes: Tensor) -> Tensor:
+    """Return how many neurons fired."""
+    return spikes.sum(0)
+
+
+def _check_positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise SpikeplugError(f"{name} is {count}; it must be at least 1.")
+
+
+def _check_values(values: Tensor, high: int, name: str) -> None:
+    if values.dtype.is_floating_point:
+        raise SpikeplugError(f"a spike code carries integers, not {values.dtype}; encode the values first.")
+    if values.numel() and (int(values.min()) < 0 or int(values.max()) > high):
+        raise SpikeplugError(f"a value lies outside [0, {name}]; use more steps or levels, or saturate first.")
+
+
+def popcount(x: Tensor) -> Tensor:
+    """Return the spikes of the phase code of |x|: the number of ones, in x's dtype (int32 or int64)."""
+    if x.dtype not in (torch.int32, torch.int64):
+        x = x.to(torch.int64)
+    wide = x.dtype == torch.int64
+    masks = (
+        [0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F] if wide else [0x55555555, 0x33333333, 0x0F0F0F0F]
+    )
+    x = x.abs()
+    x = x - ((x >> 1) & masks[0])
+    x = (x & masks[1]) + ((x >> 2) & masks[1])
+    x = (x + (x >> 4)) & masks[2]
+    # Summed byte by byte: a product with 0x0101... would overflow into the sign.
+    for places in (8, 16, 32) if wide else (8, 16):
+        x = x + (x >> places)
+    return x & 0x7F

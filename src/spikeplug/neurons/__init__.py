@@ -1,0 +1,18 @@
+"""Neurons: one exact step of a population, and the events it causes."""
+
+from spikeplug.neurons.events import COUNTS, Events, Kind, Observer, Population, Scope, total
+from spikeplug.neurons.lif import blocks, integrate, lif_step, population_step
+
+__all__ = [
+    "COUNTS",
+    "Events",
+    "Kind",
+    "Observer",
+    "Population",
+    "Scope",
+    "blocks",
+    "integrate",
+    "lif_step",
+    "population_step",
+    "total",
+]

@@ -1,0 +1,177 @@
+"""Count what populations of neurons do: the currency of every energy model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from spikeplug.realisation import Realisation
+
+#: input        a spike train that arrives: spikes and their deliveries, no membrane
+#: threshold    neurons with a firing threshold
+#: accumulator  neurons that only sum: a membrane, no threshold
+#: table        memory that a spike reads
+Kind = Literal["input", "threshold", "accumulator", "table"]
+COUNTS = ("spikes", "synops", "membrane_updates", "compares", "steps", "table_reads")
+
+
+@dataclass
+class Population:
+    """The counts of one named population.
+
+    name              operator/verb/part, for example "softmax/divide/quotient"
+    width             bits of a membrane, its sign included; for a table, of an entry; for an input, spikes per step
+    neurons           the most neurons (for a table: entries) that one call had
+    spikes            spikes sent (a graded spike of value k counts k)
+    synops            synaptic operations: spikes times fan-out
+    membrane_updates  neuron updates, idle ones included
+    compares          threshold compares
+    steps             time steps, summed over calls; populations that run side by side count them once
+    table_reads       table entries read
+    """
+
+    name: str
+    kind: Kind
+    width: int = 0
+    neurons: int = 0
+    spikes: int = 0
+    synops: int = 0
+    membrane_updates: int = 0
+    compares: int = 0
+    steps: int = 0
+    table_reads: int = 0
+
+    def add(self, other: Population) -> None:
+        """Add the counts of another call of the same population."""
+        self.width, self.neurons = max(self.width, other.width), max(self.neurons, other.neurons)
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def send(self, spikes: Tensor, fan_out: int = 1, *, graded: bool = True) -> None:
+        """Count spikes, each delivered to `fan_out` synapses.
+
+        graded: a spike of value k counts k. Otherwise all are 0 or 1 and fewer than 2^31, so that int32, which is three
+        times as fast, holds their sum.
+        """
+        count = int(spikes.sum(dtype=torch.int64 if graded else torch.int32))
+        self.spikes += count
+        self.synops += count * fan_out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+#: Called at every step of every population with membranes before the reset, and bool spikes where there is a threshold.
+Observer = Callable[[Population, Tensor, Tensor | None], None]
+
+
+@dataclass
+class Events:
+    """The populations of a simulation and what they did.
+
+    realisation  which neurons compute it; None: those of the preset that has the operator's numerics
+    observer     called at every step of every population; None: nobody, and populations run in blocks
+    populations  by name, in the order of their first step
+
+    Not neurons, and not counted: encoding and decoding, where numbers enter and leave; a constant place by which the
+    bits of a spike train are split or joined, which is a choice of time steps; copies, views and reshapes.
+    """
+
+    realisation: Realisation | None = None
+    observer: Observer | None = field(default=None, repr=False, compare=False)
+    populations: dict[str, Population] = field(default_factory=dict)
+
+    def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
+        """Return the population of that name; it exists from its first mention on."""
+        found = self.populations.get(name)
+        if found is None:
+            found = self.populations[name] = Population(name, kind)
+        found.width, found.neurons = max(found.width, width), max(found.neurons, neurons)
+        return found
+
+    def add(self, other: Events) -> None:
+        """Add the counts of other events, population by population."""
+        for population in other.populations.values():
+            self.population(population.name, population.kind).add(population)
+
+    def __add__(self, other: Events) -> Events:
+        total = Events(self.realisation)
+        total.add(self)
+        total.add(other)
+        return total
+
+    @property
+    def spikes(self) -> int:
+        return self._total("spikes")
+
+    @property
+    def synops(self) -> int:
+        return self._total("synops")
+
+    @property
+    def membrane_updates(self) -> int:
+        return self._total("membrane_updates")
+
+    @property
+    def compares(self) -> int:
+        return self._total("compares")
+
+    @property
+    def steps(self) -> int:
+        return self._total("steps")
+
+    @property
+    def table_reads(self) -> int:
+        return self._total("table_reads")
+
+    def _total(self, name: str) -> int:
+        return sum(getattr(population, name) for population in self.populations.values())
+
+    def totals(self) -> dict[str, int]:
+        """Return every count, summed over the populations."""
+        return {name: self._total(name) for name in COUNTS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: the totals and every population."""
+        return {**self.totals(), "populations": [population.to_dict() for population in self.populations.values()]}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in self.totals().items())
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a primitive finds its populations: their names begin with `name`. `scope / "segment"` is a part of it."""
+
+    events: Events
+    name: str
+
+    def __truediv__(self, part: str) -> Scope:
+        return Scope(self.events, f"{self.name}/{part}")
+
+    def population(self, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
+        """Return the population of this name."""
+        return self.events.population(self.name, kind, width, neurons)
+
+    @property
+    def watched(self) -> bool:
+        """Tell whether an observer sees every step."""
+        return self.events.observer is not None
+
+    def observe(self, population: Population, membrane: Tensor, spikes: Tensor | None = None) -> None:
+        """Call the observer, if there is one."""
+        if self.events.observer is not None:
+            self.events.observer(population, membrane, spikes)
+
+
+def total(events: Iterable[Events]) -> Events:
+    """Return the sum of many events."""
+    found = Events()
+    for each in events:
+        found.add(each)
+    return found

@@ -1,0 +1,1 @@
+"""Attention: queries, keys, values and masks in; weighted values, or the weights, out."""

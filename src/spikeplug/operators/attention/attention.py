@@ -1,0 +1,133 @@
+"""Attention from queries to outputs: scores, weights, value product, and one division per head channel at the end."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import as_received, encode, encode_scores, natural_unit
+from spikeplug.numerics import Numerics
+from spikeplug.operators.attention.attention_weights import exact as exact_weights
+from spikeplug.operators.attention.call import AttentionCall
+from spikeplug.operators.attention.errors import coded_scores
+from spikeplug.operators.attention.rows import Rows
+from spikeplug.operators.attention.scores import score_tiles, without_autocast
+from spikeplug.operators.errors import output_rounding, silenced, weight_error, within_scores
+from spikeplug.operators.record import Operator
+from spikeplug.operators.softmax.softmax import bound as softmax_bound
+from spikeplug.operators.softmax.weights import score_range
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    *,
+    on: Arithmetic,
+) -> Tensor:
+    """Return softmax(cap(query·keyᵀ·scaling) + mask)·value with a spiking softmax; (B, H, Q, Dv), dtype of query.
+
+    Arguments and errors: `AttentionCall`.
+
+    query·keyᵀ is an integer product of codes of query_key_bits, exact, scaled and rounded once to float32 (float64 for
+    float64); with None, the model's own float product. Bias and sinks are added in that dtype. With divide_last the
+    value product runs in integers, exactly; without, each probability is divided and decoded on its own and the value
+    product is the model's (the published form).
+    A row that may attend to nothing gives 0; one with a NaN or +inf score, bias or sink gives NaN. A NaN or inf value
+    affects only the rows that may attend to it.
+    """
+    call = AttentionCall(query, key, value, mask, scaling, softcap, sinks)
+    shape = (*query.shape[:3], value.shape[-1])
+    keys, dtype, numerics = key.shape[2], call.dtype, on.numerics
+    if keys == 0 or 0 in shape:
+        return query.new_zeros(shape)
+    values, masking = value.to(dtype), call.masking(natural_unit(numerics))
+    coded = encode(as_received(values, numerics.input_bits), numerics.bits, twos_complement=True)
+    sums = Rows(shape, call.groups, dtype, on, query.device)
+    with without_autocast(query.device):
+        for tile, scores in score_tiles(call, masking, on):
+            part = coded[tile.batch, tile.heads, tile.keys]
+            sums.add(tile, encode_scores(scores, 1.0, numerics), part)
+    output = sums.divided(keys + (sinks is not None))
+    if coded.nonfinite is not None:
+        output = _spread_nonfinite(output, values, coded.nonfinite, masking.visible)
+    return output.to(query.dtype)
+
+
+def _spread_nonfinite(output: Tensor, value: Tensor, nonfinite: Tensor, mask: Tensor | None) -> Tensor:
+    """Add what inf and NaN values (coded as 0) would: a visible inf gives inf, NaN or both signs give NaN."""
+    batch, heads, rows, _ = output.shape
+    if mask is None:
+        visible = torch.ones(1, 1, 1, value.shape[-2], dtype=output.dtype, device=output.device)
+    else:
+        visible = mask.to(output.dtype)
+    visible = visible.expand(batch, heads, rows, value.shape[-2])
+    repeated = value.repeat_interleave(heads // value.shape[1], dim=1)
+    positive, negative, undefined = (
+        (visible @ kind.to(output.dtype)) > 0
+        for kind in (repeated == math.inf, repeated == -math.inf, repeated.isnan())
+    )
+    output = output.masked_fill(positive, math.inf).masked_fill(negative, -math.inf)
+    return output.masked_fill(undefined | (positive & negative), torch.nan)
+
+
+def exact(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Return attention_weights · value, value (B, G, K, Dv) not repeated; (B, H, Q, Dv)."""
+    weights = exact_weights(query, key, mask, scaling, softcap, sinks)
+    return weights.to(value.dtype) @ value.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
+
+
+def bound(query: Tensor, key: Tensor, value: Tensor, *, numerics: Numerics) -> Tensor:
+    """Return the bound for the coded scores, and Σ p|v|·(e^(2η) - 1) for what codes move."""
+    scores, moved = coded_scores(query, key, numerics)
+    found: Tensor = _of_scores(scores, value, numerics) + scores.softmax(-1) @ value.abs() * moved
+    return found
+
+
+def _of_scores(scores: Tensor, value: Tensor, numerics: Numerics) -> Tensor:
+    """Return the bound divided last: README.md. Else Σ bound_i·|v_i| and the values' own n bits; sums are float."""
+    p, scale = scores.softmax(-1), value.abs().amax(-1, keepdim=True)
+    coding = 2.0 ** (1 - numerics.bits)
+    if not numerics.divide_last:
+        lost = softmax_bound(scores, numerics=numerics)
+        found: Tensor = lost @ value.abs() + (p + lost) @ scale * coding + 1e-12 * (p @ value.abs())
+        return found.nan_to_num(nan=math.inf, posinf=math.inf)
+    keys, unit, exact_output = value.shape[-2], 2.0**-numerics.working_bits, p @ value
+    delta = weight_error(numerics, scores=True)
+    # What sends no spike is missing from both sums, a share of `silent` of the weights.
+    missing = p.masked_fill(silenced(scores.amax(-1, keepdim=True) - scores, numerics) == 0, 0.0)
+    silent = missing.sum(-1, keepdim=True)
+    absent = (missing @ value.abs() + silent * exact_output.abs()) / (1 - silent)
+    error: Tensor = p @ value.abs() * (2 * delta / (1 - delta) + (keys + 8) * 2 * unit) + p @ scale * coding
+    error = error + 2 * keys * 4 * unit * (p * scale.mT).amax(-1, keepdim=True) + exact_output.abs() * 8 * unit
+    found = absent + error / (1 - silent) + output_rounding(exact_output, numerics)
+    return found + within_scores(scores, torch.zeros_like(scores[..., :1]), numerics)
+
+
+RECORD = Operator(
+    name="attention",
+    family="attention",
+    formula="softmax(query·keyᵀ·scaling + mask)·value",
+    spiking=attention,
+    exact=exact,
+    inputs=("query", "key", "value"),
+    settings=(None, None, None, None),
+    scale="vector",
+    bound=bound,
+    input_range=score_range,
+)

@@ -1,0 +1,180 @@
+"""Define a call of attention: its tensors, mask, softcap and sinks; check that they fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import as_real
+from spikeplug.errors import SpikeplugError
+from spikeplug.saturation import record
+
+#: exp(-1e4) is 0 beside any score in use: a bias of at most this hides its key, alone or beside real biases.
+HIDDEN = -1e4
+#: Beyond, softcap times a score leaves float32.
+_LARGEST_CAP = 1e30
+
+
+class Masking(NamedTuple):
+    """A mask in two parts, both of 4 dimensions, broadcastable to (B, H, Q, K).
+
+    visible  bool, True = may attend; None if all may
+    bias     floating, in the unit of the scores, finite or NaN or +inf, 0 where a key is hidden; None if there is none
+    """
+
+    visible: Tensor | None
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """The arguments of attention, in the one order they have everywhere.
+
+    query    (B, H, Q, D)
+    key      (B, G, K, D), not repeated: H must be a multiple of G
+    value    (B, G, K, Dv), or None for the weights alone
+    mask     broadcastable to (B, H, Q, K): bool (True = may attend) or floating (added to the scaled and capped scores;
+             at most -1e4 hides, as False does); or int64 with one column, (..., Q, 1): how many keys, from the first on,
+             each row may attend to; or None
+    scaling  of query·keyᵀ; None: D^-0.5
+    softcap  scores become softcap·tanh(score / softcap); None: they stay
+    sinks    (H,): one logit per query head that takes part in the row's maximum and sum and has no value; or None
+
+    Errors: SpikeplugError for shapes that do not fit, another mask, a softcap that is not above 0, non-floating tensors.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor | None = None
+    mask: Tensor | None = None
+    scaling: float | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for x in (self.query, self.key) if self.value is None else (self.query, self.key, self.value):
+            as_real(x, "attention")
+        check_shapes(self.query, self.key, self.key if self.value is None else self.value)
+        check_mask(self.mask, (*self.query.shape[:3], self.key.shape[2]))
+        check_softcap(self.softcap)
+        check_sinks(self.sinks, self.query.shape[1])
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype the scores are computed in: float32, or float64 if any tensor is."""
+        dtypes = [as_real(x, "attention").dtype for x in (self.query, self.key, self.value) if x is not None]
+        return torch.float64 if torch.float64 in dtypes else torch.float32
+
+    @property
+    def groups(self) -> int:
+        """Return the query heads per key head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    @property
+    def factor(self) -> float:
+        """Return what query·keyᵀ is multiplied by."""
+        return max(self.query.shape[-1], 1) ** -0.5 if self.scaling is None else self.scaling
+
+    def masking(self, unit: float) -> Masking:
+        """Return what hides and what is added to scores that count in 1/`unit`."""
+        return masking(self.mask, self.key.shape[2], self.dtype, unit)
+
+
+def visible_keys(mask: Tensor, keys: int) -> Tensor:
+    """Return a mask of counts (int64) as a bool one: True for that many keys, from the first on. Others stay."""
+    return torch.arange(keys, device=mask.device) < mask if mask.dtype == torch.int64 else mask
+
+
+def masking(mask: Tensor | None, keys: int, dtype: torch.dtype, unit: float) -> Masking:
+    """Return any mask as what hides and what is added to scores of `dtype`, which count in 1/`unit`.
+
+    Each element by itself hides or is added, so that no row depends on what stands elsewhere in the mask.
+    """
+    if mask is None:
+        return Masking(None, None)
+    mask = visible_keys(mask, keys)[(None,) * (4 - mask.dim())]
+    if mask.dtype == torch.bool:
+        return Masking(mask, None)
+    # -1e4 rounded to the mask's own dtype: bfloat16 has -9984.
+    bias = mask.to(dtype)
+    hidden = bias <= float(torch.tensor(HIDDEN, dtype=mask.dtype))
+    bias = bias.masked_fill(hidden, 0.0)
+    return Masking(~hidden if bool(hidden.any()) else None, in_unit(bias, unit) if bool(bias.any()) else None)
+
+
+def in_unit(x: Tensor, unit: float) -> Tensor:
+    """Return x·unit; a finite x stays finite, and is counted where that takes a clamp."""
+    product, limit = x * unit, torch.finfo(x.dtype).max
+    beyond = (product.abs() > limit) & torch.isfinite(x)
+    record("attention: bias or sink beyond its dtype", beyond)
+    return torch.where(beyond, torch.copysign(torch.full_like(x, limit), x), product)
+
+
+def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raise SpikeplugError unless batch, heads, keys and channels fit."""
+    if not query.dim() == key.dim() == value.dim() == 4:
+        raise SpikeplugError("attention takes query, key and value of 4 dimensions (batch, heads, tokens, channels).")
+    fits = query.shape[0] == key.shape[0] == value.shape[0] and query.shape[3] == key.shape[3]
+    fits = fits and key.shape[1:3] == value.shape[1:3] and key.shape[1] > 0 and query.shape[1] % key.shape[1] == 0
+    if not fits:
+        raise SpikeplugError(
+            f"attention got query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)}; batch "
+            "and channels must agree, and the query's heads be a multiple of the key's."
+        )
+    if not query.device == key.device == value.device:
+        raise SpikeplugError(
+            f"attention got query on {query.device}, key on {key.device} and value on {value.device}; move all to one "
+            "device."
+        )
+
+
+def check_mask(mask: Tensor | None, target: tuple[int, ...]) -> None:
+    """Raise SpikeplugError unless the mask is None, bool, floating, or counts of visible keys, and broadcasts to `target`."""
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor):
+        raise SpikeplugError(
+            f"attention takes a bool or floating tensor as mask, not a {type(mask).__name__}; use torch.as_tensor."
+        )
+    counts = mask.dtype == torch.int64 and mask.dim() > 0 and mask.shape[-1] == 1
+    if mask.dtype != torch.bool and not mask.dtype.is_floating_point and not counts:
+        raise SpikeplugError(
+            f"attention takes a bool mask (True = may attend), a floating one (added to the scores) or, int64 and with "
+            f"one column, how many keys each row may attend to, not {mask.dtype} of shape {tuple(mask.shape)}; use "
+            "mask.bool() or mask.float()."
+        )
+    # Not torch.broadcast_shapes, which takes longer than all of attention over a few keys.
+    shape = (1,) * (4 - mask.dim()) + tuple(mask.shape)
+    if len(shape) > 4 or any(size not in (1, whole) for size, whole in zip(shape, target, strict=True)):
+        raise SpikeplugError(
+            f"attention got a mask of shape {tuple(mask.shape)}, which does not broadcast to {target}."
+        )
+
+
+def check_softcap(softcap: float | None) -> None:
+    """Raise SpikeplugError unless the softcap is a number above 0, or None."""
+    if softcap is None:
+        return
+    number = isinstance(softcap, (int, float)) and not isinstance(softcap, bool) and math.isfinite(softcap)
+    if not number or not 1 / _LARGEST_CAP <= softcap <= _LARGEST_CAP:
+        raise SpikeplugError(
+            f"attention got softcap={softcap!r}; give a number above 0 (1e-30 to 1e30), or None for no cap."
+        )
+
+
+def check_sinks(sinks: Tensor | None, heads: int) -> None:
+    """Raise SpikeplugError unless the sinks are one floating logit per query head, or None."""
+    if sinks is None:
+        return
+    if not isinstance(sinks, Tensor) or not sinks.dtype.is_floating_point:
+        kind = sinks.dtype if isinstance(sinks, Tensor) else f"a {type(sinks).__name__}"
+        raise SpikeplugError(f"attention takes a floating-point tensor as sinks, not {kind}; use .float().")
+    if sinks.shape != (heads,):
+        raise SpikeplugError(
+            f"attention got sinks of shape {tuple(sinks.shape)}; give one logit for each of the {heads} query heads."
+        )

@@ -1,0 +1,21 @@
+"""State what coding queries and keys moves: an ingredient of attention's bounds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.numerics import Numerics
+from spikeplug.operators.errors import as_coded, product_error
+
+#: Channels of a head in tests and measurements, as in the recorded model.
+HEAD_DIM = 64
+
+
+def coded_scores(query: Tensor, key: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
+    """Return the scores of the codes of queries and keys, which are exact; and e^(2η) - 1.
+
+    Codes move a score by η, and so a probability by a factor of at most e^(2η).
+    """
+    moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, numerics))
+    return as_coded(query, numerics) @ as_coded(key, numerics).mT * HEAD_DIM**-0.5, moved

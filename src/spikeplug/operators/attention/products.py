@@ -1,0 +1,74 @@
+"""Multiply queries and keys, tile by tile: exactly, of integer codes; or by the model's own float product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import encode_for_product, power_of_two
+from spikeplug.operators.attention.tiles import Tile
+from spikeplug.primitives.arithmetic import Arithmetic
+
+Product = Callable[[Tile], Tensor]
+
+
+def query_key_product(query: Tensor, key: Tensor, factor: float, on: Arithmetic) -> Product:
+    """Return tile -> query·keyᵀ·factor of its rows and keys, (heads, groups·rows, keys), in the dtype of both.
+
+    query (B, G, groups, Q, D), key (B, G, K, D), float32 or float64. With query_key_bits, every query and key is a
+    vector of integers and one power of two, their product is an integer below 2^53 and exact, and the score is that,
+    times both scales and the factor in float64, rounded once: no score depends on another, on a tile or on a device.
+    Where a query or key is not finite, the float product says what becomes of it.
+    """
+    if on.numerics.query_key_bits is None:
+        # The factor is folded into the queries.
+        return _float_product(query * factor, key)
+    return _exact_product(query, key, factor, on.numerics.query_key_bits, on)
+
+
+def _rows(x: Tensor, tile: Tile) -> Tensor:
+    """Return the tile's part of (B, G, groups, Q, ...): (heads, groups·rows, ...)."""
+    return x[tile.batch, tile.heads, :, tile.rows].flatten(1, 2)
+
+
+def _keys(x: Tensor, tile: Tile) -> Tensor:
+    """Return the tile's part of (B, G, K, ...), transposed: (heads, ..., keys)."""
+    return x[tile.batch, tile.heads, tile.keys].mT
+
+
+def _float_product(query: Tensor, key: Tensor) -> Product:
+    return lambda tile: torch.matmul(_rows(query, tile), _keys(key, tile))
+
+
+class _Vectors(NamedTuple):
+    """Codes int32, their scale float64 (..., 1), and which vectors are not finite, bool (..., 1), coded as 0."""
+
+    codes: Tensor
+    scale: Tensor
+    broken: Tensor
+
+
+def _coded(x: Tensor, bits: int) -> _Vectors:
+    # Nothing is recorded here: a vector that no one sees does no harm, and a row that sees it is recorded as a row.
+    broken = ~torch.isfinite(x).all(-1, keepdim=True)
+    code = encode_for_product(x.masked_fill(broken, 0.0), bits)
+    return _Vectors(code.mantissa, power_of_two(code.exponent, torch.float64), broken)
+
+
+def _exact_product(query: Tensor, key: Tensor, factor: float, bits: int, on: Arithmetic) -> Product:
+    queries, keys = _coded(query, bits), _coded(key, bits)
+    query_scale = queries.scale * factor
+    broken = bool(queries.broken.any()) or bool(keys.broken.any())
+    floating = _float_product(query * factor, key) if broken else None
+
+    def product(tile: Tile) -> Tensor:
+        total = on.signed_dot(_rows(queries.codes, tile), _keys(keys.codes, tile), bits - 1, bits - 1)
+        score = (total.to(torch.float64) * _rows(query_scale, tile) * _keys(keys.scale, tile)).to(query.dtype)
+        if floating is not None:
+            score = torch.where(_rows(queries.broken, tile) | _keys(keys.broken, tile), floating(tile), score)
+        return score
+
+    return product

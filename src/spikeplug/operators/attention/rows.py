@@ -1,0 +1,101 @@
+"""Sum attention's rows over the keys of one tile, and divide once per head channel when all tiles are summed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded, Scores, decode
+from spikeplug.operators.attention.tiles import Tile
+from spikeplug.operators.gates.gate import with_sign_of
+from spikeplug.operators.ratio import Ratio
+from spikeplug.operators.rows import BLOCK
+from spikeplug.operators.softmax.softmax import softmax_integers
+from spikeplug.operators.softmax.weights import DISTANCE_BITS, distances, in_range, shift_exponential
+from spikeplug.primitives.arithmetic import Arithmetic
+
+#: Octaves below which no weight·scale can be seen; a hidden key lies further below even for the largest values.
+FARTHEST = 1 << 12
+
+
+class Sums(NamedTuple):
+    """A row before the division: Σ w·v (..., rows, channels), Σ w and the scale's octaves (..., rows, 1)."""
+
+    values: Tensor
+    weights: Tensor
+    ahead: Tensor
+
+
+def attention_sums(scores: Scores, value: Coded, on: Arithmetic) -> Sums:
+    """Return Σ_i 2^-(M - s_i - e_i)·v_i · 2^ahead and Σ_i 2^-(M - s_i), integers.
+
+    scores: (..., rows, keys), in octaves; whatever follows the value's keys (a sink) counts in Σ w alone. value:
+    mantissa (..., keys, channels) of n bits, one exponent e_i per key. The value's exponent joins the score as whole
+    octaves, so every key keeps its own scale, no key's code depends on another's, and the result on no tile or batch.
+    2^-ahead is the row's largest weight·scale.
+    """
+    width, keys, fraction_bits = on.numerics.working_bits, value.mantissa.shape[-2], on.numerics.fraction_bits
+    distance = in_range(distances(scores, on)[0], on)
+    mantissa = on.mantissa(distance, shift_exponential(on.numerics))
+    octaves = distance >> fraction_bits
+    total = on.accumulate(on.decay(mantissa, octaves), width + 1)
+    octave_bits = DISTANCE_BITS - fraction_bits + 1
+    lag = on.add(octaves[..., :keys], -value.exponent.transpose(-1, -2), octave_bits, "lag")
+    # The bound is met only where all keys are hidden beside a sink: there no hidden key may lead.
+    nearest = on.maximum(-lag, octave_bits, "ahead/maximum")
+    ahead = on.clamp(-nearest, None, FARTHEST, octave_bits, "ahead/clamp")
+    weight = on.decay(mantissa[..., :keys], on.add(lag, -ahead, octave_bits + 1, "octaves"), "decay of values")
+    return Sums(on.dot(weight, value.mantissa, width, on.numerics.bits - 1), total, ahead)
+
+
+def attention_ratio(sums: Sums, keys: int, on: Arithmetic) -> Coded:
+    """Return Σ w·v / Σ w, int64: the one division. A row without a key to attend to gives 0."""
+    width, key_bits, bits = on.numerics.working_bits, keys.bit_length(), on.numerics.bits
+    ratio = Ratio(width + bits + key_bits, width + 1 + key_bits, largest_output=1)
+    size = on.magnitude(sums.values, width + bits + key_bits)
+    return with_sign_of(ratio(size, sums.weights, -sums.ahead, on), sums.values, on)
+
+
+class Rows:
+    """The rows' sums, filled tile by tile; divided at the end, all at once."""
+
+    def __init__(
+        self, shape: tuple[int, ...], groups: int, dtype: torch.dtype, on: Arithmetic, device: torch.device
+    ) -> None:
+        """Allocate for a shape (B, H, Q, Dv); the sums have (B, H/groups, groups, Q, ...). Rows of no tile stay 0."""
+        grouped = (shape[0], shape[1] // groups, groups, shape[2])
+        self.shape, self.dtype, self.on, self.last = shape, dtype, on, on.numerics.divide_last
+        self.values = torch.zeros(*grouped, shape[3], dtype=torch.int64 if self.last else dtype, device=device)
+        self.weights = torch.zeros(*grouped, 1, dtype=torch.int64, device=device)
+        self.ahead = torch.zeros(*grouped, 1, dtype=torch.int32, device=device)
+        self.undefined: list[tuple[Tile, Tensor]] = []
+
+    def add(self, tile: Tile, scores: Scores, value: Coded) -> None:
+        """Sum up one tile, which holds all keys its rows may attend to; scores beyond the value's are sinks."""
+        place, grouped = (tile.batch, tile.heads, slice(None), tile.rows), (self.values.shape[2], -1)
+        if self.last:
+            sums = attention_sums(scores, value, self.on)
+            for target, part in zip((self.values, self.weights, self.ahead), sums, strict=True):
+                target[place] = part.unflatten(1, grouped)
+        else:
+            probability = decode(softmax_integers(scores, self.on), self.dtype)
+            probability = probability[..., : value.mantissa.shape[-2]]
+            self.values[place] = (probability @ decode(value, self.dtype)).unflatten(1, grouped)
+        if scores.undefined is not None:
+            self.undefined.append((tile, scores.undefined))
+
+    def divided(self, keys: int) -> Tensor:
+        """Return the output (B, H, Q, Dv), in blocks that stay in cache; keys: how many scores a row has at most."""
+        output = self.values
+        if self.last:
+            output = torch.empty_like(self.values, dtype=self.dtype)
+            step = max(1, BLOCK // self.shape[3])
+            blocks = (x.flatten(0, 3).split(step) for x in (output, self.values, self.weights, self.ahead))
+            for target, *sums in zip(*blocks, strict=True):
+                target.copy_(decode(attention_ratio(Sums(*sums), keys, self.on), self.dtype))
+        for tile, undefined in self.undefined:
+            place = (tile.batch, tile.heads, slice(None), tile.rows)
+            output[place] = output[place].masked_fill(undefined.unflatten(1, (output.shape[2], -1)), torch.nan)
+        return output.flatten(1, 2)

@@ -1,0 +1,30 @@
+"""Scale an activation's output that no division ends in."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from spikeplug.codes import Coded, in_blocks
+from spikeplug.operators.ratio import normalise
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def scaled(magnitude: Tensor, exponent: Tensor, width: int, fraction_bits: int, on: Arithmetic) -> Coded:
+    """Return magnitude·2^exponent with n bits per vector, or with the fixed step 2^-n, floored.
+
+    magnitude: int64, 0 <= magnitude < 2^width. fraction_bits: -exponent of a fixed-point input, which has no finer
+    step than that.
+    """
+    numerics = on.numerics
+    if numerics.shift_scaling:
+
+        def core(x: Tensor) -> Coded:
+            quotient, places = normalise(x, width, numerics.bits, on)
+            return Coded(quotient, places, numerics.bits, "vector")
+
+        code = in_blocks(partial(core), numerics.scale_block, magnitude)
+        return Coded(code.mantissa, exponent + code.exponent, code.bits, code.granularity)
+    drop = max(0, fraction_bits - numerics.bits)
+    return Coded(magnitude >> drop, exponent + drop, max(1, width - drop), "fixed")

@@ -1,0 +1,85 @@
+"""Tanh: ±(1 - t)/(1 + t), t = exp(-2|x|)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded, decode, encode_distance
+from spikeplug.numerics import Numerics
+from spikeplug.operators.errors import falling_error, output_rounding, relative, weight_error
+from spikeplug.operators.exponentials import falling
+from spikeplug.operators.finite import elementwise
+from spikeplug.operators.gates.gate import input_range, with_sign_of
+from spikeplug.operators.ratio import Ratio
+from spikeplug.operators.record import Operator
+from spikeplug.operators.record import elementwise as spelt
+from spikeplug.primitives.arithmetic import Arithmetic
+from spikeplug.primitives.exponential import ShiftExponential
+
+
+def fine_fraction_bits(numerics: Numerics) -> int:
+    """Return the fraction bits of tanh's exponent: 4 more than elsewhere (not for chords), 16 at most."""
+    return min(16, numerics.fraction_bits + 4) if numerics.exponential == "shift" else numerics.fraction_bits
+
+
+@lru_cache
+def _fine(fraction_bits: int, segments: int, width: int) -> ShiftExponential:
+    return ShiftExponential(fraction_bits, min(8 * segments, 1 << fraction_bits), width)
+
+
+def tanh_integers(sign_of: Tensor, distance: Tensor, on: Arithmetic) -> Coded:
+    """Return tanh(x) = ±(1 - t)/(1 + t), int64. Odd, to the bit.
+
+    sign_of: int32, negative where x is; distance: 2|x|, `fine_fraction_bits` fraction bits.
+    """
+    numerics, width = on.numerics, on.numerics.working_bits
+    one = 1 << width
+    fine = None
+    if numerics.exponential == "shift":
+        fine = _fine(fine_fraction_bits(numerics), numerics.segments, width)
+    t = falling(distance, on, fine)
+    above, below = on.add(-t, one, width + 1, "1 - t"), on.add(t, one, width + 1, "1 + t")
+    quotient = Ratio(width + 1, width + 2, largest_output=1, per_element=True)(above, below, 0, on)
+    return with_sign_of(quotient, sign_of, on)
+
+
+def tanh_rows(x: Tensor, on: Arithmetic) -> Tensor:
+    """Return tanh of finite float32 or float64 vectors, in x's dtype."""
+    distance = encode_distance(x, 2.0, fine_fraction_bits(on.numerics), on.numerics)
+    return decode(tanh_integers(-(x < 0).to(torch.int32), distance, on), x.dtype)
+
+
+def tanh(x: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return tanh(x), odd to the bit; its exponent is 16 times finer than the other activations' (see README.md)."""
+    return elementwise(lambda x: tanh_rows(x, on), x, on, ends=(-1.0, 1.0))
+
+
+def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
+    """Return the bound: (1 - t)/(1 + t) moves by 2D/((1+t)(1+t-D)) with t by D."""
+    y, unit = torch.tanh(x), 2.0**-numerics.working_bits
+    if numerics.exponential == "shift":
+        error = (1 - y * y) / 2 * relative(weight_error(numerics, fine=True)) + 4 * unit
+    else:
+        t, lost = (-2 * x.abs()).exp(), falling_error(2 * x.abs(), numerics, numerics.half_range).absolute
+        error = 2 * lost / ((1 + t) * (1 + t - lost).clamp(min=1e-300)) + 4 * unit
+    return error * (1 + 2.0 ** (1 - numerics.bits)) + output_rounding(y, numerics)
+
+
+RECORD = Operator(
+    name="tanh",
+    family="curve",
+    formula="(exp(x) - exp(-x)) / (exp(x) + exp(-x)), accurate near 0 too",
+    spiking=tanh,
+    exact=torch.tanh,
+    inputs=("gate",),
+    scale="vector",
+    grid="exponent",
+    bound=bound,
+    input_range=input_range,
+    spellings=spelt("tanh"),
+    aten=("tanh",),
+    module="Tanh",
+)

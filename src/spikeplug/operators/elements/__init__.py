@@ -1,0 +1,1 @@
+"""Functions of single elements, each with a power of two of its own: exp, log, roots, square, quotients."""

@@ -1,0 +1,85 @@
+"""Quotient of single elements: a / b."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded, as_real, decode, encode_elements
+from spikeplug.errors import SpikeplugError
+from spikeplug.operators.elements.shared import element_range, relative_bound
+from spikeplug.operators.ratio import EXPONENT_BITS, Ratio
+from spikeplug.operators.record import Operator
+from spikeplug.operators.rows import by_rows
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def quotient_integers(numerator: Coded, denominator: Coded, on: Arithmetic) -> Coded:
+    """Return numerator / denominator with n significant bits, int64; 0 for a denominator of 0.
+
+    Mantissas >= 0 of shapes (..., 1) that broadcast. Both are shifted to P bits: relative error at most 2^-n from
+    rounding, and 2^(1-P) for a denominator wider than that.
+    """
+    exponent = on.add(numerator.exponent, -denominator.exponent, EXPONENT_BITS, "exponent")
+    ratio = Ratio(numerator.bits + 1, denominator.bits + 1, largest_output=2)
+    return ratio.scaled(numerator.mantissa.to(torch.int64), denominator.mantissa.to(torch.int64), exponent, on)
+
+
+def divide(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return a / b with broadcasting; the shape and dtype of torch's a / b (any floating dtypes).
+
+    Every element has its own power-of-two scale: relative error at most 2^-n + 2^(3-P), with all numerics (a fixed
+    step, as the published recipe has inside its operators, has no meaning for numbers of any range).
+    Where b's last dimension is 1 and a's is not, one denominator is coded for each vector of a; the result is the same.
+    x/0 is an infinity, 0/0 NaN, x/inf 0, and NaN stays, as torch's does.
+    Errors: SpikeplugError for a non-floating tensor, shapes that do not broadcast.
+    """
+    as_real(a, "divide")
+    as_real(b, "divide")
+    try:
+        shape = torch.broadcast_shapes(a.shape, b.shape)
+    except RuntimeError as error:
+        raise SpikeplugError(
+            f"divide got shapes {tuple(a.shape)} and {tuple(b.shape)}, which do not broadcast; reshape one of them."
+        ) from error
+    dtype = torch.result_type(a, b)
+    a = a.to(dtype).expand(shape)
+    if a.numel() == 0:
+        return a.new_empty(shape)
+    if not shape:
+        a, b = a.reshape(1), b.reshape(1)
+    rows = (*a.shape[:-1], 1 if b.dim() == 0 or b.shape[-1] == 1 else a.shape[-1])
+    return by_rows(lambda top, bottom: divide_rows(top, bottom, on), a, b.to(dtype).expand(rows)).view(shape)
+
+
+def divide_rows(a: Tensor, b: Tensor, on: Arithmetic) -> Tensor:
+    """Return a / b of rows (N, d) and (N, d or 1), every element a vector of one."""
+    a, b = (as_real(part, "divide").unsqueeze(-1) for part in (a, b))
+    codes = [encode_elements(part, on.numerics) for part in (a, b)]
+    top, bottom = (Coded(on.magnitude(c.mantissa, c.bits + 1), c.exponent, c.bits, "element") for c in codes)
+    quotient = quotient_integers(top, bottom, on)
+    sign_of = torch.sign(codes[0].mantissa) * torch.sign(codes[1].mantissa)
+    mantissa = on.signed(quotient.mantissa, sign_of, quotient.bits + 1)
+    output = decode(Coded(mantissa, quotient.exponent, quotient.bits, "element"), a.dtype)
+    infinite = torch.isinf(a) | (b == 0)
+    output = torch.where(infinite, torch.where(torch.signbit(a) ^ torch.signbit(b), -math.inf, math.inf), output)
+    output = output.masked_fill(torch.isinf(b) & ~infinite, 0.0)
+    undefined = torch.isnan(a) | torch.isnan(b) | ((a == 0) & (b == 0)) | (torch.isinf(a) & torch.isinf(b))
+    return output.masked_fill(undefined, math.nan).squeeze(-1)
+
+
+RECORD = Operator(
+    name="divide",
+    family="element",
+    formula="a / b, broadcast",
+    spiking=divide,
+    exact=torch.div,
+    inputs=("numerator", "positive"),
+    scale="element",
+    elementwise=True,
+    bound=relative_bound(torch.div),
+    input_range=element_range,
+    aten=("div",),
+)

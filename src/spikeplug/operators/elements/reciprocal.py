@@ -1,0 +1,35 @@
+"""Reciprocal of single elements: 1 / x."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.operators.elements.divide import divide_rows
+from spikeplug.operators.elements.shared import element_range, relative_bound
+from spikeplug.operators.record import Operator
+from spikeplug.operators.record import elementwise as spelt
+from spikeplug.operators.rows import by_elements
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def reciprocal(x: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return 1 / x, elementwise; same shape and dtype as x. As `divide`; 1/0 is inf, 1/inf is 0."""
+    return by_elements(lambda block: divide_rows(torch.ones_like(block), block, on), x, on)
+
+
+RECORD = Operator(
+    name="reciprocal",
+    family="element",
+    formula="1 / x; ±inf at ±0",
+    spiking=reciprocal,
+    exact=torch.reciprocal,
+    inputs=("positive",),
+    scale="element",
+    elementwise=True,
+    grid="octaves",
+    bound=relative_bound(torch.reciprocal),
+    input_range=element_range,
+    spellings=spelt("reciprocal"),
+    aten=("reciprocal",),
+)

@@ -1,0 +1,48 @@
+"""Reciprocal square root of single elements."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded, decode, encode_elements
+from spikeplug.operators.elements.divide import quotient_integers
+from spikeplug.operators.elements.shared import element_range, relative_bound, root_integers
+from spikeplug.operators.record import Operator
+from spikeplug.operators.record import elementwise as spelt
+from spikeplug.operators.rows import by_elements
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def rsqrt(x: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return 1 / sqrt(x), elementwise; as `sqrt`. 0 gives inf (-0 gives -inf), inf gives 0."""
+
+    def elements(x: Tensor) -> Tensor:
+        code = encode_elements(x, on.numerics)
+        size = Coded(on.magnitude(code.mantissa, code.bits + 1), code.exponent, code.bits, "element")
+        root = root_integers(size, on)
+        one = Coded(torch.ones_like(root.mantissa), torch.zeros_like(root.exponent), 1, "element")
+        output = decode(quotient_integers(one, root, on), x.dtype)
+        output = torch.where(x == 0, torch.copysign(torch.full_like(x, math.inf), x), output)
+        return output.masked_fill(x == math.inf, 0.0).masked_fill((x < 0) | torch.isnan(x), math.nan)
+
+    return by_elements(elements, x, on)
+
+
+RECORD = Operator(
+    name="rsqrt",
+    family="element",
+    formula="1 / √x; inf at 0",
+    spiking=rsqrt,
+    exact=torch.rsqrt,
+    inputs=("positive",),
+    scale="element",
+    elementwise=True,
+    grid="octaves",
+    bound=relative_bound(torch.rsqrt),
+    input_range=element_range,
+    spellings=spelt("rsqrt"),
+    aten=("rsqrt",),
+)

@@ -1,0 +1,53 @@
+"""Square of single elements."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded, decode, encode_elements
+from spikeplug.operators.elements.shared import element_range, relative_bound
+from spikeplug.operators.ratio import EXPONENT_BITS, normalise
+from spikeplug.operators.record import Operator
+from spikeplug.operators.record import elementwise as spelt
+from spikeplug.operators.rows import by_elements
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def square_integers(code: Coded, on: Arithmetic) -> Coded:
+    """Return the square of a code with n bits, int64. Mantissa: (..., 1)."""
+    width = on.numerics.working_bits
+    quotient, places = normalise(on.square_sum(code.mantissa, width), 2 * width, on.numerics.bits, on)
+    exponent = on.add(2 * code.exponent, places, EXPONENT_BITS, "exponent")
+    return Coded(quotient, exponent, on.numerics.bits, "element")
+
+
+def square(x: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return x², elementwise; same shape and dtype as x (any floating dtype).
+
+    n significant bits with all numerics, relative error at most 2^-n + 2^(3-P). Infinities give +inf, NaN gives NaN.
+    Errors: SpikeplugError for a non-floating tensor.
+    """
+
+    def elements(x: Tensor) -> Tensor:
+        code = encode_elements(x, on.numerics)
+        output = decode(square_integers(code, on), x.dtype)
+        return output if code.nonfinite is None else torch.where(code.nonfinite, x.abs(), output)
+
+    return by_elements(elements, x, on)
+
+
+RECORD = Operator(
+    name="square",
+    family="element",
+    formula="x²",
+    spiking=square,
+    exact=torch.square,
+    inputs=("residual",),
+    scale="element",
+    elementwise=True,
+    grid="octaves",
+    bound=relative_bound(torch.square),
+    input_range=element_range,
+    spellings=spelt("square"),
+)

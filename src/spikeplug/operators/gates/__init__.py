@@ -1,0 +1,1 @@
+"""Gated inputs, x·σ(g(x)): the sigmoid, SiLU and all forms of GELU."""

@@ -1,0 +1,92 @@
+"""GELU in three forms: with the error function, its tanh form, and x·σ(1.702·x)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.operators.gates.gate import Gate, gated, gated_bound, input_range, largest
+from spikeplug.operators.record import Operator, Spelling
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def erf_exponent(x: float) -> float:
+    """Return ln(Φ(x)/Φ(-x)): Φ(x) = σ of it. Its second derivative is within ±1, as those of ln Φ(±x) are."""
+    return math.log(math.erfc(-x / math.sqrt(2)) / math.erfc(x / math.sqrt(2)))
+
+
+def tanh_exponent(x: float) -> float:
+    """Return 2·sqrt(2/π)·(x + 0.044715·x³): (1 + tanh u)/2 = σ(2u). Its second derivative at 6 is 2.57 < 4·ln 2."""
+    return 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+
+
+GATES = {"none": Gate(curve=erf_exponent), "tanh": Gate(curve=tanh_exponent), "quick": Gate(slope=1.702)}
+
+
+def gelu_gate(approximate: str) -> Gate:
+    """Return the gate of a form of GELU. Errors: SpikeplugError for an unknown `approximate`."""
+    if not isinstance(approximate, str) or approximate not in GATES:
+        raise SpikeplugError(f"gelu got approximate={approximate!r}; choose one of {', '.join(map(repr, GATES))}.")
+    return GATES[approximate]
+
+
+def gelu(x: Tensor, approximate: str = "none", *, on: Arithmetic) -> Tensor:
+    """Return x·Φ(x); "tanh": x·(1 + tanh(sqrt(2/π)·(x + 0.044715·x³)))/2; "quick": x·σ(1.702·x). -inf gives NaN.
+
+    Errors: SpikeplugError for any other `approximate`.
+    """
+    return gated(x, gelu_gate(approximate), on)
+
+
+def exact(x: Tensor, approximate: str) -> Tensor:
+    """Return x·Φ(x), its tanh form, or x·σ(1.702·x) for "quick"."""
+    return x * torch.sigmoid(1.702 * x) if approximate == "quick" else F.gelu(x, approximate=approximate)
+
+
+def exponent(x: Tensor) -> Tensor:
+    """Return ln(Φ(x) / Φ(-x)), by log-erfc of both sides, finite everywhere."""
+    found: Tensor = torch.special.log_ndtr(x) - torch.special.log_ndtr(-x)
+    return found
+
+
+def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
+    """Return the bound of the gate with the error function."""
+    return gated_bound(x, numerics, exponent, F.gelu(x), curved=True)
+
+
+def _call(operator: Callable[..., Tensor], input: Tensor, *, approximate: str = "none") -> Tensor:
+    return operator(input, approximate)
+
+
+RECORD = Operator(
+    name="gelu",
+    family="gate",
+    formula='x·Φ(x); its tanh form for approximate="tanh"; x·σ(1.702·x) for "quick"',
+    spiking=gelu,
+    exact=exact,
+    inputs=("gate",),
+    settings=("none",),
+    scale="vector",
+    grid="exponent",
+    bound=bound,
+    largest=largest,
+    input_range=input_range,
+    spellings=(Spelling(("gelu",), _call),),
+    modules={
+        "torch.nn.GELU": lambda module: (module.approximate,),
+        "transformers.activations.GELUActivation": lambda module: ("none",),
+        "transformers.activations.GELUTanh": lambda module: ("tanh",),
+        "transformers.activations.NewGELUActivation": lambda module: ("tanh",),
+        "transformers.activations.FastGELUActivation": lambda module: ("tanh",),
+        "transformers.activations.AccurateGELUActivation": lambda module: ("tanh",),
+        "transformers.activations.QuickGELUActivation": lambda module: ("quick",),
+    },
+    aten=("gelu",),
+    module="GELU",
+)

@@ -1,0 +1,42 @@
+"""SiLU: x·σ(x)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spikeplug.numerics import Numerics
+from spikeplug.operators.gates.gate import Gate, gated, gated_bound, input_range, largest
+from spikeplug.operators.record import Operator, elementwise, no_settings
+from spikeplug.primitives.arithmetic import Arithmetic
+
+GATE = Gate()
+
+
+def silu(x: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return x·σ(x). -inf gives NaN, as torch's does."""
+    return gated(x, GATE, on)
+
+
+def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
+    """Return the bound of a gate with g(x) = x."""
+    return gated_bound(x, numerics, lambda x: x, F.silu(x))
+
+
+RECORD = Operator(
+    name="silu",
+    family="gate",
+    formula="x·σ(x)",
+    spiking=silu,
+    exact=F.silu,
+    inputs=("gate",),
+    scale="vector",
+    grid="exponent",
+    bound=bound,
+    largest=largest,
+    input_range=input_range,
+    spellings=elementwise("silu"),
+    modules={"torch.nn.SiLU": no_settings, "transformers.activations.SiLUActivation": no_settings},
+    aten=("silu",),
+    module="SiLU",
+)

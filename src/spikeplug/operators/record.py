@@ -1,0 +1,129 @@
+"""Define the record of an operator: everything that is known of it, in the file that holds its formula."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from spikeplug.numerics import Numerics
+
+#: vector: one power of two per vector with shift_scaling, else the step 2^-n. element: a power of two per element.
+#: octaves, step: the fixed step 2^-n, in octaves (times ln 2 where decoded) or as it is.
+Scale = Literal["vector", "element", "octaves", "step"]
+#: The inputs an operator of one number can tell apart: codes of an exponent, a turn, or two octaves; or no such list.
+Grid = Literal["exponent", "turn", "octaves", None]
+#: (*inputs, numerics) -> the largest |spiking - exact|, in the shape of the operator's output.
+Bound = Callable[..., Tensor]
+
+_SCHEMA = {"Tensor": "Tensor", "Tensor | None": "Tensor?", "int": "int", "bool": "bool", "float": "float"} | {
+    "float | None": "float?",
+    "str": "str",
+}
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """Name torch functions that an operator stands for, and say how a call of theirs becomes a call of it.
+
+    names  as torch and its documentation spell them, in any of torch's namespaces
+    call   (operator, *arguments, **keywords) of the torch function -> its result; NotImplemented leaves the call as it
+           was. operator: the operator with its numerics, (*arguments, weight=, bias=) -> Tensor
+    """
+
+    names: tuple[str, ...]
+    call: Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """Everything that the package knows of one operator.
+
+    name       of the torch op, the public function, reports and records
+    family     operators with the same tests: softmax, attention, gate, curve, norm, element, wave
+    formula    in one line
+    spiking    (*arguments, on) -> Tensor, on float tensors: encode, integers by the verbs of `on`, decode
+    exact      (*arguments) -> Tensor: the float function; it gives shape, dtype and the straight-through gradient
+    inputs     which kind of number each tensor argument is (evidence/distributions.py draws it)
+    settings   the arguments after them in tests and measurements
+    scale      of the output
+    elementwise  the result of an element does not depend on the others of its vector
+    grid       which inputs a search for the worst error goes through
+    bound      the proven bound
+    largest    numerics -> the largest output of the published group, which has 2^n neurons per unit of it
+    input_range  numerics -> beyond which something is lost, in words
+    spellings  torch functions that a converted model redirects to it
+    modules    class, by its full name -> (module) -> the arguments after the tensor
+    aten       ATen ops that are this operator in float, for the audit
+    module     name of the class in `spikeplug.nn`; empty: none
+    """
+
+    name: str
+    family: Literal["softmax", "attention", "gate", "curve", "norm", "element", "wave"]
+    formula: str
+    spiking: Callable[..., Tensor]
+    exact: Callable[..., Tensor]
+    inputs: tuple[str, ...]
+    settings: tuple[object, ...] = ()
+    scale: Scale
+    elementwise: bool = False
+    grid: Grid = None
+    bound: Bound
+    largest: Callable[[Numerics], float] = lambda numerics: 1.0
+    input_range: Callable[[Numerics], str]
+    spellings: tuple[Spelling, ...] = ()
+    modules: Mapping[str, Callable[[Any], tuple[Any, ...]]] = field(default_factory=dict)
+    aten: tuple[str, ...] = ()
+    module: str = ""
+
+    @property
+    def schema(self) -> str:
+        """Return the torch op's arguments, as torch writes them: "Tensor x, int dim"."""
+        parameters = inspect.signature(self.spiking).parameters
+        return ", ".join(
+            f"{_SCHEMA[parameter.annotation]} {name}" for name, parameter in parameters.items() if name != "on"
+        )
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Return the settings that have a default, by name."""
+        parameters = inspect.signature(self.spiking).parameters
+        return {
+            name: parameter.default
+            for name, parameter in parameters.items()
+            if name != "on" and parameter.default is not inspect.Parameter.empty
+        }
+
+
+def elementwise(*names: str) -> tuple[Spelling, ...]:
+    """Return the spelling of torch functions of one tensor (`torch.tanh`, `torch.tanh_`, `F.silu(x, inplace=True)`)."""
+
+    def call(operator: Callable[..., Tensor], input: Any, inplace: bool = False) -> Any:
+        if not isinstance(input, Tensor) or not input.is_floating_point():
+            return NotImplemented
+        result = operator(input)
+        return input.copy_(result) if inplace else result
+
+    return (Spelling(names, call),)
+
+
+def rounded_once(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return run(x), computed in float32 and rounded once if x is shorter: for what takes more than one step."""
+    return run(x.float()).to(x.dtype) if x.element_size() < 4 else run(x)
+
+
+def rescaled(name: str, before: float = 1.0, after: float = 1.0, offset: float = 0.0) -> Spelling:
+    """Return the spelling of a function that is operator(x·before + offset)·after."""
+
+    def call(operator: Callable[..., Tensor], input: Tensor) -> Tensor:
+        return rounded_once(input, lambda x: operator(x * before + offset) * after)
+
+    return Spelling((name,), call)
+
+
+def no_settings(module: Any) -> tuple[Any, ...]:
+    """Return the arguments of a module whose operator has no settings."""
+    return ()

@@ -1,0 +1,94 @@
+"""Turn scores into weights, exp(score - max): what softmax, log-softmax and attention share."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes.scores import MASKED, SCORE_BITS, SCORE_RANGE_BITS, Scores, score_fraction_bits
+from spikeplug.numerics import Numerics
+from spikeplug.primitives.arithmetic import Arithmetic
+from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
+from spikeplug.saturation import record
+
+#: Bits of a score, MASKED included, and of a distance between two.
+_BITS = SCORE_BITS + 1
+DISTANCE_BITS = 31
+
+
+def row_ceiling(scores: Scores, on: Arithmetic) -> Tensor:
+    """Return M, int32 (..., 1): the row's largest score, rounded up to a whole octave for the shift form.
+
+    M is never below every possible score, so a row that is all MASKED keeps its distance and gets weight 0.
+    """
+    ceiling = on.clamp(on.maximum(scores.integers, _BITS), -(1 << SCORE_BITS), None, _BITS, "maximum/clamp")
+    if on.numerics.exponential == "shift":
+        fraction_bits = on.numerics.fraction_bits
+        octave = torch.tensor(1 << fraction_bits, dtype=torch.int32, device=ceiling.device)
+        if scores.places is not None:  # those rows count in units of 2^places
+            octave = octave >> scores.places.clamp(max=fraction_bits)
+        # Without its low bits, a phase code is rounded down.
+        ceiling = on.add(ceiling, octave - 1, DISTANCE_BITS, "ceiling") & -octave
+    return ceiling
+
+
+def distances(scores: Scores, on: Arithmetic) -> tuple[Tensor, Tensor]:
+    """Return (M - scores, M) with M = `row_ceiling`; int32, >= 0."""
+    ceiling = row_ceiling(scores, on)
+    distance = on.add(ceiling, -scores.integers, DISTANCE_BITS, "distance")
+    if scores.places is not None:
+        places = scores.places.clamp(max=30)
+        limit = torch.tensor(1 << 30, dtype=torch.int32, device=places.device) >> places
+        beyond = on.reaches(distance, limit, DISTANCE_BITS, "distance/limit")
+        distance = on.select(beyond, limit, distance, DISTANCE_BITS, "distance/limited")
+        distance = on.shift(distance, places, DISTANCE_BITS, 30, "distance/shift")
+    return distance, ceiling
+
+
+def in_range(distance: Tensor, on: Arithmetic) -> Tensor:
+    """Return distances as a code of input_bits holds them: beyond its range, as far as a masked score."""
+    if on.numerics.input_bits is None:
+        return distance
+    limit = 1 << (SCORE_RANGE_BITS + on.numerics.fraction_bits)
+    beyond = on.reaches(distance, limit, DISTANCE_BITS, "distance/range")
+    return on.select(beyond, -MASKED, distance, DISTANCE_BITS, "distance/in_range")
+
+
+@lru_cache(maxsize=64)  # its table is made once
+def shift_exponential(numerics: Numerics) -> ShiftExponential:
+    """Return the 2^-x of the numerics."""
+    return ShiftExponential(numerics.fraction_bits, numerics.segments, numerics.working_bits)
+
+
+@lru_cache(maxsize=64)
+def piecewise_exponential(half_range: float, numerics: Numerics) -> PiecewiseExponential:
+    """Return the PWL exponential of the numerics on [-half_range, half_range]."""
+    return PiecewiseExponential(half_range, numerics.segments, numerics.fraction_bits, numerics.working_bits)
+
+
+def weights(scores: Scores, distance: Tensor, on: Arithmetic) -> Tensor:
+    """Return exp(score - max), up to a common power of two: integers up to 2^working_bits.
+
+    distance: of the scores, as `distances` returns it.
+    """
+    numerics = on.numerics
+    distance = in_range(distance, on)
+    if numerics.exponential == "shift":
+        return on.decay(on.mantissa(distance, shift_exponential(numerics)), distance >> numerics.fraction_bits)
+    piecewise = piecewise_exponential(numerics.softmax_half_range, numerics)
+    record("softmax: exponent below -H", (distance > -piecewise.knots[0]) & (scores.integers > MASKED))
+    return on.piecewise(-distance, piecewise)
+
+
+def score_range(numerics: Numerics) -> str:
+    """Say which scores are in range."""
+    places = numerics.fraction_bits
+    if numerics.input_bits is not None:
+        unit = "octaves" if numerics.exponential == "shift" else "nats"
+        return f"{1 << SCORE_RANGE_BITS} {unit} below the largest, step 2^-{score_fraction_bits(numerics)}"
+    reach = f"scores to 2^{28 - places}, step 2^-{places}"
+    if numerics.exponential == "shift":
+        return f"{reach} octaves; a weight 2^-{numerics.working_bits} of the largest is 0"
+    return f"{reach}; 0 below the largest - {numerics.softmax_half_range:g}"

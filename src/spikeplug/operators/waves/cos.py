@@ -1,0 +1,32 @@
+"""CoSinee, from a table of one quarter wave."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.operators.record import Operator, elementwise
+from spikeplug.operators.waves.wave import bound, input_range, wave
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def cos(x: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return cos(x), x in radians; see `wave`."""
+    return wave(x, 1, on)
+
+
+RECORD = Operator(
+    name="cos",
+    family="wave",
+    formula="cos x, x in radians, from a table of one quarter wave",
+    spiking=cos,
+    exact=torch.cos,
+    inputs=("angle",),
+    scale="step",
+    elementwise=True,
+    grid="turn",
+    bound=bound,
+    input_range=input_range,
+    spellings=elementwise("cos"),
+    aten=("cos",),
+)

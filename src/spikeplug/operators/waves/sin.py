@@ -1,0 +1,32 @@
+"""Sine, from a table of one quarter wave."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.operators.record import Operator, elementwise
+from spikeplug.operators.waves.wave import bound, input_range, wave
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def sin(x: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return sin(x), x in radians; see `wave`."""
+    return wave(x, 0, on)
+
+
+RECORD = Operator(
+    name="sin",
+    family="wave",
+    formula="sin x, x in radians, from a table of one quarter wave",
+    spiking=sin,
+    exact=torch.sin,
+    inputs=("angle",),
+    scale="step",
+    elementwise=True,
+    grid="turn",
+    bound=bound,
+    input_range=input_range,
+    spellings=elementwise("sin"),
+    aten=("sin",),
+)

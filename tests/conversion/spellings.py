@@ -68,7 +68,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "silu": (
-        lambda: functional.silu(X, CONFIG),
+        lambda: functional.silu(X, numerics=CONFIG),
         [
             lambda: F.silu(X),
             lambda: F.silu(X.clone(), True),

@@ -20,7 +20,7 @@ def names(model: nn.Module) -> Counter[str]:
 
 def test_every_place_of_a_qwen3_is_found() -> None:
     assert names(tiny_model("qwen3")) == {
-        "softmax": 2,
+        "attention": 2,
         "silu": 2,
         "rms_norm": 9,
         "matmul": 2 * 8 + 1,

@@ -193,14 +193,14 @@ def test_what_is_shown() -> None:
     assert str(simulation) == "no spiking operator executed"
     assert simulation.total == Events()
     simulation = run(model, tokens(1, 5))
-    assert str(simulation).startswith("7 operators simulated: Events(spikes=")
+    assert str(simulation).startswith("7 operators simulated: ")
     shown = Console(width=120)
     with shown.capture() as captured:
         shown.print(simulation.table())
     total = next(line for line in captured.get().splitlines() if "total" in line)
     cells = [cell.strip() for cell in total.split("│")[2:-1]]
     assert len(cells) == 7
-    assert (cells[0], cells[5]) == ("7", str(simulation.total.steps))
+    assert (cells[0], cells[5]) == ("7", f"{simulation.total.steps:,}")
     found = simulation.to_dict()
     assert found["total"]["spikes"] == simulation.total.spikes
     assert sum(entry["calls"] for entry in found["entries"]) == 7

@@ -19,7 +19,7 @@ from spikeplug.conversion import SpikingConfig, convert, revert
 from spikeplug.errors import SpikeplugError
 from spikeplug.presets import PRESETS
 
-PAPER = {"numerics": "paper", "operators": ("softmax", "silu"), "exclude": r"layers\.0\.mlp"}
+PAPER = {"numerics": "paper", "operators": ("attention", "silu"), "exclude": r"layers\.0\.mlp"}
 OFFLOADED = {
     "model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk",
     "model.norm": "disk", "lm_head": "cpu",

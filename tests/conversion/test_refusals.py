@@ -17,7 +17,7 @@ from spikeplug.conversion import audit, convert, revert
 from spikeplug.errors import SpikeplugError
 
 REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown operator": ({"operators": ("relu",)}, "unknown operator 'relu': choose out of cos, divide"),
+    "unknown operator": ({"operators": ("relu",)}, "unknown operator 'relu': choose out of attention, cos, divide"),
     "operator not hashable": ({"operators": ([],)}, "unknown operator"),
     "a string of operators": ({"operators": "softmax"}, "give a tuple"),
     "no operator": ({"operators": ()}, "give a tuple"),
@@ -31,7 +31,8 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
         r"finds none of the paths to replace, which look like 'model\.layers\.0\.mlp\.act_fn'",
     ),
     "exclude that leaves nothing": ({"exclude": ""}, "leaves nothing to replace"),
-    "numerics that is none": ({"numerics": "paper"}, r"Numerics\.paper\(\)"),
+    "unknown preset": ({"numerics": "papers"}, "unknown preset 'papers': choose one of 'default', 'narrow', 'paper'"),
+    "numerics that are none": ({"numerics": 8}, "numerics is a int: give Numerics"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -18,7 +18,7 @@ from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
 from spikeplug.library.counting import heard_by
-from spikeplug.neurons import Events
+from spikeplug.neurons import Events, total
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Simulation:
     @property
     def total(self) -> Events:
         """All events. Steps are those of one operator after the other, as if nothing ran side by side."""
-        return sum((entry.events for entry in self.entries), Events())
+        return total(entry.events for entry in self.entries)
 
     @property
     def operators(self) -> dict[str, Events]:
@@ -79,7 +79,10 @@ class Simulation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"total": asdict(self.total), "entries": [asdict(entry) for entry in self.entries]}
+        entries = [
+            {"path": e.path, "operator": e.operator, "calls": e.calls, "events": e.events.to_dict()} for e in self.entries
+        ]
+        return {"total": self.total.to_dict(), "entries": entries}
 
     def table(self) -> Table:
         """A Rich table: a row an operator, and their total; counts of 100,000 and more to three digits."""
@@ -91,7 +94,7 @@ class Simulation:
             calls[entry.operator] += entry.calls
         for name, events in (*self.operators.items(), ("total", self.total)):
             count = calls.total() if name == "total" else calls[name]
-            table.add_row(name, *map(_short, (count, *asdict(events).values())))
+            table.add_row(name, *map(_short, (count, *events.totals().values())))
         return table
 
     def __str__(self) -> str:

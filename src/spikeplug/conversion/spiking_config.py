@@ -87,6 +87,8 @@ class SpikingConfig(QuantizationConfigMixin):
 def _as_numerics(numerics: Any) -> Numerics:
     if isinstance(numerics, dict) and all(isinstance(name, str) for name in numerics):
         return Numerics.from_dict(numerics)
+    if numerics is None:
+        raise SpikeplugError("numerics is null: leave it out for the default, or give its fields or the name of a preset.")
     return as_numerics(numerics)
 
 

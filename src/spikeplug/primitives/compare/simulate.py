@@ -1,4 +1,4 @@
-"""Compare by neurons: a race of phase codes, an ordered population, a single threshold."""
+"""Compare integers by neurons: a race of phase codes, an ordered population, a single threshold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_ste
 
 
 def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits: a race, most significant bit first.
+    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits; x's dtype.
 
-    Each element is a train of x + 2^bits. In each step, a neuron that is still in the race fires if its bit is 1. One
-    winner neuron per row fires if any did, and stops all that did not. Its own train is the largest.
+    Each element sends the phase code of x + 2^bits, most significant bit first: bits + 2 steps.
+    In each step, a neuron that is still in the race fires if its bit is 1.
+    One winner neuron per row fires if any of them fired, and takes those out of the race that did not fire.
+    The spike train of the winner is the phase code of the largest element.
     """
     if x.shape[-1] == 1:
-        return x  # alone in the race
+        return x  # one element: nothing to compare
     code = x.to(torch.int64) + (1 << bits)
     racing = torch.ones_like(code)
     best = torch.zeros_like(code[..., :1])
@@ -23,7 +25,7 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
     race.population("threshold", 2, code.numel())
     (scope / "winner").population("threshold", 2, best.numel())
     for place in range(bits + 1, -1, -1):
-        # A neuron that is out of the race is inhibited: its membrane stays below the threshold.
+        # A neuron out of the race is inhibited: its membrane stays below the threshold.
         bit = (code >> place) & 1
         fired, _ = lif_step(torch.zeros_like(code), bit, 1, race, enabled=racing)
         won, _ = lif_step(
@@ -36,7 +38,10 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return the position of the leading one plus one of 0 <= x < 2^bits: a neuron per power of two, one step; int64."""
+    """Return the position of the leading one, plus one, of 0 <= x < 2^bits; int64.
+
+    One neuron per power of two, one step.
+    """
     position = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     scope.population("threshold", bits + 1, x.numel() * bits).steps += 1
     for current, target in blocks(scope, x.to(torch.int64), position):
@@ -45,7 +50,7 @@ def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return whether x >= threshold, bool, of |x| <= 2^bits: one neuron per element, one step."""
+    """Return whether x >= threshold, bool, of |x| <= 2^bits. One neuron per element, one step."""
     scope.population("threshold", bits + 2, x.numel()).steps += 1
     fired, _ = lif_step(x.to(torch.int64).clone(), 0, threshold, scope)
     return fired.to(torch.bool)

@@ -1,4 +1,4 @@
-"""Relay by accumulators: spike trains, most significant bit first, through synapses that are constants, gates or signs.
+"""Drive accumulators by spike trains, most significant bit first, through synapses that are constants, gates or signs.
 
 v <- 2v + Σ_j w_j · bit_j(t)        after all bits:  v = Σ_j w_j · x_j
 """
@@ -13,22 +13,26 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step
 
 
 def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return a + b of |a|, |b| < 2^bits: two trains into one neuron. A constant b is a bias, which sends no spike."""
+    """Return a + b of |a|, |b| < 2^bits. Two spike trains drive one neuron.
+
+    A constant b is a bias: it sends no spike.
+    """
     if isinstance(b, int):
         return _driven([(a, None)], bits, scope, bias=b)
     return _driven([(a, None), (b, None)], bits, scope)
 
 
 def scale(x: Tensor, factor: int, bits: int, scope: Scope) -> Tensor:
-    """Return x · factor of |x| < 2^bits, int64: the factor is the synapse."""
+    """Return x · factor of |x| < 2^bits; int64. The factor is the weight of the synapse."""
     wide = x.to(torch.int64)
     return _driven([(wide, torch.tensor(factor, dtype=torch.int64, device=x.device))], bits, scope)
 
 
 def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return a where the condition holds, else b: two trains, of which the condition's spike lets one through.
+    """Return a where `condition` is true, else b, of |a|, |b| < 2^bits.
 
-    |a|, |b| < 2^bits. A constant is a bias behind the same gate.
+    Two spike trains drive one neuron. The condition's spike opens the synapse of one of them.
+    A constant is a bias behind the same gate.
     """
     gate = condition.to(torch.int64)
     (scope / "gate").population("input", 1, condition.numel()).send(gate, 2)
@@ -46,21 +50,23 @@ def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope
 
 
 def magnitude(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return |x| < 2^bits: the populations of both signs, one of them silent, excite one neuron."""
+    """Return |x| of |x| < 2^bits. The populations of both signs excite one neuron; one of them is silent."""
     return _driven([(x.abs(), None)], bits, scope)
 
 
 def signed(magnitude: Tensor, sign_of: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return ±magnitude < 2^bits: the sign's spike selects an inhibitory synapse."""
+    """Return ±magnitude, below 2^bits. The sign's spike selects an inhibitory synapse."""
     negative = sign_of < 0
     (scope / "sign").population("input", 1, sign_of.numel()).send(negative.to(torch.int32))
     return _driven([(magnitude, 1 - 2 * negative.to(magnitude.dtype))], bits, scope)
 
 
 def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tensor:
-    """Return floor(x · 2^places) of 0 <= x < 2^bits, places <= left: an accumulator that listens for bits + places steps.
+    """Return floor(x · 2^places) of 0 <= x < 2^bits and places <= left; x's dtype.
 
-    Fewer steps than bits drop low bits; more steps double the membrane. State: as many bits as the answer.
+    An accumulator takes part in bits + places steps.
+    Fewer steps than bits drop the low bits. More steps double the membrane.
+    The state is as wide as the result.
     """
     steps = bits + left
     x, places = torch.broadcast_tensors(x, places)
@@ -72,7 +78,7 @@ def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tens
         membrane = torch.zeros_like(train)
         for time in range(steps):
             current = (train >> (bits - 1 - time)) & 1 if time < bits else 0
-            # In integers, faster than torch.where: 1 for a neuron that still listens, whose leak is then 2.
+            # 1 for a neuron that still takes part, whose leak is then 2. Integers are faster here than torch.where.
             active = torch.gt(listens, time).to(train.dtype)
             before = membrane.clone()
             stepped = integrate(membrane, current, scope, leak=1)
@@ -82,14 +88,14 @@ def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tens
 
 
 def round_half(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return floor(x/2 + 1/2), |x| < 2^bits: the neuron that holds x gets a bias of 1 and leaks once by 1/2."""
+    """Return floor(x/2 + 1/2) of |x| < 2^bits. The neuron that holds x gets a bias of 1, then leaks once by 1/2."""
     scope.population("accumulator", bits + 1, x.numel()).steps += 2
     membrane = integrate(x.clone(), 1, scope)
     return integrate(membrane, 0, scope, leak=-1)
 
 
 def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope) -> Tensor:
-    """Return x within [low, high]: a threshold neuron per limit; its spike puts the limit in place of x."""
+    """Return x clamped to [low, high]. There is one threshold neuron per limit; its spike replaces x by the limit."""
     for limit, name, sign in ((low, "low", -1), (high, "high", 1)):
         if limit is None:
             continue
@@ -101,7 +107,7 @@ def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope)
 
 
 def _driven(terms: list[tuple[Tensor, Tensor | None]], bits: int, scope: Scope, *, bias: Tensor | int = 0) -> Tensor:
-    """Return Σ x·synapse + bias of |x| < 2^bits; a synapse of None is 1. The bias is added in the last step."""
+    """Return Σ x·synapse + bias of |x| < 2^bits. A synapse of None is 1. The bias is added in the last step."""
     shape = torch.broadcast_shapes(*(t.shape for pair in terms for t in pair if t is not None))
     dtype = terms[0][0].dtype
     for x, synapse in terms:

@@ -46,8 +46,7 @@ def inputs(*shape: int, seed: int = 5) -> Tensor:
 
 
 def check(model: nn.Module, *args: Any, visible: Any = ..., **kwargs: Any) -> None:
-    """Check, in every mode, that the output is close to the exact one, nothing runs in floats, and revert restores it.
-    """
+    """Check, in every mode: the output is close to the exact one, nothing runs in floats, and revert restores it."""
     for name, mode in MODES.items():
         with mode():
             exact = model(*args, **kwargs)

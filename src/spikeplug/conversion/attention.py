@@ -127,7 +127,7 @@ def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 def _mask(
     mask: Tensor | None, bias: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, is_causal: bool | None
 ) -> Tensor | None:
-    """Return the operator's mask: bool (True = may attend), counts of visible keys, a float bias, or None (all may be)."""
+    """Return the operator's mask: bool (True = may attend), counts of visible keys, a float bias, or None."""
     if mask is None:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         if causal and (queries := query.shape[2]) > 1:

@@ -57,7 +57,10 @@ class SpikingQuantizer(HfQuantizer):
 
 
 def _part(model: nn.Module, model_class: str | None) -> Any:
-    """Return the one model of that class inside the model, else the model: a body may be loaded with or without a head."""
+    """Return the one model of that class inside the model, else the model.
+
+    A body may be loaded with a head or without.
+    """
     models = (module for module in model.modules() if isinstance(module, PreTrainedModel))
     parts = [module for module in models if type(module).__name__ == model_class]
     return parts[0] if len(parts) == 1 else model

@@ -94,7 +94,7 @@ class Simulation:
         return {"total": self.total.to_dict(), "entries": entries}
 
     def table(self) -> Table:
-        """Return a Rich table: one row per operator, and their total; counts from 100,000 on rounded to three digits."""
+        """Return a Rich table: one row per operator, and their total. Counts from 100,000 on have three digits."""
         table = Table("operator", title="events of the simulation")
         for title in ("calls", "spikes", "synops", "membrane updates", "compares", "steps", "table reads"):
             table.add_column(title, justify="right")

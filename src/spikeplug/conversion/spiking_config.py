@@ -64,7 +64,7 @@ class SpikingConfig(QuantizationConfigMixin):
         self.exclude, self.model_class = exclude, model_class
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON. The numerics are written in full, so that a later default does not change them."""
+        """Return plain values for JSON. All fields of the numerics are written, so a later default changes none."""
         return {
             "quant_method": self.quant_method,
             "numerics": self.numerics.to_dict(),

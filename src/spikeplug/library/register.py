@@ -59,7 +59,7 @@ class Operator:
         as_real(arguments[0], self.name)
         if events is not None:
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
-        if is_transformed():
+        if not torch.compiler.is_compiling() and is_transformed():
             result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)
         else:
             result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)

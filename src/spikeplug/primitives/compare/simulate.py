@@ -18,23 +18,29 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
     """
     if x.shape[-1] == 1:
         return x  # one element: nothing to compare
-    code = x.to(torch.int64) + (1 << bits)
-    racing = torch.ones_like(code)
+    # int32, twice as fast, where it holds the bits + 2 bits of a code.
+    code = (x.to(torch.int64) + (1 << bits)).to(torch.int32 if bits <= 29 else torch.int64)
+    racing, bit = torch.ones_like(code), torch.empty_like(code)
     best = torch.zeros_like(code[..., :1])
-    race, steps = scope / "race", bits + 2
-    race.population("threshold", 2, code.numel())
-    (scope / "winner").population("threshold", 2, best.numel())
+    steps = bits + 2
+    race = (scope / "race").population("threshold", 2, code.numel())
+    winner = (scope / "winner").population("threshold", 2, best.numel())
     for place in range(bits + 1, -1, -1):
         # A neuron out of the race is inhibited: its membrane stays below the threshold.
-        bit = (code >> place) & 1
-        fired, _ = lif_step(torch.zeros_like(code), bit, 1, race, enabled=racing)
-        won, _ = lif_step(
-            torch.zeros_like(best), fired.amax(-1, keepdim=True), 1, scope / "winner", fan_out=x.shape[-1] + 1
-        )
-        racing = racing * (1 - won * (1 - bit))
-        integrate(best, won, scope, leak=1, width=steps)
-    scope.population("accumulator", steps, best.numel()).steps += steps
-    return (best - (1 << bits)).to(x.dtype)
+        torch.bitwise_right_shift(code, place, out=bit).bitwise_and_(racing)
+        won = bit.amax(-1, keepdim=True)
+        for population, spikes, fan_out in ((race, bit, 1), (winner, won, x.shape[-1] + 1)):
+            population.membrane_updates += spikes.numel()
+            population.compares += spikes.numel()
+            population.send(spikes, fan_out, graded=False)
+        if scope.watched:
+            scope.observe(race, bit, bit.to(torch.bool))
+            scope.observe(winner, won, won.to(torch.bool))
+        # Neurons that were silent while the winner fired leave the race. Without a winner, all stay in it.
+        racing = torch.where(won > 0, bit, racing)
+        integrate(best, won, scope, leak=1, width=steps + 1)
+    scope.population("accumulator", steps + 1, best.numel()).steps += steps
+    return (best.to(torch.int64) - (1 << bits)).to(x.dtype)
 
 
 def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:

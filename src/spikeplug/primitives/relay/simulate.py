@@ -75,14 +75,19 @@ def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tens
     population.steps += steps
     (scope / "operand").population("input", 1, x.numel()).send(popcount(x))
     for train, listens, target in blocks(scope, x, (places + bits).clamp(max=steps), answer):
-        membrane = torch.zeros_like(train)
+        membrane, current = torch.zeros_like(train), torch.empty_like(train)
+        listens = listens.to(train.dtype)
+        active = torch.empty_like(train)
         for time in range(steps):
-            current = (train >> (bits - 1 - time)) & 1 if time < bits else 0
-            # 1 for a neuron that still takes part, whose leak is then 2. Integers are faster here than torch.where.
-            active = torch.gt(listens, time).to(train.dtype)
-            before = membrane.clone()
-            stepped = integrate(membrane, current, scope, leak=1)
-            membrane = before + (stepped - before) * active
+            # 1 for a neuron that still takes part, whose leak is then 2, else 0. Integers are faster here than bool.
+            torch.gt(listens, time, out=active)
+            membrane <<= active
+            if time < bits:
+                torch.bitwise_right_shift(train, bits - 1 - time, out=current).bitwise_and_(active)
+                membrane += current
+            population.membrane_updates += membrane.numel()
+            if scope.watched:
+                scope.observe(population, membrane)
         target.copy_(membrane.view(target.shape))
     return answer
 
@@ -127,11 +132,12 @@ def _driven(terms: list[tuple[Tensor, Tensor | None]], bits: int, scope: Scope, 
     if offset is not None:
         tensors.append(offset)
     for target, *parts in blocks(scope, answer, *tensors):
-        membrane = torch.zeros_like(parts[0])
+        membrane, bit, current = (torch.zeros_like(parts[0]) for _ in range(3))
         for place in range(bits - 1, -1, -1):
-            current = ((parts[0] >> place) & 1) * parts[1]
-            for index in range(2, 2 * len(terms), 2):
-                current += ((parts[index] >> place) & 1) * parts[index + 1]
+            current.zero_()
+            for index in range(0, 2 * len(terms), 2):
+                torch.bitwise_right_shift(parts[index], place, out=bit).bitwise_and_(1)
+                current.addcmul_(bit, parts[index + 1])
             if place == 0:
                 current += parts[-1] if offset is not None else bias
             integrate(membrane, current, scope, leak=1)

@@ -37,8 +37,7 @@ class Watching(Events):
 
     def _see(self, population: Population, membrane: Tensor, spikes: Tensor | None) -> None:
         assert fits(membrane, population.width), f"{population} is too narrow for {torch.aminmax(membrane)}"
-        assert (population.kind == "threshold") == (spikes is not None) or not population.compares
-        assert spikes is None or spikes.dtype == torch.bool
+        assert spikes is None or (spikes.dtype == torch.bool and population.kind == "threshold")
         self.seen.append((population.name, membrane.numel(), 0 if spikes is None else int(spikes.sum())))
 
     def check(self) -> None:

@@ -29,7 +29,8 @@ def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scop
     pairs = zip(
         *(x.reshape(-1).split(max(1, _MEMBRANES // spec.largest)) for x in (numerator, denominator)), strict=True
     )
-    width = max(spec.numerator_bits + spec.fraction_bits, spec.largest.bit_length() + spec.denominator_bits) + 2
+    # i·B <= N·B, whose bits are those of N - 1 and of B.
+    width = max(spec.numerator_bits + spec.fraction_bits, (spec.largest - 1).bit_length() + spec.denominator_bits) + 2
     if width > 64:
         raise SpikeplugError(
             f"an ordered group of {spec.largest:,} neurons for denominators of {spec.denominator_bits} bits needs "

@@ -123,7 +123,8 @@ def _driven(
         _send(x, bits, shape.numel() // max(1, x.numel()), scope / name)
     answer = torch.empty(shape, dtype=dtype, device=tensors[0].device)
     scope.population("accumulator", width, answer.numel()).steps += bits
-    state = torch.int32 if width <= 32 else torch.int64
+    # An answer that fits int32 has a membrane that does: before the last step, it is the answer's leading bits.
+    state = torch.int32 if width <= 32 or dtype == torch.int32 else torch.int64
     for target, *parts in blocks(scope, answer, *(t.expand(shape) for t in tensors)):
         given = iter(parts)
         trains = [_train(next(given), next(given) if isinstance(s, Tensor) else s, state) for _, s in terms]

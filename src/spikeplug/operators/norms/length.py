@@ -51,7 +51,9 @@ def length_places(dimension: int, numerics: Numerics, operator: str) -> tuple[in
             )
         return width + growth, 0
     if dimension > LONGEST:
-        raise SpikeplugError(f"{operator} over {dimension} elements is too long: normalise at most {LONGEST} at a time.")
+        raise SpikeplugError(
+            f"{operator} over {dimension} elements is too long: normalise at most {LONGEST} at a time."
+        )
     return min(width + growth, ROOT_BITS), max(0, width + growth - ROOT_BITS)
 
 

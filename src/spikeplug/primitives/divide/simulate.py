@@ -81,7 +81,9 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
     for a, b, target in blocks(scope, numerator, denominator, answer):
         highest = _highest(a, b, spec)
         # int32, twice as fast, if it holds the numerator, the membrane (below 2B) and the quotient.
-        small = spec.numerator_bits <= 31 and spec.denominator_bits <= 30 and min(highest, 2 * spec.largest + 1) < 1 << 31
+        small = (
+            spec.numerator_bits <= 31 and spec.denominator_bits <= 30 and min(highest, 2 * spec.largest + 1) < 1 << 31
+        )
         dtype = torch.int32 if small else torch.int64
         present = b > 0
         # The membrane of a neuron without a denominator must not grow: the same go axon gates its input.

@@ -17,7 +17,7 @@ from spikeplug.conversion.attention import PLUG
 from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
-from spikeplug.library.counting import heard_by
+from spikeplug.library.dispatch import counted_by
 from spikeplug.neurons import Events
 
 
@@ -125,7 +125,7 @@ def simulate(model: nn.Module) -> Iterator[Simulation]:
         raise SpikeplugError(f"{type(model).__name__} is not converted: call spikeplug.convert(model) first.")
     with Running(model) as running:
         simulation = Simulation(running)
-        with heard_by(simulation):
+        with counted_by(simulation):
             yield simulation
 
 

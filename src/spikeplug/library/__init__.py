@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spikeplug import operators
 from spikeplug.library import exact
-from spikeplug.library.register import Operator
+from spikeplug.library.dispatch import Operator
 
 
 def _normed(x: Tensor, eps: float, **how: Any) -> Tensor:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
-from spikeplug.kernels.cpu import attention_block, attention_codes
-from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, codes_kernel
+from spikeplug.kernels.cpu import attention_codes
+from spikeplug.kernels.cpu.attention_block import Numbers, Words
+from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, Panels, codes_kernel
 from spikeplug.kernels.cpu.attention_kernel import attention_kernel
 from spikeplug.kernels.cpu.launch import launch
 from spikeplug.kernels.cpu.memory import as_words
 from spikeplug.kernels.cpu.product import PANEL, ROWS
+from spikeplug.kernels.cpu.rows import Settings
 from spikeplug.kernels.registry import DTYPES, EVERY_ROW, NO_AFFINE, Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention_inputs import check_attention, in_unit, masking
@@ -22,15 +26,6 @@ from spikeplug.primitives.interpolation import whole_table
 
 #: Bits of a code, at most: one 16-bit limb.
 _LIMB_BITS = 16
-
-
-class _Panels(NamedTuple):
-    """Keys and values in codes, as attention_codes.py lays them out."""
-
-    key_panels: Tensor
-    key_scales: Tensor
-    value_panels: Tensor
-    exponents: Tensor
 
 
 class _PerRow(NamedTuple):
@@ -78,38 +73,32 @@ class Attention:
         query, key, value, mask, sinks, scaling, softcap = call.arguments
         check_attention(query, key, value, mask, softcap, sinks)
         numerics, unit = call.numerics, natural_unit(call.numerics)
-        (batches, key_heads, keys, channels), width = key.shape, value.shape[-1]
-        heads, queries = query.shape[1:3]
+        (batches, key_heads, keys, channels), (_, heads, queries, _), width = key.shape, query.shape, value.shape[-1]
         # A token's heads side by side, as the layer after wants them.
         output = torch.empty(batches, queries, heads, width, dtype=torch.float32)
-        if _leaves_float32(mask, unit) or _leaves_float32(sinks, unit):
+        if _leaves_float32(mask, unit) or _leaves_float32(sinks if sinks is None else sinks.abs(), unit):
             return output, EVERY_ROW
-        panels, left = _coded(_by_channel(key), _by_channel(value), numerics)
+        memory, panels, left = _coded(_by_channel(key), _by_channel(value), numerics)
         if left is not None and bool(left.all()):
             return output, left
         query, dtype = _by_channel(query), query.dtype
+        sinks = None if sinks is None else in_unit(sinks.to(torch.float32), unit).contiguous()
         visible, bias = _masking(mask, (batches, heads, queries, keys), unit)
-        scaling = channels**-0.5 if scaling is None else scaling
-        values = attention_block.Words(
+        by_batch, by_head, by_row, _ = query.stride()
+        values = Words(
             heads=key_heads,
             groups=heads // key_heads,
             queries=queries,
             keys=keys,
             channels=channels,
             width=width,
-            fraction_bits=numerics.fraction_bits,
-            bits=numerics.bits,
-            working_bits=numerics.working_bits,
-            query_bits=numerics.query_key_bits,
             query=query,
-            query_batch=query.stride(0),
-            query_head=query.stride(1),
-            query_row=query.stride(2),
-            **panels._asdict(),
-            table=whole_table(shift_exponential(numerics).table, output.device),
+            query_batch=by_batch,
+            query_head=by_head,
+            query_row=by_row,
             output=output,
-            factor=float(scaling * unit),
-            sinks=0 if sinks is None else in_unit(sinks.to(torch.float32), unit).contiguous(),
+            factor=float((channels**-0.5 if scaling is None else scaling) * unit),
+            sinks=0 if sinks is None else sinks,
             mask=visible.tensor,
             mask_batch=visible.batch,
             mask_head=visible.head,
@@ -119,16 +108,33 @@ class Attention:
             bias_head=bias.head,
             bias_row=bias.row,
         )
+        numbers = _numbers(numerics)
+        words = panels + numbers.words + as_words(values)
         units = batches * key_heads * -(-heads // key_heads * queries // ROWS)
-        rare = launch(attention_kernel, units, 4 * ROWS * keys, as_words(values), marks=batches, held=values)
+        held = (memory, numbers, values)
+        rare = launch(attention_kernel, units, 4 * ROWS * keys, words, marks=batches, held=held)
         rare = left if rare is None else rare if left is None else rare | left
         return output.to(dtype).transpose(1, 2), rare
 
 
-def _leaves_float32(x: Tensor | None, unit: float) -> bool:
-    """Return whether a finite bias or sink leaves float32 when multiplied by the unit: the closed form counts it.
+@lru_cache(maxsize=64)
+def _numbers(numerics: Numerics) -> Settings:
+    table = whole_table(shift_exponential(numerics).table, torch.device("cpu"))
+    return Settings.of(
+        Numbers(
+            fraction_bits=numerics.fraction_bits,
+            bits=numerics.bits,
+            working_bits=numerics.working_bits,
+            query_bits=numerics.query_key_bits,
+            table=table,
+        )
+    )
 
-    Biases that hide their key are not counted; they are below 0, and so far below float32's end only with it.
+
+def _leaves_float32(x: Tensor | None, unit: float) -> bool:
+    """Return whether a finite element above 0 leaves float32 when multiplied by the unit: the closed form counts it.
+
+    A bias so far below 0 is not counted: it hides its key.
     """
     if x is None or not x.dtype.is_floating_point:
         return False
@@ -142,17 +148,18 @@ def _by_channel(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[_Panels, Tensor | None]:
-    """Return keys and values in panels, and the batches with a vector that is not finite, bool, if there are any."""
+def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[Tensor, Panels, Tensor | None]:
+    """Return keys and values in codes: the memory, the panels' addresses in it, and the batches left, or None."""
     (batches, heads, keys, channels), width = key.shape, value.shape[-1]
-    vectors, steps = batches * heads, -(-keys // STEP_OF_KEYS)
-    padded, pairs, pitch = steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
-    panels = _Panels(
-        key_panels=torch.empty(vectors * padded * 2 * pairs, dtype=torch.int16),
-        key_scales=torch.empty(vectors * padded, dtype=torch.float64),
-        value_panels=torch.empty(vectors * padded * pitch, dtype=torch.int16),
-        exponents=torch.empty(vectors * padded, dtype=torch.int32),
+    steps = -(-keys // STEP_OF_KEYS)
+    padded, pairs, pitch = batches * heads * steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
+    # Bytes: multiples of 64, so that all lie as one of them would.
+    sizes = Panels(
+        key_panels=4 * padded * pairs, key_scales=8 * padded, value_panels=2 * padded * pitch, exponents=4 * padded
     )
+    memory = torch.empty(sum(sizes), dtype=torch.uint8)
+    panels = Panels(*accumulate(sizes[:-1], initial=memory.data_ptr()))
+    (key_batch, key_head, key_row, _), (value_batch, value_head, value_row, _) = key.stride(), value.stride()
     values = attention_codes.Words(
         heads=heads,
         keys=keys,
@@ -161,17 +168,16 @@ def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[_Panels, Ten
         key_bits=numerics.query_key_bits,
         bits=numerics.bits,
         key=key,
-        key_batch=key.stride(0),
-        key_head=key.stride(1),
-        key_row=key.stride(2),
+        key_batch=key_batch,
+        key_head=key_head,
+        key_row=key_row,
         value=value,
-        value_batch=value.stride(0),
-        value_head=value.stride(1),
-        value_row=value.stride(2),
-        **panels._asdict(),
+        value_batch=value_batch,
+        value_head=value_head,
+        value_row=value_row,
     )
-    size = STEP_OF_KEYS * (channels + width)
-    return panels, launch(codes_kernel, vectors * steps, size, as_words(values), marks=batches, held=values)
+    units, size, words = batches * heads * steps, STEP_OF_KEYS * (channels + width), panels + as_words(values)
+    return memory, panels, launch(codes_kernel, units, size, words, marks=batches, held=(memory, values))
 
 
 def _masking(mask: Tensor | None, shape: tuple[int, ...], unit: float) -> tuple[_PerRow, _PerRow]:

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from spikeplug.kernels.cpu.memory import HEADER, places_of
+from spikeplug.kernels.cpu.attention_codes import PANELS
+from spikeplug.kernels.cpu.memory import places_of
 from spikeplug.kernels.cpu.verbs import inlined
+
+
+class Numbers(NamedTuple):
+    """The words that depend on the numerics alone; they follow those of `Panels`.
+
+    fraction_bits, bits, working_bits, query_bits  F, n, P, and the bits of a query's code
+    table  address of the mantissas of 2^-f, int32
+    """
+
+    fraction_bits: Any
+    bits: Any
+    working_bits: Any
+    query_bits: Any
+    table: Any
 
 
 class Words(NamedTuple):
@@ -13,10 +28,7 @@ class Words(NamedTuple):
 
     heads, groups   key heads, and query heads per key head
     queries, keys, channels, width  rows and keys of a head, channels of a query and of a value
-    fraction_bits, bits, working_bits, query_bits  F, n, P, and the bits of a query's code
     query           address of float32 (batches, heads·groups, queries, channels), its strides by batch, head and row
-    key_panels, key_scales, value_panels, exponents  as attention_codes.py makes them
-    table           address of the mantissas of 2^-f, int32
     output          address of float32 (batches, queries, heads·groups, width), contiguous
     factor          of the scores, a double
     sinks           address of float32 (heads·groups), or 0
@@ -32,19 +44,10 @@ class Words(NamedTuple):
     keys: Any
     channels: Any
     width: Any
-    fraction_bits: Any
-    bits: Any
-    working_bits: Any
-    query_bits: Any
     query: Any
     query_batch: Any
     query_head: Any
     query_row: Any
-    key_panels: Any
-    key_scales: Any
-    value_panels: Any
-    exponents: Any
-    table: Any
     output: Any
     factor: Any
     sinks: Any
@@ -58,7 +61,8 @@ class Words(NamedTuple):
     bias_row: Any
 
 
-AT = places_of(Words, after=HEADER)
+NUMBERS = places_of(Numbers, after=PANELS)
+AT = places_of(Words, after=NUMBERS)
 
 
 @inlined

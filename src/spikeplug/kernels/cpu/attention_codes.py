@@ -9,7 +9,7 @@ import numpy as np
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import HEADER, doubles, floats, integers, leave, next_rows, places_of, words
 from spikeplug.kernels.cpu.panels import CODES, code_vectors, interleave_vectors, transpose_vectors
-from spikeplug.kernels.cpu.product import PANEL, PANELS
+from spikeplug.kernels.cpu.product import PANEL, PANELS_AT_ONCE
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     as_float,
@@ -22,7 +22,7 @@ from spikeplug.kernels.cpu.verbs import (
 )
 
 #: Keys whose panels are multiplied with at once: there are as many panels as make full steps.
-STEP_OF_KEYS = PANEL * PANELS
+STEP_OF_KEYS = PANEL * PANELS_AT_ONCE
 
 
 @compiled
@@ -85,18 +85,31 @@ def transpose(rows, columns):
             columns[pair * PANEL + member] = rows[member, pair]
 
 
+class Panels(NamedTuple):
+    """Keys and values in codes: the words that follow the header in the blocks of both of attention's kernels.
+
+    key_panels    int16 (heads, panels, pairs of channels, PANEL keys, 2)
+    key_scales    doubles (heads, keys)
+    value_panels  int16 (heads, panels, pairs of keys, PANEL channels, 2)
+    exponents     int32 (heads, keys), of the values
+
+    All are zero beyond the channels and, up to a full step, beyond the keys.
+    """
+
+    key_panels: Any
+    key_scales: Any
+    value_panels: Any
+    exponents: Any
+
+
 class Words(NamedTuple):
     """The words of the kernel that codes keys and values. A unit of work: STEP_OF_KEYS keys of one head.
 
     heads, keys, channels, width  of keys (batches, heads, keys, channels) and values (..., width), float32
     key_bits, bits  of a key's code, and of a value's
     key, value      addresses; their strides by batch, head and key follow, in elements
-    key_panels      address of int16 (heads, panels, pairs of channels, PANEL keys, 2)
-    key_scales      address of doubles (heads, keys)
-    value_panels    address of int16 (heads, panels, pairs of keys, PANEL channels, 2)
-    exponents       address of int32 (heads, keys)
 
-    Panels are zero beyond the channels and, up to a full step, beyond the keys. There is one mark per batch.
+    There is one mark per batch.
     """
 
     heads: Any
@@ -113,13 +126,10 @@ class Words(NamedTuple):
     value_batch: Any
     value_head: Any
     value_row: Any
-    key_panels: Any
-    key_scales: Any
-    value_panels: Any
-    exponents: Any
 
 
-AT = places_of(Words, after=HEADER)
+PANELS = places_of(Panels, after=HEADER)
+AT = places_of(Words, after=PANELS)
 
 
 @inlined
@@ -152,7 +162,7 @@ def code_keys(block, unit, head, start, codes, panels, scales):
             codes[row, :] = 0
             scales[at] = 0.0
         if row == PANEL - 1:
-            transpose(codes.view(np.int32), panels[unit * PANELS + member // PANEL])
+            transpose(codes.view(np.int32), panels[unit * PANELS_AT_ONCE + member // PANEL])
 
 
 @compiled
@@ -182,10 +192,10 @@ def codes_kernel(address):
     block = words(address)
     steps, pairs = (block[AT.keys] + STEP_OF_KEYS - 1) // STEP_OF_KEYS, (block[AT.channels] + 1) // 2
     panels, count = (block[AT.width] + PANEL - 1) // PANEL, block[HEADER.count]
-    key_panels = integers(block[AT.key_panels], count * PANELS, pairs * PANEL)
-    scales = doubles(block[AT.key_scales], 1, count * STEP_OF_KEYS)[0]
-    value_panels = integers(block[AT.value_panels], count * panels * STEP_OF_KEYS // 2, PANEL)
-    exponents = integers(block[AT.exponents], 1, count * STEP_OF_KEYS)[0]
+    key_panels = integers(block[PANELS.key_panels], count * PANELS_AT_ONCE, pairs * PANEL)
+    scales = doubles(block[PANELS.key_scales], 1, count * STEP_OF_KEYS)[0]
+    value_panels = integers(block[PANELS.value_panels], count * panels * STEP_OF_KEYS // 2, PANEL)
+    exponents = integers(block[PANELS.exponents], 1, count * STEP_OF_KEYS)[0]
     key_codes, value_codes = np.zeros((PANEL, 2 * pairs), np.int16), np.zeros((2, panels * PANEL), np.int16)
     first, last = next_rows(block, 0)
     while first < last:

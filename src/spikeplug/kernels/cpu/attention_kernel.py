@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spikeplug.kernels.cpu.attention_block import AT, bias_at, head_of, mask_at, query_at, token_of
-from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, code_for_product
+from spikeplug.kernels.cpu.attention_block import AT, NUMBERS, bias_at, head_of, mask_at, query_at, token_of
+from spikeplug.kernels.cpu.attention_codes import PANELS, STEP_OF_KEYS, code_for_product
 from spikeplug.kernels.cpu.attention_rows import add, divide, hide, row_weights, scale_products, seen_range, weigh
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import HEADER, doubles, floats, integers, leave, next_rows, reals, truths, words
@@ -59,7 +59,7 @@ def take_queries(block, rows, key_head, first, present):
     for member in range(present):
         at = query_at(block, key_head, first + member)
         query, pattern = floats(at, 1, channels)[0], integers(at, 1, channels)[0]
-        exponent, finite = code_for_product(query, pattern, rows.codes[member, :channels], block[AT.query_bits])
+        exponent, finite = code_for_product(query, pattern, rows.codes[member, :channels], block[NUMBERS.query_bits])
         if not finite:
             leave(block, key_head // block[AT.heads])
         rows.factors[member] = power_of_two(exponent) * reals(block)[AT.factor]
@@ -108,7 +108,9 @@ def weigh_row(block, rows, key_head, index, member, low, high, exponents, table,
         end = stop + 1
     mantissas, octaves = mantissas[: end - start], octaves[: end - start]
     scores = rows.scores[member, start:end]
-    total, ahead, plain = row_weights(scores, mantissas, octaves, exponents[start:stop], table, block[AT.fraction_bits])
+    total, ahead, plain = row_weights(
+        scores, mantissas, octaves, exponents[start:stop], table, block[NUMBERS.fraction_bits]
+    )
     if not plain:
         leave(block, key_head // block[AT.heads])
     rows.totals[member], rows.aheads[member] = total, ahead
@@ -147,12 +149,12 @@ def attention_kernel(address):
     """Compute attention of all rows; leave the batches that have a row with a rare score. Their output is unused."""
     block = words(address)
     share, width = block[AT.groups] * block[AT.queries], block[AT.width]
-    bits, working_bits = block[AT.bits], block[AT.working_bits]
+    bits, working_bits = block[NUMBERS.bits], block[NUMBERS.working_bits]
     units = (share + ROWS - 1) // ROWS
     heads, keys = block[HEADER.count] // units, (block[AT.keys] + STEP_OF_KEYS - 1) // STEP_OF_KEYS * STEP_OF_KEYS
     pairs, pitch = (block[AT.channels] + 1) // 2, (width + PANEL - 1) // PANEL * PANEL
-    scales, exponents = doubles(block[AT.key_scales], heads, keys), integers(block[AT.exponents], heads, keys)
-    table = integers(block[AT.table], 1, (1 << block[AT.fraction_bits]) + 1)[0]
+    scales, exponents = doubles(block[PANELS.key_scales], heads, keys), integers(block[PANELS.exponents], heads, keys)
+    table = integers(block[NUMBERS.table], 1, (1 << block[NUMBERS.fraction_bits]) + 1)[0]
     # A limb of a weight is at most 2^radix, a value's code at most 2^(n-1) - 1: with so many products, two a pair, a
     # sum is at most 2^31 - 2^(32-n), which leaves room for the 2^16 - 1 of what it kept when it carried.
     radix = (working_bits + 1) // 2
@@ -177,7 +179,7 @@ def attention_kernel(address):
             key_head, first = here // units, here % units * ROWS
             present = min(ROWS, share - first)
             low, high = take_queries(block, rows, key_head, first, present)
-            panels = block[AT.key_panels] + 4 * pairs * key_head * keys
+            panels = block[PANELS.key_panels] + 4 * pairs * key_head * keys
             score(rows, panels, scales[key_head], low, high, present, products)
             for member in range(present):
                 index = first + member
@@ -195,7 +197,7 @@ def attention_kernel(address):
                     octaves,
                     radix,
                 )
-            panels = block[AT.value_panels] + 2 * key_head * pitch * keys
+            panels = block[PANELS.value_panels] + 2 * key_head * pitch * keys
             sum_values(rows, panels, keys, low, high, present, chunk, place)
             for member in range(present):
                 output = floats(block[AT.output] + 4 * width * token_of(block, key_head, first + member), 1, width)[0]

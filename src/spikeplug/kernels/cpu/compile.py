@@ -63,7 +63,7 @@ def kernel(function: Callable[..., None]) -> Compiled:
 
 def _compile(function: Callable[..., None]) -> Any:
     """Return the compiled function, from disk if it is there. Compiling is logged, at level INFO."""
-    code = CFunc(function, _SIGNATURE, {}, OPTIONS, pipeline_class=_Logged)
+    code: Any = CFunc(function, _SIGNATURE, {}, OPTIONS, pipeline_class=_Logged)
     try:
         code._cache = _Cache(function)
         code.compile()

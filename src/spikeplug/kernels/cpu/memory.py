@@ -47,12 +47,12 @@ def places_of(layout: type[Layout], after: tuple[int, ...] = ()) -> Layout:
     return layout(*range(first, first + len(layout._fields)))  # type: ignore[attr-defined]
 
 
-def as_words(values: Layout) -> Layout:
+def as_words(values: tuple[Any, ...]) -> tuple[int, ...]:
     """Return a layout of tensors, integers and doubles as words: addresses, integers, and the bits of doubles.
 
     The tensors must be kept as long as the words are used.
     """
-    return type(values)(*[value if type(value) is int else _word(value) for value in values])
+    return tuple([value if type(value) is int else _word(value) for value in values])
 
 
 def _word(value: Tensor | float) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikeplug.coding import affine
 from spikeplug.kernels import registry
-from spikeplug.kernels.registry import Call
+from spikeplug.kernels.protocol import Call
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.saturation import reset_saturations, saturations

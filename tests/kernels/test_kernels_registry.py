@@ -14,6 +14,7 @@ import torch
 from spikeplug import functional, kernels
 from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import Call, registry
+from spikeplug.kernels.protocol import EVERY_ROW
 from spikeplug.numerics import Numerics
 from spikeplug.presets import PRESETS
 
@@ -139,7 +140,7 @@ def test_the_closed_form_runs_rare_rows_alone(monkeypatch: pytest.MonkeyPatch) -
         (rare, torch.where(rare[:, None], closed, X + 1)),
         (torch.zeros(40, dtype=torch.bool), X + 1),
         (torch.ones(40, dtype=torch.bool), closed),
-        (registry.EVERY_ROW, closed),
+        (EVERY_ROW, closed),
     ):
         monkeypatch.setattr(registry, "loaded", lambda device, marks=marks: {"silu": Fake(marks)})
         assert torch.equal(functional.silu(X), expected)

@@ -1,6 +1,7 @@
 """Turning a Hugging Face model into a spiking one, back again, and looking at what it still computes in floats."""
 
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
+from spikeplug.conversion.explaining import ExplainedEntry, Explanation, explain
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.simulation import SimulatedEntry, Simulation, simulate
@@ -11,6 +12,8 @@ __all__ = [
     "Audit",
     "AuditEntry",
     "Entry",
+    "ExplainedEntry",
+    "Explanation",
     "Report",
     "SimulatedEntry",
     "Simulation",
@@ -18,6 +21,7 @@ __all__ = [
     "SpikingQuantizer",
     "audit",
     "convert",
+    "explain",
     "revert",
     "reverted",
     "simulate",

@@ -19,6 +19,12 @@ from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
 from spikeplug.library.dispatch import counted_by
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_realisation
+from spikeplug.realisation import Realisation
+
+#: The counts of `Events`, in the table's order.
+_COUNTS = ("spikes", "synops", "membrane_updates", "compares", "steps", "table_reads")
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,13 @@ class SimulatedEntry:
 
 
 class Simulation:
-    """The events of a simulated model so far; complete when its block is left."""
+    """The events of a simulated model so far; complete when its block is left.
 
-    def __init__(self, running: Running) -> None:
+    realisation: the neurons that simulate; None: those of the preset with each operator's numerics.
+    """
+
+    def __init__(self, running: Running, realisation: Realisation | None = None) -> None:
+        self.realisation = realisation
         self._running, self._lock = running, Lock()
         self._events: dict[tuple[str, str], Events] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -51,7 +61,7 @@ class Simulation:
         place = (self._running.path, operator)
         with self._lock:
             self._calls[place] += 1
-            self._events[place] = self._events.get(place, Events()) + events
+            self._events[place] = self._events.get(place, self._none()) + events
 
     @property
     def entries(self) -> tuple[SimulatedEntry, ...]:
@@ -65,7 +75,7 @@ class Simulation:
     @property
     def total(self) -> Events:
         """All events. Steps are those of one operator after the other, as if nothing ran side by side."""
-        return sum((entry.events for entry in self.entries), Events())
+        return sum((entry.events for entry in self.entries), self._none())
 
     @property
     def operators(self) -> dict[str, Events]:
@@ -84,52 +94,60 @@ class Simulation:
     def table(self) -> Table:
         """A Rich table: a row an operator, and their total; counts of 100,000 and more to three digits."""
         table = Table("operator", title="events of the simulation")
-        for title in ("calls", "spikes", "synops", "membrane updates", "compares", "steps", "table reads"):
+        for title in ("calls", *(name.replace("_", " ") for name in _COUNTS)):
             table.add_column(title, justify="right")
         calls: Counter[str] = Counter()
         for entry in self.entries:
             calls[entry.operator] += entry.calls
         for name, events in (*self.operators.items(), ("total", self.total)):
             count = calls.total() if name == "total" else calls[name]
-            table.add_row(name, *map(_short, (count, *asdict(events).values())))
+            table.add_row(name, *map(_short, (count, *(getattr(events, name) for name in _COUNTS))))
         return table
 
     def __str__(self) -> str:
         total, calls = self.total, sum(entry.calls for entry in self.entries)
         return f"{calls} operators simulated: {total}" if calls else "no spiking operator executed"
 
+    def _none(self) -> Events:
+        return Events(self.realisation)
+
     def _summed(self, key: Callable[[SimulatedEntry], str]) -> dict[str, Events]:
         found: dict[str, Events] = {}
         for entry in self.entries:
-            found[key(entry)] = found.get(key(entry), Events()) + entry.events
+            found[key(entry)] = found.get(key(entry), self._none()) + entry.events
         return found
 
 
 @contextmanager
-def simulate(model: nn.Module) -> Iterator[Simulation]:
+def simulate(model: nn.Module, realisation: Realisation | str | None = None) -> Iterator[Simulation]:
     """Simulate a converted model, or one made of `spikeplug.nn`: `with simulate(model) as simulation: model(**x)`.
 
     In the block, every spiking operator that the model, or a module of it, executes runs neuron by neuron and time step
     by time step, and its events are counted: `simulation.total`, `.operators`, `.modules`. Outputs are bit for bit
     those of the closed form, gradients too. What is left in floats (the matrix products, say) runs as ever, uncounted.
 
-    This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is simulated
-    once, and counted in every block whose model runs it. An error inside leaves what was counted until then. What
-    torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
+    realisation: which neurons simulate, or the name of a preset; None: those of the preset with each operator's
+    numerics, the default for numerics of no preset. It changes events, no output.
 
-    Errors: SpikeplugError if `model` is not a torch module, or has no spiking operator.
+    This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is counted in
+    every block whose model runs it, and simulated once for each realisation. An error inside leaves what was counted
+    until then. What torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
+
+    Raises SpikeplugError if `model` is not a torch module, or has no spiking operator, and for an unknown preset.
     """
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"simulate takes a torch module, not a {type(model).__name__}: give it a converted model.")
-    if not any(_is_spiking(module) for module in model.modules()):
+    if not any(is_spiking(module) for module in model.modules()):
         raise SpikeplugError(f"{type(model).__name__} is not converted: call spikeplug.convert(model) first.")
+    neurons = None if realisation is None else as_realisation(realisation, Numerics())
     with Running(model) as running:
-        simulation = Simulation(running)
+        simulation = Simulation(running, neurons)
         with counted_by(simulation):
             yield simulation
 
 
-def _is_spiking(module: nn.Module) -> bool:
+def is_spiking(module: nn.Module) -> bool:
+    """Return whether a module is converted, or one of `spikeplug.nn`."""
     return plug_of(module) is not None or PLUG in vars(module) or isinstance(module, spiking._Module)
 
 

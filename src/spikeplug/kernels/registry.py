@@ -9,60 +9,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikeplug.coding import affine
 from spikeplug.errors import SpikeplugError
+from spikeplug.kernels.protocol import DTYPES, PLAIN, TAKEN, Call, Kernel
 from spikeplug.numerics import Numerics
-
-
-class Call(NamedTuple):
-    """One call of an operator: `arguments` as its torch op takes them, and what is applied to the decoded result.
-
-    weight, bias: the result is multiplied by `weight`, then `bias` is added; both broadcast to it.
-    """
-
-    operator: str
-    arguments: tuple[Any, ...]
-    numerics: Numerics
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-
-    def rows(self, chosen: Tensor) -> Call:
-        """Return the call over some rows only, in order of the rows.
-
-        chosen: bool, in the shape of the first argument's leading dimensions. Every tensor of as many dimensions as the
-        first argument that begins with this shape is cut; what the rows share stays as it is.
-        """
-        dimensions, shape = self.arguments[0].dim(), chosen.shape
-
-        def cut(x: Any) -> Any:
-            if isinstance(x, Tensor) and x.dim() == dimensions and x.shape[: len(shape)] == shape:
-                return x[chosen]
-            return x
-
-        arguments = tuple(cut(x) for x in self.arguments)
-        return Call(self.operator, arguments, self.numerics, cut(self.weight), cut(self.bias))
-
-
-class Kernel(Protocol):
-    """A fast form of an operator on one type of device, equal to the closed form bit for bit."""
-
-    def supports(self, call: Call) -> str | None:
-        """Return None if the kernel can run the call, else the reason why not, for users.
-
-        The registry has checked before what all kernels share: see `choose`.
-        """
-
-    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
-        """Return the result and the rare rows that it lacks: None, or a bool tensor as `Call.rows` takes it.
-
-        A row that is left has not been counted in the ledger of saturations. `EVERY_ROW` leaves the whole call.
-        Raises SpikeplugError for arguments that the operator refuses, in the operator's words.
-        """
 
 
 class Device(NamedTuple):
@@ -78,18 +33,6 @@ DEVICES = {
     "cpu": Device("spikeplug.kernels.cpu", "Numba", "numba"),
     "cuda": Device("spikeplug.kernels.gpu", "Triton", "triton"),
 }
-#: The inputs of a kernel. Anything else (float64) is left to the closed form.
-DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
-#: What an argument may be besides: masks are bool or count keys.
-TAKEN = DTYPES | {torch.bool, torch.int64}
-#: Tensors that are not a subclass with a meaning of its own.
-PLAIN = frozenset({Tensor, torch.nn.Parameter})
-#: What a kernel returns as rare rows to leave the whole call.
-EVERY_ROW = torch.ones((), dtype=torch.bool)
-
-#: The refusal of a kernel that gives the decoded result as it is.
-NO_AFFINE = "this kernel applies no weight or bias"
-
 Listener = Callable[[Call, str, str], None]
 
 _ON, _OFF = ("", "on", "1", "true", "yes"), ("off", "0", "false", "no")

@@ -18,7 +18,8 @@ from torch.autograd import forward_ad
 
 from spikeplug.coding import affine, as_real
 from spikeplug.kernels import registry
-from spikeplug.kernels.registry import DEVICES, PLAIN, Call, device_type
+from spikeplug.kernels.protocol import PLAIN, Call
+from spikeplug.kernels.registry import DEVICES, device_type
 from spikeplug.library import torch_op
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics

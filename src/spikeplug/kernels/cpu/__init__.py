@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import config
 
-from spikeplug.kernels.registry import Kernel
+from spikeplug.kernels.protocol import Kernel
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("NUMBA_DISABLE_JIT is set")

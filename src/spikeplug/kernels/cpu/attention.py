@@ -18,7 +18,7 @@ from spikeplug.kernels.cpu.launch import launch
 from spikeplug.kernels.cpu.memory import as_words
 from spikeplug.kernels.cpu.product import PANEL, ROWS
 from spikeplug.kernels.cpu.rows import Settings
-from spikeplug.kernels.registry import DTYPES, EVERY_ROW, NO_AFFINE, Call
+from spikeplug.kernels.protocol import DTYPES, EVERY_ROW, NO_AFFINE, Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention_inputs import check_attention, in_unit, masking
 from spikeplug.operators.scores import natural_unit, shift_exponential

@@ -33,7 +33,7 @@ from spikeplug.kernels.cpu.verbs import (
     shifted_product,
     with_sign,
 )
-from spikeplug.kernels.registry import Call
+from spikeplug.kernels.protocol import Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.gates import CURVE_END, OCTAVES, SIGMOID, Gate, curve_table, gelu_gate
 from spikeplug.operators.scores import natural_unit, shift_exponential

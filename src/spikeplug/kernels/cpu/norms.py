@@ -32,7 +32,7 @@ from spikeplug.kernels.cpu.verbs import (
     steps_of,
     with_sign,
 )
-from spikeplug.kernels.registry import Call
+from spikeplug.kernels.protocol import Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.rms_norm import SQRT_BITS, length_bits
 

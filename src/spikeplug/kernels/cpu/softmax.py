@@ -28,7 +28,7 @@ from spikeplug.kernels.cpu.verbs import (
     rint,
     shift_right,
 )
-from spikeplug.kernels.registry import EVERY_ROW, NO_AFFINE, Call
+from spikeplug.kernels.protocol import EVERY_ROW, NO_AFFINE, Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.rows import along
 from spikeplug.operators.scores import MASKED, natural_unit, shift_exponential

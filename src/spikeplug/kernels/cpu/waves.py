@@ -14,7 +14,7 @@ from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import leave, longs, next_rows, words
 from spikeplug.kernels.cpu.rows import Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import INFINITE, compiled, largest_magnitude, power_of_two, rint
-from spikeplug.kernels.registry import NO_AFFINE, Call
+from spikeplug.kernels.protocol import NO_AFFINE, Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.rotary import quarter_wave
 from spikeplug.primitives.interpolation import knots_of

@@ -121,7 +121,7 @@ def test_the_realisation_changes_events_and_no_output() -> None:
         assert simulation.total.realisation == simulation.realisation
         found[str(realisation)] = simulation.total.spikes, simulation.total.steps
     assert found["None"] == found["default"]
-    assert len(set(found.values())) == 2
+    assert len(set(found.values())) == 3
     with pytest.raises(SpikeplugError, match="unknown preset 'papre'"), simulate(model, "papre"):
         pass
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import spikeplug.functional as functional
     import spikeplug.nn as nn
-    from spikeplug.conversion import SpikingConfig, audit, convert, revert, simulate
+    from spikeplug.conversion import SpikingConfig, audit, convert, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
@@ -38,6 +38,7 @@ __all__ = [
     "SpikingConfig",
     "audit",
     "convert",
+    "explain",
     "functional",
     "nn",
     "reset_saturations",
@@ -56,6 +57,7 @@ _HOME = {
     "SpikingConfig": "conversion",
     "audit": "conversion",
     "convert": "conversion",
+    "explain": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",

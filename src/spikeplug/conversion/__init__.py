@@ -2,6 +2,7 @@
 
 from spikeplug.conversion import entrances
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
+from spikeplug.conversion.explaining import ExplainedEntry, Explanation, explain
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.simulation import SimulatedEntry, Simulation, simulate
@@ -14,6 +15,8 @@ __all__ = [
     "Audit",
     "AuditEntry",
     "Entry",
+    "ExplainedEntry",
+    "Explanation",
     "Report",
     "SimulatedEntry",
     "Simulation",
@@ -21,6 +24,7 @@ __all__ = [
     "SpikingQuantizer",
     "audit",
     "convert",
+    "explain",
     "revert",
     "reverted",
     "simulate",

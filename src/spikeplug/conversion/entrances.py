@@ -60,13 +60,13 @@ def install() -> None:
         _refuse_symbolic_trace(root)
         return trace(tracer, root, *arguments, **keywords)
 
-    fx.Tracer.trace = checked  # type: ignore[method-assign]
+    setattr(fx.Tracer, "trace", checked)  # noqa: B010
 
 
 def _keep_scope_of_recomputation() -> None:
     """Let torch.utils.checkpoint compute again, in the backward pass, under the scope of the forward pass."""
     # What `checkpoint` looks up when it is called, so that it does not matter who imported it before.
-    checkpoint = torch.utils.checkpoint
+    checkpoint: Any = torch.utils.checkpoint
     generator, reentrant = checkpoint._checkpoint_without_reentrant_generator, checkpoint.CheckpointFunction.forward
 
     @functools.wraps(generator)
@@ -77,5 +77,5 @@ def _keep_scope_of_recomputation() -> None:
     def forward(ctx: Any, function: Any, *arguments: Any) -> Any:
         return reentrant(ctx, in_scope(function), *arguments)
 
-    checkpoint._checkpoint_without_reentrant_generator = recomputing
-    checkpoint.CheckpointFunction.forward = staticmethod(forward)  # type: ignore[method-assign]
+    setattr(checkpoint, "_checkpoint_without_reentrant_generator", recomputing)  # noqa: B010
+    setattr(checkpoint.CheckpointFunction, "forward", staticmethod(forward))  # noqa: B010

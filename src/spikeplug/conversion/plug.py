@@ -139,7 +139,7 @@ class ScopePlug(Plug):
     def overrides(self) -> dict[str, Callable[..., Any]]:
         """Return the attributes that the module gets: the other methods that call such functions have the scope, too."""
         names = frozenset(name for name, operators in NAMES.items() if operators & self.operators)
-        methods = methods_that_call(type(self.module), names) if names else ()
+        methods = methods_that_call(type(self.module), names) if names else ()  # type: ignore[arg-type]
         return super().overrides() | {name: ScopedMethod(self, name) for name in methods}
 
     def scope(self) -> only:
@@ -179,7 +179,7 @@ class ActivationPlug(Plug):
 
     def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         if self.detached:
-            return self.original(*args, **kwargs)
+            return self.original(*args, **kwargs)  # type: ignore[no-any-return]
         (input,) = (*args, *kwargs.values())  # by any name
         output = library.OPERATORS[self.operator](input, *self.arguments, numerics=self.numerics)
         return input.copy_(output) if getattr(self.module, "inplace", False) else output
@@ -194,7 +194,7 @@ class NormPlug(Plug):
 
     def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
         if self.detached:
-            return self.original(*args, **kwargs | ({} if gate is None else {"gate": gate}))
+            return self.original(*args, **kwargs | ({} if gate is None else {"gate": gate}))  # type: ignore[no-any-return]
         x, *rest = (*args, *kwargs.values())  # by any name
         gate = rest[0] if rest else gate
         # Reading a tensor's attribute calls every active function mode, so each is read once.

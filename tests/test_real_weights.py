@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import spikeplug
 from spikeplug import Events, functional
-from spikeplug.evaluation.loading import find_source, load
+from spikeplug.measurement.loading import find_source, load
 from spikeplug.evaluation.perplexity import Reading, next_token_logits, perplexity_result
 from spikeplug.evaluation.perplexity import compare as compare_logits
-from spikeplug.evaluation.text import default_text, encode
+from spikeplug.measurement.text import default_text, encode
 from spikeplug.presets import PRESETS
 
 pytestmark = pytest.mark.real_weights

@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from spikeplug import cli
-from spikeplug.report import STUDIES, page, read, render, schema, sections_of, write_tables
-from spikeplug.report.section import Plot, Table, axes, number, percent
+from spikeplug.measurement import page
+from spikeplug.measurement.section import Plot, Table, axes, number, percent
+from spikeplug.report import STUDIES, read, render, schema, sections_of, write_tables
 
 LOADING = {"src", "href", "data", "action", "poster", "srcset", "background", "formaction", "cite", "manifest"}
 
@@ -85,7 +86,7 @@ def test_names_cannot_break_out_of_the_page(finished):
 
 def test_a_page_of_a_run_that_has_just_begun(finished):
     for count in (0, 1, 2, 3, 7, 20):
-        assert "Config, versions, machine" in render(finished.header, finished.rows[:count])
+        assert "Settings, versions, machine" in render(finished.header, finished.rows[:count])
 
 
 def test_figures_that_are_not_numbers_are_drawn_as_gaps(finished):
@@ -156,10 +157,11 @@ def test_the_command_makes_the_page_again(finished, tmp_path):
     ("arguments", "message"),
     [
         (("--studies", "nothing"), "no study 'nothing'"),
-        (("--preset", "nonsense"), "no numerics 'nonsense'"),
+        (("--preset", "nonsense"), "unknown preset 'nonsense'"),
         (("--context", "4"), "context is 4"),
         (("--tokens", "-1"), "tokens is -1"),
         (("--tokens", "0"), "tokens is 0"),
+        (("--tokens", "10"), "tokens is 10, fewer than one window of 2048"),
         (("--from", "/nowhere"), "holds no report"),
         (("--html", "/proc/x/page.html"), "give another --html"),
         (("--json", "/proc/x/all.json"), "give another --json"),

@@ -19,6 +19,7 @@ from spikeplug.operators.scores import (
     shift_exponential,
 )
 from spikeplug.presets import as_realisation
+from spikeplug.realisation import Realisation
 
 #: Elements of the vector whose neurons and events are counted.
 DIMENSION = 8
@@ -65,18 +66,18 @@ class Facts:
         return sum(self.populations.values())
 
 
-def facts(name: str, numerics: Numerics) -> Facts:
-    """Errors: none; `name` is one of SUBJECTS."""
+def facts(name: str, numerics: Numerics, realisation: Realisation | None = None) -> Facts:
+    """Return the facts of one of SUBJECTS. realisation: None for that of the numerics' preset."""
     subject, width = SUBJECTS[name], DIMENSION
     uses = _uses(name, numerics)
-    realisation = as_realisation(None, numerics)
+    realisation = as_realisation(realisation, numerics)
     events = Events(realisation)
     OPERATORS[name](*subject.arguments(subject.inputs(gaussian(), 1, width)), numerics=numerics, events=events)
     fixed = not (subject.scale == "element" or (subject.scale == "vector" and numerics.shift_scaling))
     return Facts(
         operator=name,
-        populations={part: count * _part(part, name, numerics).neurons for part, count in uses.items()},
-        table_bytes=sum(_part(part, name, numerics).table_bytes for part in uses),
+        populations={part: count * _part(part, name, numerics, realisation).neurons for part, count in uses.items()},
+        table_bytes=sum(_part(part, name, numerics, realisation).table_bytes for part in uses),
         code=realisation.code,
         time_steps=realisation.time_steps(numerics.bits),
         levels=realisation.levels(numerics.bits),
@@ -130,7 +131,7 @@ def _uses(name: str, numerics: Numerics) -> dict[str, int]:
     }[name]
 
 
-def _part(part: str, name: str, numerics: Numerics) -> Part:
+def _part(part: str, name: str, numerics: Numerics, realisation: Realisation) -> Part:
     """Of one copy. Ordered populations have a neuron a threshold; gated products and sums are one neuron each."""
     segments = 1 << (numerics.bits + 1) // 2
     if part == "exponential":
@@ -143,9 +144,7 @@ def _part(part: str, name: str, numerics: Numerics) -> Part:
     if part == "division":
         own = numerics.shift_scaling or SUBJECTS[name].scale == "element"
         group = 4 << numerics.bits if own else int(_largest(name, numerics)) << numerics.bits
-        return Part(
-            group if as_realisation(None, numerics).division == "ordered" else 2
-        )  # a restoring neuron and its read-out
+        return Part(group if realisation.division == "ordered" else 2)  # a restoring neuron and its read-out
     return Part({"root": 2, "CORDIC": 3}.get(part, 1))  # sign, x and y of a merge
 
 

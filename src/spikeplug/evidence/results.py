@@ -14,6 +14,7 @@ from spikeplug.evidence.search import Worst
 from spikeplug.evidence.subjects import SUBJECTS
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
+from spikeplug.realisation import Realisation
 
 PRIMITIVES = "primitives"
 #: CORDIC's tree is built for up to 2^14 elements.
@@ -35,6 +36,7 @@ class Settings:
     """
 
     numerics: Numerics = field(default_factory=Numerics)
+    realisation: Realisation | None = None  # of the events in the facts; None: that of the numerics' preset
     operators: tuple[str, ...] = (*SUBJECTS, PRIMITIVES)
     dimensions: tuple[int, ...] = (8, 64, 256, 1024, 8192)
     distributions: tuple[str, ...] = DISTRIBUTIONS

@@ -28,7 +28,7 @@ def study(
     record: Callable[[int], Mapping[str, Tensor]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Study:
-    """Measure. The process's saturation counts start anew.
+    """Measure. The saturations found are those of this call; the counts of the process go on.
 
     record: tokens -> recorded activations by role, asked for once and only if wanted; default: the default model's.
     Errors: SpikeplugError, before anything is measured, if the model that is to be recorded is not there.
@@ -40,15 +40,14 @@ def study(
     if "activations" in settings.distributions and names:
         report("recording activations", 0, 1)
         pools = (record or _default_record)(settings.tokens)
-    saturation.reset_saturations()
     work = [*_measurements(settings, names, pools)]
     searches = [*_searches(settings, names)] if settings.bounds else []
     rows: list[Row] = []
     total = len(work) + len(searches)
-    for done, (stage, piece) in enumerate(work):
-        report(stage, done, total)
-        rows += piece()
-    saturations = saturation.saturations()
+    with saturation.counting() as saturations:
+        for done, (stage, piece) in enumerate(work):
+            report(stage, done, total)
+            rows += piece()
     found: list[BoundRow] = []
     for done, (stage, search) in enumerate(searches, len(work)):
         report(stage, done, total)
@@ -56,10 +55,10 @@ def study(
     report("figures", total, total)
     return Study(
         rows=tuple(rows),
-        facts=tuple(facts(name, settings.numerics) for name in names),
+        facts=tuple(facts(name, settings.numerics, settings.realisation) for name in names),
         figures=tuple(_figures(settings, names)),
         bounds=tuple(found),
-        saturations=saturations,
+        saturations=saturations.to_dict(),
         seconds=time.perf_counter() - start,
     )
 

@@ -7,7 +7,8 @@ import json
 
 import jsonschema
 import pytest
-from tiny_model import save_tiny_model
+from tiny_model import byte_tokenizer, save_tiny_model
+from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
 from spikeplug import cli
@@ -152,6 +153,46 @@ def test_an_unwritable_result_is_refused_before_the_model_is_loaded(folder, tmp_
     monkeypatch.setattr("spikeplug.cli.evaluate.load", lambda *arguments: pytest.fail("the model was loaded"))
     (tmp_path / "file").write_text("")
     assert_refused(run("eval", folder, "--json", tmp_path / "file" / "out.json"), "cannot write")
+
+
+@pytest.mark.parametrize("choices", [0, 3])
+def test_items_can_be_left_out(folder, tmp_path, choices):
+    path = tmp_path / "out.json"
+    result = run("eval", folder, *SMALL, "--choices", choices, "--json", path)
+    assert result.exit_code == 0, result.output
+    values = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(values, schema(), jsonschema.Draft202012Validator)
+    assert len(values["choices"]) == (choices > 0)
+    assert ("Multiple choice" in result.stdout) == (choices > 0)
+
+
+def test_a_model_without_a_language_head_says_what_it_is(tmp_path):
+    config = BertConfig(
+        vocab_size=256, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert_refused(run("eval", tmp_path, *SMALL), "is a BertModel, which does not predict the next token")
+
+
+def test_an_output_that_is_an_input_is_refused(folder, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("words " * 100)
+    assert_refused(run("eval", folder, *SMALL, "--text", text, "--json", text), "--json would overwrite")
+    task = tmp_path / "mine.jsonl"
+    task.write_text('{"query": "a", "choices": ["b", "c"], "label": 0}')
+    assert_refused(run("eval", folder, *SMALL, "--tasks", task, "--json", task), "which --tasks reads")
+
+
+def test_results_are_written_though_nothing_can_be_printed(folder, tmp_path, monkeypatch):
+    def fail(self, *parts, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("spikeplug.cli.output._Console.print", fail)
+    result = run("eval", folder, *SMALL, "--json", tmp_path / "out.json")
+    assert result.exit_code == 2
+    assert "cannot write to the standard output: No space left on device" in result.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["perplexity"]
 
 
 def test_messages_of_many_lines_become_one(folder, monkeypatch):

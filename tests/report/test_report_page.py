@@ -180,6 +180,41 @@ def test_refusals_are_one_line(arguments, message, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--html", "p", "--json", "p"), "--html and --json name the same file"),
+        (("--json", "{out}/report.html"), "--html and --json name the same file"),
+        (("--json", "{out}/rows.jsonl"), "--json is {out}/rows.jsonl, a file of the run itself"),
+        (("--html", "{out}/header.json"), "--html is {out}/header.json, a file of the run itself"),
+        (("--csv", "{out}/lock"), "--csv is {out}/lock, a file of the run itself"),
+        (("--json", "{out}/link"), "--json is {out}/link, a file of the run itself"),
+    ],
+    ids=str,
+)
+def test_outputs_that_would_damage_the_run_or_each_other(finished, tmp_path, monkeypatch, arguments, message):
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    (out / "link").symlink_to(out / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    result = command("--from", out, *(argument.format(out=out) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert message.format(out=out) in result.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", ["lock", "thesis.txt"])
+def test_a_folder_of_other_files_is_refused_before_the_model_is_loaded(tiny_folder, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("spikeplug.cli.report.load", lambda *arguments: pytest.fail("the model was loaded"))
+    (tmp_path / name).write_text("mine")
+    result = command(tiny_folder, "--out", tmp_path)
+    assert result.exit_code == 2, result.output
+    assert "give another --out" in result.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_without_plotly_the_run_is_refused_at_once(tmp_path, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(name)

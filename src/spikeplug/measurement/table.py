@@ -72,12 +72,12 @@ def folded(table: Table, width: int) -> list[Table]:
 
 
 def _naming(table: Table, needs: list[int], width: int) -> int:
-    """Return how many leading columns name a row: words, in at most 0.6 of the width; at least one."""
+    """Return how many leading columns name a row: words, in at most 3/4 of the width; at least one."""
     count = 1
     while (
         count < len(needs) - 1
         and table.columns[count].justify == "left"
-        and _width(range(count + 1), needs) <= 0.6 * width
+        and _width(range(count + 1), needs) <= 0.75 * width
     ):
         count += 1
     return count

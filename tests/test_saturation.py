@@ -125,3 +125,50 @@ def test_an_operator_reports_to_the_scope():
     with counting() as nothing:
         functional.silu(x, numerics=Numerics())
     assert nothing == {}
+
+
+def measured_operators(tmp_path):
+    from spikeplug.evidence import Settings, study
+
+    paper = PRESETS["paper"].numerics
+    small = Settings(numerics=paper, operators=("silu",), dimensions=(8,), distributions=("adversarial",), elements=320)
+    return study(small).saturations
+
+
+def evaluated_model(tmp_path):
+    from tiny_model import byte_tokenizer, tiny_model
+
+    from spikeplug.evaluation import Settings, evaluate
+
+    small = Settings(numerics="paper", contexts=(16,), tokens=32, choices=2)
+    return evaluate(tiny_model(), byte_tokenizer(), small).saturations
+
+
+def reported_model(tmp_path):
+    from tiny_model import byte_tokenizer, tiny_model
+
+    from spikeplug.report import Settings, run
+
+    facts = {"name": "tiny", "type": "llama", "parameters": 1, "dtype": "float32"}
+    small = Settings(numerics="paper", context=16, tokens=16, quick=True, studies=("location",))
+    run(tiny_model(), byte_tokenizer(), small, tmp_path / "run", facts)
+    return {}
+
+
+def timed_operator(tmp_path):
+    from spikeplug.bench import Settings, measure
+
+    measure(Settings(("silu",), quick=True, rounds=1, memory=False, sections=("simulated",)))
+    return {}
+
+
+@pytest.mark.parametrize("run", [measured_operators, evaluated_model, reported_model, timed_operator])
+def test_measuring_erases_no_counts_and_adds_its_own(run, tmp_path):
+    clamp("mine", 5)
+    with counting() as counts:
+        clamp("mine", 2)
+        own = run(tmp_path)
+    assert saturations()["mine"] == 7
+    assert counts["mine"] == 2
+    for event, count in own.items():
+        assert 0 < count <= counts[event] <= saturations()[event]

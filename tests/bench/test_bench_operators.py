@@ -67,9 +67,7 @@ def test_names_are_checked():
         with pytest.raises(SpikeplugError):
             chosen(wrong)
     assert chosen("copy,exact", ARMS, "arm") == ("copy", "exact")
-    with pytest.raises(
-        SpikeplugError, match="no section 'layers' to measure; choose out of operators, simulated"
-    ):
+    with pytest.raises(SpikeplugError, match="no section 'layers' to measure; choose out of operators, simulated"):
         chosen("layers", SECTIONS, "section")
     with pytest.raises(SpikeplugError, match="at least 1"):
         Settings(("silu",), rounds=0)

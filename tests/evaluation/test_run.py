@@ -190,9 +190,7 @@ def test_what_does_not_fit_is_refused_before_the_model_runs(model, tokenizer, mo
 
 def test_a_tokenizer_of_another_model(model, tokenizer):
     model.resize_token_embeddings(50)
-    with pytest.raises(
-        SpikeplugError, match="the model has 50 embeddings: give the tokenizer that belongs"
-    ):
+    with pytest.raises(SpikeplugError, match="the model has 50 embeddings: give the tokenizer that belongs"):
         evaluate(model, tokenizer, SMALL)
 
 

@@ -9,8 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-#: Columns to which a text is wrapped before a table is folded.
-_TEXT = 24
+#: Width to which words are wrapped before a table is folded, and the widest words that name a row.
+_TEXT, _NAME = 24, 40
 
 
 def titled(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
@@ -55,8 +55,9 @@ def folded(table: Table, width: int) -> list[Table]:
     words, numbers never.
     """
     measured = Console(width=1000)
+    widest = [_widest(column, measured) for column in table.columns]
     needs = [_need(column, measured) for column in table.columns]
-    names = _naming(table, needs, width)
+    names = _naming(table, widest, needs, width)
     parts: list[list[int]] = []
     for place in range(names, len(needs)):
         last = parts[-1] if parts else None
@@ -71,12 +72,13 @@ def folded(table: Table, width: int) -> list[Table]:
     return found
 
 
-def _naming(table: Table, needs: list[int], width: int) -> int:
-    """Return how many leading columns name a row: words, in at most 3/4 of the width; at least one."""
+def _naming(table: Table, widest: list[int], needs: list[int], width: int) -> int:
+    """Return how many leading columns name a row: a few words each, in at most 3/4 of the width; at least one."""
     count = 1
     while (
         count < len(needs) - 1
         and table.columns[count].justify == "left"
+        and widest[count] <= _NAME
         and _width(range(count + 1), needs) <= 0.75 * width
     ):
         count += 1
@@ -85,16 +87,20 @@ def _naming(table: Table, needs: list[int], width: int) -> int:
 
 def _need(column: Column, console: Console) -> int:
     """Return the least width: of numbers their own; of words that of the longest one, or up to _TEXT."""
-    measures = [console.measure(cell) for cell in (column.header, *column.cells)]
-    widest = max(measure.maximum for measure in measures)
+    widest = _widest(column, console)
     if column.justify == "right" or column.no_wrap:
         return widest
-    return max(min(widest, _TEXT), max(measure.minimum for measure in measures))
+    longest = max(console.measure(cell).minimum for cell in (column.header, *column.cells))
+    return max(min(widest, _TEXT), longest)
+
+
+def _widest(column: Column, console: Console) -> int:
+    return max(console.measure(cell).maximum for cell in (column.header, *column.cells))
 
 
 def _width(places: Iterable[int], needs: list[int]) -> int:
     chosen = [needs[place] for place in places]
-    return sum(chosen) + 3 * len(chosen) + 1  # with padding and lines
+    return sum(chosen) + 2 * len(chosen) + 2  # with padding and lines
 
 
 def _part(table: Table, places: Iterable[int], needs: list[int]) -> Table:
@@ -105,6 +111,7 @@ def _part(table: Table, places: Iterable[int], needs: list[int]) -> Table:
         title_style=table.title_style,
         box=table.box,
         pad_edge=table.pad_edge,
+        collapse_padding=True,
     )
     chosen = list(places)
     for place in chosen:

@@ -74,7 +74,7 @@ def test_a_gguf_file_that_is_cut_short(gguf_file, tmp_path, share):
     content = gguf_file.read_bytes()
     path = tmp_path / "tiny.gguf"
     path.write_bytes(content[: 4 + int(share * (len(content) - 4))])
-    with pytest.raises(SpikeplugError, match=r"cannot load the (config|tokenizer) of tiny\.gguf: the file is damaged"):
+    with pytest.raises(SpikeplugError, match=r"cannot load the tokenizer of tiny\.gguf: the file is damaged"):
         load(find_source(str(path)))
 
 
@@ -171,7 +171,7 @@ def test_files_that_are_no_gguf(tmp_path, content, message):
 def test_damaged_gguf(tmp_path, content):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
-    with pytest.raises(SpikeplugError, match=r"cannot load the (config|tokenizer) of model\.gguf: the file is damaged"):
+    with pytest.raises(SpikeplugError, match=r"cannot load the tokenizer of model\.gguf: the file is damaged"):
         load(find_source(str(path)))
 
 

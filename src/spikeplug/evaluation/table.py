@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
 from spikeplug.evaluation.results import ChoiceResult, Evaluation, PerplexityResult
-from spikeplug.measurement.table import conversion_table, saturation_table, titled
+from spikeplug.measurement.table import saturation_table, titled
 
 
 def tables(evaluation: Evaluation) -> list[RenderableType]:
@@ -55,4 +56,14 @@ def choice_table(results: Sequence[ChoiceResult]) -> Table:
             f"{result.agreement_percent:.1f} %",
             f"{result.time_ratio:.2f}",
         )
+    return table
+
+
+def conversion_table(report: Mapping[str, Any]) -> Table:
+    """Return a row per operator: what was replaced, what was left and why. The JSON names every place."""
+    table = titled("Conversion", "operator", numbers=("replaced", "left"))
+    table.add_column("why left")
+    for operator, count in report["counts"].items():
+        reasons = (entry["reason"] for entry in report["entries"] if entry["operator"] == operator and entry["reason"])
+        table.add_row(operator, f"{count['replaced']}", f"{count['left']}", "; ".join(dict.fromkeys(reasons)))
     return table

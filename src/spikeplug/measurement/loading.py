@@ -98,7 +98,8 @@ def load(source: Source, dtype: str = "float32") -> tuple[PreTrainedModel, PreTr
 
     options = _options(source)
     with _quiet():
-        _check_predicts(_config(source, options), source)
+        if source.kind != "gguf":  # such a file names no class, and takes seconds to parse
+            _check_predicts(_config(source, options), source)
         if source.kind == "folder" and not any(next(Path(source.location).glob(n), None) for n in _TOKENIZER_FILES):
             raise SpikeplugError(
                 f"the folder {source.name} holds no tokenizer: put it there with tokenizer.save_pretrained."

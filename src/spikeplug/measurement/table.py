@@ -23,16 +23,6 @@ def titled(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
     return table
 
 
-def conversion_table(report: Mapping[str, Any]) -> Table:
-    """Return a row per operator: what was replaced, what was left and why. The JSON names every place."""
-    table = titled("Conversion", "operator", numbers=("replaced", "left"))
-    table.add_column("why left")
-    for operator, count in report["counts"].items():
-        reasons = (entry["reason"] for entry in report["entries"] if entry["operator"] == operator and entry["reason"])
-        table.add_row(operator, f"{count['replaced']}", f"{count['left']}", "; ".join(dict.fromkeys(reasons)))
-    return table
-
-
 def saturation_table(saturations: Mapping[str, int]) -> Table:
     """Return a row per kind of saturation."""
     table = titled("Saturations", "what was clamped", numbers=("values",))

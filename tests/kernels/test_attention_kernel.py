@@ -182,7 +182,7 @@ def test_masks_that_all_batches_share_are_not_cut() -> None:
     query[3, 0, 0, 0] = torch.nan
     mask = torch.rand(5, 9, generator=generator(5)) < 0.7
     for shared in (mask, mask[None], mask[None, None], mask[None, None].expand(5, -1, -1, -1)):
-        assert same_bits(*both("attention", (query, key, value, shared, torch.randn(2), None, None)))
+        assert same_bits(*both("attention", (query, key, value, shared, None, None, torch.randn(2))))
 
 
 @pytest.mark.parametrize("place", ["sinks", "a sink below 0", "bias", "both"])
@@ -201,5 +201,5 @@ def test_huge_sinks_and_biases_are_counted_once(place: str, broken: bool) -> Non
         "bias": (bias, None, 1),
         "both": (bias, sinks, 3),
     }[place]
-    assert same_bits(*both("attention", (query, key, value, bias_given, sinks_given, None, None)))
+    assert same_bits(*both("attention", (query, key, value, bias_given, None, None, sinks_given)))
     assert saturations()["attention: bias or sink beyond its dtype"] == count

@@ -95,7 +95,7 @@ def test_other_tensors_are_a_reason() -> None:
 def test_attentions_reasons(change: dict[str, Any], reason: str) -> None:
     query, key = torch.ones(1, 1, 1, 4), torch.ones(1, 1, change.get("keys", 3), 4, dtype=change.get("dtype"))
     found = explained(
-        "attention", query, key, key, None, None, None, change.get("softcap"), numerics=change.get("numerics")
+        "attention", query, key, key, None, None, change.get("softcap"), None, numerics=change.get("numerics")
     )
     assert found == f"closed form: {reason}"
 

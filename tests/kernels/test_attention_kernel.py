@@ -82,7 +82,7 @@ def test_products_at_the_edge_of_32_bits(query_key_bits: int) -> None:
     numerics, g = Numerics(query_key_bits=query_key_bits), generator(query_key_bits)
     vectors = torch.randn(1, 1, 40, 64, generator=g) * torch.linspace(1, 4, 40)[:, None]
     key = torch.cat([vectors, -vectors, torch.ones(1, 1, 9, 64) * 0.7072, torch.eye(64)[None, None, :9]], 2)
-    given = (vectors.repeat(1, 2, 1, 1), key, torch.randn(1, 1, key.shape[2], 8, generator=g), None, None, 1e-3, None)
+    given = (vectors.repeat(1, 2, 1, 1), key, torch.randn(1, 1, key.shape[2], 8, generator=g), None, 1e-3, None, None)
     assert same_bits(*run_by_kernel("attention", given, numerics))
 
 
@@ -91,7 +91,7 @@ def test_vectors_so_long_that_rounding_moves_their_norm(query_key_bits: int) -> 
     """Equal channels of 21.49 steps: as codes of 21 they fit, though 21.49² is beyond 65/64 of what a square may be."""
     channels = (1 << (2 * query_key_bits - 1)) // 442
     key = torch.tensor([21.49, 21.51, 20.49, 10.0])[None, None, :, None].expand(1, 1, 4, channels).contiguous()
-    given = (key[:, :, :2], key, torch.arange(16.0).view(1, 1, 4, 4), None, None, 1e-6, None)
+    given = (key[:, :, :2], key, torch.arange(16.0).view(1, 1, 4, 4), None, 1e-6, None, None)
     assert same_bits(*run_by_kernel("attention", given, Numerics(query_key_bits=query_key_bits)))
 
 

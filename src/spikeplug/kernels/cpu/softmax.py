@@ -90,7 +90,7 @@ def decay(mantissas, octaves, weights):
 
 @compiled
 def divide(weights, total, largest, bits, width):
-    """Divide the weights by their sum, in place, n = bits of the largest: `Ratio.scaled`, decoded, as bits of float32."""
+    """Divide the weights by their sum, in place, n = bits of the largest: `Ratio.scaled`, as bits of float32."""
     lift, drop = width - bit_length(np.int64(largest)), width - bit_length(total)
     denominator = total << drop if drop >= 0 else total >> -drop
     down = np.int32(max(-lift, 0))

@@ -38,9 +38,7 @@ CONFIGS: dict[str, Preset] = {
         Numerics(bits=20, working_bits=24, fraction_bits=4, segments=16, divide_last=False, shift_scaling=False),
         Realisation(),
     ),
-    "shift, floored": Preset(
-        Numerics(divide_last=False, shift_scaling=False, bits=6, working_bits=12), Realisation()
-    ),
+    "shift, floored": Preset(Numerics(divide_last=False, shift_scaling=False, bits=6, working_bits=12), Realisation()),
 }
 NUMERICS = {name: config.numerics for name, config in CONFIGS.items()}
 configs = pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)

@@ -38,7 +38,20 @@ NUMERICS = {
 }
 WIRING = {
     *("neg", "__rshift__", "__lshift__", "bitwise_and", "_to_copy"),
-    *("select", "slice", "view", "transpose", "alias", "split", "expand", "unsqueeze", "squeeze", "cat", "clone", "copy_"),
+    *(
+        "select",
+        "slice",
+        "view",
+        "transpose",
+        "alias",
+        "split",
+        "expand",
+        "unsqueeze",
+        "squeeze",
+        "cat",
+        "clone",
+        "copy_",
+    ),
     *("empty_like", "zeros_like", "ones_like", "full_like", "lift_fresh", "detach"),
 }
 #: These are wiring only beside a constant.

@@ -1,4 +1,4 @@
-"""Exponential of single elements."""
+"""Compute the exponential of single elements."""
 
 from __future__ import annotations
 

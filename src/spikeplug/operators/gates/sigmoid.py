@@ -1,4 +1,4 @@
-"""Sigmoid: σ(x) = 1/(1 + exp(-x))."""
+"""Compute the sigmoid: σ(x) = 1/(1 + exp(-x))."""
 
 from __future__ import annotations
 

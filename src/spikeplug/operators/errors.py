@@ -164,5 +164,5 @@ def block_maximum(y: Tensor, numerics: Numerics | None) -> Tensor:
 
 
 def within_scores(x: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
-    """Return the bound, and infinity for rows with scores of 2^(28-F) and more, which lose fraction bits."""
+    """Return `bound`, replaced by infinity in rows with scores of 2^(28-F) and more, which lose fraction bits."""
     return bound.masked_fill(x.abs().amax(-1, keepdim=True) >= 2.0 ** (28 - numerics.fraction_bits), math.inf)

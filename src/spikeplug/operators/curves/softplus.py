@@ -23,7 +23,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def softplus_integers(code: Coded, distance: Tensor, linear: Tensor, on: Arithmetic) -> tuple[Coded, Coded]:
-    """Return max(x, 0) and log2(1 + exp(-|β·x|)), int64: two spike trains that one synapse sum joins.
+    """Return max(x, 0) and log2(1 + exp(-|β·x|)), int64: two spike trains, which the next layer's synapses add.
 
     code      x, of `encode_amplitude`
     distance  |β·x|

@@ -107,9 +107,9 @@ def check_norm(operator: str, x: Tensor, eps: float) -> None:
 
 
 def normed_bound(exact: Tensor, share: Tensor, numerics: Numerics) -> Tensor:
-    """Return |y|·ε/(1-ε), the elements' coding, and the output's rounding.
+    """Return the sum of |y|·ε/(1-ε), the elements' coding, and the output's rounding.
 
-    share: the vector's (extended) largest element over its norm.
+    share  the vector's (extended) largest element over its norm
     """
     dimension = exact.shape[-1]
     length = length_error(dimension, numerics) + 2.0**-16 / math.sqrt(dimension)

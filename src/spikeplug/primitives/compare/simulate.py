@@ -5,42 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_step
+from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_step, row_blocks
 
 
 def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits; x's dtype.
+    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits (below 2^62): a race, most significant bit first.
 
     Each element sends the phase code of x + 2^bits, most significant bit first: bits + 2 steps.
     In each step, a neuron that is still in the race fires if its bit is 1.
     One winner neuron per row fires if any of them fired, and takes those out of the race that did not fire.
     The spike train of the winner is the phase code of the largest element.
     """
-    if x.shape[-1] == 1:
-        return x  # one element: nothing to compare
-    # int32, twice as fast, where it holds the bits + 2 bits of a code.
-    code = (x.to(torch.int64) + (1 << bits)).to(torch.int32 if bits <= 29 else torch.int64)
-    racing, bit = torch.ones_like(code), torch.empty_like(code)
-    best = torch.zeros_like(code[..., :1])
-    steps = bits + 2
-    race = (scope / "race").population("threshold", 2, code.numel())
-    winner = (scope / "winner").population("threshold", 2, best.numel())
-    for place in range(bits + 1, -1, -1):
-        # A neuron out of the race is inhibited: its membrane stays below the threshold.
-        torch.bitwise_right_shift(code, place, out=bit).bitwise_and_(racing)
-        won = bit.amax(-1, keepdim=True)
-        for population, spikes, fan_out in ((race, bit, 1), (winner, won, x.shape[-1] + 1)):
-            population.membrane_updates += spikes.numel()
-            population.compares += spikes.numel()
-            population.send(spikes, fan_out, graded=False)
-        if scope.watched:
-            scope.observe(race, bit, bit.to(torch.bool))
-            scope.observe(winner, won, won.to(torch.bool))
-        # Neurons that were silent while the winner fired leave the race. Without a winner, all stay in it.
-        racing = torch.where(won > 0, bit, racing)
-        integrate(best, won, scope, leak=1, width=steps + 1)
-    scope.population("accumulator", steps + 1, best.numel()).steps += steps
-    return (best.to(torch.int64) - (1 << bits)).to(x.dtype)
+    racers, steps = x.shape[-1], bits + 2
+    if racers == 1:
+        return x  # alone in the race
+    largest = torch.empty_like(x[..., :1])
+    dtype = torch.int32 if steps <= 31 else torch.int64
+    race, winner = scope / "race", scope / "winner"
+    race.population("threshold", 2, x.numel())
+    winner.population("threshold", racers.bit_length() + 1, largest.numel())
+    scope.population("accumulator", min(steps + 1, 64), largest.numel()).steps += steps
+    for part, target in row_blocks(scope, x, largest):
+        code = part.to(dtype) + (1 << bits)
+        racing, best = torch.ones_like(code), torch.zeros_like(code[..., :1])
+        for place in range(bits + 1, -1, -1):
+            # A neuron that is out of the race is inhibited, whatever its bit is.
+            fired, _ = lif_step((code >> place).bitwise_and_(1), 0, 1, race, enabled=racing)
+            # Both forget what is left of a step: their membranes start at 0 in each.
+            won, _ = lif_step(fired.sum(-1, keepdim=True, dtype=dtype), 0, 1, winner, fan_out=racers + 1)
+            racing = racing.bitwise_and_(1 - won).bitwise_or_(fired)
+            integrate(best, won, scope, leak=1)
+        target.copy_(best - (1 << bits))
+    return largest
 
 
 def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
@@ -56,7 +52,10 @@ def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return whether x >= threshold, bool, of |x| <= 2^bits. One neuron per element, one step."""
-    scope.population("threshold", bits + 2, x.numel()).steps += 1
-    fired, _ = lif_step(x.to(torch.int64).clone(), 0, threshold, scope)
+    """Return whether x >= threshold, bool, of |x|, |threshold| <= 2^bits: one neuron per element, one step; broadcast."""
+    wide = x.to(torch.int64)
+    if isinstance(threshold, Tensor):
+        wide, threshold = torch.broadcast_tensors(wide, threshold)
+    scope.population("threshold", bits + 2, wide.numel()).steps += 1
+    fired, _ = lif_step(wide.clone(memory_format=torch.contiguous_format), 0, threshold, scope)
     return fired.to(torch.bool)

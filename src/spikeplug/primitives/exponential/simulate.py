@@ -21,7 +21,8 @@ def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
     """Return weight >> octaves. A neuron leaks by 1/2 for `octaves` steps; repeated floors of halves are one floor."""
     longest = int(octaves.max()) if octaves.numel() else 0
     width = torch.iinfo(weight.dtype).bits
-    steps = min(longest, width)  # after `width` halvings every non-negative weight is 0
+    steps = min(longest, width)  # after so many halvings every non-negative weight is 0
+    weight, octaves = torch.broadcast_tensors(weight, octaves)
     decayed = torch.empty_like(weight, memory_format=torch.contiguous_format)
     scope.population("accumulator", width, weight.numel()).steps += steps
     for start, places, membrane in blocks(scope, weight, octaves, decayed):
@@ -29,10 +30,8 @@ def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
         places = places.clamp(max=steps).to(membrane.dtype)
         leaking = torch.empty_like(membrane)
         for step in range(steps):
-            halved = integrate(membrane.clone(), 0, scope, leak=-1)
-            # 1 for a neuron that still leaks. Integers are several times as fast here as torch.where.
             torch.gt(places, step, out=leaking)
-            membrane += (halved - membrane) * leaking
+            integrate(membrane, 0, scope, leak=-1, leaking=leaking)
     return decayed
 
 
@@ -47,7 +46,7 @@ def piecewise(x: Tensor, spec: PiecewiseExponential, scope: Scope) -> Tensor:
     K + 1 ordered neurons, one per knot, find the segment. Gating then computes intercept + slope · (x - knot).
     """
     x = x.to(torch.int64)
-    reached = ordered(x, list(spec.knots), scope / "segment")
+    reached = ordered(x, spec.knots, 31, scope / "segment")
     inside = (reached - 1).clamp(0, spec.segments - 1)
     device = x.device
     tables = {
@@ -66,5 +65,6 @@ def piecewise(x: Tensor, spec: PiecewiseExponential, scope: Scope) -> Tensor:
     rise = gate(offset, slope, widest.bit_length(), scope / "rise")
     halved = decay(rise, places.clamp(min=0), scope / "decay")
     rise = torch.where(places >= 0, halved, rise << (-places).clamp(min=0))
-    value = torch.where(reached > spec.segments, spec.intercepts[-1], summed(rise, intercept, scope / "chord"))
+    bits = max(spec.intercepts).bit_length() + 1  # a chord of rounded slope may end above the next knot
+    value = torch.where(reached > spec.segments, spec.intercepts[-1], summed(rise, intercept, bits, scope / "chord"))
     return value * (reached >= 1)

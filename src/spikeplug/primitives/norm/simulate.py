@@ -34,8 +34,8 @@ def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def _summed(squares: Tensor, bits: int, scope: Scope) -> Tensor:
-    total = torch.zeros_like(squares[..., :1])
-    population = scope.population("accumulator", 2 * bits + squares.shape[-1].bit_length(), total.numel())
+    total = squares.new_zeros(*squares.shape[:-1], 1)
+    population = scope.population("accumulator", 2 * bits + squares.shape[-1].bit_length() + 1, total.numel())
     population.synops += squares.numel()
     population.steps += 1
     return integrate(total, squares.sum(-1, keepdim=True), scope)
@@ -73,9 +73,9 @@ def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
     """
     square = square.to(torch.int64)
     membrane, answer = torch.zeros_like(square), torch.zeros_like(square)
-    neuron = scope.population("threshold", spec.root_bits + 2, square.numel())
+    neuron = scope.population("threshold", spec.root_bits + 3, square.numel())
     readout = scope / "root"
-    readout.population("accumulator", spec.root_bits, square.numel())
+    readout.population("accumulator", spec.root_bits + 1, square.numel())
     train = (scope / "square").population("input", 2, square.numel())
     for step in range(spec.root_bits - 1, -1, -1):
         pair = (square >> (2 * step)) & 3
@@ -87,20 +87,22 @@ def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 
 
 def cordic(x: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
-    """Return ‖x‖ by merges. A sign neuron on y spikes; its spikes choose add or subtract for the x and y neurons."""
-    level = x.to(torch.int64)
+    """Return ‖x‖ by merges: a sign neuron on y spikes, its spikes steer the shifted adds of the x and y neurons."""
+    level, depth = x.to(torch.int64), 0
     while level.shape[-1] > 1:
         if level.shape[-1] % 2:
             level = torch.nn.functional.pad(level, (0, 1))
-        level = _merge(level[..., 0::2], level[..., 1::2], spec, scope)
+        # After t levels, numbers lie below 2^(value_bits + t/2); a merge adds half a bit, and the gain 0.73 bits.
+        bits = spec.value_bits + spec.guard_bits + 2 + depth // 2
+        level, depth = _merge(level[..., 0::2], level[..., 1::2], bits, spec, scope), depth + 1
     return level
 
 
-def _merge(x: Tensor, y: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
-    width, size = spec.value_bits + spec.guard_bits + 2, x.numel()
-    (scope / "sign").population("threshold", width, size).steps += spec.iterations
+def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> Tensor:
+    size = x.numel()
+    (scope / "sign").population("threshold", bits + 1, size).steps += spec.iterations
     for name in ("x", "y"):
-        (scope / name).population("accumulator", width, size)
+        (scope / name).population("accumulator", bits + 1, size)
     x, y = x << spec.guard_bits, y << spec.guard_bits
     for k in range(spec.iterations):
         upper, _ = lif_step(torch.zeros_like(y), y, 0, scope / "sign", fan_out=2)
@@ -111,12 +113,12 @@ def _merge(x: Tensor, y: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
         integrate(y, to_y, scope / "y")
     # A constant synapse removes the gain: one spike train of x, one neuron.
     gain = scope / "gain"
-    population = gain.population("accumulator", width + spec.gain_bits, size)
+    population = gain.population("accumulator", bits + spec.gain_bits + 1, size)
     (gain / "operand").population("input", 1, size).send(popcount(x))
     total = torch.zeros_like(x)
-    for place in range(width - 1, -1, -1):
+    for place in range(bits - 1, -1, -1):
         integrate(total, ((x >> place) & 1) * spec.inverse_gain, gain, leak=1)
-    population.steps += width
+    population.steps += bits
     drop = spec.guard_bits + spec.gain_bits
     return (total + (1 << (drop - 1))) >> drop
 

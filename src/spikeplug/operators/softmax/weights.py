@@ -32,11 +32,11 @@ def row_ceiling(scores: Scores, on: Arithmetic) -> Tensor:
     if scores.places is None:
         # Without its low bits, a phase code is rounded down.
         return on.add(ceiling, (1 << fraction_bits) - 1, DISTANCE_BITS, "ceiling") & -(1 << fraction_bits)
-    # A row that counts in units of 2^places has F - places fraction bits left, and an octave of as many.
+    # A row in units of 2^places has F - places fraction bits left, and an octave has as many bits.
     places = on.clamp(scores.places, None, fraction_bits, EXPONENT_BITS, "octave/clamp")
     left = on.add(-places, fraction_bits, EXPONENT_BITS, "octave/bits")
     octave = on.shift(torch.ones_like(left), left, 1, fraction_bits, "octave")
-    # Shifts are of what is not negative; 2^30 is whole octaves.
+    # A shift takes numbers >= 0, so a whole number of octaves (2^30) is added first.
     raised = on.add(on.add(ceiling, octave, DISTANCE_BITS, "ceiling"), _OFFSET - 1, DISTANCE_BITS, "ceiling/raised")
     whole = on.shift(raised, -left, DISTANCE_BITS, 0, "ceiling/octaves")
     return on.add(on.shift(whole, left, DISTANCE_BITS, fraction_bits, "ceiling/shift"), -_OFFSET, 31, "ceiling/lowered")

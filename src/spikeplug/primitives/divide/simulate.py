@@ -29,7 +29,7 @@ def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scop
     pairs = zip(
         *(x.reshape(-1).split(max(1, _MEMBRANES // spec.largest)) for x in (numerator, denominator)), strict=True
     )
-    # i·B <= N·B, whose bits are those of N - 1 and of B.
+    # i·B <= N·B, which has the bits of N - 1 plus those of B.
     width = max(spec.numerator_bits + spec.fraction_bits, (spec.largest - 1).bit_length() + spec.denominator_bits) + 2
     if width > 64:
         raise SpikeplugError(
@@ -76,12 +76,14 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
     size = numerator.numel()
     neuron = scope.population("threshold", spec.denominator_bits + 2, size)
     readout, train = scope / "quotient", (scope / "numerator").population("input", 1, size)
-    # A sign, and where the read-out saturates one bit more, which it has before it does.
+    # One bit for the sign. A read-out that saturates needs one more, for its value before the clamp.
     readout.population("accumulator", spec.largest.bit_length() + (1 if spec.limit is None else 2), size)
     for a, b, target in blocks(scope, numerator, denominator, answer):
         highest = _highest(a, b, spec)
         # int32, twice as fast, if it holds the numerator, the membrane (below 2B) and the quotient.
-        small = spec.numerator_bits <= 31 and spec.denominator_bits <= 30 and min(highest, 2 * spec.largest + 1) < 1 << 31
+        small = (
+            spec.numerator_bits <= 31 and spec.denominator_bits <= 30 and min(highest, 2 * spec.largest + 1) < 1 << 31
+        )
         dtype = torch.int32 if small else torch.int64
         present = b > 0
         # The membrane of a neuron without a denominator must not grow: the same go axon gates its input.

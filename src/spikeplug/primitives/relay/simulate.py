@@ -126,7 +126,7 @@ def _driven(
         _send(x, bits, shape.numel() // max(1, x.numel()), scope / name)
     answer = torch.empty(shape, dtype=dtype, device=tensors[0].device)
     scope.population("accumulator", width, answer.numel()).steps += bits
-    # An answer that fits int32 has a membrane that does: before the last step, it is the answer's leading bits.
+    # If the result fits int32, so does the membrane: before the last step, it holds the result's leading bits.
     state = torch.int32 if width <= 32 or dtype == torch.int32 else torch.int64
     for target, *parts in blocks(scope, answer, *(t.expand(shape) for t in tensors)):
         given = iter(parts)

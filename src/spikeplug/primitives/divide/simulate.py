@@ -23,6 +23,7 @@ def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scop
     Neuron i holds v_i = Σ_t 2·2^n·A(t) - 2i·B(t) over `steps` steps of count-coded operands.
     In the last step, a go axon adds 1. Neuron i then fires iff v_i >= 1, that is iff 2^n·A >= i·B.
     The denominator's own spikes relay the go spike: without a denominator, no neuron fires.
+    Errors: SpikeplugError if a membrane would need more than 64 bits.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator.to(torch.int64), denominator.to(torch.int64))
@@ -66,9 +67,10 @@ def _ordered_groups(numerator: Tensor, denominator: Tensor, spec: DivideSpec, sc
 def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope) -> Tensor:
     """Return the quotient: the spike train of one neuron with leak ×2, threshold B and soft reset.
 
-    The spike train is the binary expansion of A/B. The numerator arrives phase-coded (most significant bit first), then
-    n empty steps follow. v < B after every reset, so v stays below 2B: the state needs denominator_bits + 1 bits and
-    a sign. The read-out saturates at `limit`.
+    The spike train is the binary expansion of A/B.
+    The numerator is sent phase-coded, most significant bit first. Then n steps without input follow.
+    After every reset v < B, so v stays below 2B: the state needs denominator_bits + 1 bits and a sign.
+    The read-out saturates at `limit`.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator, denominator)
@@ -106,7 +108,7 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
 
 
 def _highest(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> int:
-    """Return what no quotient exceeds: that of the largest numerator and the smallest denominator."""
+    """Return an upper bound of all quotients: the largest numerator over the smallest denominator."""
     if numerator.numel() == 0:
         return 0
     return (int(numerator.max()) << spec.fraction_bits) // max(1, int(denominator.min()))

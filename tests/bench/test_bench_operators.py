@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kernels.cases import WrongKernel
 
 from spikeplug import kernels
 from spikeplug.bench import ARMS, OPERATORS, SECTIONS, Settings, chosen, contract, estimates, failures, measure
 from spikeplug.bench.arms import arms
 from spikeplug.bench.cases import AXES, GROWING, Case, cases
-from spikeplug.bench.growth import growths
-from spikeplug.bench.results import Row
+from spikeplug.bench.results import Row, growths
 from spikeplug.bench.run import measured
 from spikeplug.errors import SpikeplugError
 
@@ -68,7 +68,7 @@ def test_names_are_checked():
         with pytest.raises(SpikeplugError):
             chosen(wrong)
     assert chosen("copy,exact", ARMS, "arm") == ("copy", "exact")
-    with pytest.raises(SpikeplugError, match="no section 'layers' to measure; choose of operators, simulated, growth"):
+    with pytest.raises(SpikeplugError, match="no section 'layers' to measure; choose out of operators, simulated"):
         chosen("layers", SECTIONS, "section")
     with pytest.raises(SpikeplugError, match="at least 1"):
         Settings(("silu",), rounds=0)
@@ -77,12 +77,8 @@ def test_names_are_checked():
             Settings(("silu",), sections=sections)
 
 
-def wrong_kernel(x, numerics):
-    return torch.zeros_like(x)
-
-
 def test_a_wrong_kernel_has_no_figure(monkeypatch):
-    monkeypatch.setitem(kernels.loaded("cpu"), "silu", wrong_kernel)
+    monkeypatch.setitem(kernels.loaded("cpu"), "silu", WrongKernel())
     rows = measured(Case("operators", "silu", (2, 16)), Settings(("silu",), quick=True, rounds=1, memory=False))
     assert len(rows) == 1
     assert rows == failures(rows)
@@ -98,7 +94,7 @@ def test_arms_that_are_not_timed_still_bind(chosen_arms, monkeypatch):
     rows = measured(case, settings)
     assert [row.arm for row in rows] == [arm for arm in ARMS if arm in {"kernel", "exact", *chosen_arms}]
     assert all((row.times_copy is None) == ("copy" not in chosen_arms) for row in rows)
-    monkeypatch.setitem(kernels.loaded("cpu"), "silu", wrong_kernel)
+    monkeypatch.setitem(kernels.loaded("cpu"), "silu", WrongKernel())
     assert [row.equal for row in measured(case, settings)] == [False]
 
 
@@ -130,14 +126,14 @@ def test_outputs_are_compared_in_every_bit():
 
 
 def test_a_quick_run_of_one_operator():
-    told = []
+    seen = []
     settings = Settings(("rms_norm",), quick=True, rounds=2, memory=False)
-    rows = measure(settings, progress=lambda *given: told.append(given))
+    rows = measure(settings, progress=lambda *given: seen.append(given))
     assert {row.section for row in rows} == {"operators", "simulated", "growth"}
     assert all(row.equal and row.seconds and row.times_exact_low <= row.times_exact_high for row in rows)
     assert [row.times_exact for row in rows if row.arm == "exact"] == [1.0] * 4
-    assert told[0][1] == 0
-    assert told[-1][1] == told[-1][2]
+    assert seen[0][1] == 0
+    assert seen[-1][1] == seen[-1][2]
     assert all(growth.exponent is None for growth in growths(rows))
 
 

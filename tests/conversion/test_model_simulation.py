@@ -19,6 +19,9 @@ from spikeplug.conversion import Simulation, convert, revert, simulate
 from spikeplug.conversion.simulation import _short
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.realisation import Realisation
+from spikeplug.saturation import reset_saturations, saturations
 
 
 def converted(family: str = "llama", **overrides: object) -> PreTrainedModel:
@@ -118,6 +121,36 @@ def test_nested_blocks_each_count_their_own() -> None:
             logits(model, ids)
     assert inner.total == once
     assert outer.total == once + once
+
+
+def test_the_realisation_changes_events_and_no_output() -> None:
+    numerics = Numerics(bits=6, working_bits=10)  # few neurons where there is one per level
+    model, x = nn.Sequential(spiking.SiLU(numerics), spiking.Softmax(numerics=numerics)), torch.randn(3, 8)
+    closed, found = model(x), {}
+    for realisation in (None, "default", Realisation(division="ordered"), "paper"):
+        with simulate(model, realisation) as simulation:
+            assert torch.equal(model(x), closed)
+        assert simulation.total.realisation == simulation.realisation
+        found[str(realisation)] = simulation.total.spikes, simulation.total.steps
+    assert found["None"] == found["default"]
+    assert len(set(found.values())) == 3
+    with pytest.raises(SpikeplugError, match="unknown preset 'papre'"), simulate(model, "papre"):
+        pass
+
+
+def test_nested_blocks_may_have_realisations_of_their_own() -> None:
+    """Each is simulated, and what saturates is counted once."""
+    model = nn.Sequential(spiking.SiLU())
+    x = torch.tensor([[1.0, -3.0, torch.inf]])
+    with simulate(model) as alone:
+        model(x)
+    with simulate(model, "paper") as paper:
+        model(x)
+    reset_saturations()
+    with simulate(model) as outer, simulate(model, "paper") as inner, simulate(model) as again:
+        model(x)
+    assert (outer.total, inner.total, again.total) == (alone.total, paper.total, alone.total)
+    assert saturations() == {"input: not finite": 1}
 
 
 def test_an_exception_keeps_what_was_counted_and_ends_the_simulation() -> None:

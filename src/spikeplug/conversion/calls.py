@@ -25,6 +25,8 @@ _SIGNS = {"/": "division", "/=": "division", "**": "power", "**=": "power"}
 ATTENTION_INTERFACE, EAGER_ATTENTION = "ALL_ATTENTION_FUNCTIONS", "eager_attention_forward"
 #: Prefix of names that are fetched from the module itself; such a name may be one of its children.
 _OWN = "self."
+#: Base classes of models, whose methods are not a model's own.
+_BASES = ("transformers.modeling_utils",)
 #: Packages whose functions count by name: code from other files of theirs is not read.
 _FRAMEWORKS = sys.stdlib_module_names | {"torch", "transformers", "accelerate", "numpy"}
 
@@ -49,11 +51,32 @@ def _names_of_class(cls: type[nn.Module]) -> frozenset[str]:
     return _names_of(cls, ())
 
 
-def _names_of(cls: type[nn.Module], given: tuple[Any, ...]) -> frozenset[str]:
-    """Return the names that the class's forward, the functions given to it, and all they call may use."""
+@lru_cache(maxsize=4096)
+def methods_that_call(cls: type[nn.Module], wanted: frozenset[str]) -> tuple[str, ...]:
+    """Return the public methods of a module's class, other than `forward`, that may call a function of these names.
+
+    Not those of torch's and transformers' base classes and mixins, such as `generate`: they run the model, and do their
+    own arithmetic on its outputs.
+    """
+    found: dict[str, bool] = {}
+    for base in cls.__mro__:
+        if not issubclass(base, nn.Module) or base is nn.Module or base.__module__ in _BASES:
+            continue
+        for name, method in vars(base).items():
+            if name in found or name.startswith("_"):
+                continue
+            # Not nn.Module's housekeeping, such as `to` or `extra_repr`; nor class and static methods, which have no self.
+            own = isinstance(method, types.FunctionType) and name != "forward" and not hasattr(nn.Module, name)
+            called = (called.removeprefix(_OWN) for called in (_names_of(cls, (), method) if own else ()))
+            found[name] = not wanted.isdisjoint(called)
+    return tuple(name for name, calls in found.items() if calls)
+
+
+def _names_of(cls: type[nn.Module], given: tuple[Any, ...], start: Any = None) -> frozenset[str]:
+    """Return the names that a method (None: forward), the functions given to it, and all they call may use."""
     names: set[str] = set()
     seen: set[types.CodeType] = set()
-    todo: list[Any] = list(_functions_in(cls.forward))
+    todo: list[Any] = list(_functions_in(cls.forward if start is None else start))
     for function in given:
         if _is_followed(function, cls):
             todo.append(function)

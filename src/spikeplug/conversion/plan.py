@@ -19,14 +19,13 @@ from spikeplug.numerics import Numerics
 
 @dataclass(frozen=True)
 class Conversion:
-    """Hold all that `revert` needs.
+    """Say what was converted: a plain attribute of the model, which refers to modules by path.
 
-    It is a plain attribute of the model and refers to modules by path.
-    So copies and pickles of a converted model can be reverted on their own.
+    What `revert` needs lies in the modules themselves, so that it goes wherever they go.
 
     plugged          paths of the modules that hold a plug
     attending        path of each attention module -> what it runs
-    implementations  path of a module -> the attn_implementation its config had (one path per config object)
+    implementations  path of each module whose config was changed -> the attn_implementation it had
     saved_as         what the model's config.json says of the conversion, if it has one
     """
 
@@ -135,19 +134,17 @@ def _implementation(module: nn.Module) -> str:
 
 
 def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
-    """Return the attention implementation per config that attention modules, or modules around them, read.
-
-    The key is the path of the first module that holds the config.
-    """
+    """Return the attention implementation of every module whose config attention modules, or modules around them, read."""
     around = {"", *attending}.union(*(_ancestors(path) for path in attending))
-    found: dict[str, str] = {}
-    seen: set[int] = set()
-    for path, module in model.named_modules():
-        config = getattr(module, "config", None)
-        if attending and path in around and hasattr(config, "_attn_implementation") and id(config) not in seen:
-            seen.add(id(config))
-            found[path] = _implementation(module)
-    return found
+    if not attending:
+        return {}
+    modules = [(path, module) for path, module in model.named_modules() if _has_implementation(module)]
+    changed = {id(module.config) for path, module in modules if path in around}
+    return {path: _implementation(module) for path, module in modules if id(module.config) in changed}
+
+
+def _has_implementation(module: nn.Module) -> bool:
+    return hasattr(getattr(module, "config", None), "_attn_implementation")
 
 
 def _ancestors(path: str) -> set[str]:

@@ -8,6 +8,7 @@ Where accelerate has wrapped `forward` already, the plug sits inside its hook: o
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
 from collections.abc import Callable
@@ -18,9 +19,14 @@ from torch import Tensor, nn
 
 from spikeplug import library
 from spikeplug.conversion.attention import check_implementation
+from spikeplug.conversion.calls import methods_that_call
 from spikeplug.conversion.norms import Norm
-from spikeplug.conversion.redirection import Redirection, only
+from spikeplug.conversion.redirection import NAMES, Redirection, only
+from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
+
+#: Attribute of a module: its plug, wherever that sits.
+_PLUG = "spikeplug_plug"
 
 
 class Plug:
@@ -31,6 +37,7 @@ class Plug:
     def __init__(self, module: nn.Module, numerics: Numerics | None) -> None:
         self.module, self.numerics = module, numerics
         self.before: Callable[..., Any] | None = None
+        self.detached = False
 
     def attach(self) -> None:
         """Replace the module's forward by this plug."""
@@ -40,27 +47,53 @@ class Plug:
         else:
             self.before = state.get(_slot(self.module))
             state[_slot(self.module)] = self
-        state["extra_repr"] = self.extra_repr
+        state[_PLUG] = self
+        state.update(self.overrides())
+
+    def overrides(self) -> dict[str, Callable[..., Any]]:
+        """Return the attributes that the module gets, by name."""
+        return {"extra_repr": self.extra_repr, "__prepare_scriptable__": self.refuse_script}
 
     def detach(self) -> None:
-        """Undo `attach`."""
+        """Undo `attach`. If somebody has wrapped the plug since, it stays in the wrapper and runs the original."""
         state, cell, slot = vars(self.module), _wrapped(self.module), _slot(self.module)
-        if cell is not None:
-            cell.cell_contents = self.before
-        else:
+        self.detached = True
+        own = type(self.module).forward.__get__(self.module) if self.before is None else self.before
+        if cell is not None and cell.cell_contents is self:
+            cell.cell_contents = own  # in a wrapper, made before or after the plug
+        elif state.get(slot) is self:
             state.pop(slot)
-            if self.before is not None:
-                state[slot] = self.before
-            elif slot != "forward":  # accelerate wrapped the plug later, and calls what it keeps here
-                state[slot] = type(self.module).forward.__get__(self.module)
-        state.pop("extra_repr", None)
+            if self.before is not None or slot != "forward":  # accelerate calls what it keeps in its slot
+                state[slot] = own
+        for name in (*self.overrides(), _PLUG):
+            state.pop(name, None)
+
+    def moved_to(self, module: nn.Module) -> None:
+        """Put a plug of its own into `module`, a shallow copy of this plug's module that still holds this one."""
+        state, slot = vars(module), _slot(module)
+        plug = copy.copy(self)
+        plug.module = module
+        if isinstance(plug.before, types.MethodType) and plug.before.__self__ is self.module:
+            plug.before = types.MethodType(plug.before.__func__, module)
+        state[_PLUG] = plug
+        if state.get(slot) is self:
+            state[slot] = plug
+        state.update(plug.overrides())
+
+    def refuse_script(self) -> Any:
+        """Raise SpikeplugError: TorchScript would compile the module's class, without its plug."""
+        raise SpikeplugError(
+            f"torch.jit.script would compile {type(self.module).__name__} without its spiking operators: use "
+            "torch.jit.trace or torch.export, or revert the model first."
+        )
 
     def original(self, *args: Any, **kwargs: Any) -> Any:
         """Run what the module ran before.
 
         Errors: SpikeplugError if the module's attention implementation was changed after the conversion.
         """
-        check_implementation(self.module)
+        if not self.detached:
+            check_implementation(self.module)
         if self.before is not None:
             return self.before(*args, **kwargs)
         return type(self.module).forward(self.module, *args, **kwargs)
@@ -103,9 +136,38 @@ class ScopePlug(Plug):
         self.operators = operators
         self.label = "spiking calls" if operators else "exact"
 
+    def overrides(self) -> dict[str, Callable[..., Any]]:
+        """Return the attributes that the module gets: the other methods that call such functions have the scope, too."""
+        names = frozenset(name for name, operators in NAMES.items() if operators & self.operators)
+        methods = methods_that_call(type(self.module), names) if names else ()  # type: ignore[arg-type]
+        return super().overrides() | {name: ScopedMethod(self, name) for name in methods}
+
+    def scope(self) -> only:
+        """Return the context in which the module's code runs."""
+        return only(None if self.numerics is None else Redirection(self.numerics, self.operators))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with only(None if self.numerics is None else Redirection(self.numerics, self.operators)):
+        if self.detached:
             return self.original(*args, **kwargs)
+        with self.scope():
+            return self.original(*args, **kwargs)
+
+
+class ScopedMethod:
+    """Run a method other than forward, such as `encode`, in the scope of the module's plug."""
+
+    def __init__(self, plug: ScopePlug, name: str) -> None:
+        self.plug, self.name = plug, name
+        self.__name__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(type(self.plug.module), self.name)
+        with self.plug.scope():
+            return method(self.plug.module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(getattr(type(self.plug.module), self.name).__get__(self.plug.module))
 
 
 class ActivationPlug(Plug):
@@ -116,6 +178,8 @@ class ActivationPlug(Plug):
         self.operator, self.arguments, self.label = operator, arguments, f"spiking {operator}"
 
     def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        if self.detached:
+            return self.original(*args, **kwargs)  # type: ignore[no-any-return]
         (input,) = (*args, *kwargs.values())  # by any name
         output = library.OPERATORS[self.operator](input, *self.arguments, numerics=self.numerics)
         return input.copy_(output) if getattr(self.module, "inplace", False) else output
@@ -129,6 +193,8 @@ class NormPlug(Plug):
         self.norm, self.label = norm, f"spiking {norm.operator}"
 
     def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
+        if self.detached:
+            return self.original(*args, **kwargs | ({} if gate is None else {"gate": gate}))  # type: ignore[no-any-return]
         x, *rest = (*args, *kwargs.values())  # by any name
         gate = rest[0] if rest else gate
         # Reading a tensor's attribute calls every active function mode, so each is read once.
@@ -157,11 +223,14 @@ class NormPlug(Plug):
 
 def plug_of(module: nn.Module) -> Plug | None:
     """Return the plug of a module, or None."""
-    cell, state = _wrapped(module), vars(module)
-    for place in (None if cell is None else cell.cell_contents, state.get("forward"), state.get("_old_forward")):
-        if isinstance(place, Plug):
-            return place
-    return None
+    return vars(module).get(_PLUG)
+
+
+def is_plugged(module: nn.Module) -> bool:
+    """Return whether a module has a plug, and runs it without a wrapper of a third party."""
+    cell, state, plug = _wrapped(module), vars(module), plug_of(module)
+    places = (None if cell is None else cell.cell_contents, state.get("forward"), state.get("_old_forward"))
+    return plug is not None and any(place is plug for place in places)
 
 
 def is_foreign(module: nn.Module) -> bool:

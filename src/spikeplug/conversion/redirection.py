@@ -89,6 +89,23 @@ class only:  # noqa: N801
             overrides._push_mode(mode)
 
 
+def in_scope(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, bound to the redirection that is active now, for a call after the scope was left.
+
+    Without an active redirection, returns the function itself.
+    """
+    modes = (mode for mode in reversed(overrides._get_current_function_mode_stack()) if isinstance(mode, Redirection))
+    active = next(modes, None)
+    if active is None:
+        return function
+
+    def bound(*args: Any, **kwargs: Any) -> Any:
+        with only(Redirection(active.numerics, active.operators)):
+            return function(*args, **kwargs)
+
+    return bound
+
+
 def _entry_of(func: Any) -> Replacement | None:
     # torch.compile finds the functions of 1 / x and 2 ** x only by identity, not in a dict. It finds that of x ** 2
     # only by the function it wraps.

@@ -17,8 +17,11 @@ from spikeplug.conversion.attention import PLUG
 from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
-from spikeplug.library.counting import heard_by
-from spikeplug.neurons import Events, Population, total
+from spikeplug.library.dispatch import counted_by
+from spikeplug.neurons import COUNTS, Events, Population, total
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_realisation
+from spikeplug.realisation import Realisation
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,13 @@ class SimulatedEntry:
 
 
 class Simulation:
-    """Hold the events of a simulated model so far; complete when the `with` block is left."""
+    """Hold the events of a simulated model so far; complete when the `with` block is left.
 
-    def __init__(self, running: Running) -> None:
+    realisation: the neurons that simulate; None: those of the preset with each operator's numerics.
+    """
+
+    def __init__(self, running: Running, realisation: Realisation | None = None) -> None:
+        self.realisation = realisation
         self._running, self._lock = running, Lock()
         self._events: dict[tuple[str, str], Events] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
@@ -54,7 +61,7 @@ class Simulation:
         place = (self._running.path, operator)
         with self._lock:
             self._calls[place] += 1
-            self._events[place] = self._events.get(place, Events()) + events
+            self._events[place] = self._events.get(place, self._none()) + events
 
     @property
     def entries(self) -> tuple[SimulatedEntry, ...]:
@@ -68,7 +75,7 @@ class Simulation:
     @property
     def total(self) -> Events:
         """Return all events. Steps are summed over operators, as if no two ran side by side."""
-        return total(entry.events for entry in self.entries)
+        return self._none() + total(entry.events for entry in self.entries)
 
     @property
     def operators(self) -> dict[str, Events]:
@@ -96,7 +103,7 @@ class Simulation:
     def table(self) -> Table:
         """Return a Rich table: one row per operator, and their total. Counts from 100,000 on have three digits."""
         table = Table("operator", title="events of the simulation")
-        for title in ("calls", "spikes", "synops", "membrane updates", "compares", "steps", "table reads"):
+        for title in ("calls", *(name.replace("_", " ") for name in COUNTS)):
             table.add_column(title, justify="right")
         calls: Counter[str] = Counter()
         for entry in self.entries:
@@ -110,15 +117,18 @@ class Simulation:
         total, calls = self.total, sum(entry.calls for entry in self.entries)
         return f"{calls} operators simulated: {total}" if calls else "no spiking operator executed"
 
+    def _none(self) -> Events:
+        return Events(self.realisation)
+
     def _summed(self, key: Callable[[SimulatedEntry], str]) -> dict[str, Events]:
         found: dict[str, Events] = {}
         for entry in self.entries:
-            found[key(entry)] = found.get(key(entry), Events()) + entry.events
+            found[key(entry)] = found.get(key(entry), self._none()) + entry.events
         return found
 
 
 @contextmanager
-def simulate(model: nn.Module) -> Iterator[Simulation]:
+def simulate(model: nn.Module, realisation: Realisation | str | None = None) -> Iterator[Simulation]:
     """Simulate a converted model, or one made of `spikeplug.nn`: `with simulate(model) as simulation: model(**x)`.
 
     In the block, every spiking operator that the model (or a module of it) executes runs neuron by neuron and step by
@@ -127,24 +137,29 @@ def simulate(model: nn.Module) -> Iterator[Simulation]:
     Outputs and gradients equal those of the closed form bit for bit.
     What stays in floats (such as matrix products) runs as usual and is not counted.
 
-    Only this thread's (or asyncio task's) runs are simulated.
-    Blocks may be nested: an operator is simulated once, and counted in every block whose model runs it.
-    After an error inside the block, the counts so far remain.
-    Operators inside a graph of torch.compile are simulated too, and counted at the path of the compiled module.
+    realisation: which neurons simulate, or the name of a preset; None: those of the preset with each operator's
+    numerics, the default for numerics of no preset. It changes events, no output.
 
-    Errors: SpikeplugError if `model` is not a torch module, or has no spiking operator.
+
+    This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is counted in
+    every block whose model runs it, and simulated once for each realisation. An error inside leaves what was counted
+    until then. What torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
+
+    Raises SpikeplugError if `model` is not a torch module, or has no spiking operator, and for an unknown preset.
     """
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"simulate takes a torch module, not a {type(model).__name__}: give it a converted model.")
-    if not any(_is_spiking(module) for module in model.modules()):
+    if not any(is_spiking(module) for module in model.modules()):
         raise SpikeplugError(f"{type(model).__name__} is not converted: call spikeplug.convert(model) first.")
+    neurons = None if realisation is None else as_realisation(realisation, Numerics())
     with Running(model) as running:
-        simulation = Simulation(running)
-        with heard_by(simulation):
+        simulation = Simulation(running, neurons)
+        with counted_by(simulation):
             yield simulation
 
 
-def _is_spiking(module: nn.Module) -> bool:
+def is_spiking(module: nn.Module) -> bool:
+    """Return whether a module is converted, or one of `spikeplug.nn`."""
     return plug_of(module) is not None or PLUG in vars(module) or isinstance(module, spiking.SpikingModule)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from threading import RLock
 
 from torch import nn
 
@@ -11,14 +13,19 @@ from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, remember_implem
 from spikeplug.conversion.check import check_model, check_request
 from spikeplug.conversion.match import OPERATORS, find
 from spikeplug.conversion.plan import Conversion, decide, plan
-from spikeplug.conversion.plug import Plug, plug_of
+from spikeplug.conversion.plug import Plug, is_plugged, plug_of
 from spikeplug.conversion.report import Report
 from spikeplug.conversion.spiking_config import forget, saved_as
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
 
+#: Attribute of a converted model: its `Conversion`.
 RECORD = "spikeplug_conversion"
+#: Attribute of a module whose config was changed: the attn_implementation that it had.
+BEFORE = "spikeplug_implementation"
+#: One conversion at a time: of several threads that convert one model, one wins, and the others are refused.
+_LOCK = RLock()
 
 
 def convert(
@@ -54,6 +61,13 @@ def convert(
     """
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
+    with _LOCK:
+        return _convert(model, numerics, operators, exclude, strict)
+
+
+def _convert(
+    model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None, strict: bool
+) -> Report:
     check_model(model, RECORD)
     places = find(model)
     entries = decide(places, None if operators is None else tuple(operators), exclude)
@@ -68,28 +82,55 @@ def convert(
     try:
         _apply(model, plugs, conversion)
     except BaseException:
-        _restore(model, conversion)
+        _restore(model)
         raise
     return Report(type(model).__name__, entries)
 
 
-def revert(model: nn.Module) -> None:
-    """Undo `convert`: every module runs its own forward again, with the attention implementation it had before.
+def revert(model: nn.Module) -> tuple[str, ...]:
+    """Undo `convert` in the model and all modules below it, wherever they stand by now.
 
-    Errors: SpikeplugError, and the model stays as it was, if it is not converted, or a module was removed or wrapped
-    since.
+    Every module runs its own forward again, with the attention implementation it had before, bit for bit.
+
+    Returns the paths that were converted and are not below the model any more, or whose forward somebody else has
+    wrapped since (the wrapper stays, and runs the module's own forward); both are warned about.
+    Errors: SpikeplugError if nothing below the model is converted.
     """
-    conversion: Conversion | None = vars(model).get(RECORD) if isinstance(model, nn.Module) else None
-    if conversion is None:
-        raise SpikeplugError(f"{type(model).__name__} is not converted: call revert on the model given to convert.")
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for path in (*conversion.plugged, *conversion.attending, *conversion.implementations):
-        if path not in modules:
-            raise SpikeplugError(f"{path} was removed after convert: put it back, then revert.")
-    for path in conversion.plugged:
-        if plug_of(modules[path]) is None:
-            raise SpikeplugError(f"the forward of {path!r} was replaced after convert: put it back, then revert.")
-    _restore(model, conversion)
+    with _LOCK:
+        if not isinstance(model, nn.Module) or not any(map(_is_changed, model.modules())):
+            raise SpikeplugError(
+                f"{type(model).__name__} is not converted: call revert on the model given to convert, or a part of it."
+            )
+        missing = _missing(model)
+        _restore(model)
+    if missing:
+        warnings.warn(
+            f"{len(missing)} places were moved, removed or wrapped after convert, the first {missing[0]!r}: everything "
+            "below the model is reverted; call revert on what was taken out, too.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return missing
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Return whether a conversion has left anything in the module itself."""
+    state = vars(module)
+    return RECORD in state or PLUG in state or BEFORE in state or plug_of(module) is not None
+
+
+def _missing(model: nn.Module) -> tuple[str, ...]:
+    """Return the converted paths below the model at which no plug stands any more."""
+    found = []
+    for path, module in model.named_modules():
+        conversion: Conversion | None = vars(module).get(RECORD)
+        if conversion is None:
+            continue
+        below = dict(module.named_modules(remove_duplicate=False))
+        for place in conversion.plugged:
+            if place not in below or not is_plugged(below[place]):
+                found.append(".".join(part for part in (path, place) if part))
+    return tuple(found)
 
 
 def _set_implementation(module: nn.Module, implementation: str) -> None:
@@ -105,21 +146,23 @@ def _apply(model: nn.Module, plugs: dict[str, Plug], conversion: Conversion) -> 
         setattr(model.get_submodule(path), PLUG, attention)
     for path, implementation in conversion.implementations.items():
         module = model.get_submodule(path)
+        setattr(module, BEFORE, implementation)
         _set_implementation(module, IMPLEMENTATION)
         remember_implementation(module.config, implementation)
     if conversion.saved_as is not None:
         model.config.quantization_config = conversion.saved_as  # type: ignore[union-attr]
 
 
-def _restore(model: nn.Module, conversion: Conversion) -> None:
-    """Undo `_apply`, even if it was left half-way."""
-    for path, implementation in conversion.implementations.items():
-        _set_implementation(model.get_submodule(path), implementation)
-    for path in conversion.attending:
-        vars(model.get_submodule(path)).pop(PLUG, None)
-    for path in conversion.plugged:
-        plug = plug_of(model.get_submodule(path))
+def _restore(model: nn.Module) -> None:
+    """Undo `_apply` in every module below the model, even if it was left half-way."""
+    for module in model.modules():
+        state = vars(module)
+        if BEFORE in state:
+            _set_implementation(module, state.pop(BEFORE))
+        state.pop(PLUG, None)
+        plug = plug_of(module)
         if plug is not None:
             plug.detach()
-    forget(model)
-    vars(model).pop(RECORD, None)
+        if RECORD in state:
+            forget(module)
+            del state[RECORD]

@@ -44,21 +44,21 @@ class Differentiable(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         exact, tensors = _of_tensors(ctx)
-        output, pull_back = torch.func.vjp(exact, *tensors)
+        output, pull_back = _vjp(exact, *tensors)
         return (None, None, None, *_in_place(ctx, pull_back(gradient.to(output.dtype))))
 
     @staticmethod
-    def jvp(ctx: Any, _name: Any, _exact: Any, _token: Any, *tangents: Any) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, _name: Any, _exact: Any, _token: Any, *tangents: Any) -> Tensor:
         exact, tensors = _of_tensors(ctx)
         directions = [
             torch.zeros_like(x) if tangent is None else tangent
             for x, tangent in zip(tensors, _kept(ctx, tangents), strict=True)
         ]
         # The transpose of the transpose: forward mode cannot be entered twice, reverse mode can.
-        output, pull_back = torch.func.vjp(exact, *tensors)
-        _, push_forward = torch.func.vjp(pull_back, torch.zeros_like(output))
+        output, pull_back = _vjp(exact, *tensors)
+        _, push_forward = _vjp(pull_back, torch.zeros_like(output))
         result: Tensor = push_forward(tuple(directions))[0]
         return result
 
@@ -87,6 +87,12 @@ class Differentiable(torch.autograd.Function):
         given = (x + 1 if type(x) is int and x >= 0 else x for x in aligned)
         output = apply(*given)
         return (output if rank else output.reshape(size)), 0
+
+
+def _vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
+    """Return function(*primals), and its vector-Jacobian product."""
+    output, pull_back = torch.func.vjp(function, *primals)[:2]
+    return output, pull_back
 
 
 def _is_differentiable(x: Any) -> bool:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from kernels.test_kernels_contract import same_bits
+from kernels.cases import by_kernel, closed_form, same_bits
 from torch import Tensor
 
-from spikeplug import Numerics, SpikeplugError, functional, kernels
-from spikeplug.kernels.cpu.attention import _staircase
-from spikeplug.library import OPERATORS, exact
+from spikeplug import SpikeplugError, functional, kernels
+from spikeplug.kernels.cpu.attention import staircase
+from spikeplug.library import exact
 from spikeplug.neurons import Events
 from spikeplug.operators.attention_inputs import visible_keys
 
@@ -60,9 +60,7 @@ def test_counts_are_the_bool_mask_they_stand_for(name: str) -> None:
 @pytest.mark.parametrize("name", ["causal", "causal after a cache", "falling"])
 def test_the_kernel_takes_counts(name: str) -> None:
     given = (*inputs(), COUNTS[name], None, None, None)
-    kernel = kernels.find("attention", given, Numerics())
-    assert kernel is not None
-    assert same_bits(kernel(*given, numerics=Numerics()), OPERATORS["attention"].spiking(*given, numerics=Numerics()))
+    assert same_bits(by_kernel("attention", given), closed_form("attention", given))
 
 
 def test_counts_in_simulation_and_in_gradients() -> None:
@@ -110,7 +108,7 @@ def test_counts_of_other_rows_are_refused() -> None:
 
 def test_a_long_causal_prefill_needs_no_memory_for_its_mask() -> None:
     """Each row's bytes begin in one string of them."""
-    found = _staircase(torch.arange(1, 1001).view(1, 1, 1000, 1), 1000, 1000)
+    found = staircase(torch.arange(1, 1001).view(1, 1, 1000, 1), 1000, 1000)
     assert found is not None
     assert found[0].untyped_storage().nbytes() == 1999
     assert found[1:] == (0, 0, -1)

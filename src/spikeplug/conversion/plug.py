@@ -1,4 +1,4 @@
-"""Change a module in the one way there is: a plug, an object that holds only the module, replaces its `forward`.
+"""Replace a module's `forward` by a plug: an object that holds only the module. Nothing else of a module changes.
 
 Class, parameters, buffers, names, hooks, mode and device stay as they are.
 So everything that finds modules by class or parameters by name keeps working.

@@ -60,7 +60,7 @@ conformance: $(INSTALLED)
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
 
-# docs/speed.md: beside torch's exact operators, in ratios; for an idle machine (docs/bench.md).
+# docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)
 	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
 	$(VENV)/bin/python benchmarks/speed.py results

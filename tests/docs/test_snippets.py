@@ -49,7 +49,8 @@ def test_importing_spikeplug_is_enough(page: str) -> None:
     """Every `spikeplug.name` of a snippet is public, so that no other import is needed for it."""
     text = "\n".join(block.text for block in pages.blocks(page, "python"))
     imported = {match.split(".")[0] for match in re.findall(r"^import spikeplug\.([\w.]+)", text, re.MULTILINE)}
-    used = set(re.findall(r"(?<![\w.])spikeplug\.(\w+)", re.sub(r"^\s*(from|import) .*$", "", text, flags=re.MULTILINE)))
+    rest = re.sub(r"^\s*(from|import) .*$", "", text, flags=re.MULTILINE)
+    used = set(re.findall(r"(?<![\w.])spikeplug\.(\w+)", rest))
     assert used - imported <= set(dir(spikeplug))
 
 
@@ -90,7 +91,7 @@ def _parse_lm_eval(arguments: list[str]) -> None:
             assert "--help" in arguments
 
 
-@pytest.mark.parametrize("page", (*LINKED,))
+@pytest.mark.parametrize("page", LINKED)
 def test_make_targets_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     known = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
@@ -98,7 +99,15 @@ def test_make_targets_exist(page: str) -> None:
         assert set(pages.targets(page)) <= known
 
 
-@pytest.mark.parametrize("page", (*LINKED,))
+def test_marks_of_measured_parts_are_in_their_pages() -> None:
+    """Or a command would fail after it has measured."""
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        for page, part in re.findall(r'pages\.write\("([^"]+)", "([^"]+)"', path.read_text(encoding="utf-8")):
+            text = pages.read(page)
+            assert text.count(f"<!-- {part}:") == text.count(f"<!-- end of {part} -->") == 1, (page, part)
+
+
+@pytest.mark.parametrize("page", LINKED)
 def test_links_lead_to_files(page: str) -> None:
     missing = [link for link in pages.links(page) if not (ROOT / page).parent.joinpath(link).exists()]
     assert missing == []
@@ -111,6 +120,15 @@ def test_populations_are_named_as_the_page_says() -> None:
     scopes = {name.rsplit("/", cut)[0] for name in events.populations for cut in range(3)}
     assert named
     assert named <= scopes
+
+
+def test_what_is_read_from_pages() -> None:
+    """The reader finds what the pages have, so that the tests above test something."""
+    assert ["eval", "--preset", "paper"] in pages.commands("docs/use.md")
+    assert {command[0] for command in pages.commands("docs/use.md")} >= {"eval", "audit", "ops", "report", "bench"}
+    assert "conformance" in set(pages.targets("README.md"))
+    assert "docs/use.md" in pages.links("README.md")
+    assert [block.language for block in pages.blocks("README.md", "python")] == ["python", "python"]
 
 
 def test_every_operator_and_module_is_listed() -> None:

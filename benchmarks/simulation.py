@@ -26,11 +26,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import spikeplug
-from spikeplug.conversion import Simulation
 from spikeplug.evaluation.loading import find_source, load
 from spikeplug.evaluation.record import environment
 from spikeplug.evaluation.text import cut_windows, default_text, encode
-from spikeplug.neurons import COUNTS
 
 _PATIENCE = 2.0  # seconds without a sign of life
 
@@ -59,24 +57,25 @@ def main(tokens: int, write: bool) -> int:
     console.print(table, simulation.table())
     console.print(f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}")
     if write and equal:
-        pages.write("docs/simulation.md", "simulation", text(simulation, tokens, seconds, machine))
+        pages.write("docs/simulation.md", "simulation", text(simulation.operators, tokens, seconds, machine))
     return 0 if equal else 1
 
 
-def text(simulation: Simulation, tokens: int, seconds: float, machine: dict[str, Any]) -> str:
+def text(operators: dict[str, spikeplug.Events], tokens: int, seconds: float, machine: dict[str, Any]) -> str:
     """Return a sentence and a Markdown table with a row per operator."""
-    total = simulation.total
+    total = sum(operators.values(), spikeplug.Events())
+    counts = list(total.totals())
     lines = [
         f"SmolLM2-135M-Instruct on {tokens} tokens, everything replaced, default preset: "
         f"{total.membrane_updates / 1e9:.2f} billion membrane updates and {total.spikes / 1e6:.0f} million spikes in "
         f"{len(total.populations)} populations, {seconds:.1f} seconds, logits equal to the closed form's "
         f"({machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; `make simulation`).",
         "",
-        f"| | {' | '.join(COUNTS)} |".replace("_", " "),
-        "|---|" + "---:|" * len(COUNTS),
+        f"| | {' | '.join(counts)} |".replace("_", " "),
+        "|---|" + "---:|" * len(counts),
     ]
-    for name, events in (*simulation.operators.items(), ("all", total)):
-        lines.append(f"| {name} | {' | '.join(f'{events.totals()[count]:,}' for count in COUNTS)} |")
+    for name, events in (*operators.items(), ("all", total)):
+        lines.append(f"| {name} | {' | '.join(f'{count:,}' for count in events.totals().values())} |")
     return "\n".join(lines)
 
 

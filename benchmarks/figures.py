@@ -20,8 +20,8 @@ def table(default: dict[str, Any], paper: dict[str, Any]) -> str:
     places = default["conversion"]["counts"].items()
     replaced = ", ".join(f"{count['replaced']} {name}" for name, count in places if count["replaced"])
     lines = [
-        f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions per context, English text "
-        f"of Python {default['environment']['python']}'s manual; everything replaced: {replaced} "
+        f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions per context, English "
+        f"text of Python {default['environment']['python']}'s manual; everything replaced: {replaced} "
         f"({default['environment']['cpu']}, {default['environment']['threads']} threads, torch "
         f"{default['environment']['torch']}; `make figures`):",
         "",

@@ -117,7 +117,7 @@ def measured(name: str, shape: tuple[int, int], runs: int) -> list[dict[str, obj
 
 @torch.inference_mode()
 def main() -> int:
-    parser = argparse.ArgumentParser(description="SpikingJelly's temporal-difference operators compared with torch's own.")
+    parser = argparse.ArgumentParser(description="Time SpikingJelly's temporal-difference operators.")
     parser.add_argument("file", type=Path, nargs="?", default=Path("results/bench-spikingjelly.json"))
     parser.add_argument("--quick", action="store_true", help="64 rows of each")
     parser.add_argument("--runs", type=int, default=7)

@@ -1,11 +1,11 @@
-"""Spiking operators for Transformers: every nonlinearity by populations of integer threshold neurons.
+"""Replace every nonlinearity of a Transformer by spiking operators: populations of integer threshold neurons.
 
-    import spikeplug
-    report = spikeplug.convert(model)      # any torch module, in place, no training
-    spikeplug.revert(model)                # bit-identical to before
+  import spikeplug
+  report = spikeplug.convert(model)      # any torch module, in place, no training
+  spikeplug.revert(model)                # bit-identical to before
 
-Names are imported on first use, so that `import spikeplug` and `spikeplug --help` do not wait for torch. Models that
-were saved converted are converted again by transformers' own `from_pretrained`, once spikeplug is imported.
+Names are imported on first use, so `import spikeplug` and `spikeplug --help` do not load torch.
+Once spikeplug is imported, transformers' own `from_pretrained` converts again what was saved converted.
 """
 
 import sys
@@ -78,7 +78,7 @@ def __dir__() -> list[str]:
 
 
 class _TransformersLoader(MetaPathFinder):
-    """Registers the conversion with transformers right after it has imported what loads models, and not before."""
+    """Register the conversion with transformers, right after transformers has imported what loads models."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name != _LOADS_MODELS:

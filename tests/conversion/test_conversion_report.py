@@ -1,4 +1,4 @@
-"""The report accounts for every place, folds the layers and survives JSON."""
+"""Test that the report accounts for every place, folds the layers and survives JSON."""
 
 from __future__ import annotations
 

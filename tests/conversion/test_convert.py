@@ -1,4 +1,4 @@
-"""convert: outputs stay close, and everything that identifies a model stays the same."""
+"""Test convert: outputs stay close, and everything that identifies a model stays the same."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_the_repr_says_what_is_spiking() -> None:
 
 
 def test_weights_may_be_loaded_after_the_conversion() -> None:
-    """Built without memory, converted, then given its weights."""
+    """The model is built without memory, converted, and then given its weights."""
     source = tiny_model()
     with torch.device("meta"):
         model = type(source)(source.config.__class__(**source.config.to_dict())).eval()

@@ -1,4 +1,4 @@
-"""A converted model in simulation: the same bits, every operator counted, nobody else's."""
+"""Test a converted model in simulation: the same bits, every operator counted, and nothing outside of the model."""
 
 from __future__ import annotations
 
@@ -64,6 +64,18 @@ def test_every_operator_is_counted_where_it_runs() -> None:
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
+def test_populations_are_counted_over_the_whole_model() -> None:
+    simulation = run(converted(), tokens(1, 5))
+    found, total = simulation.populations, simulation.total
+    assert all(name == population.name for name, population in found.items())
+    assert {name.split("/")[0] for name in found} == set(simulation.operators)
+    assert {"attention/divide", "silu/divide", "rms_norm/root"} <= set(found)
+    assert sum(population.spikes for population in found.values()) == total.spikes
+    calls = [entry.events.populations["silu/divide"] for entry in simulation.entries if entry.operator == "silu"]
+    assert len(calls) == 2
+    assert found["silu/divide"].compares == sum(call.compares for call in calls) > 0
+
+
 def test_events_are_those_of_the_operator_called_with_events() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.SiLU())
     convert(model)
@@ -121,7 +133,7 @@ def test_an_exception_keeps_what_was_counted_and_ends_the_simulation() -> None:
     assert simulation.total == before
 
 
-def test_threads_hear_their_own_runs_only() -> None:
+def test_a_thread_counts_only_its_own_runs() -> None:
     model, ids = converted(), (tokens(1, 5), tokens(1, 9))
     alone = [run(model, x).entries for x in ids]
     closed = [logits(model, x) for x in ids]
@@ -146,7 +158,7 @@ def test_threads_hear_their_own_runs_only() -> None:
     assert all(torch.equal(outputs[i], closed[i % 2]) for i in range(3))
 
 
-def test_a_thread_started_with_the_context_is_heard() -> None:
+def test_a_thread_started_with_the_context_is_counted() -> None:
     model, ids = converted(), tokens(1, 5)
 
     async def elsewhere() -> Simulation:

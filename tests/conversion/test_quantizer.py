@@ -1,4 +1,4 @@
-"""The Hugging Face way: a SpikingConfig in from_pretrained and in config.json."""
+"""Test a SpikingConfig the Hugging Face way: in from_pretrained and in config.json."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OFFLOADED = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An exact model, saved."""
+    """Save an exact model, and return its folder."""
     tiny_model("qwen3").save_pretrained(tmp_path / "exact")
     return tmp_path / "exact"
 
@@ -77,7 +77,7 @@ def test_saving_and_loading_gives_the_same_bits(folder: Path, tmp_path: Path, ro
 
 
 def test_the_weights_are_ordinary_ones(folder: Path) -> None:
-    """No check of transformers' for quantised weights stands in the way."""
+    """transformers' checks for quantised weights do not refuse them."""
     model = load(folder, quantization_config=SpikingConfig())
     assert model.half().dtype == torch.float16
     assert model.float().dtype == torch.float32

@@ -1,4 +1,4 @@
-"""revert and roll-back: the very same objects back in their places, the same bits out."""
+"""Test revert and roll-back: the same objects are back in their places, and give the same bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spikeplug.errors import SpikeplugError
 
 
 def snapshot(model: PreTrainedModel) -> dict[str, Any]:
-    """Everything convert could leave changed, by identity."""
+    """Return everything that convert could leave changed, by identity."""
     return {
         "modules": [(name, id(module)) for name, module in model.named_modules()],
         "attributes": {name: list(vars(module)) for name, module in model.named_modules()},

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.coding import Coded
+from spikeplug.codes import FIXED_RANGE_BITS, Coded, Scores, fixed
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import NUMERICS_VERSION, Numerics
-from spikeplug.operators.attention import attention_ratio, attention_sums
-from spikeplug.operators.gates import SILU, gated_integers
-from spikeplug.operators.ratio import signed
-from spikeplug.operators.rms_norm import rms_norm_integers
-from spikeplug.operators.scores import Scores
-from spikeplug.operators.softmax import softmax_integers
+from spikeplug.operators.attention.rows import attention_ratio, attention_sums
+from spikeplug.operators.gates.gate import gated_integers
+from spikeplug.operators.gates.silu import GATE
+from spikeplug.operators.norms.rms_norm import rms_norm_integers
+from spikeplug.operators.softmax.softmax import softmax_integers
 from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed
+from spikeplug.primitives.relay import signed
 
 FILE = Path(__file__).with_name("vectors.json")
 
@@ -39,29 +39,37 @@ def stream(seed: int, count: int, bits: int) -> Tensor:
 
 
 def vectors() -> dict[str, Any]:
-    """Every operator's integer answer, for both configs."""
+    """Return every operator's integer answer, for two presets."""
     expected: dict[str, Any] = {"numerics_version": NUMERICS_VERSION}
-    on = Closed()
-    for name, numerics in (("default", Numerics()), ("paper", PRESETS["paper"].numerics)):
-        scores = Scores(stream(1, 60, 15).view(3, 20), None, None)
-        exponent = torch.tensor([[-18], [-20], [3]], dtype=torch.int32)
-        code = Coded(stream(2, 60, 21).view(3, 20), exponent, None)
-        inputs = stream(3, 60, 16).view(3, 20)
-        exponents = signed(inputs.abs(), code.mantissa) if numerics.exponential == "shift" else inputs
-        answers = {
-            "softmax": softmax_integers(scores, numerics, on),
-            "silu": gated_integers(code, exponents, SILU, numerics, on),
-            "rms_norm": rms_norm_integers(code.mantissa, stream(4, 3, 20).abs().view(3, 1), numerics, on),
-        }
-        if numerics.divide_last:
-            value = Coded(stream(5, 80, 15).view(20, 4), stream(6, 20, 3).view(20, 1), None)
-            answers["attention"] = attention_ratio(attention_sums(scores, value, numerics, on), 20, numerics, on)
+    for name in ("default", "paper"):
+        numerics = PRESETS[name].numerics
         expected[name] = {
-            operator: {"quotient": quotient.tolist(), "exponent": exponent.tolist()}
-            for operator, (quotient, exponent) in answers.items()
+            operator: {"quotient": code.mantissa.tolist(), "exponent": code.exponent.tolist()}
+            for operator, code in _integers(Closed(numerics)).items()
         }
         expected[f"{name}, bit patterns"] = operator_vectors(numerics)
     return expected
+
+
+def _integers(on: Closed) -> dict[str, Coded]:
+    numerics = on.numerics
+    scores = Scores(stream(1, 60, 15).view(3, 20), None, None)
+    mantissa, inputs = stream(2, 60, 21).view(3, 20), stream(3, 60, 16).view(3, 20)
+    if numerics.shift_scaling:
+        exponent = torch.tensor([[-18], [-20], [3]], dtype=torch.int32)
+        code = Coded(mantissa, exponent, numerics.working_bits, "vector")
+    else:
+        code = fixed(mantissa, numerics.fraction_bits, FIXED_RANGE_BITS + numerics.fraction_bits + 1)
+    opening = signed(inputs.abs(), mantissa) if numerics.exponential == "shift" else inputs
+    answers = {
+        "softmax": softmax_integers(scores, on),
+        "silu": gated_integers(code, opening, GATE, on),
+        "rms_norm": rms_norm_integers(mantissa, stream(4, 3, 20).abs().view(3, 1), on),
+    }
+    if numerics.divide_last:
+        value = Coded(stream(5, 80, 15).view(20, 4), stream(6, 20, 3).view(20, 1), numerics.bits - 1, "vector")
+        answers["attention"] = attention_ratio(attention_sums(scores, value, on), 20, on)
+    return answers
 
 
 # Arguments of every operator in the registry: floats that are integers over a power of two. Queries have one channel
@@ -82,8 +90,8 @@ _BIAS, _SINKS = _real(15, 5, 7, bits=6, scale=4), _real(16, 4, bits=6, scale=4)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "softmax": (_X, -1),
     "log_softmax": (_X, -1),
-    "attention": (*_HEADS, _BIAS, _SINKS, 0.25, 8.0),
-    "attention_weights": (*_HEADS[:2], _BIAS, None, 0.25, None),
+    "attention": (*_HEADS, _BIAS, 0.25, 8.0, _SINKS),
+    "attention_weights": (*_HEADS[:2], _BIAS, 0.25, None, None),
     "gelu": (_X, "none"),
     "softplus": (_X, 1.0, 20.0),
     "rms_norm": (_X, 1e-5),

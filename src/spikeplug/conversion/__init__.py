@@ -1,4 +1,4 @@
-"""Turning a Hugging Face model into a spiking one, back again, and looking at what it still computes in floats."""
+"""Convert a Hugging Face model into a spiking one, revert it, simulate it, and audit what it computes in floats."""
 
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted

@@ -1,9 +1,9 @@
-"""The one way a module is changed: an object in the place of its `forward`, that keeps nothing but the module.
+"""Change a module in the one way there is: a plug, an object that holds only the module, replaces its `forward`.
 
-Nothing else of the module moves: class, parameters, buffers, names, hooks, mode, device. So whatever finds modules by
-class or parameters by name goes on working, weights may be moved, sharded, offloaded or loaded later, and copies and
-pickles of a model stay converted on their own. Where accelerate has wrapped `forward` before, the plug sits inside its
-hook, so that offloaded weights are there when it runs.
+Class, parameters, buffers, names, hooks, mode and device stay as they are.
+So everything that finds modules by class or parameters by name keeps working.
+Weights may be moved, sharded, offloaded or loaded later. Copies and pickles of a model stay converted.
+Where accelerate has wrapped `forward` already, the plug sits inside its hook: offloaded weights are there when it runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spikeplug.numerics import Numerics
 
 
 class Plug:
-    """Runs in the place of `module.forward`; subclasses say what. `label` is shown in the module's repr."""
+    """Run in place of `module.forward`. Subclasses define what; the module's repr shows `label`."""
 
     label = "spiking"
 
@@ -33,7 +33,7 @@ class Plug:
         self.before: Callable[..., Any] | None = None
 
     def attach(self) -> None:
-        """Take the place of the module's forward."""
+        """Replace the module's forward by this plug."""
         state, cell = vars(self.module), _wrapped(self.module)
         if cell is not None:
             self.before, cell.cell_contents = cell.cell_contents, self
@@ -51,12 +51,15 @@ class Plug:
             state.pop(slot)
             if self.before is not None:
                 state[slot] = self.before
-            elif slot != "forward":  # accelerate came after the plug, and calls what it keeps
+            elif slot != "forward":  # accelerate wrapped the plug later, and calls what it keeps here
                 state[slot] = type(self.module).forward.__get__(self.module)
         state.pop("extra_repr", None)
 
     def original(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module ran before. Errors: SpikeplugError if it would not reach our attention any more."""
+        """Run what the module ran before.
+
+        Errors: SpikeplugError if the module's attention implementation was changed after the conversion.
+        """
         check_implementation(self.module)
         if self.before is not None:
             return self.before(*args, **kwargs)
@@ -69,7 +72,7 @@ class Plug:
         own = type(self.module).extra_repr(self.module)
         return f"{own}, {self.label}" if own else self.label
 
-    # generate() and torch.export look at the arguments a forward takes.
+    # generate() and torch.export read the signature of forward.
     @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
@@ -80,7 +83,7 @@ class Plug:
 
 
 class HostPlug(Plug):
-    """The module's own code, which calls our attention through transformers' interface."""
+    """Run the module's own code, which calls our attention through transformers' interface."""
 
     label = "spiking attention"
 
@@ -89,10 +92,10 @@ class HostPlug(Plug):
 
 
 class ScopePlug(Plug):
-    """The module's own code, with the calls of `operators` redirected, and no others, whatever scope is around.
+    """Run the module's own code with only the calls of `operators` redirected; scopes around it do not apply.
 
-    Without a numerics it runs as it would in no scope at all, torch's fused fast paths included; with a numerics but no
-    operators, torch takes none of those, so that what sits in the children is run.
+    With numerics None, the module runs as outside of any scope, torch's fused fast paths included.
+    With numerics but no operators, torch takes no fused fast path, so that plugs in the children run.
     """
 
     def __init__(self, module: nn.Module, numerics: Numerics | None, operators: frozenset[str]) -> None:
@@ -106,34 +109,34 @@ class ScopePlug(Plug):
 
 
 class ActivationPlug(Plug):
-    """One operator on one tensor."""
+    """Run one operator on one tensor."""
 
     def __init__(self, module: nn.Module, numerics: Numerics, operator: str, arguments: tuple[Any, ...]) -> None:
         super().__init__(module, numerics)
         self.operator, self.arguments, self.label = operator, arguments, f"spiking {operator}"
 
     def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        (input,) = (*args, *kwargs.values())  # whatever its name
+        (input,) = (*args, *kwargs.values())  # by any name
         output = library.OPERATORS[self.operator](input, *self.arguments, numerics=self.numerics)
         return input.copy_(output) if getattr(self.module, "inplace", False) else output
 
 
 class NormPlug(Plug):
-    """A norm over the last dimension, with the module's own weights, read at every call."""
+    """Run a norm over the last dimension, with the module's own weights, read at every call."""
 
     def __init__(self, module: nn.Module, numerics: Numerics, norm: Norm) -> None:
         super().__init__(module, numerics)
         self.norm, self.label = norm, f"spiking {norm.operator}"
 
     def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
-        x, *rest = (*args, *kwargs.values())  # whatever their names
+        x, *rest = (*args, *kwargs.values())  # by any name
         gate = rest[0] if rest else gate
-        # Every look at a tensor's attribute is a call of each function mode around.
+        # Reading a tensor's attribute calls every active function mode, so each is read once.
         norm, dtype = self.norm, x.dtype
         inner = torch.float32 if dtype.itemsize < 4 else dtype
         wide = x if inner is dtype else x.to(inner)
         if gate is not None:
-            # SiLU is the gate's activation in every gated norm that the probe knows.
+            # The gate's activation is SiLU in every gated norm that the probe knows.
             gate = library.OPERATORS["silu"](gate.to(inner), numerics=self.numerics)
             wide = wide * gate if norm.gate == "before" else wide
         weight, bias = (None if name is None else getattr(self.module, name) for name in (norm.weight, norm.bias))
@@ -153,7 +156,7 @@ class NormPlug(Plug):
 
 
 def plug_of(module: nn.Module) -> Plug | None:
-    """The plug in a module, wherever it sits."""
+    """Return the plug of a module, or None."""
     cell, state = _wrapped(module), vars(module)
     for place in (None if cell is None else cell.cell_contents, state.get("forward"), state.get("_old_forward")):
         if isinstance(place, Plug):
@@ -162,14 +165,17 @@ def plug_of(module: nn.Module) -> Plug | None:
 
 
 def is_foreign(module: nn.Module) -> bool:
-    """Somebody else's forward is in the module, and not around its own: only a scope can keep it."""
+    """Return whether the module has a forward of a third party that does not wrap its own; only a scope can keep it."""
     forward = vars(module).get(_slot(module))
     own = isinstance(forward, Plug) or getattr(forward, "__func__", None) is type(module).forward
     return forward is not None and not own and _wrapped(module) is None
 
 
 def _wrapped(module: nn.Module) -> types.CellType | None:
-    """Where a function that wraps the module's forward (transformers' tensor parallelism has some) keeps it."""
+    """Return the cell in which a wrapper keeps the module's forward, or None.
+
+    transformers' tensor parallelism has such wrappers.
+    """
     for cell in getattr(vars(module).get("forward"), "__closure__", None) or ():
         held = cell.cell_contents
         if isinstance(held, Plug) or (isinstance(held, types.MethodType) and held.__self__ is module):
@@ -178,5 +184,5 @@ def _wrapped(module: nn.Module) -> types.CellType | None:
 
 
 def _slot(module: nn.Module) -> str:
-    """Where a module's own forward is: accelerate keeps it beside its wrapper."""
+    """Return the attribute that holds the module's own forward; accelerate keeps it next to its wrapper."""
     return "_old_forward" if "_hf_hook" in vars(module) else "forward"

@@ -1,4 +1,4 @@
-"""A converted model, simulated: every spiking operator it executes neuron by neuron, and all events counted."""
+"""Simulate a converted model: run every spiking operator neuron by neuron, and count all events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
 from spikeplug.library.counting import heard_by
-from spikeplug.neurons import Events, total
+from spikeplug.neurons import Events, Population, total
 
 
 @dataclass(frozen=True)
 class SimulatedEntry:
-    """`calls` executions of `operator` in the module at `path` (in none of its children), and their events together.
+    """Count one operator in one module, over all its calls.
 
-    path: as `AuditEntry` has it.
+    path      module path, as in `AuditEntry`; children of the module have their own entries
+    operator  name of the operator
+    calls     executions
+    events    their events together
     """
 
     path: str
@@ -35,7 +38,7 @@ class SimulatedEntry:
 
 
 class Simulation:
-    """The events of a simulated model so far; complete when its block is left."""
+    """Hold the events of a simulated model so far; complete when the `with` block is left."""
 
     def __init__(self, running: Running) -> None:
         self._running, self._lock = running, Lock()
@@ -43,7 +46,7 @@ class Simulation:
         self._calls: Counter[tuple[str, str]] = Counter()
 
     def wants(self) -> bool:
-        """Whether the model is running: what others run beside it is not simulated."""
+        """Return whether the model is running; operators run outside of it are not simulated."""
         return self._running.inside
 
     def add(self, operator: str, events: Events) -> None:
@@ -55,7 +58,7 @@ class Simulation:
 
     @property
     def entries(self) -> tuple[SimulatedEntry, ...]:
-        """One entry per path and operator, in order of first execution."""
+        """Return one entry per path and operator, in order of first execution."""
         with self._lock:
             return tuple(
                 SimulatedEntry(path, operator, self._calls[path, operator], events)
@@ -64,28 +67,34 @@ class Simulation:
 
     @property
     def total(self) -> Events:
-        """All events. Steps are those of one operator after the other, as if nothing ran side by side."""
+        """Return all events. Steps are summed over operators, as if no two ran side by side."""
         return total(entry.events for entry in self.entries)
 
     @property
     def operators(self) -> dict[str, Events]:
-        """Events by operator."""
+        """Return the events per operator."""
         return self._summed(lambda entry: entry.operator)
 
     @property
     def modules(self) -> dict[str, Events]:
-        """Events by module path."""
+        """Return the events per module path."""
         return self._summed(lambda entry: entry.path)
 
+    @property
+    def populations(self) -> dict[str, Population]:
+        """Return the counts of every population by its name, such as "softmax/divide", over the whole model."""
+        return self.total.populations
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         entries = [
-            {"path": e.path, "operator": e.operator, "calls": e.calls, "events": e.events.to_dict()} for e in self.entries
+            {"path": e.path, "operator": e.operator, "calls": e.calls, "events": e.events.to_dict()}
+            for e in self.entries
         ]
         return {"total": self.total.to_dict(), "entries": entries}
 
     def table(self) -> Table:
-        """A Rich table: a row an operator, and their total; counts of 100,000 and more to three digits."""
+        """Return a Rich table: one row per operator, and their total. Counts from 100,000 on have three digits."""
         table = Table("operator", title="events of the simulation")
         for title in ("calls", "spikes", "synops", "membrane updates", "compares", "steps", "table reads"):
             table.add_column(title, justify="right")
@@ -112,13 +121,16 @@ class Simulation:
 def simulate(model: nn.Module) -> Iterator[Simulation]:
     """Simulate a converted model, or one made of `spikeplug.nn`: `with simulate(model) as simulation: model(**x)`.
 
-    In the block, every spiking operator that the model, or a module of it, executes runs neuron by neuron and time step
-    by time step, and its events are counted: `simulation.total`, `.operators`, `.modules`. Outputs are bit for bit
-    those of the closed form, gradients too. What is left in floats (the matrix products, say) runs as ever, uncounted.
+    In the block, every spiking operator that the model (or a module of it) executes runs neuron by neuron and step by
+    step.
+    Its events are counted: `simulation.total`, `.operators`, `.modules`, `.populations`.
+    Outputs and gradients equal those of the closed form bit for bit.
+    What stays in floats (such as matrix products) runs as usual and is not counted.
 
-    This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is simulated
-    once, and counted in every block whose model runs it. An error inside leaves what was counted until then. What
-    torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
+    Only this thread's (or asyncio task's) runs are simulated.
+    Blocks may be nested: an operator is simulated once, and counted in every block whose model runs it.
+    After an error inside the block, the counts so far remain.
+    Operators inside a graph of torch.compile are simulated too, and counted at the path of the compiled module.
 
     Errors: SpikeplugError if `model` is not a torch module, or has no spiking operator.
     """

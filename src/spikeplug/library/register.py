@@ -17,6 +17,7 @@ from spikeplug import kernels
 from spikeplug.codes import affine, as_real
 from spikeplug.library.counting import counters
 from spikeplug.library.direct import may_go_direct
+from spikeplug.library.transforms import Differentiable, is_transformed
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
@@ -58,7 +59,10 @@ class Operator:
         as_real(arguments[0], self.name)
         if events is not None:
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
-        result: Tensor = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
+        if not torch.compiler.is_compiling() and is_transformed():
+            result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)
+        else:
+            result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
         return affine(result, weight, bias)
 
     def kernel(self, *arguments: Any) -> Tensor:

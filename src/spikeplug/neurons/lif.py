@@ -20,13 +20,16 @@ from spikeplug.neurons.events import Scope
 _BLOCK = 1 << 15
 
 
-def integrate(membrane: Tensor, current: Tensor | int, scope: Scope, *, leak: int = 0, width: int = 0) -> Tensor:
+def integrate(
+    membrane: Tensor, current: Tensor | int, scope: Scope, *, leak: int = 0, leaking: Tensor | None = None
+) -> Tensor:
     """Step neurons that only accumulate, v <- leak(v) + I, in place; return the membrane.
 
     membrane: an integer tensor of the population's shape; current: an integer tensor that broadcasts to it.
+    leaking: for a leak of one place, 0 or 1 per neuron in the membrane's dtype: only those of 1 leak. None: all do.
     """
-    population = scope.population("accumulator", width)
-    _charge(membrane, current, leak)
+    population = scope.population("accumulator")
+    _charge(membrane, current, leak, leaking)
     population.membrane_updates += membrane.numel()
     if scope.watched:
         scope.observe(population, membrane)
@@ -42,7 +45,6 @@ def lif_step(
     leak: int = 0,
     enabled: Tensor | bool = True,
     fan_out: int = 1,
-    width: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Step neurons with a threshold; return (spikes, membrane): spikes 0 or 1 in the membrane's dtype, the membrane.
 
@@ -51,7 +53,7 @@ def lif_step(
     enabled: the go axon; where it is false, the neuron integrates but stays silent (an idle group must be silent
     although 0 >= 0).
     """
-    population = scope.population("threshold", width)
+    population = scope.population("threshold")
     _charge(membrane, current, leak)
     population.membrane_updates += membrane.numel()
     # Compared into integers: 0 or 1, ready to be multiplied and summed, is faster in torch than bool is.
@@ -62,7 +64,10 @@ def lif_step(
         scope.observe(population, membrane, spikes.to(torch.bool))
     population.compares += spikes.numel()
     population.send(spikes, fan_out, graded=False)
-    membrane -= spikes * threshold
+    if isinstance(threshold, Tensor):
+        membrane.addcmul_(spikes, threshold, value=-1)
+    else:
+        membrane.sub_(spikes, alpha=threshold)
     return spikes, membrane
 
 
@@ -72,8 +77,7 @@ def population_step(current: Tensor, thresholds: Sequence[int], scope: Scope) ->
     Returns how many neurons fire, in the shape and dtype of `current`. thresholds: one per neuron, within the dtype.
     Neuron after neuron over all populations, so nothing is as large as all neurons together, unless watched.
     """
-    width = max((abs(threshold) for threshold in thresholds), default=0).bit_length() + 1
-    population = scope.population("threshold", width)
+    population = scope.population("threshold")
     if scope.watched:
         membrane = current.unsqueeze(-1).expand(*current.shape, len(thresholds))
         order = torch.tensor(thresholds, dtype=current.dtype, device=current.device)
@@ -99,11 +103,22 @@ def blocks(scope: Scope, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield from zip(*(x.reshape(-1).split(_BLOCK) for x in tensors), strict=True)
 
 
-def _charge(membrane: Tensor, current: Tensor | int, leak: int) -> None:
+def row_blocks(scope: Scope, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield rows whose neurons depend on each other, given by tensors (..., any) of the same rows, as `blocks` does."""
+    widest = max(x.shape[-1] for x in tensors)
+    if scope.watched or tensors[0][..., 0].numel() * widest <= _BLOCK:
+        yield tensors
+    else:
+        yield from zip(*(x.reshape(-1, x.shape[-1]).split(max(1, _BLOCK // widest)) for x in tensors), strict=True)
+
+
+def _charge(membrane: Tensor, current: Tensor | int, leak: int, leaking: Tensor | None = None) -> None:
     """Apply leak(v) + I in place."""
-    if leak > 0:
-        membrane <<= leak
-    elif leak < 0:
-        membrane >>= -leak
+    if leak:
+        places = abs(leak) if leaking is None else leaking
+        if leak > 0:
+            membrane <<= places
+        else:
+            membrane >>= places
     if isinstance(current, Tensor) or current:
         membrane += current

@@ -30,7 +30,7 @@ def mish_integers(code: Coded, distance: Tensor, on: Arithmetic) -> Coded:
     square = on.gate(t, t, width + 1, "t²") >> width
     positive = on.reaches(code.mantissa, 0, bits)
     chosen = on.select(positive, 1 << width, square, width + 1, "1 or t²")
-    factor = on.add(chosen, 2 * t, width + 2, "factor")
+    factor = on.add(chosen, t << 1, width + 2, "factor")
     other = on.select(positive, square, 1 << width, width + 1, "t² or 1")
     half_total = on.add(factor >> 1, other, width + 2, "total")
     numerator = on.gate(on.magnitude(code.mantissa, bits), factor, bits)

@@ -21,7 +21,7 @@ def relu_squared_integers(code: Coded, on: Arithmetic) -> Coded:
     """Return max(x, 0)², int64. code: x, `encode_amplitude`."""
     positive = on.clamp(code.mantissa, 0, None, code.bits, "positive")
     square = on.gate(positive, positive, code.bits, "square")
-    return scaled(square, 2 * code.exponent, 2 * code.bits, 2 * on.numerics.fraction_bits, on)
+    return scaled(square, code.exponent << 1, 2 * code.bits, 2 * on.numerics.fraction_bits, on)
 
 
 def relu_squared(x: Tensor, *, on: Arithmetic) -> Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from spikeplug.codes import Coded, in_blocks
-from spikeplug.operators.ratio import normalise
+from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.primitives.arithmetic import Arithmetic
 
 
@@ -25,6 +25,7 @@ def scaled(magnitude: Tensor, exponent: Tensor, width: int, fraction_bits: int, 
             return Coded(quotient, places, numerics.bits, "vector")
 
         code = in_blocks(partial(core), numerics.scale_block, magnitude)
-        return Coded(code.mantissa, exponent + code.exponent, code.bits, code.granularity)
+        exponent = on.add(exponent, code.exponent, EXPONENT_BITS, "exponent")
+        return Coded(code.mantissa, exponent, code.bits, code.granularity)
     drop = max(0, fraction_bits - numerics.bits)
     return Coded(magnitude >> drop, exponent + drop, max(1, width - drop), "fixed")

@@ -32,9 +32,9 @@ def softplus_integers(code: Coded, distance: Tensor, linear: Tensor, on: Arithme
     octaves = logarithm_integers(total, -width, 1.0, on)
     positive = on.clamp(code.mantissa, 0, None, code.bits, "positive").to(torch.int64)
     positive_part = scaled(positive, code.exponent, code.bits + 1, on.numerics.fraction_bits, on)
-    zero = torch.zeros((), dtype=torch.int32, device=octaves.device)
+    exponent = torch.tensor(-width, dtype=torch.int32, device=octaves.device)
     octaves = on.select(linear, 0, octaves, width + 1, "linear")
-    return positive_part, scaled(octaves, zero - width, width + 2, width, on)
+    return positive_part, scaled(octaves, exponent, width + 2, width, on)
 
 
 def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0, *, on: Arithmetic) -> Tensor:

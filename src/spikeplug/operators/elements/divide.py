@@ -60,8 +60,8 @@ def divide_rows(a: Tensor, b: Tensor, on: Arithmetic) -> Tensor:
     codes = [encode_elements(part, on.numerics) for part in (a, b)]
     top, bottom = (Coded(on.magnitude(c.mantissa, c.bits + 1), c.exponent, c.bits, "element") for c in codes)
     quotient = quotient_integers(top, bottom, on)
-    sign_of = torch.sign(codes[0].mantissa) * torch.sign(codes[1].mantissa)
-    mantissa = on.signed(quotient.mantissa, sign_of, quotient.bits + 1)
+    mantissa = on.signed(quotient.mantissa, codes[0].mantissa, quotient.bits + 1)
+    mantissa = on.signed(mantissa, codes[1].mantissa, quotient.bits + 1)
     output = decode(Coded(mantissa, quotient.exponent, quotient.bits, "element"), a.dtype)
     infinite = torch.isinf(a) | (b == 0)
     output = torch.where(infinite, torch.where(torch.signbit(a) ^ torch.signbit(b), -math.inf, math.inf), output)

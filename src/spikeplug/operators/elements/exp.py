@@ -32,7 +32,8 @@ def exponential_integers(exponent_input: Tensor, on: Arithmetic) -> Coded:
     numerics = on.numerics
     if numerics.exponential == "shift":
         below = -exponent_input  # an inhibitory synapse
-        value = on.mantissa(below, shift_exponential(numerics)).to(torch.int64)
+        fraction = below & ((1 << numerics.fraction_bits) - 1)
+        value = on.mantissa(fraction, shift_exponential(numerics)).to(torch.int64)
         octaves, width = -(below >> numerics.fraction_bits), numerics.working_bits + 1
     else:
         spec = piecewise_exponential(numerics.softmax_half_range, numerics)

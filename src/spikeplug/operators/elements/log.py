@@ -31,11 +31,11 @@ def logarithm_integers(x: Tensor, exponent: Tensor | int, octave: float, on: Ari
     and k/2 more in nats. In octaves, powers of two are exact.
     """
     width = on.numerics.working_bits
-    whole = on.leading_one(x, _WIDEST, "log/leading_one") - 1  # the neuron of 2^0 has no synapse here
-    places = on.add(-whole, width, 7, "log/places")
+    position = on.leading_one(x, _WIDEST, "log/leading_one")  # one more than the whole octaves
+    places = on.add(-position, width + 1, 7, "log/places")
     fraction = on.add(on.shift(x, places, _WIDEST, width, "log/shift"), -(1 << width), width + 1, "log/fraction")
     octaves = on.scale(
-        on.add(whole, exponent, EXPONENT_BITS, "log/octaves"), constant(octave, width), EXPONENT_BITS + 1, "log/scale"
+        on.add(position, exponent - 1, EXPONENT_BITS, "log/octaves"), constant(octave, width), EXPONENT_BITS + 1, "log/scale"
     )
     return on.add(
         octaves, on.interpolate(fraction, _table(octave, on.numerics.bits, width), "log/table"), width + 15, "log/sum"

@@ -20,8 +20,8 @@ def root_integers(code: Coded, on: Arithmetic) -> Coded:
     code: `encode_elements`, mantissa >= 0. It is shifted until its exponent is even.
     """
     width = on.numerics.working_bits
-    odd = (code.exponent + width + 1) & 1  # the lowest bit of the exponent's code
-    places = odd + (width + 1)
+    odd = on.add(code.exponent, width + 1, EXPONENT_BITS, "odd") & 1  # its lowest bit
+    places = on.add(odd, width + 1, 6, "places")
     square = on.shift(code.mantissa.to(torch.int64), places, width, width + 2, "even")
     root = on.root(square, RootSpec(width + 1))
     exponent = on.add(code.exponent, -places, EXPONENT_BITS, "exponent") >> 1

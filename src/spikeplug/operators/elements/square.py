@@ -18,7 +18,7 @@ def square_integers(code: Coded, on: Arithmetic) -> Coded:
     """Return the square of a code with n bits, int64. Mantissa: (..., 1)."""
     width = on.numerics.working_bits
     quotient, places = normalise(on.square_sum(code.mantissa, width), 2 * width, on.numerics.bits, on)
-    exponent = on.add(2 * code.exponent, places, EXPONENT_BITS, "exponent")
+    exponent = on.add(code.exponent << 1, places, EXPONENT_BITS, "exponent")
     return Coded(quotient, exponent, on.numerics.bits, "element")
 
 

@@ -23,7 +23,7 @@ from spikeplug.codes import (
 from spikeplug.numerics import Numerics
 from spikeplug.operators.elements.log import logarithm_integers
 from spikeplug.operators.errors import falling_error, silenced, weight_error, within_scores
-from spikeplug.operators.ratio import fixed_step
+from spikeplug.operators.ratio import EXPONENT_BITS, fixed_step
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.operators.rows import along, by_rows
 from spikeplug.operators.softmax.softmax import softmax_call
@@ -69,10 +69,11 @@ def log_softmax_integers(scores: Scores, far: Far | None, on: Arithmetic) -> Cod
             wide,
             "far/sum",
         )
-        level = on.decay(level.expand(below.shape), (far.places - places).clamp(min=0), "far/decay")
+        further = on.clamp(on.add(far.places, -places, EXPONENT_BITS, "far/places"), 0, None, EXPONENT_BITS + 1, "far/clamp")
+        level = on.decay(level, further, "far/decay")
         terms = far.terms.to(torch.int64) << (inner - fraction_bits)
         below = on.select(far.elements, on.add(level, -terms, wide, "far/below"), below, wide + 1, "far")
-        exponent = torch.where(far.elements, far.places, 0) - bits
+        exponent = on.select(far.elements, far.places, 0, EXPONENT_BITS, "far/exponent") - bits
         granularity = "element"
     # No probability exceeds 1: an excess is the rounding of the sum's.
     below = on.clamp(below, 0, None, wide + 1, "below/clamp")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikeplug.codes.scores import MASKED, SCORE_BITS, SCORE_RANGE_BITS, Scores, score_fraction_bits
 from spikeplug.numerics import Numerics
+from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
 from spikeplug.saturation import record
@@ -16,6 +17,7 @@ from spikeplug.saturation import record
 #: Bits of a score, MASKED included, and of a distance between two.
 _BITS = SCORE_BITS + 1
 DISTANCE_BITS = 31
+_OFFSET = -MASKED
 
 
 def row_ceiling(scores: Scores, on: Arithmetic) -> Tensor:
@@ -24,14 +26,20 @@ def row_ceiling(scores: Scores, on: Arithmetic) -> Tensor:
     M is never below every possible score, so a row that is all MASKED keeps its distance and gets weight 0.
     """
     ceiling = on.clamp(on.maximum(scores.integers, _BITS), -(1 << SCORE_BITS), None, _BITS, "maximum/clamp")
-    if on.numerics.exponential == "shift":
-        fraction_bits = on.numerics.fraction_bits
-        octave = torch.tensor(1 << fraction_bits, dtype=torch.int32, device=ceiling.device)
-        if scores.places is not None:  # those rows count in units of 2^places
-            octave = octave >> scores.places.clamp(max=fraction_bits)
+    if on.numerics.exponential != "shift":
+        return ceiling
+    fraction_bits = on.numerics.fraction_bits
+    if scores.places is None:
         # Without its low bits, a phase code is rounded down.
-        ceiling = on.add(ceiling, octave - 1, DISTANCE_BITS, "ceiling") & -octave
-    return ceiling
+        return on.add(ceiling, (1 << fraction_bits) - 1, DISTANCE_BITS, "ceiling") & -(1 << fraction_bits)
+    # A row that counts in units of 2^places has F - places fraction bits left, and an octave of as many.
+    places = on.clamp(scores.places, None, fraction_bits, EXPONENT_BITS, "octave/clamp")
+    left = on.add(-places, fraction_bits, EXPONENT_BITS, "octave/bits")
+    octave = on.shift(torch.ones_like(left), left, 1, fraction_bits, "octave")
+    # Shifts are of what is not negative; 2^30 is whole octaves.
+    raised = on.add(on.add(ceiling, octave, DISTANCE_BITS, "ceiling"), _OFFSET - 1, DISTANCE_BITS, "ceiling/raised")
+    whole = on.shift(raised, -left, DISTANCE_BITS, 0, "ceiling/octaves")
+    return on.add(on.shift(whole, left, DISTANCE_BITS, fraction_bits, "ceiling/shift"), -_OFFSET, 31, "ceiling/lowered")
 
 
 def distances(scores: Scores, on: Arithmetic) -> tuple[Tensor, Tensor]:
@@ -39,8 +47,9 @@ def distances(scores: Scores, on: Arithmetic) -> tuple[Tensor, Tensor]:
     ceiling = row_ceiling(scores, on)
     distance = on.add(ceiling, -scores.integers, DISTANCE_BITS, "distance")
     if scores.places is not None:
-        places = scores.places.clamp(max=30)
-        limit = torch.tensor(1 << 30, dtype=torch.int32, device=places.device) >> places
+        places = on.clamp(scores.places, None, 30, EXPONENT_BITS, "distance/clamp")
+        farthest = torch.full_like(places, -MASKED)
+        limit = on.shift(farthest, -places, DISTANCE_BITS, 0, "distance/farthest")
         beyond = on.reaches(distance, limit, DISTANCE_BITS, "distance/limit")
         distance = on.select(beyond, limit, distance, DISTANCE_BITS, "distance/limited")
         distance = on.shift(distance, places, DISTANCE_BITS, 30, "distance/shift")

@@ -1,4 +1,4 @@
-"""CoSinee, from a table of one quarter wave."""
+"""Cosine, from a table of one quarter wave."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ def sine_integers(phase: Tensor, on: Arithmetic) -> Coded:
     numerics, width = on.numerics, on.numerics.working_bits
     quarter = 1 << (width - 2)
     within, number = phase & (quarter - 1), phase >> (width - 2)
-    backwards = (number & 1) == 1  # a bit of the phase
+    backwards = (number & 1).to(torch.bool)
     angle = on.select(backwards, on.add(-within, quarter, width, "backwards"), within, width, "angle")
     magnitude = on.interpolate(angle, quarter_wave(numerics.bits, width), "quarter_wave").to(torch.int64)
-    sine = on.signed(fixed_step(magnitude, width, width + 1, on), 1 - number, numerics.bits + 2)
+    sine = on.signed(fixed_step(magnitude, width, width + 1, on), -(number >> 1), numerics.bits + 2)
     return fixed(sine, numerics.bits, numerics.bits)
 
 

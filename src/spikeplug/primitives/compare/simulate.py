@@ -1,42 +1,49 @@
-"""Compare by neurons: a race of phase codes, an ordered population, a single threshold."""
+"""Compare integers by neurons: a race of phase codes, an ordered population, a single threshold."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_step
+from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_step, row_blocks
 
 
 def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits: a race, most significant bit first.
+    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits (below 2^62): a race, most significant bit first.
 
-    Each element is a train of x + 2^bits. In each step, a neuron that is still in the race fires if its bit is 1. One
-    winner neuron per row fires if any did, and stops all that did not. Its own train is the largest.
+    Each element sends the phase code of x + 2^bits, most significant bit first: bits + 2 steps.
+    In each step, a neuron that is still in the race fires if its bit is 1.
+    One winner neuron per row fires if any of them fired, and takes those out of the race that did not fire.
+    The spike train of the winner is the phase code of the largest element.
     """
-    if x.shape[-1] == 1:
+    racers, steps = x.shape[-1], bits + 2
+    if racers == 1:
         return x  # alone in the race
-    code = x.to(torch.int64) + (1 << bits)
-    racing = torch.ones_like(code)
-    best = torch.zeros_like(code[..., :1])
-    race, steps = scope / "race", bits + 2
-    race.population("threshold", 2, code.numel())
-    (scope / "winner").population("threshold", 2, best.numel())
-    for place in range(bits + 1, -1, -1):
-        # A neuron that is out of the race is inhibited: its membrane stays below the threshold.
-        bit = (code >> place) & 1
-        fired, _ = lif_step(torch.zeros_like(code), bit, 1, race, enabled=racing)
-        won, _ = lif_step(
-            torch.zeros_like(best), fired.amax(-1, keepdim=True), 1, scope / "winner", fan_out=x.shape[-1] + 1
-        )
-        racing = racing * (1 - won * (1 - bit))
-        integrate(best, won, scope, leak=1, width=steps)
-    scope.population("accumulator", steps, best.numel()).steps += steps
-    return (best - (1 << bits)).to(x.dtype)
+    largest = torch.empty_like(x[..., :1])
+    dtype = torch.int32 if steps <= 31 else torch.int64
+    race, winner = scope / "race", scope / "winner"
+    race.population("threshold", 2, x.numel())
+    winner.population("threshold", racers.bit_length() + 1, largest.numel())
+    scope.population("accumulator", min(steps + 1, 64), largest.numel()).steps += steps
+    for part, target in row_blocks(scope, x, largest):
+        code = part.to(dtype) + (1 << bits)
+        racing, best = torch.ones_like(code), torch.zeros_like(code[..., :1])
+        for place in range(bits + 1, -1, -1):
+            # A neuron that is out of the race is inhibited, whatever its bit is.
+            fired, _ = lif_step((code >> place).bitwise_and_(1), 0, 1, race, enabled=racing)
+            # Both forget what is left of a step: their membranes start at 0 in each.
+            won, _ = lif_step(fired.sum(-1, keepdim=True, dtype=dtype), 0, 1, winner, fan_out=racers + 1)
+            racing = racing.bitwise_and_(1 - won).bitwise_or_(fired)
+            integrate(best, won, scope, leak=1)
+        target.copy_(best - (1 << bits))
+    return largest
 
 
 def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return the position of the leading one plus one of 0 <= x < 2^bits: a neuron per power of two, one step; int64."""
+    """Return the position of the leading one, plus one, of 0 <= x < 2^bits; int64.
+
+    One neuron per power of two, one step.
+    """
     position = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     scope.population("threshold", bits + 1, x.numel() * bits).steps += 1
     for current, target in blocks(scope, x.to(torch.int64), position):
@@ -45,7 +52,10 @@ def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return whether x >= threshold, bool, of |x| <= 2^bits: one neuron per element, one step."""
-    scope.population("threshold", bits + 2, x.numel()).steps += 1
-    fired, _ = lif_step(x.to(torch.int64).clone(), 0, threshold, scope)
+    """Return whether x >= threshold, bool, of |x|, |threshold| <= 2^bits: one neuron per element, one step; broadcast."""
+    wide = x.to(torch.int64)
+    if isinstance(threshold, Tensor):
+        wide, threshold = torch.broadcast_tensors(wide, threshold)
+    scope.population("threshold", bits + 2, wide.numel()).steps += 1
+    fired, _ = lif_step(wide.clone(memory_format=torch.contiguous_format), 0, threshold, scope)
     return fired.to(torch.bool)

@@ -9,26 +9,33 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes.spikes import count_code, phases
+from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Scope, blocks, integrate, lif_step
 from spikeplug.primitives.divide.spec import DivideSpec
 
-#: Membranes simulated at once; further groups wait, to bound memory only.
+#: Membranes simulated at once. This only bounds memory: no result or count depends on it.
 _MEMBRANES = 1 << 22
 
 
 def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope, *, steps: int = 1) -> Tensor:
-    """Return the quotient as the number of neurons that fire, of N = spec.largest neurons in static form.
+    """Return the quotient: the number of neurons that fire, of N = spec.largest neurons.
 
-    Neuron i holds v_i = Σ_t 2·2^n·A(t) - 2i·B(t) over `steps` steps of count-coded operands. In the last step a go
-    axon adds +1 and neuron i fires iff v_i >= 1, that is iff 2^n·A >= i·B. The go spike is relayed by the denominator's
-    own spikes: without a denominator, no neuron fires.
+    Neuron i holds v_i = Σ_t 2·2^n·A(t) - 2i·B(t) over `steps` steps of count-coded operands.
+    In the last step, a go axon adds 1. Neuron i then fires iff v_i >= 1, that is iff 2^n·A >= i·B.
+    The denominator's own spikes relay the go spike: without a denominator, no neuron fires.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator.to(torch.int64), denominator.to(torch.int64))
     pairs = zip(
         *(x.reshape(-1).split(max(1, _MEMBRANES // spec.largest)) for x in (numerator, denominator)), strict=True
     )
-    width = max(spec.numerator_bits + spec.fraction_bits, spec.largest.bit_length() + spec.denominator_bits) + 2
+    # i·B <= N·B, whose bits are those of N - 1 and of B.
+    width = max(spec.numerator_bits + spec.fraction_bits, (spec.largest - 1).bit_length() + spec.denominator_bits) + 2
+    if width > 64:
+        raise SpikeplugError(
+            f"an ordered group of {spec.largest:,} neurons for denominators of {spec.denominator_bits} bits needs "
+            f"membranes of {width} bits, more than the 64 that can be simulated: use division='restoring'."
+        )
     group = scope.population("threshold", width, numerator.numel() * spec.largest)
     groups = [_ordered_groups(a, b, spec, scope, steps) for a, b in pairs]
     group.steps += steps + 1  # the groups of all elements run side by side
@@ -41,8 +48,11 @@ def _ordered_groups(numerator: Tensor, denominator: Tensor, spec: DivideSpec, sc
     present = torch.zeros_like(denominator)
     group = scope.population("threshold")
     for part_a, part_b in zip(_graded(numerator, steps), _graded(denominator, steps), strict=True):
-        for name, part in (("numerator", part_a), ("denominator", part_b)):
-            (scope / name).population("input", 1, part.numel()).send(part, spec.largest)
+        for name, part, bits in (
+            ("numerator", part_a, spec.numerator_bits),
+            ("denominator", part_b, spec.denominator_bits),
+        ):
+            (scope / name).population("input", -(-(1 << bits) // steps), part.numel()).send(part, spec.largest)
         present += part_b
         membrane += (part_a.unsqueeze(-1) << (spec.fraction_bits + 1)) - 2 * order * part_b.unsqueeze(-1)
         group.membrane_updates += membrane.numel()
@@ -54,23 +64,27 @@ def _ordered_groups(numerator: Tensor, denominator: Tensor, spec: DivideSpec, sc
 
 
 def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope) -> Tensor:
-    """Return the quotient as the spike train of one neuron with leak ×2, threshold B and soft reset.
+    """Return the quotient: the spike train of one neuron with leak ×2, threshold B and soft reset.
 
     The spike train is the binary expansion of A/B. The numerator arrives phase-coded (most significant bit first), then
-    n empty steps follow. v < B after every reset, so v stays below 2B: the state needs denominator_bits + 1 bits. The
-    read-out saturates at `limit`.
+    n empty steps follow. v < B after every reset, so v stays below 2B: the state needs denominator_bits + 1 bits and
+    a sign. The read-out saturates at `limit`.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator, denominator)
     answer = torch.zeros(numerator.shape, dtype=torch.int64, device=numerator.device)
     size = numerator.numel()
-    neuron = scope.population("threshold", spec.denominator_bits + 1, size)
+    neuron = scope.population("threshold", spec.denominator_bits + 2, size)
     readout, train = scope / "quotient", (scope / "numerator").population("input", 1, size)
-    readout.population("accumulator", spec.largest.bit_length(), size)
+    # A sign, and where the read-out saturates one bit more, which it has before it does.
+    readout.population("accumulator", spec.largest.bit_length() + (1 if spec.limit is None else 2), size)
     for a, b, target in blocks(scope, numerator, denominator, answer):
-        dtype = _state_dtype(a, b, spec)
+        highest = _highest(a, b, spec)
+        # int32, twice as fast, if it holds the numerator, the membrane (below 2B) and the quotient.
+        small = spec.numerator_bits <= 31 and spec.denominator_bits <= 30 and min(highest, 2 * spec.largest + 1) < 1 << 31
+        dtype = torch.int32 if small else torch.int64
         present = b > 0
-        # A silent neuron without a denominator must not grow either; its input is gated by the same go axon.
+        # The membrane of a neuron without a denominator must not grow: the same go axon gates its input.
         enabled = True if bool(present.all()) else present
         threshold = b.to(dtype)
         membrane, quotient = torch.zeros_like(threshold), torch.zeros_like(threshold)
@@ -82,21 +96,21 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
             if enabled is not True:
                 membrane *= enabled
             integrate(quotient, spikes, readout, leak=1)
-        target.copy_(quotient).clamp_(max=spec.largest)
+            if highest > spec.largest:
+                quotient.clamp_(max=spec.largest)
+        target.copy_(quotient)
     neuron.steps += spec.numerator_bits + spec.fraction_bits
     return answer
 
 
-def _state_dtype(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> torch.dtype:
-    """Return int32, twice as fast, if it holds the numerator, the membrane (below 2B) and the unclamped quotient."""
-    if numerator.numel() == 0 or spec.numerator_bits > 31 or spec.denominator_bits > 30:
-        return torch.int64
-    # The quotient's neuron only grows, to floor(2^n·A / B), which is largest for the largest A over the smallest B.
-    largest = (int(numerator.max()) << spec.fraction_bits) // max(1, int(denominator.min()))
-    return torch.int32 if largest < 1 << 31 else torch.int64
+def _highest(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> int:
+    """Return what no quotient exceeds: that of the largest numerator and the smallest denominator."""
+    if numerator.numel() == 0:
+        return 0
+    return (int(numerator.max()) << spec.fraction_bits) // max(1, int(denominator.min()))
 
 
 def _graded(values: Tensor, steps: int) -> Tensor:
-    """Return a count code with L as large as the operand needs."""
+    """Return a count code whose L is as large as the operand needs."""
     largest = int(values.max()) if values.numel() else 0
     return count_code(values, steps, max(1, -(-largest // steps)))

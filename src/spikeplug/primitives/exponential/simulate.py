@@ -1,4 +1,4 @@
-"""Compute both exponentials by neurons: a population finds the segment, gated adds climb it, a leak of 1/2 shifts."""
+"""Compute both exponentials by neurons: ordered neurons find the segment, gating adds, a leak of 1/2 shifts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from spikeplug.primitives.product.simulate import gate
 
 
 def mantissa(distance: Tensor, spec: ShiftExponential, scope: Scope) -> Tensor:
-    """Return 2^-f in Q(P), int32 as `closed`."""
+    """Return 2^-f in Q(P), int32, as `closed.mantissa`."""
     fraction = distance & ((1 << spec.fraction_bits) - 1)
     return interpolate(fraction, spec.table, scope)
 
 
 def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
-    """Return weight >> octaves by a neuron with leak 1/2 for as many steps: floor(floor(w/2)/2)... = w >> octaves."""
+    """Return weight >> octaves. A neuron leaks by 1/2 for `octaves` steps; repeated floors of halves are one floor."""
     longest = int(octaves.max()) if octaves.numel() else 0
     width = torch.iinfo(weight.dtype).bits
     steps = min(longest, width)  # after so many halvings every non-negative weight is 0
+    weight, octaves = torch.broadcast_tensors(weight, octaves)
     decayed = torch.empty_like(weight, memory_format=torch.contiguous_format)
     scope.population("accumulator", width, weight.numel()).steps += steps
     for start, places, membrane in blocks(scope, weight, octaves, decayed):
@@ -29,10 +30,8 @@ def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
         places = places.clamp(max=steps).to(membrane.dtype)
         leaking = torch.empty_like(membrane)
         for step in range(steps):
-            halved = integrate(membrane.clone(), 0, scope, leak=-1)
-            # In integers, several times as fast as torch.where: 1 for a neuron that still leaks.
             torch.gt(places, step, out=leaking)
-            membrane += (halved - membrane) * leaking
+            integrate(membrane, 0, scope, leak=-1, leaking=leaking)
     return decayed
 
 
@@ -42,9 +41,12 @@ def power_of_half(distance: Tensor, spec: ShiftExponential, scope: Scope) -> Ten
 
 
 def piecewise(x: Tensor, spec: PiecewiseExponential, scope: Scope) -> Tensor:
-    """Return exp(x / 2^F) in Q(P): K + 1 ordered neurons at the knots, then intercept + slope · (x - knot) by gating."""
+    """Return exp(x / 2^F) in Q(P), int64, as `closed.piecewise`.
+
+    K + 1 ordered neurons, one per knot, find the segment. Gating then computes intercept + slope · (x - knot).
+    """
     x = x.to(torch.int64)
-    reached = ordered(x, list(spec.knots), scope / "segment")
+    reached = ordered(x, spec.knots, 31, scope / "segment")
     inside = (reached - 1).clamp(0, spec.segments - 1)
     device = x.device
     tables = {
@@ -56,12 +58,13 @@ def piecewise(x: Tensor, spec: PiecewiseExponential, scope: Scope) -> Tensor:
     start, intercept, slope, places = (
         read(torch.tensor(table, device=device), inside, scope / name) for name, table in tables.items()
     )
-    # Beyond the last knot the slope's input is gated off: the answer is the last intercept.
+    # Beyond the last knot the slope's input is gated off: the result is the last intercept.
     within = (reached >= 1) & (reached <= spec.segments)
     offset = (x - start) * within
     widest = max(right - left for left, right in zip(spec.knots, spec.knots[1:], strict=False))
     rise = gate(offset, slope, widest.bit_length(), scope / "rise")
     halved = decay(rise, places.clamp(min=0), scope / "decay")
     rise = torch.where(places >= 0, halved, rise << (-places).clamp(min=0))
-    value = torch.where(reached > spec.segments, spec.intercepts[-1], summed(rise, intercept, scope / "chord"))
+    bits = max(spec.intercepts).bit_length() + 1  # a chord of rounded slope may end above the next knot
+    value = torch.where(reached > spec.segments, spec.intercepts[-1], summed(rise, intercept, bits, scope / "chord"))
     return value * (reached >= 1)

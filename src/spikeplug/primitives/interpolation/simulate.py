@@ -1,4 +1,4 @@
-"""Interpolate by neurons: an ordered population finds the segment, the rest's bits gate the chord's rise."""
+"""Interpolate by neurons: ordered neurons find the segment, and the remaining bits gate the chord's rise."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from spikeplug.primitives.product.simulate import gate
 
 
 def interpolate(x: Tensor, spec: Interpolation, scope: Scope) -> Tensor:
-    """Return the chords of `spec` at x, as `closed`: S - 1 ordered neurons, two table reads, one gated product."""
+    """Return the chords of `spec` at x, as `closed.interpolate`.
+
+    S - 1 ordered neurons find the segment. Two table reads and one gated product follow.
+    """
     x = x.to(torch.int64)
-    segment = ordered(x, [j << spec.rest_bits for j in range(1, spec.segments)], scope / "segment")
+    thresholds = [j << spec.rest_bits for j in range(1, spec.segments)]
+    segment = ordered(x, thresholds, spec.domain.bit_length(), scope / "segment")
     knots = torch.tensor(spec.knots, dtype=torch.int64, device=x.device)
     left, right = (read(knots, place, scope / "knots") for place in (segment, segment + 1))
-    # The domain's end lies on the last knot, a whole segment from the last but one: hence one bit more.
+    # The end of the domain is a whole segment away from the last knot but one: hence one bit more.
     rise = gate(x - (segment << spec.rest_bits), (right - left).abs(), spec.rest_bits + 1, scope / "rise")
-    return summed(torch.sign(right - left) * (rise >> spec.rest_bits), left, scope / "chord").to(output_dtype(spec))
+    rise = torch.sign(right - left) * (rise >> spec.rest_bits)
+    return summed(rise, left, max(map(abs, spec.knots)).bit_length(), scope / "chord").to(output_dtype(spec))
 
 
-def summed(rise: Tensor, start: Tensor, scope: Scope) -> Tensor:
-    """Return rise + start: one neuron per element, charged once by the table's entry. One step."""
-    scope.population("accumulator", 62, rise.numel()).steps += 1
+def summed(rise: Tensor, start: Tensor, bits: int, scope: Scope) -> Tensor:
+    """Return rise + start, below 2^bits: one neuron per element, charged once by the table's entry. One step."""
+    scope.population("accumulator", bits + 1, rise.numel()).steps += 1
     return integrate(rise.clone(), start, scope)
 
 
-def ordered(x: Tensor, thresholds: Sequence[int], scope: Scope) -> Tensor:
-    """Return how many ordered neurons x reaches, int64: a population code of the segment. One step."""
+def ordered(x: Tensor, thresholds: Sequence[int], bits: int, scope: Scope) -> Tensor:
+    """Return how many ordered neurons |x| < 2^bits reaches, int64: a population code of the segment. One step."""
     reached = torch.empty(x.shape, dtype=torch.int64, device=x.device)
-    scope.population("threshold", 0, x.numel() * len(thresholds)).steps += 1
+    scope.population("threshold", bits + 1, x.numel() * len(thresholds)).steps += 1
     for current, target in blocks(scope, x, reached):
         target.copy_(population_step(current, thresholds, scope))
     return reached
 
 
 def read(table: Tensor, index: Tensor, scope: Scope) -> Tensor:
-    """Return table entries, counted."""
+    """Return table entries, and count the reads."""
     width = max(abs(int(end)) for end in torch.aminmax(table)).bit_length() + 1
     scope.population("table", width, table.numel()).table_reads += index.numel()
     return torch.take(table, index)

@@ -16,30 +16,33 @@ MOST_ORDERED = 1 << 16
 
 
 def square_sum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return Σ x² of |x| < 2^bits: each phase-coded spike of |x| opens the synapse of |x|; all squares drive one neuron."""
+    """Return Σ x² over the last dimension, kept as 1, of |x| < 2^bits; int64.
+
+    Each phase-coded spike of |x| opens the synapse of |x| itself. All squares of a vector drive one neuron.
+    """
     magnitude = x.to(torch.int64).abs()
     return _summed(gate(magnitude, magnitude, bits, scope / "square"), bits, scope)
 
 
 def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return Σ x² as `square_sum`, each square by an ordered population of 2^bits neurons in one step.
+    """Return Σ x² as `square_sum`; an ordered population of 2^bits neurons squares each number in one step.
 
-    Errors: SpikeplugError if that is more than can be simulated.
+    Errors: SpikeplugError if that is more neurons than can be simulated.
     """
     _check_ordered(1 << bits)
     return _summed(square_population(x.abs(), 1 << bits, scope / "square"), bits, scope)
 
 
 def _summed(squares: Tensor, bits: int, scope: Scope) -> Tensor:
-    total = torch.zeros_like(squares[..., :1])
-    population = scope.population("accumulator", 2 * bits + squares.shape[-1].bit_length(), total.numel())
+    total = squares.new_zeros(*squares.shape[:-1], 1)
+    population = scope.population("accumulator", 2 * bits + squares.shape[-1].bit_length() + 1, total.numel())
     population.synops += squares.numel()
     population.steps += 1
     return integrate(total, squares.sum(-1, keepdim=True), scope)
 
 
 def square_population(x: Tensor, neurons: int, scope: Scope) -> Tensor:
-    """Return x² in one step: neuron k (of N >= x) fires iff x >= k, with weight 2k - 1; Σ_(k<=x) (2k-1) = x²."""
+    """Return x² in one step: neuron k of N >= x fires iff x >= k, with weight 2k - 1; Σ_(k<=x) (2k-1) = x²."""
     order = torch.arange(1, neurons + 1, device=x.device)
     resting = torch.zeros(*x.shape, neurons, dtype=torch.int64, device=x.device)
     scope.population("threshold", neurons.bit_length() + 1, resting.numel()).steps += 1
@@ -48,13 +51,16 @@ def square_population(x: Tensor, neurons: int, scope: Scope) -> Tensor:
 
 
 def root_population(square: Tensor, neurons: int, scope: Scope) -> Tensor:
-    """Return floor(sqrt(S)) in one step (capped at N): neuron k fires iff S >= k²; the count is the root."""
+    """Return floor(sqrt(S)), capped at N, in one step: neuron k fires iff S >= k²; the count is the root."""
     scope.population("threshold", 2 * neurons.bit_length() + 1, square.numel() * neurons).steps += 1
     return population_step(square.to(torch.int64), [k * k for k in range(1, neurons + 1)], scope)
 
 
 def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
-    """Return the root by `root_population`. Errors: SpikeplugError if it has more neurons than can be simulated."""
+    """Return floor(sqrt(S)) by `root_population`.
+
+    Errors: SpikeplugError if it needs more neurons than can be simulated.
+    """
     _check_ordered(1 << spec.root_bits)
     return root_population(square, (1 << spec.root_bits) - 1, scope)
 
@@ -62,13 +68,14 @@ def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
     """Return floor(sqrt(S)) by the restoring root neuron: leak ×4, two bits of S per step, threshold 4Q + 1.
 
-    v <- 4v + next two bits; fire iff v >= 4Q + 1, which is subtracted; Q <- 2Q + spike. Q is the root so far.
+    v <- 4v + next two bits. It fires iff v >= 4Q + 1, which is then subtracted. Q <- 2Q + spike.
+    Q is the root so far.
     """
     square = square.to(torch.int64)
     membrane, answer = torch.zeros_like(square), torch.zeros_like(square)
-    neuron = scope.population("threshold", spec.root_bits + 2, square.numel())
+    neuron = scope.population("threshold", spec.root_bits + 3, square.numel())
     readout = scope / "root"
-    readout.population("accumulator", spec.root_bits, square.numel())
+    readout.population("accumulator", spec.root_bits + 1, square.numel())
     train = (scope / "square").population("input", 2, square.numel())
     for step in range(spec.root_bits - 1, -1, -1):
         pair = (square >> (2 * step)) & 3
@@ -81,35 +88,37 @@ def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 
 def cordic(x: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
     """Return ‖x‖ by merges: a sign neuron on y spikes, its spikes steer the shifted adds of the x and y neurons."""
-    level = x.to(torch.int64)
+    level, depth = x.to(torch.int64), 0
     while level.shape[-1] > 1:
         if level.shape[-1] % 2:
             level = torch.nn.functional.pad(level, (0, 1))
-        level = _merge(level[..., 0::2], level[..., 1::2], spec, scope)
+        # After t levels, numbers lie below 2^(value_bits + t/2); a merge adds half a bit, and the gain 0.73 bits.
+        bits = spec.value_bits + spec.guard_bits + 2 + depth // 2
+        level, depth = _merge(level[..., 0::2], level[..., 1::2], bits, spec, scope), depth + 1
     return level
 
 
-def _merge(x: Tensor, y: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
-    width, size = spec.value_bits + spec.guard_bits + 2, x.numel()
-    (scope / "sign").population("threshold", width, size).steps += spec.iterations
+def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> Tensor:
+    size = x.numel()
+    (scope / "sign").population("threshold", bits + 1, size).steps += spec.iterations
     for name in ("x", "y"):
-        (scope / name).population("accumulator", width, size)
+        (scope / name).population("accumulator", bits + 1, size)
     x, y = x << spec.guard_bits, y << spec.guard_bits
     for k in range(spec.iterations):
         upper, _ = lif_step(torch.zeros_like(y), y, 0, scope / "sign", fan_out=2)
-        # A spike adds the shifted partner, its absence subtracts it.
+        # A spike adds the shifted other coordinate; no spike subtracts it.
         sign = 2 * upper - 1
         to_x, to_y = sign * (y >> k), -sign * (x >> k)
         integrate(x, to_x, scope / "x")
         integrate(y, to_y, scope / "y")
-    # The gain is removed by a constant synapse: one train of x, one neuron.
+    # A constant synapse removes the gain: one spike train of x, one neuron.
     gain = scope / "gain"
-    population = gain.population("accumulator", width + spec.gain_bits, size)
+    population = gain.population("accumulator", bits + spec.gain_bits + 1, size)
     (gain / "operand").population("input", 1, size).send(popcount(x))
     total = torch.zeros_like(x)
-    for place in range(width - 1, -1, -1):
+    for place in range(bits - 1, -1, -1):
         integrate(total, ((x >> place) & 1) * spec.inverse_gain, gain, leak=1)
-    population.steps += width
+    population.steps += bits
     drop = spec.guard_bits + spec.gain_bits
     return (total + (1 << (drop - 1))) >> drop
 

@@ -1,4 +1,4 @@
-"""Relay by accumulators: spike trains, most significant bit first, through synapses that are constants, gates or signs.
+"""Drive accumulators by spike trains, most significant bit first, through synapses that are constants, gates or signs.
 
 v <- 2v + Σ_j w_j · bit_j(t)        after all bits:  v = Σ_j w_j · x_j
 """
@@ -14,120 +14,146 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step
 
 def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
     """Return a + b of |a|, |b| < 2^bits: two trains into one neuron. A constant b is a bias, which sends no spike."""
+    dtype = torch.result_type(a, b)
     if isinstance(b, int):
-        return _driven([(a, None)], bits, scope, bias=b)
-    return _driven([(a, None), (b, None)], bits, scope)
+        return _driven([(a, None)], bits, bits + 2, dtype, scope, bias=b)
+    return _driven([(a, None), (b, None)], bits, bits + 2, dtype, scope)
 
 
 def scale(x: Tensor, factor: int, bits: int, scope: Scope) -> Tensor:
     """Return x · factor of |x| < 2^bits, int64: the factor is the synapse."""
-    wide = x.to(torch.int64)
-    return _driven([(wide, torch.tensor(factor, dtype=torch.int64, device=x.device))], bits, scope)
+    return _driven([(x, factor)], bits, bits + abs(factor).bit_length() + 1, torch.int64, scope)
 
 
 def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return a where the condition holds, else b: two trains, of which the condition's spike lets one through.
+    """Return a where `condition` is true, else b, of |a|, |b| < 2^bits.
 
-    |a|, |b| < 2^bits. A constant is a bias behind the same gate.
+    Two spike trains drive one neuron. The condition's spike opens the synapse of one of them.
+    A constant is a bias behind the same gate.
     """
     gate = condition.to(torch.int64)
     (scope / "gate").population("input", 1, condition.numel()).send(gate, 2)
-    terms: list[tuple[Tensor, Tensor | None]] = []
+    terms: list[tuple[Tensor, Tensor | int | None]] = []
     bias: Tensor | int = 0
     for value, open_gate in ((a, gate), (b, 1 - gate)):
         if isinstance(value, int):
             bias = bias + value * open_gate
         else:
             terms.append((value, open_gate))
-    dtype = torch.where(condition, a, b).dtype
+    dtype = torch.result_type(a, b)
     if not terms:
         return torch.as_tensor(bias).to(dtype)
-    return _driven(terms, bits, scope, bias=bias).to(dtype)
+    return _driven(terms, bits, bits + 1, dtype, scope, bias=bias)
 
 
 def magnitude(x: Tensor, bits: int, scope: Scope) -> Tensor:
     """Return |x| < 2^bits: the populations of both signs, one of them silent, excite one neuron."""
-    return _driven([(x.abs(), None)], bits, scope)
+    return _driven([(x.abs(), None)], bits, bits + 1, x.dtype, scope)
 
 
 def signed(magnitude: Tensor, sign_of: Tensor, bits: int, scope: Scope) -> Tensor:
     """Return ±magnitude < 2^bits: the sign's spike selects an inhibitory synapse."""
-    negative = sign_of < 0
-    (scope / "sign").population("input", 1, sign_of.numel()).send(negative.to(torch.int32))
-    return _driven([(magnitude, 1 - 2 * negative.to(magnitude.dtype))], bits, scope)
+    negative = (sign_of < 0).to(torch.int32)
+    (scope / "sign").population("input", 1, sign_of.numel()).send(negative)
+    return _driven([(magnitude, 1 - 2 * negative)], bits, bits + 1, magnitude.dtype, scope)
 
 
 def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tensor:
-    """Return floor(x · 2^places) of 0 <= x < 2^bits, places <= left: an accumulator that listens for bits + places steps.
+    """Return floor(x · 2^places) of 0 <= x < 2^bits and places <= left; x's dtype.
 
-    Fewer steps than bits drop low bits; more steps double the membrane. State: as many bits as the answer.
+    An accumulator takes part in bits + places steps.
+    Fewer steps than bits drop the low bits. More steps double the membrane.
+    The state is as wide as the result.
     """
     steps = bits + left
     x, places = torch.broadcast_tensors(x, places)
+    _send(x, bits, 1, scope / "operand")
     answer = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    population = scope.population("accumulator", bits + left + 1, x.numel())
-    population.steps += steps
-    (scope / "operand").population("input", 1, x.numel()).send(popcount(x))
-    for train, listens, target in blocks(scope, x, (places + bits).clamp(max=steps), answer):
-        membrane = torch.zeros_like(train)
+    scope.population("accumulator", min(steps + 1, torch.iinfo(x.dtype).bits), x.numel()).steps += steps
+    for train, listens, target in blocks(scope, x, (places + bits).clamp(max=steps).to(x.dtype), answer):
+        membrane, bit, active = torch.zeros_like(target), torch.empty_like(target), torch.empty_like(target)
         for time in range(steps):
-            current = (train >> (bits - 1 - time)) & 1 if time < bits else 0
-            # In integers, faster than torch.where: 1 for a neuron that still listens, whose leak is then 2.
-            active = torch.gt(listens, time).to(train.dtype)
-            before = membrane.clone()
-            stepped = integrate(membrane, current, scope, leak=1)
-            membrane = before + (stepped - before) * active
-        target.copy_(membrane.view(target.shape))
+            torch.gt(listens, time, out=active)
+            if time < bits:
+                torch.bitwise_right_shift(train, bits - 1 - time, out=bit).bitwise_and_(active)
+            integrate(membrane, bit if time < bits else 0, scope, leak=1, leaking=active)
+        target.copy_(membrane)
     return answer
 
 
 def round_half(x: Tensor, bits: int, scope: Scope) -> Tensor:
     """Return floor(x/2 + 1/2), |x| < 2^bits: the neuron that holds x gets a bias of 1 and leaks once by 1/2."""
-    scope.population("accumulator", bits + 1, x.numel()).steps += 2
+    scope.population("accumulator", bits + 2, x.numel()).steps += 2
     membrane = integrate(x.clone(), 1, scope)
     return integrate(membrane, 0, scope, leak=-1)
 
 
 def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope) -> Tensor:
-    """Return x within [low, high]: a threshold neuron per limit; its spike puts the limit in place of x."""
+    """Return x within [low, high], |x| <= 2^bits: a threshold neuron per limit; its spike puts the limit in x's place."""
     for limit, name, sign in ((low, "low", -1), (high, "high", 1)):
         if limit is None:
             continue
         part = scope / name
-        part.population("threshold", bits + 1, x.numel()).steps += 1
+        part.population("threshold", bits + 2, x.numel()).steps += 1
         beyond, _ = lif_step(sign * x.to(torch.int64), 0, sign * limit, part)
         x = x + (limit - x) * beyond.to(x.dtype)
     return x
 
 
-def _driven(terms: list[tuple[Tensor, Tensor | None]], bits: int, scope: Scope, *, bias: Tensor | int = 0) -> Tensor:
-    """Return Σ x·synapse + bias of |x| < 2^bits; a synapse of None is 1. The bias is added in the last step."""
-    shape = torch.broadcast_shapes(*(t.shape for pair in terms for t in pair if t is not None))
-    dtype = terms[0][0].dtype
-    for x, synapse in terms:
-        dtype = torch.promote_types(dtype, x.dtype if synapse is None else torch.promote_types(x.dtype, synapse.dtype))
-    size = shape.numel()
+def _send(x: Tensor, bits: int, fan_out: int, scope: Scope) -> None:
+    """Count the spikes of the trains of |x| < 2^bits, each delivered to `fan_out` synapses."""
+    narrow = x.to(torch.int32) if bits <= 31 else x
+    scope.population("input", 1, x.numel()).send(popcount(narrow), fan_out)
+
+
+def _driven(
+    terms: list[tuple[Tensor, Tensor | int | None]],
+    bits: int,
+    width: int,
+    dtype: torch.dtype,
+    scope: Scope,
+    *,
+    bias: Tensor | int = 0,
+) -> Tensor:
+    """Return Σ x·synapse + bias of |x| < 2^bits, broadcast; a synapse of None is 1. The bias comes in the last step.
+
+    width: bits of the sum and its sign; it says how wide the membrane is kept, too.
+    """
+    tensors = [t for t in (*(t for term in terms for t in term), bias) if isinstance(t, Tensor)]
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
     for number, (x, _) in enumerate(terms):
         name = "operand" if len(terms) == 1 else f"operand {number + 1}"
-        population = (scope / name).population("input", 1, x.numel())
-        population.send(popcount(x), size // max(1, x.numel()))
-    answer = torch.empty(shape, dtype=dtype, device=terms[0][0].device)
-    scope.population("accumulator", bits + 2, size).steps += bits
-    tensors = []
-    for x, synapse in terms:
-        sign = torch.sign(x) if synapse is None else torch.sign(x) * synapse
-        tensors += [x.abs().to(dtype).expand(shape), sign.to(dtype).expand(shape)]
-    offset = bias.to(dtype).expand(shape) if isinstance(bias, Tensor) else None
-    if offset is not None:
-        tensors.append(offset)
-    for target, *parts in blocks(scope, answer, *tensors):
-        membrane = torch.zeros_like(parts[0])
+        _send(x, bits, shape.numel() // max(1, x.numel()), scope / name)
+    answer = torch.empty(shape, dtype=dtype, device=tensors[0].device)
+    scope.population("accumulator", width, answer.numel()).steps += bits
+    # An answer that fits int32 has a membrane that does: before the last step, it is the answer's leading bits.
+    state = torch.int32 if width <= 32 or dtype == torch.int32 else torch.int64
+    for target, *parts in blocks(scope, answer, *(t.expand(shape) for t in tensors)):
+        given = iter(parts)
+        trains = [_train(next(given), next(given) if isinstance(s, Tensor) else s, state) for _, s in terms]
+        last = next(given).to(state) if isinstance(bias, Tensor) else bias
+        membrane, current, other = (torch.zeros_like(target, dtype=state) for _ in range(3))
         for place in range(bits - 1, -1, -1):
-            current = ((parts[0] >> place) & 1) * parts[1]
-            for index in range(2, 2 * len(terms), 2):
-                current += ((parts[index] >> place) & 1) * parts[index + 1]
+            _bits(*trains[0], place, current)
+            for train in trains[1:]:
+                current += _bits(*train, place, other)
             if place == 0:
-                current += parts[-1] if offset is not None else bias
+                current += last
             integrate(membrane, current, scope, leak=1)
         target.copy_(membrane)
     return answer
+
+
+def _train(x: Tensor, synapse: Tensor | int | None, state: torch.dtype) -> tuple[Tensor, Tensor | int | None]:
+    """Return |x| and what each of its spikes brings: the synapse, of the other sign where x < 0; None is 1."""
+    x = x.to(state)
+    if synapse is not None:
+        sign = x.sign()
+        return x.abs(), sign.mul_(synapse if isinstance(synapse, int) else synapse.to(state))
+    return x.abs(), x.sign() if bool((x < 0).any()) else None
+
+
+def _bits(size: Tensor, weight: Tensor | int | None, place: int, out: Tensor) -> Tensor:
+    """Return weight · bit of the size at `place`, written into `out`."""
+    torch.bitwise_right_shift(size, place, out=out).bitwise_and_(1)
+    return out if weight is None else out.mul_(weight)

@@ -7,8 +7,6 @@ import torch
 from adversarial import all_pairs, edge_pairs, integers
 from primitives.cases import scope
 
-from spikeplug.errors import SpikeplugError
-from spikeplug.fixedpoint import matrix_product
 from spikeplug.neurons import Events
 from spikeplug.primitives import product
 from spikeplug.primitives.product import simulate
@@ -34,30 +32,6 @@ def test_dot(shape: tuple[int, int, int]) -> None:
     assert torch.equal(product.dot(weight, value, 22, 15), expected)
     assert torch.equal(simulate.dot(weight, value, 23, scope()), expected)
     assert torch.equal(simulate.accumulate(weight, 22, scope()), product.accumulate(weight))
-
-
-def test_matrix_product_is_exact_at_its_widest() -> None:
-    """Every operand at its largest magnitude, more keys than one block: the worst case of the width argument."""
-    keys = (1 << 16) + 3
-    weight = torch.full((1, keys), 1 << 22, dtype=torch.int64)
-    value = torch.full((keys, 2), 1 << 15, dtype=torch.int64)
-    value[:, 1] *= -1
-    assert matrix_product(weight, value, 22, 15).tolist() == [[keys << 37, -(keys << 37)]]
-    weight[0, 0] -= 1  # an odd total, which float64 would round above 2^53
-    assert matrix_product(weight, value, 22, 15)[0, 0].item() == (keys << 37) - (1 << 15)
-
-
-@pytest.mark.parametrize("bits", [(24, 24), (30, 20), (12, 41)])
-def test_matrix_product_equals_torch(bits: tuple[int, int]) -> None:
-    a = integers(6 * 300, bits[0]).view(6, 300)
-    b = -integers(300 * 5, bits[1], seed=2).view(300, 5)
-    assert torch.equal(matrix_product(a, b, *bits), a @ b)
-
-
-def test_matrix_product_refuses_what_does_not_fit() -> None:
-    one = torch.ones(1, 1, dtype=torch.int64)
-    with pytest.raises(SpikeplugError, match="does not fit"):
-        matrix_product(one, one, 30, 24)
 
 
 def test_synops_are_spikes_times_fan_out() -> None:

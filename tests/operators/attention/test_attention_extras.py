@@ -12,8 +12,8 @@ from torch import Tensor
 
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention import attention, attention_weights
-from spikeplug.operators.scores import natural_unit
+from spikeplug.functional import attention, attention_weights
+from spikeplug.codes import natural_unit
 from spikeplug.presets import PRESETS
 from spikeplug.saturation import saturations
 
@@ -92,7 +92,7 @@ def test_no_result_depends_on_tiles_or_batch(which: str, numerics: Numerics, mon
         query[0, 2, 3], options["mask"][1, 1, 4, 5] = nan, nan
     whole, weights = attention(query, key, value, **options), attention_weights(query, key, **options)
     for tile in (1, 60):
-        monkeypatch.setattr("spikeplug.operators.tiles._TILE", tile)
+        monkeypatch.setattr("spikeplug.operators.attention.tiles._TILE", tile)
         assert same(attention(query, key, value, **options), whole)
         assert same(attention_weights(query, key, **options), weights)
     monkeypatch.undo()

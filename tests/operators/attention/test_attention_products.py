@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeplug.coding import encode_for_product
+from spikeplug.codes import encode_for_product
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention import attention, attention_weights
-from spikeplug.operators.attention_products import query_key_product
-from spikeplug.operators.tiles import Tile
+from spikeplug.functional import attention, attention_weights
+from spikeplug.operators.attention.products import query_key_product
+from spikeplug.operators.attention.tiles import Tile
 from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
@@ -65,7 +65,7 @@ def test_reals_give_the_same_bits_in_any_tile_batch_and_order_of_channels(
     shown = None if mask is None else torch.ones(9, 13, dtype=torch.bool).tril(4)
     output, weights = attention(query, key, value, shown), attention_weights(query, key, shown)
     for tile in (1, 60):
-        monkeypatch.setattr("spikeplug.operators.tiles._TILE", tile)
+        monkeypatch.setattr("spikeplug.operators.attention.tiles._TILE", tile)
         assert torch.equal(attention(query, key, value, shown), output)
         assert torch.equal(attention_weights(query, key, shown), weights)
     monkeypatch.undo()

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spikeplug import codes
 from spikeplug.saturation import saturations
@@ -87,3 +89,44 @@ def test_twos_complement_is_off_by_less_than_a_step_and_only_at_the_very_top(bit
     assert int(plain.mantissa.max()) == most + 1
     error = (x.double() - cut.mantissa * torch.exp2(cut.exponent.double())).abs()
     assert bool((error < x.abs() * 2.0 ** (1 - bits)).all())
+
+
+@given(st.integers(5, 20), st.integers(-60, 60), st.integers(0, 1000))
+def test_an_input_is_rounded_to_the_nearest_code(bits: int, exponent: int, seed: int) -> None:
+    x = torch.randn(3, 11, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
+    y = codes.as_received(x, bits)
+    step = torch.exp2(torch.frexp(x.abs().amax(-1, keepdim=True)).exponent.float() - bits)
+    assert bool(((y / step) == (y / step).round()).all())
+    assert bool(((y - x).abs() <= step / 2).all())
+    assert bool(((y / step).abs() <= 2**bits).all())
+    # Encoded again with at least two bits more, nothing is lost.
+    code = codes.encode(y, bits + 2)
+    assert torch.equal(code.mantissa * torch.exp2(code.exponent.float()), y)
+
+
+def test_what_has_no_code_passes() -> None:
+    x = torch.tensor([[1.0, math.inf, 0.3], [math.nan, -math.inf, -7.1], [0.0, 0.0, 0.0], [1e-45, 0.0, 0.0]])
+    y = codes.as_received(x, 8)
+    assert torch.equal(y.isnan(), x.isnan())
+    assert torch.equal(y.isinf(), x.isinf())
+    assert torch.equal(y[0], torch.tensor([1.0, math.inf, 38 / 128]))
+    assert torch.equal(y[2:], torch.zeros(2, 3))
+    assert codes.as_received(x, None) is x
+
+
+def test_a_power_of_two_is_coded_exactly() -> None:
+    x = torch.tensor([[0.0, 1.0, 2.0, 4.0]])
+    assert torch.equal(codes.decode(codes.encode(x, 16), torch.float32), x)
+
+
+def test_a_last_block_that_is_not_full_has_a_scale_of_its_own() -> None:
+    x = torch.randn(3, 10) * torch.logspace(-6, 6, 10)
+    code = codes.encode_blocks(x, 12, 4)
+    assert (code.granularity, code.exponent.shape) == ("block", x.shape)
+    for block in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        own = codes.encode(x[:, block], 12)
+        assert torch.equal(code.mantissa[:, block], own.mantissa)
+        assert torch.equal(code.exponent[:, block], own.exponent.expand(own.mantissa.shape))
+    assert codes.encode_blocks(x, 12, None).granularity == codes.encode_blocks(x, 12, 10).granularity == "vector"
+    largest = codes.largest_in_blocks(x, 4)
+    assert torch.equal(largest[:, 8:], x[:, 8:].abs().amax(-1, keepdim=True).expand(3, 2))

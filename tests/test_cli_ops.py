@@ -84,15 +84,15 @@ def test_a_model_that_is_not_there(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--operators", "sofmax"], "no operator 'sofmax'"),
-        (["--operators", ""], "no operator ''"),
+        (["--operators", "sofmax"], "unknown operator 'sofmax'"),
+        (["--operators", ""], "unknown operator ''"),
         (["--operators", "silu,silu"], "each operator once"),
         (["--dimensions", "many"], "dimensions is 'many'"),
         (["--dimensions", ""], "dimensions is ''"),
         (["--dimensions", "0"], "a dimension is 0"),
         (["--dimensions", "9000"], "a dimension is 9000"),
         (["--dimensions", "8,8"], "each dimension once"),
-        (["--distributions", "cauchy"], "no distribution 'cauchy'"),
+        (["--distributions", "cauchy"], "unknown distribution 'cauchy'"),
         (["--preset", "nonsense"], "no numerics 'nonsense'"),
         (["--seed", "x"], "--seed"),
         (["--seed", "-1"], "--seed"),

@@ -1,11 +1,11 @@
-"""Spiking operators for Transformers: every nonlinearity by populations of integer threshold neurons.
+"""Replace every nonlinearity of a Transformer by spiking operators: populations of integer threshold neurons.
 
-    import spikeplug
-    report = spikeplug.convert(model)      # any torch module, in place, no training
-    spikeplug.revert(model)                # bit-identical to before
+  import spikeplug
+  report = spikeplug.convert(model)      # any torch module, in place, no training
+  spikeplug.revert(model)                # bit-identical to before
 
-Names are imported on first use, so that `import spikeplug` and `spikeplug --help` do not wait for torch. Models that
-were saved converted are converted again by transformers' own `from_pretrained`, once spikeplug is imported.
+Names are imported on first use, so `import spikeplug` and `spikeplug --help` do not load torch.
+Once spikeplug is imported, transformers' own `from_pretrained` converts again what was saved converted.
 """
 
 import sys
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import spikeplug.functional as functional
     import spikeplug.nn as nn
-    from spikeplug.conversion import SpikingConfig, audit, convert, revert, simulate
+    from spikeplug.conversion import SpikingConfig, audit, convert, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
@@ -38,6 +38,7 @@ __all__ = [
     "SpikingConfig",
     "audit",
     "convert",
+    "explain",
     "functional",
     "nn",
     "reset_saturations",
@@ -56,6 +57,7 @@ _HOME = {
     "SpikingConfig": "conversion",
     "audit": "conversion",
     "convert": "conversion",
+    "explain": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",
@@ -78,7 +80,7 @@ def __dir__() -> list[str]:
 
 
 class _TransformersLoader(MetaPathFinder):
-    """Registers the conversion with transformers right after it has imported what loads models, and not before."""
+    """Register the conversion with transformers, right after transformers has imported what loads models."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name != _LOADS_MODELS:

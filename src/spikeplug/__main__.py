@@ -1,4 +1,4 @@
-"""`python -m spikeplug`."""
+"""Run the command line: `python -m spikeplug`."""
 
 from spikeplug.cli import main
 

@@ -1,5 +1,5 @@
-"""The one exception users see."""
+"""Define SpikeplugError, the one exception that users see."""
 
 
 class SpikeplugError(ValueError):
-    """Bad input at a public edge: one sentence that says what is wrong and what to do about it."""
+    """Report bad input to a public function: one sentence that says what is wrong and what to do about it."""

@@ -1,7 +1,8 @@
-"""Integer verbs: all arithmetic between encoding and decoding is written in these.
+"""Compute with integers: shifts, bit lengths, constants, the exact matrix product.
 
-Every function takes and returns integer tensors. int32 holds mantissas and weights (up to 24 bits), int64 sums and
-products. A width is stated in bits, sign excluded.
+Every function takes and returns integer tensors.
+int32 holds mantissas and weights (up to 24 bits); int64 holds sums and products.
+Widths are in bits and exclude the sign.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
 
-#: float64 holds every integer up to 2^53, so a float64 sum whose partial sums stay below is an integer sum.
+#: float64 holds every integer up to 2^53. A float64 sum whose partial sums stay within that is an integer sum.
 FLOAT64_EXACT_BITS = 53
 
 
 def constant(value: float, fraction_bits: int) -> int:
-    """round(value · 2^fraction_bits), exactly, half away from zero: how every table entry and constant is made."""
+    """Return round(value · 2^fraction_bits), exactly, half away from zero. It makes every table entry and constant."""
     scaled = Fraction(value) * (1 << fraction_bits)
     return int(math.copysign(math.floor(abs(scaled) + Fraction(1, 2)), scaled))
 
 
 def shift_right(x: Tensor, places: Tensor | int) -> Tensor:
-    """floor(x / 2^places), places >= 0; more places than the dtype has give 0 or -1, as the mathematics says."""
+    """Return floor(x / 2^places), places >= 0.
+
+    More places than the dtype has bits give 0 or -1, which is the exact floor.
+    """
     last = torch.iinfo(x.dtype).bits - 1
     if isinstance(places, int):
         return x >> min(places, last)
@@ -34,19 +38,19 @@ def shift_right(x: Tensor, places: Tensor | int) -> Tensor:
 
 
 def shift(x: Tensor, places: Tensor) -> Tensor:
-    """x · 2^places for either sign of places (floored if negative); the caller keeps left shifts within the width."""
+    """Return floor(x · 2^places); places may be negative. The caller keeps left shifts within the width."""
     return torch.where(places >= 0, x << places.clamp(min=0).to(x.dtype), shift_right(x, (-places).clamp(min=0)))
 
 
 def halve_to_nearest(x: Tensor) -> Tensor:
-    """floor(x/2 + 1/2): drops one guard bit, rounding half up."""
+    """Return floor(x/2 + 1/2): drop one guard bit, rounding half up."""
     return (x + 1) >> 1
 
 
 def bit_length(x: Tensor) -> Tensor:
-    """Number of bits of x >= 0 (0 for 0): position of the leading one, plus one. int64 in, int64 out.
+    """Return the number of bits of x >= 0 (0 for 0): the position of the leading one, plus one. int64 in, int64 out.
 
-    A population with thresholds 2^0, 2^1, ..., 2^62: the number that fires.
+    As neurons: a population with the thresholds 2^0, 2^1, ..., 2^62; the number that fires.
     """
     return torch.bucketize(x.to(torch.int64).contiguous(), _powers(x.device), right=True)
 
@@ -57,12 +61,14 @@ def _powers(device: torch.device) -> Tensor:
 
 
 def matrix_product(a: Tensor, b: Tensor, a_bits: int, b_bits: int) -> Tensor:
-    """Exact integer matrix product a @ b in int64, a of shape (..., m, k), b of shape (..., k, n).
+    """Return a @ b, exact; int64.
 
-    |a| <= 2^a_bits and |b| <= 2^b_bits, which the caller guarantees: with k keys every partial sum then stays within
-    2^(a_bits + b_bits + log2 k), and the product is cut along k so that this is at most 2^53. Within that, a float64
-    GEMM *is* an integer GEMM; it stays inside the opaque op `spikeplug::matrix_product`.
+    a  integers (..., m, k), |a| <= 2^a_bits
+    b  integers (..., k, n), |b| <= 2^b_bits
 
+    The caller guarantees both bounds. Over k terms, every partial sum stays within 2^(a_bits + b_bits + log2 k).
+    The product is cut along k so that this is at most 2^53. Within that, a float64 GEMM *is* an integer GEMM.
+    It runs inside the opaque op `spikeplug::matrix_product`.
     Errors: SpikeplugError if a single product, or the whole int64 sum, would not fit.
     """
     total_bits = a_bits + b_bits + max(a.shape[-1] - 1, 0).bit_length()

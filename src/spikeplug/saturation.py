@@ -1,48 +1,66 @@
-"""The ledger of saturations: whatever an operator clamps is counted here, never silent."""
+"""Count every value that an operator clamps: the ledger of saturations."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 _lock = threading.Lock()
-_ledger: defaultdict[str, int] = defaultdict(int)
-_pending: dict[str, list[Tensor]] = {}
+_counters: dict[tuple[str, torch.device], Tensor] = {}
+_paused = ContextVar("spikeplug_saturations_paused", default=False)
+
+
+def counter(event: str, device: torch.device) -> Tensor:
+    """Return the count of `event` on a device, int64 of no dimensions, to be added to in place.
+
+    The same tensor lives as long as the process, so a CUDA graph may hold it: each replay then counts anew.
+    """
+    found = _counters.get((event, device))
+    if found is None:
+        with _lock, torch.inference_mode(False):
+            found = _counters.setdefault((event, device), torch.zeros((), dtype=torch.int64, device=device))
+    return found
 
 
 def record(event: str, clamped: Tensor) -> None:
     """Add the number of true elements of the bool tensor `clamped` to `event`.
 
-    The sum stays on its device until somebody reads the ledger, so that counting does not synchronise.
+    The count stays on its device until somebody reads the ledger, so that counting never waits for the device.
     """
-    if clamped.numel() == 0:
+    if clamped.numel() == 0 or _paused.get():
         return
-    count = clamped.sum(dtype=torch.int64)
+    total, count = counter(event, clamped.device), clamped.sum(dtype=torch.int64)
     with _lock:
-        pending = _pending.setdefault(event, [])
-        pending.append(count)
-        if len(pending) >= 256:
-            _settle()
+        total.add_(count)
+
+
+@contextmanager
+def not_recorded() -> Iterator[None]:
+    """Record nothing within the block, in this thread: for work that is done a second time."""
+    token = _paused.set(True)
+    try:
+        yield
+    finally:
+        _paused.reset(token)
 
 
 def saturations() -> dict[str, int]:
-    """Saturated values since the start or the last reset, by event, e.g. `{"silu: exponent beyond H": 12}`."""
+    """Return saturated values since the start or the last reset, by event: `{"silu: exponent beyond H": 12}`."""
+    found: defaultdict[str, int] = defaultdict(int)
     with _lock:
-        _settle()
-        return {event: count for event, count in sorted(_ledger.items()) if count}
+        for (event, _), count in _counters.items():
+            found[event] += int(count)
+    return {event: count for event, count in sorted(found.items()) if count}
 
 
 def reset_saturations() -> None:
     """Set every count to zero."""
-    with _lock:
-        _pending.clear()
-        _ledger.clear()
-
-
-def _settle() -> None:
-    for event, counts in _pending.items():
-        _ledger[event] += int(sum(int(count) for count in counts))
-    _pending.clear()
+    with _lock, torch.inference_mode(False):
+        for count in _counters.values():
+            count.zero_()

@@ -7,7 +7,7 @@ import json
 
 import jsonschema
 import pytest
-import torch
+from kernels.cases import WrongKernel
 from tiny_model import save_tiny_model
 from typer.testing import CliRunner
 
@@ -72,7 +72,7 @@ def test_memory_is_measured_unless_it_is_not_wanted(option, measured, monkeypatc
 
 
 def test_a_wrong_kernel_is_refused_with_code_1(tmp_path, monkeypatch):
-    monkeypatch.setitem(kernels.loaded("cpu"), "gelu", lambda x, approximate, numerics: torch.zeros_like(x))
+    monkeypatch.setitem(kernels.loaded("cpu"), "gelu", WrongKernel())
     sheet = tmp_path / "out.csv"
     result = run("--quick", "--no-model", "--operators", "gelu", "--runs", 1, "--csv", sheet)
     assert result.exit_code == 1
@@ -87,7 +87,7 @@ def test_a_wrong_kernel_is_refused_with_code_1(tmp_path, monkeypatch):
 
 
 def test_a_model_with_a_wrong_kernel_has_no_figure(folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(kernels.loaded("cpu"), "silu", lambda x, numerics: torch.zeros_like(x))
+    monkeypatch.setitem(kernels.loaded("cpu"), "silu", WrongKernel())
     path = tmp_path / "out.json"
     result = run(folder, "--quick", "--operators", "softmax", "--runs", 1, "--json", path)
     assert result.exit_code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kernels.cases import WrongKernel
 
 from spikeplug import kernels
 from spikeplug.bench import ARMS, OPERATORS, SECTIONS, Settings, chosen, contract, estimates, failures, measure
@@ -77,12 +78,8 @@ def test_names_are_checked():
             Settings(("silu",), sections=sections)
 
 
-def wrong_kernel(x, numerics):
-    return torch.zeros_like(x)
-
-
 def test_a_wrong_kernel_has_no_figure(monkeypatch):
-    monkeypatch.setitem(kernels.loaded("cpu"), "silu", wrong_kernel)
+    monkeypatch.setitem(kernels.loaded("cpu"), "silu", WrongKernel())
     rows = measured(Case("operators", "silu", (2, 16)), Settings(("silu",), quick=True, rounds=1, memory=False))
     assert len(rows) == 1
     assert rows == failures(rows)
@@ -98,7 +95,7 @@ def test_arms_that_are_not_timed_still_bind(chosen_arms, monkeypatch):
     rows = measured(case, settings)
     assert [row.arm for row in rows] == [arm for arm in ARMS if arm in {"kernel", "exact", *chosen_arms}]
     assert all((row.times_copy is None) == ("copy" not in chosen_arms) for row in rows)
-    monkeypatch.setitem(kernels.loaded("cpu"), "silu", wrong_kernel)
+    monkeypatch.setitem(kernels.loaded("cpu"), "silu", WrongKernel())
     assert [row.equal for row in measured(case, settings)] == [False]
 
 

@@ -1,4 +1,4 @@
-"""Each test of this folder on one thread; `family` runs a test once per model type."""
+"""Run each test of this folder on one thread. The fixture `family` runs a test once per model type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A base class and a function of another file, for test_calls.py."""
+"""Hold a base class and a function in another file, for test_calls.py."""
 
 from __future__ import annotations
 

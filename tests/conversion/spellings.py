@@ -1,4 +1,4 @@
-"""Every way to call a torch function that is redirected, by the name of its entry: tables for test_redirection.py."""
+"""List every way to call a redirected torch function, by the name of its replacement, for test_redirection.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIG = Numerics(bits=14)  # not the default: that the numerics arrives shows
 
 
 def tensor(*shape: int, seed: int = 0) -> Tensor:
-    """Positive, so that every function is defined."""
+    """Return positive numbers, for which every function is defined."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) * 2 + 0.25
 
 
@@ -68,7 +68,7 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
         ],
     ),
     "silu": (
-        lambda: functional.silu(X, CONFIG),
+        lambda: functional.silu(X, numerics=CONFIG),
         [
             lambda: F.silu(X),
             lambda: F.silu(X.clone(), True),

@@ -1,4 +1,4 @@
-"""The attention function given to transformers: softcap, sinks, biases, whatever model asks for them."""
+"""Test the attention function given to transformers: softcap, sinks and biases, for every model that uses them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_attention_weights_of_every_kind(name: str) -> None:
 
 
 class Host(nn.Module):
-    """What the hook reads of an attention module."""
+    """Stand in for an attention module, with what the hook reads of it."""
 
     def __init__(self, numerics: Numerics | None, is_causal: bool = True) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ def test_arguments_are_passed_on(numerics: Numerics) -> None:
 
 
 def test_an_unconverted_module_and_arguments_that_are_not_known() -> None:
-    with pytest.raises(SpikeplugError, match="was not converted: give its model a numerics of its own"):
+    with pytest.raises(SpikeplugError, match="was not converted: give its model a config of its own"):
         spiking_attention(nn.Identity(), QUERY, KEY, VALUE, None)
     with pytest.raises(SpikeplugError, match="does not take 'indices': revert the model for this call"):
         spiking_attention(Host(Numerics()), QUERY, KEY, VALUE, None, indices=torch.arange(2))
@@ -168,7 +168,7 @@ def test_an_unconverted_module_and_arguments_that_are_not_known() -> None:
 
 @pytest.mark.parametrize(("before", "masked"), [("sdpa", False), ("eager", True)])
 def test_a_causal_mask_is_made_only_where_sdpa_was_not_known(before: str, masked: bool) -> None:
-    """Where it is not made, rows get counts of visible keys: the same bits, without a byte a query and key."""
+    """Elsewhere, rows get counts of visible keys: the same bits, without one byte per query and key."""
     seen: list[Tensor | None] = []
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED), attn_implementation=before).eval()
@@ -180,7 +180,7 @@ def test_a_causal_mask_is_made_only_where_sdpa_was_not_known(before: str, masked
     with torch.inference_mode():
         whole = model(input_ids=IDS).logits
         handle.remove()
-        again = copied(input_ids=IDS).logits  # of a numerics that nobody remembers: with a mask
+        again = copied(input_ids=IDS).logits  # its config is not among those remembered, so it gets a mask
         padded = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
     assert [mask is not None for mask in seen] == [masked]
     assert torch.equal(whole, again)

@@ -1,4 +1,4 @@
-"""The audit sees every float nonlinearity, wherever it hides, and nothing else."""
+"""Test that the audit sees every float nonlinearity, by every way of computing it, and nothing else."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Calls(nn.Module):
 
 @pytest.fixture(params=["grad", "no_grad", "inference_mode"])
 def mode(request: pytest.FixtureRequest) -> torch.autograd.grad_mode.set_grad_enabled | torch.inference_mode:
-    """Composite operations reach a dispatch mode whole or in parts, depending on these; the audit must not care."""
+    """Vary what decides whether composite operations are dispatched whole or in parts; the audit must not change."""
     return (
         torch.inference_mode() if request.param == "inference_mode" else torch.set_grad_enabled(request.param == "grad")
     )
@@ -117,7 +117,7 @@ def test_the_set_names_only_operations_that_exist_and_are_not_composite() -> Non
 
 
 def test_a_spiking_operator_cannot_hide_a_float_exponential(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The audit looks inside our operators too, which everyone else takes for opaque."""
+    """The audit looks inside our own ops too, although they are opaque to other modes."""
     model = tiny_model()
     convert(model)
     cheating = dataclasses.replace(OPERATORS["silu"], spiking=lambda x, numerics, events: x * torch.exp(-x))

@@ -1,4 +1,4 @@
-"""The functions a module's code may call are read from its byte code, however they are reached."""
+"""Test that byte code shows the functions a module's code may call, however it fetches them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def recursive(x: Tensor, depth: int = 2) -> Tensor:
 
 
 def bare(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator that does not say what it wraps."""
+    """Decorate without recording what is wrapped."""
 
     def wrapper(*args: Any) -> Any:
         return function(*args)
@@ -271,7 +271,7 @@ def test_what_is_found_is_replaced(name: str) -> None:
 
 
 class Child(nn.Module):
-    """Calls children, and reads attributes, that are called like functions."""
+    """Call children and read attributes whose names are those of functions."""
 
     def __init__(self) -> None:
         super().__init__()

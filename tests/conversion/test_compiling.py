@@ -1,4 +1,4 @@
-"""torch.compile and torch.export see one node per operator, and give the bits of the uncompiled model."""
+"""Test that torch.compile and torch.export see one node per operator, and give the bits of the uncompiled model."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_compiled_training_step_gives_the_same_loss_and_gradients() -> None:
 
 
 def operators_in(program: ExportedProgram) -> dict[str, int]:
-    """How often each of our operators is in the graph or a graph inside it."""
+    """Count each of our operators in the graph and the graphs inside it."""
     found: dict[str, int] = {}
     for graph in program.graph_module.modules():
         for node in getattr(graph, "graph", torch.fx.Graph()).nodes:

@@ -1,4 +1,4 @@
-"""What is composed of redirected functions: close to torch's own answer, and nothing of it in floating point."""
+"""Test functions composed of redirected ones: they are close to torch's result, and no part runs in floats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report accounts for every place, folds the layers and survives JSON."""
+"""Test that the report accounts for every place, folds the layers and survives JSON."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from spikeplug.conversion.report import fold_layers
 
 
 def test_counts_and_reasons() -> None:
-    report = convert(tiny_model("qwen3"), operators=("softmax", "rms_norm"), exclude=r"layers\.0\.")
+    report = convert(tiny_model("qwen3"), operators=("attention", "rms_norm"), exclude=r"layers\.0\.")
     assert report.counts == {
-        "softmax": {"replaced": 1, "left": 1},
+        "attention": {"replaced": 1, "left": 1},
         "matmul": {"replaced": 0, "left": 17},
         "rms_norm": {"replaced": 5, "left": 4},
         "product": {"replaced": 0, "left": 2},
@@ -27,7 +27,7 @@ def test_counts_and_reasons() -> None:
         "sin": {"replaced": 0, "left": 1},
     }
     reasons = {(entry.path, entry.operator): entry.reason for entry in report.left}
-    assert reasons["model.layers.0.self_attn", "softmax"] == r"excluded by 'layers\\.0\\.'"
+    assert reasons["model.layers.0.self_attn", "attention"] == r"excluded by 'layers\\.0\\.'"
     assert reasons["model.layers.1.mlp.act_fn", "silu"] == "not among the operators chosen"
     assert reasons["model.rotary_emb", "cos"] == "not among the operators chosen"
     assert "gate" in reasons["model.layers.1.mlp", "product"]
@@ -36,7 +36,7 @@ def test_counts_and_reasons() -> None:
     assert len(report.replaced) + len(report.left) == len(report.entries)
     assert {entry.operator for entry in report.left if entry.pipeline} == {"matmul", "product"}
     assert len(report.leftovers) == 1 + 4 + 2 + 2
-    expected = "Qwen3ForCausalLM: 1 softmax, 5 rms_norm replaced, 9 nonlinearities left in floating point"
+    expected = "Qwen3ForCausalLM: 1 attention, 5 rms_norm replaced, 9 nonlinearities left in floating point"
     assert str(report) == expected
 
 

@@ -1,4 +1,4 @@
-"""convert: outputs stay close, and everything that identifies a model stays the same."""
+"""Test convert: outputs stay close, and everything that identifies a model stays the same."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_hooks_of_modules_keep_working() -> None:
     assert calls == ["pre", "kwargs", "during"]
 
 
-@pytest.mark.parametrize("operator", ["softmax", "silu", "rms_norm", "cos"])
+@pytest.mark.parametrize("operator", ["attention", "silu", "rms_norm", "cos"])
 def test_operators_chooses(operator: str) -> None:
     model = tiny_model()
     report = convert(model, operators=(operator,))
@@ -105,7 +105,7 @@ def test_operators_chooses(operator: str) -> None:
     with audit(model) as found:
         logits(model, tokens())
     left = {
-        "softmax": ("_scaled_dot_product_flash_attention_for_cpu", 2),
+        "attention": ("_scaled_dot_product_flash_attention_for_cpu", 2),
         "silu": ("silu", 2),
         "rms_norm": ("rsqrt", 5),
         "cos": ("cos", 1),
@@ -122,8 +122,8 @@ def test_config_reaches_every_module() -> None:
     plugs = [plug for module in model.modules() if (plug := plug_of(module)) is not None]
     assert len(plugs) >= 2 + 5 + 1
     assert {plug.numerics for plug in plugs} == {PRESETS["paper"].numerics}
-    assert {layer.self_attn.spikeplug_attention.config for layer in model.model.layers} == {PRESETS["paper"].numerics}
-    assert {layer.self_attn.spikeplug_attention.config for layer in other.model.layers} == {Numerics()}
+    assert {layer.self_attn.spikeplug_attention.numerics for layer in model.model.layers} == {PRESETS["paper"].numerics}
+    assert {layer.self_attn.spikeplug_attention.numerics for layer in other.model.layers} == {Numerics()}
     assert relative_error(logits(model, tokens()), logits(other, tokens())) > 10 * TOLERANCE
 
 
@@ -181,7 +181,7 @@ def test_the_repr_says_what_is_spiking() -> None:
 
 
 def test_weights_may_be_loaded_after_the_conversion() -> None:
-    """Built without memory, converted, then given its weights."""
+    """The model is built without memory, converted, and then given its weights."""
     source = tiny_model()
     with torch.device("meta"):
         model = type(source)(source.config.__class__(**source.config.to_dict())).eval()

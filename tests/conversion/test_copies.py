@@ -1,4 +1,4 @@
-"""Copies of a converted model, made by copying, pickling or saving it whole, are converted models of their own."""
+"""Test that copies of a converted model (copied, pickled or saved whole) are converted models of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""generate and the pipelines run converted models: every cache, mask and search gives the tokens it should."""
+"""Test generate and the pipelines on converted models: every cache, mask and search gives the expected tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attention and mask hooks: every mask and cache gives what the exact model gives; the rest is refused."""
+"""Test the attention and mask hooks: every mask and cache gives what the exact model gives; the rest is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLIDING: dict[str, dict[str, Any]] = {
 
 
 def left_padded(batch: int = 2, length: int = 12) -> tuple[Tensor, Tensor]:
-    """Ids and padding mask; row i starts with 3·i padding tokens."""
+    """Return ids and a padding mask; row i starts with 3·i padding tokens."""
     ids, mask = tokens(batch, length), torch.ones(batch, length, dtype=torch.long)
     for row in range(batch):
         ids[row, : 3 * row] = 0
@@ -32,7 +32,7 @@ def left_padded(batch: int = 2, length: int = 12) -> tuple[Tensor, Tensor]:
 
 
 def both(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    """(spiking, exact) logits."""
+    """Return (spiking, exact) logits."""
     exact = logits(model, ids, **kwargs)
     convert(model)
     spiking = logits(model, ids, **kwargs)
@@ -52,7 +52,7 @@ def test_sliding_window(family: str, implementation: str) -> None:
 def test_left_padding(family: str) -> None:
     ids, mask = left_padded(3)
     spiking, exact = both(tiny_model(family), ids, attention_mask=mask)
-    visible = mask.bool()  # what padding tokens themselves produce is nobody's business, but must be finite
+    visible = mask.bool()  # the outputs of padding tokens do not matter, but must be finite
     assert relative_error(spiking[visible], exact[visible]) < TOLERANCE
     assert spiking.isfinite().all()
     assert relative_error(logits(tiny_model(family), ids)[visible], exact[visible]) > 10 * TOLERANCE  # padding matters
@@ -143,7 +143,7 @@ def test_greedy_generation(family: str, padded: bool) -> None:
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_an_excluded_layer_runs_bit_for_bit_what_it_ran(family: str, implementation: str, padded: bool) -> None:
-    """Layer 0 sees the same input, positions included, so it must give the same output; layer 1 must not."""
+    """Layer 0 has the same input, positions included, so it must give the same output; layer 1 must not."""
     model = tiny_model(family, implementation, **SLIDING.get(family, {}))
     ids, mask = left_padded() if padded else (tokens(), None)
     outputs: dict[int, list[Tensor]] = {0: [], 1: []}
@@ -171,7 +171,7 @@ def test_an_excluded_layer_decodes_from_its_cache_as_before(implementation: str)
         return list(outputs)
 
     exact = decode()
-    convert(model, operators=("softmax",), exclude=r"layers\.0\.")
+    convert(model, operators=("attention",), exclude=r"layers\.0\.")
     assert all(torch.equal(spiking, before) for spiking, before in zip(decode(), exact, strict=True))
 
 
@@ -228,7 +228,7 @@ def test_a_model_that_only_shares_the_config_is_not_run_by_accident() -> None:
     convert(model)
     with pytest.raises(SpikeplugError, match="not converted"):
         logits(sibling, tokens())
-    with pytest.raises(SpikeplugError, match="shares its numerics"):
+    with pytest.raises(SpikeplugError, match="shares its config object"):
         convert(sibling)
     assert torch.equal(logits(independent, tokens()), exact)
     revert(model)

@@ -1,4 +1,4 @@
-"""torch's own compiler, once: what it generates around the operators leaves their bits alone."""
+"""Test torch's own compiler once: the code it generates around the operators leaves their bits unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may happen to a model before, around and after its conversion: each works, or says why not."""
+"""Test what may happen to a model before, during and after its conversion: each works, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_where_attention_stayed_exact_its_implementation_is_free() -> None:
 
 
 class Shared(nn.Module):
-    """One norm and one activation at three places."""
+    """Use one norm and one activation at three places."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A converted model in simulation: the same bits, every operator counted, nobody else's."""
+"""Test a converted model in simulation: the same bits, every operator counted, and nothing outside of the model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from spikeplug.conversion import Simulation, convert, revert, simulate
 from spikeplug.conversion.simulation import _short
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.realisation import Realisation
+from spikeplug.saturation import reset_saturations, saturations
 
 
 def converted(family: str = "llama", **overrides: object) -> PreTrainedModel:
@@ -62,6 +65,18 @@ def test_every_operator_is_counted_where_it_runs() -> None:
 
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+def test_populations_are_counted_over_the_whole_model() -> None:
+    simulation = run(converted(), tokens(1, 5))
+    found, total = simulation.populations, simulation.total
+    assert all(name == population.name for name, population in found.items())
+    assert {name.split("/")[0] for name in found} == set(simulation.operators)
+    assert {"attention/divide", "silu/divide", "rms_norm/root"} <= set(found)
+    assert sum(population.spikes for population in found.values()) == total.spikes
+    calls = [entry.events.populations["silu/divide"] for entry in simulation.entries if entry.operator == "silu"]
+    assert len(calls) == 2
+    assert found["silu/divide"].compares == sum(call.compares for call in calls) > 0
 
 
 def test_events_are_those_of_the_operator_called_with_events() -> None:
@@ -108,6 +123,36 @@ def test_nested_blocks_each_count_their_own() -> None:
     assert outer.total == once + once
 
 
+def test_the_realisation_changes_events_and_no_output() -> None:
+    numerics = Numerics(bits=6, working_bits=10)  # few neurons where there is one per level
+    model, x = nn.Sequential(spiking.SiLU(numerics), spiking.Softmax(numerics=numerics)), torch.randn(3, 8)
+    closed, found = model(x), {}
+    for realisation in (None, "default", Realisation(division="ordered"), "paper"):
+        with simulate(model, realisation) as simulation:
+            assert torch.equal(model(x), closed)
+        assert simulation.total.realisation == simulation.realisation
+        found[str(realisation)] = simulation.total.spikes, simulation.total.steps
+    assert found["None"] == found["default"]
+    assert len(set(found.values())) == 3
+    with pytest.raises(SpikeplugError, match="unknown preset 'papre'"), simulate(model, "papre"):
+        pass
+
+
+def test_nested_blocks_may_have_realisations_of_their_own() -> None:
+    """Each is simulated, and what saturates is counted once."""
+    model = nn.Sequential(spiking.SiLU())
+    x = torch.tensor([[1.0, -3.0, torch.inf]])
+    with simulate(model) as alone:
+        model(x)
+    with simulate(model, "paper") as paper:
+        model(x)
+    reset_saturations()
+    with simulate(model) as outer, simulate(model, "paper") as inner, simulate(model) as again:
+        model(x)
+    assert (outer.total, inner.total, again.total) == (alone.total, paper.total, alone.total)
+    assert saturations() == {"input: not finite": 1}
+
+
 def test_an_exception_keeps_what_was_counted_and_ends_the_simulation() -> None:
     model, ids = converted(), tokens(1, 5)
     handle = model.model.layers[1].mlp.register_forward_pre_hook(lambda *_: 1 / 0)
@@ -121,7 +166,7 @@ def test_an_exception_keeps_what_was_counted_and_ends_the_simulation() -> None:
     assert simulation.total == before
 
 
-def test_threads_hear_their_own_runs_only() -> None:
+def test_a_thread_counts_only_its_own_runs() -> None:
     model, ids = converted(), (tokens(1, 5), tokens(1, 9))
     alone = [run(model, x).entries for x in ids]
     closed = [logits(model, x) for x in ids]
@@ -146,7 +191,7 @@ def test_threads_hear_their_own_runs_only() -> None:
     assert all(torch.equal(outputs[i], closed[i % 2]) for i in range(3))
 
 
-def test_a_thread_started_with_the_context_is_heard() -> None:
+def test_a_thread_started_with_the_context_is_counted() -> None:
     model, ids = converted(), tokens(1, 5)
 
     async def elsewhere() -> Simulation:
@@ -193,14 +238,14 @@ def test_what_is_shown() -> None:
     assert str(simulation) == "no spiking operator executed"
     assert simulation.total == Events()
     simulation = run(model, tokens(1, 5))
-    assert str(simulation).startswith("7 operators simulated: Events(spikes=")
+    assert str(simulation).startswith("7 operators simulated: ")
     shown = Console(width=120)
     with shown.capture() as captured:
         shown.print(simulation.table())
     total = next(line for line in captured.get().splitlines() if "total" in line)
     cells = [cell.strip() for cell in total.split("│")[2:-1]]
     assert len(cells) == 7
-    assert (cells[0], cells[5]) == ("7", str(simulation.total.steps))
+    assert (cells[0], cells[5]) == ("7", f"{simulation.total.steps:,}")
     found = simulation.to_dict()
     assert found["total"]["spikes"] == simulation.total.spikes
     assert sum(entry["calls"] for entry in found["entries"]) == 7

@@ -1,4 +1,4 @@
-"""What no byte code shows is caught by the scope around the model, and kept out of what is excluded."""
+"""Test the scope around the whole model: it catches what byte code does not show, except in excluded modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ X = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
 
 
 class MakesModules(nn.Module):
-    """Its softmax is a module that is no part of the model; its exponential is fetched by name."""
+    """Use a softmax module outside of the model, and an exponential fetched by name."""
 
     def forward(self, x: Tensor) -> Tensor:
         return getattr(torch, "".join(("ex", "p")))(nn.Softmax(-1)(x))

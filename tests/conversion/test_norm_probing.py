@@ -1,4 +1,4 @@
-"""Norms are recognised by what they do, whoever wrote them; nothing else is taken for one."""
+"""Test that norms are recognised by what they compute, in any code, and that nothing else is taken for a norm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from spikeplug.conversion.norms import Norm, find_norm
 
 
 class Formula(nn.Module):
-    """A norm by formula."""
+    """Compute a norm by formula."""
 
     def __init__(self, formula: Callable[[Tensor, Tensor, float], Tensor], width: int = 16, eps: float = 1e-6) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ WRONG = {
 
 
 class Residual(LlamaRMSNorm):
-    """Computes more where it is given more."""
+    """Compute more if given a second tensor."""
 
     def forward(self, hidden_states: Tensor, residual: Tensor | None = None) -> Tensor:
         return super().forward(hidden_states if residual is None else hidden_states + residual)
@@ -194,9 +194,9 @@ def test_answers_agree_in_every_dtype(
 
 
 def norm_classes() -> dict[str, type[nn.Module]]:
-    """Every class of transformers' models that is named a norm and stands on its own, by name; same code, one class.
+    """Return every class of transformers' models that is named a norm and is independent of others, by name.
 
-    Read from the files, as importing them all takes half a minute.
+    Classes with the same code count once. They are read from the files: importing all of them takes half a minute.
     """
     classes: dict[str, type[nn.Module]] = {}
     codes: set[str] = set()
@@ -217,7 +217,7 @@ def norm_classes() -> dict[str, type[nn.Module]]:
 
 
 def built(cls: type[nn.Module]) -> nn.Module | None:
-    """The class with one width and one eps, as far as it takes them; whatever else it needs is not at hand."""
+    """Return the class built with one width and one eps, or None if it needs anything else."""
     values = {"eps": 1e-6, "epsilon": 1e-6, "variance_epsilon": 1e-6, "bias": True, "elementwise_affine": True}
     arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(cls).parameters.items():
@@ -235,7 +235,7 @@ def built(cls: type[nn.Module]) -> nn.Module | None:
 
 
 def test_norms_of_transformers() -> None:
-    """Nineteen in twenty of the norms that a width is enough to build are known, and known rightly."""
+    """Of the norms that can be built from a width, 95 % are recognised, and all of these correctly."""
     modules = {name: module for name, cls in norm_classes().items() if (module := built(cls)) is not None}
     known = {name: norm for name, module in modules.items() if (norm := find_norm(module, {})) is not None}
     unknown = ", ".join(sorted(modules.keys() - known.keys()))

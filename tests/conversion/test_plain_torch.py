@@ -1,4 +1,4 @@
-"""Models of plain torch: its Transformer classes, in every form, with their fused fast paths, and stacks of layers."""
+"""Test models of plain torch: its Transformer classes in every form, their fused fast paths, and stacks of layers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """torch warns of its own nested tensors."""
+    """Silence torch's warning about its own nested tensors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Weights and biases of every kind, so that none can be forgotten; in eval mode."""
+    """Return the module in eval mode, with all weights and biases random, so that an unused one shows."""
     generator = torch.Generator().manual_seed(3)
     for parameter in model.parameters():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
@@ -46,7 +46,7 @@ def inputs(*shape: int, seed: int = 5) -> Tensor:
 
 
 def check(model: nn.Module, *args: Any, visible: Any = ..., **kwargs: Any) -> None:
-    """In every mode: the answer is the exact one, nothing stays float, and revert brings back every bit."""
+    """Check, in every mode: the output is close to the exact one, nothing runs in floats, and revert restores it."""
     for name, mode in MODES.items():
         with mode():
             exact = model(*args, **kwargs)
@@ -93,12 +93,12 @@ def test_decoder(norm_first: bool, batch_first: bool) -> None:
 
 @pytest.mark.parametrize(("norm_first", "batch_first"), OPTIONS)
 def test_encoder_with_padding(norm_first: bool, batch_first: bool) -> None:
-    """Nested tensors, which torch makes of padded input, would never reach the layers' forwards."""
+    """torch makes nested tensors of padded input; these would never reach the layers' forwards."""
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, HIDDEN, norm_first=norm_first, batch_first=batch_first)
     padding = torch.zeros(3, 5, dtype=torch.bool)
     padding[0, 3:] = padding[2, 1:] = True
     shape = (3, 5, WIDTH) if batch_first else (5, 3, WIDTH)
-    # What padded tokens themselves give is nobody's business: 0 in the fast path.
+    # The outputs of padding tokens do not matter; the fast path gives 0.
     visible = ~padding if batch_first else ~padding.T
     check(randomised(nn.TransformerEncoder(layer, 2)), inputs(*shape), src_key_padding_mask=padding, visible=visible)
 
@@ -151,7 +151,7 @@ def test_other_forms_of_multi_head_attention(bias: bool) -> None:
 def test_forms_that_are_refused(how: dict[str, bool]) -> None:
     model = randomised(nn.MultiheadAttention(WIDTH, HEADS, **how))
     convert(model)
-    with pytest.raises(SpikeplugError, match="no bias_k, bias_v, add_zero_attn"):
+    with pytest.raises(SpikeplugError, match="does not take bias_k, bias_v, add_zero_attn"):
         model(*[inputs(4, 3, WIDTH)] * 3)
 
 

@@ -1,4 +1,4 @@
-"""Every torch function that is redirected, in every spelling; calls that are to be left alone; scopes in scopes."""
+"""Test every redirected torch function in every spelling, calls that must be left alone, and scopes inside scopes."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_scopes_in_scopes_see_only_their_own() -> None:
 
 
 class Counting(TorchFunctionMode):
-    """Somebody else's mode, which changes nothing."""
+    """Count calls as a third party's mode that changes nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -294,7 +294,7 @@ class Inner(nn.Module):
 
 
 class Outer(nn.Module):
-    """Scoped, with a child of the same calls, and one that no byte code gives away."""
+    """Run in a scope, with a child that makes the same calls, and one call that byte code does not show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -347,7 +347,7 @@ def test_gradients_go_straight_through(name: str) -> None:
 
 
 def test_a_gradient_taken_within_the_scope_is_the_exact_functions() -> None:
-    """Models of energies do so; backward runs in the scope of the module that asks."""
+    """Models of energies take gradients in forward; backward then runs in the scope of that module."""
 
     class Force(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What convert refuses: one sentence with a remedy, and the model as it was."""
+"""Test what convert refuses: one sentence with a remedy, and the model stays as it was."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spikeplug.conversion import audit, convert, revert
 from spikeplug.errors import SpikeplugError
 
 REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown operator": ({"operators": ("relu",)}, "unknown operator 'relu': choose out of cos, divide"),
+    "unknown operator": ({"operators": ("relu",)}, "unknown operator 'relu': choose from attention, cos, divide"),
     "operator not hashable": ({"operators": ([],)}, "unknown operator"),
     "a string of operators": ({"operators": "softmax"}, "give a tuple"),
     "no operator": ({"operators": ()}, "give a tuple"),
@@ -28,10 +28,11 @@ REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "exclude that finds only what is left anyway": ({"exclude": "lm_head"}, "finds none of the paths"),
     "exclude outside of the operators chosen": (
         {"operators": ("silu",), "exclude": "norm"},
-        r"finds none of the paths to replace, which look like 'model\.layers\.0\.mlp\.act_fn'",
+        r"finds none of the paths to replace: correct it, the paths look like 'model\.layers\.0\.mlp\.act_fn'",
     ),
     "exclude that leaves nothing": ({"exclude": ""}, "leaves nothing to replace"),
-    "numerics that is none": ({"numerics": "paper"}, r"Numerics\.paper\(\)"),
+    "unknown preset": ({"numerics": "papers"}, "unknown preset 'papers': choose one of 'default', 'narrow', 'paper'"),
+    "numerics that are none": ({"numerics": 8}, "numerics is a int: give Numerics"),
 }
 
 
@@ -54,7 +55,7 @@ def test_things_that_are_no_module(thing: Any) -> None:
 
 
 def test_any_model_type_will_do() -> None:
-    """GPT-2: Conv1D, LayerNorm, NewGELU, learnt positions."""
+    """GPT-2 has Conv1D, LayerNorm, NewGELU and learnt positions."""
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=97)).eval()
     exact = logits(model, tokens())
     assert convert(model, strict=True).leftovers == ()
@@ -116,7 +117,7 @@ def test_what_is_left_under_strict() -> None:
 
 
 def test_accelerate_hooks_are_taken_in() -> None:
-    """Weights that are elsewhere until a module runs are there when its plug does."""
+    """Weights that are offloaded until a module runs are there when its plug runs."""
     model = tiny_model()
     exact = logits(model, tokens())
     model = cpu_offload(model)

@@ -1,4 +1,4 @@
-"""revert and roll-back: the very same objects back in their places, the same bits out."""
+"""Test revert and roll-back: the same objects are back in their places, and give the same bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spikeplug.errors import SpikeplugError
 
 
 def snapshot(model: PreTrainedModel) -> dict[str, Any]:
-    """Everything convert could leave changed, by identity."""
+    """Return everything that convert could leave changed, by identity."""
     return {
         "modules": [(name, id(module)) for name, module in model.named_modules()],
         "attributes": {name: list(vars(module)) for name, module in model.named_modules()},
@@ -44,7 +44,7 @@ def test_revert_gives_the_same_objects_and_bits(family: str, implementation: str
 
 
 @given(
-    operators=st.sets(st.sampled_from(["softmax", "silu", "rms_norm", "cos"]), min_size=1),
+    operators=st.sets(st.sampled_from(["attention", "silu", "rms_norm", "cos"]), min_size=1),
     exclude=st.sampled_from([None, r"layers\.0\.", r"layers\.1\.", "norm", "self_attn", r"mlp|self_attn$"]),
 )
 @settings(max_examples=30, deadline=None)
@@ -190,28 +190,20 @@ def test_reverting_what_is_not_converted() -> None:
     with pytest.raises(SpikeplugError, match="not converted"):
         revert(model)
     convert(model)
-    with pytest.raises(SpikeplugError, match="LlamaModel is not converted"):
-        revert(model.model)
-    revert(model)
+    revert(model.model)  # a part of it
+    with pytest.warns(UserWarning, match="were moved, removed or wrapped"):
+        revert(model)
     with pytest.raises(SpikeplugError, match="not converted"):
         revert(model)
 
 
-def test_revert_refuses_a_model_that_was_rebuilt_since() -> None:
+def test_revert_of_a_model_that_was_rebuilt_since_says_what_is_missing() -> None:
     model = tiny_model()
     convert(model)
-    plugged = vars(model.model.norm).pop("forward")
-    with pytest.raises(SpikeplugError, match=r"forward of 'model\.norm' was replaced after convert"):
-        revert(model)
-    vars(model.model.norm)["forward"] = plugged
     norm, model.model.norm = model.model.norm, nn.Identity()
-    before = snapshot(model)
-    with pytest.raises(SpikeplugError, match=r"forward of 'model\.norm' was replaced after convert"):
-        revert(model)
-    assert snapshot(model) == before
+    with pytest.warns(UserWarning, match=r"the first 'model\.norm'"):
+        assert revert(model) == ("model.norm",)
     model.model.norm = norm
-    layers, model.model.layers = model.model.layers, model.model.layers[:1]
-    with pytest.raises(SpikeplugError, match=r"model\.layers\.1\.\S+ was removed after convert"):
-        revert(model)
-    model.model.layers = layers
-    revert(model)
+    assert revert(norm) == ()
+    exact = tiny_model()
+    assert torch.equal(logits(model, tokens()), logits(exact, tokens()))

@@ -1,4 +1,4 @@
-"""Fine-tuning a converted model: gradients go straight through the integers and are the exact model's, nearly."""
+"""Test fine-tuning a converted model: gradients go straight through the integers, close to those of the exact model."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_dropout_in_training_mode_only() -> None:
 
 
 def test_attention_dropout_keeps_the_mean() -> None:
-    """The weights that are left are scaled up, so that on average nothing changes."""
+    """The weights that remain are scaled up, so that the mean does not change."""
     model, ids = tiny_model(attention_dropout=0.3, num_hidden_layers=1), tokens(1, 6)
     convert(model)
     caught: list[Tensor] = []

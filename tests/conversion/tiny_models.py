@@ -1,4 +1,4 @@
-"""Tiny random models of the four families, and what the tests compare them by."""
+"""Make tiny random models of the four families, and measures to compare them by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOCABULARY = 97
 
 
 def tiny_model(family: str = "llama", attn_implementation: str = "sdpa", **overrides: Any) -> PreTrainedModel:
-    """`tiny_model("qwen3", num_hidden_layers=3)`: a causal LM in eval mode, always the same weights."""
+    """Return a causal LM in eval mode, always with the same weights: `tiny_model("qwen3", num_hidden_layers=3)`."""
     settings = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -47,6 +47,6 @@ def logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference over the largest absolute value expected."""
+    """Return the largest absolute difference over the largest absolute expected value."""
     actual, expected = actual.detach().double(), expected.detach().double()
     return float((actual - expected).abs().max() / expected.abs().max())

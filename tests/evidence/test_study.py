@@ -110,7 +110,7 @@ def test_facts(numerics: Numerics) -> None:
         # S - 1 neurons find a segment, one climbs, one halves; a restoring neuron and its read-out divide.
         assert softmax.populations == {"exponential": 8 * 33, "sum": 1, "division": 16}
         assert softmax.table_bytes == 33 * 24 / 8
-        assert softmax.scale == "a power of two a vector"
+        assert softmax.scale == "a power of two per vector"
     else:
         assert softmax.populations == {"exponential": 8 * 67, "sum": 1, "division": 8 * 256}
         assert (softmax.smallest, softmax.largest) == (2.0**-8, 1)
@@ -153,10 +153,10 @@ def test_tables(found: Study) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"operators": ("sofmax",)}, "no operator 'sofmax'"),
+        ({"operators": ("sofmax",)}, "unknown operator 'sofmax'"),
         ({"operators": ()}, "at least one"),
         ({"operators": ("silu", "silu")}, "once"),
-        ({"distributions": ("cauchy",)}, "no distribution 'cauchy'"),
+        ({"distributions": ("cauchy",)}, "unknown distribution 'cauchy'"),
         ({"dimensions": (0,)}, "a dimension is 0"),
         ({"dimensions": (8193,)}, "between 1 and 8192"),
         ({"dimensions": (8, 8)}, "each dimension once"),

@@ -1,4 +1,4 @@
-"""Arguments for every operator that has a kernel: what models give them, and what breaks arithmetic."""
+"""Arguments for every operator that has a kernel, and how tests run them: by the kernel, and in closed form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikeplug.codes import affine
+from spikeplug.kernels import registry
+from spikeplug.kernels.protocol import Call
+from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
+from spikeplug.saturation import reset_saturations, saturations
 
 #: Every corner of the numbers a kernel takes from a numerics.
 CONFIGS = {
@@ -26,7 +31,7 @@ def generator(*seed: int) -> torch.Generator:
 
 
 def reals(*shape: int) -> dict[str, Tensor]:
-    """Float32 of one shape, by what is hard about them."""
+    """Return float32 tensors of one shape, by what is hard about them."""
     g = generator(*shape)
     x = torch.randn(shape, generator=g)
     powers = 2.0 ** torch.randint(-30, 30, shape, generator=g)
@@ -53,7 +58,7 @@ def reals(*shape: int) -> dict[str, Tensor]:
 
 
 def vectors(name: str, x: Tensor) -> list[tuple[Any, ...]]:
-    """Arguments of an operator on vectors."""
+    """Return arguments of an operator on vectors."""
     masked = x.masked_fill(torch.rand(x.shape, generator=generator(x.numel())) < 0.3, -math.inf)
     given: dict[str, list[tuple[Any, ...]]] = {
         "softmax": [(x, -1), (masked, -1), (x, 0)],
@@ -65,7 +70,7 @@ def vectors(name: str, x: Tensor) -> list[tuple[Any, ...]]:
 
 
 def attentions(size: tuple[int, ...], dtype: torch.dtype = torch.float32) -> dict[str, tuple[Any, ...]]:
-    """Arguments of attention by kind; size: batch, heads, key heads, queries, keys, channels, value channels."""
+    """Return arguments of attention by kind; size: batch, heads, key heads, queries, keys, channels, value channels."""
     batch, heads, groups, queries, keys, channels, values = size
     g = generator(*size)
 
@@ -109,3 +114,59 @@ ATTENTION_SIZES = (
     (1, 4, 4, 5, 131, 17, 80),
     (1, 3, 1, 1, 70, 64, 64),
 )
+
+
+def by_kernel(name: str, given: tuple[Any, ...], numerics: Numerics | None = None, **after: Tensor) -> Tensor:
+    """Return the kernel's result of a call that it must take, and leave no row of."""
+    call = Call(name, given, numerics or Numerics(), **after)
+    kernel, taken, reason = registry.choose(call)
+    assert kernel is not None, reason
+    output, rare = kernel.run(taken)
+    assert rare is None
+    return output if taken is call else affine(output, **after)
+
+
+def closed_form(name: str, given: tuple[Any, ...], numerics: Numerics | None = None, **after: Tensor) -> Tensor:
+    """Return the closed form's result."""
+    return affine(OPERATORS[name].spiking(*given, numerics=numerics or Numerics()), **after)
+
+
+def both(
+    name: str, given: tuple[Any, ...], numerics: Numerics | None = None, *, taken: bool = True, **after: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what the registry gives, which must choose a kernel, and the closed form; their ledgers must be equal.
+
+    taken: False if the registry must choose the closed form.
+    """
+    call = Call(name, given, numerics or Numerics(), **after)
+    assert (registry.choose(call)[0] is not None) is taken
+    reset_saturations()
+    ours = registry.run(call, lambda part: closed_form(name, part.arguments, part.numerics, **present(part)))
+    counted = saturations()
+    reset_saturations()
+    closed = closed_form(name, given, numerics, **after)
+    assert counted == saturations(), name
+    return ours, closed
+
+
+def present(call: Call) -> dict[str, Tensor]:
+    """Return the weight and bias that a call has."""
+    return {name: x for name, x in (("weight", call.weight), ("bias", call.bias)) if x is not None}
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Return whether shape, dtype and bits are equal, whichever NaN it is."""
+    if a.shape != b.shape or a.dtype != b.dtype or not torch.equal(a.isnan(), b.isnan()):
+        return False
+    bits = torch.int32 if a.element_size() == 4 else torch.int16
+    return torch.equal(*(x.masked_fill(x.isnan(), 0.0).contiguous().view(bits) for x in (a, b)))
+
+
+class WrongKernel:
+    """A kernel that takes every call and returns zeros."""
+
+    def supports(self, call: Call) -> str | None:
+        return None
+
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        return torch.zeros_like(call.arguments[0]), None

@@ -6,34 +6,36 @@ from typing import Any
 
 import pytest
 import torch
-from kernels.cases import ATTENTION_SIZES, CONFIGS, attentions, generator
-from kernels.test_kernels_contract import both, same_bits
+from kernels.cases import ATTENTION_SIZES, CONFIGS, attentions, both, by_kernel, closed_form, generator, same_bits
 from torch import Tensor
 
-from spikeplug import kernels
-from spikeplug.library import OPERATORS
+from spikeplug.kernels import Call, explain, loaded
 from spikeplug.numerics import Numerics
+from spikeplug.saturation import saturations
 
 
 def run_by_kernel(name: str, given: tuple[Any, ...], numerics: Numerics) -> tuple[Tensor, Tensor]:
-    """As `both`, for calls that the kernel is to take."""
-    ours = kernels.loaded("cpu")[name](*given, numerics=numerics)
-    assert ours is not None
-    return ours, OPERATORS[name].spiking(*given, numerics=numerics)
+    """As `both`, for calls that the kernel is to take whole."""
+    return by_kernel(name, given, numerics), closed_form(name, given, numerics)
+
+
+def is_taken(given: tuple[Any, ...], numerics: Numerics) -> bool:
+    """Whether attention's kernel supports the call."""
+    return explain(Call("attention", given, numerics)) == "Numba attention"
 
 
 @pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("size", ATTENTION_SIZES)
 def test_attention(size: tuple[int, ...], numerics: Numerics) -> None:
     for kind, given in attentions(size).items():
-        ours, closed = both("attention", given, numerics)
+        ours, closed = both("attention", given, numerics, taken=is_taken(given, numerics))
         assert same_bits(ours, closed), kind
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_attention_in_half_precision(dtype: torch.dtype) -> None:
     for kind, given in attentions((1, 4, 2, 9, 30, 16, 16), dtype).items():
-        ours, closed = both("attention", given, Numerics())
+        ours, closed = both("attention", given, Numerics(), taken=kind != "softcap")
         assert ours.dtype == dtype
         assert same_bits(ours, closed), kind
 
@@ -113,9 +115,7 @@ def test_windows_and_rows_that_see_few() -> None:
 def test_more_keys_than_doubles_hold_are_left_to_the_closed_form() -> None:
     numerics = Numerics(bits=16, working_bits=24)  # 39 bits a product leave 2^14 keys
     given = attentions((1, 1, 1, 1, (1 << 14) + 1, 4, 4))["plain"]
-    kernel = kernels.find("attention", given, numerics)
-    assert kernel is not None
-    assert kernel(*given, numerics=numerics) is None
+    assert not is_taken(given, numerics)
     assert same_bits(*run_by_kernel("attention", attentions((1, 1, 1, 1, 1 << 14, 4, 4))["plain"], numerics))
 
 
@@ -124,36 +124,82 @@ def test_more_keys_than_doubles_hold_are_left_to_the_closed_form() -> None:
 )
 def test_what_attentions_kernel_leaves_to_the_closed_form(change: dict[str, Any]) -> None:
     given, numerics = attentions((1, 4, 2, 9, 31, 16, 16))["causal"], Numerics(**change)
-    kernel = kernels.find("attention", given, numerics)
-    assert kernel is not None
-    assert kernel(*given, numerics=numerics) is None
+    assert not is_taken(given, numerics)
+    assert same_bits(*both("attention", given, numerics, taken=False))
 
 
 def test_attention_does_not_depend_on_threads_or_on_how_it_is_cut() -> None:
     """Reals: not one score may depend on what it is computed beside."""
     query, key, value, *_ = attentions((3, 6, 2, 61, 61, 40, 24))["plain"]
-    mask, kernel, numerics = (
-        torch.ones(61, 61, dtype=torch.bool).tril(),
-        kernels.loaded("cpu")["attention"],
-        Numerics(),
-    )
-    whole = kernel(query, key, value, mask, numerics=numerics)
-    assert whole is not None
+    mask = torch.ones(61, 61, dtype=torch.bool).tril()
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        return by_kernel("attention", (query, key, value, mask, None, None, None))
+
+    whole = kernel(query, key, value, mask)
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            assert torch.equal(kernel(query, key, value, mask, numerics=numerics), whole)
+            assert torch.equal(kernel(query, key, value, mask), whole)
             for i in range(3):
-                assert torch.equal(
-                    kernel(query[i : i + 1], key[i : i + 1], value[i : i + 1], mask, numerics=numerics)[0], whole[i]
-                )
+                assert torch.equal(kernel(query[i : i + 1], key[i : i + 1], value[i : i + 1], mask)[0], whole[i])
             for i in range(0, 61, 7):
-                rows = kernel(query[:, :, i : i + 7], key, value, mask[i : i + 7], numerics=numerics)
+                rows = kernel(query[:, :, i : i + 7], key, value, mask[i : i + 7])
                 assert torch.equal(rows, whole[:, :, i : i + 7])
-                step = kernel(query[:, :, i : i + 1], key[:, :, : i + 1], value[:, :, : i + 1], numerics=numerics)
+                step = kernel(query[:, :, i : i + 1], key[:, :, : i + 1], value[:, :, : i + 1])
                 assert torch.equal(step, whole[:, :, i : i + 1])
-            one_head = kernel(query[:, 3:6], key[:, 1:], value[:, 1:], mask, numerics=numerics)
+            one_head = kernel(query[:, 3:6], key[:, 1:], value[:, 1:], mask)
             assert torch.equal(one_head, whole[:, 3:6])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("where", ["query", "key", "value", "bias", "scores"])
+def test_batches_with_rare_rows_alone_are_run_in_closed_form(where: str) -> None:
+    """The rows of other batches are the kernel's; what is counted is counted once."""
+    query, key, value, *_ = attentions((3, 4, 2, 5, 19, 16, 16))["plain"]
+    query, key, value, bias = query.clone(), key.clone(), value.clone(), torch.zeros(3, 1, 5, 19)
+    if where == "bias":
+        bias[1, 0, 2, 3] = torch.nan
+    elif where == "scores":
+        query[1, 2, 3] = 1e30
+    else:
+        {"query": query, "key": key, "value": value}[where][1, 1, 2, 3] = torch.inf
+    given = (query, key, value, bias, None, None, None)
+    output, rare = loaded("cpu")["attention"].run(Call("attention", given, Numerics()))
+    assert rare is not None
+    assert rare.tolist() == [False, True, False]
+    ours, closed = both("attention", given)
+    assert same_bits(ours, closed)
+    assert same_bits(output[::2], closed[::2])
+
+
+def test_masks_that_all_batches_share_are_not_cut() -> None:
+    """As many rows as batches: only what has the batches' dimension may be cut."""
+    query, key, value, *_ = attentions((5, 2, 1, 5, 9, 8, 8))["plain"]
+    query = query.clone()
+    query[3, 0, 0, 0] = torch.nan
+    mask = torch.rand(5, 9, generator=generator(5)) < 0.7
+    for shared in (mask, mask[None], mask[None, None], mask[None, None].expand(5, -1, -1, -1)):
+        assert same_bits(*both("attention", (query, key, value, shared, torch.randn(2), None, None)))
+
+
+@pytest.mark.parametrize("place", ["sinks", "a sink below 0", "bias", "both"])
+@pytest.mark.parametrize("broken", [False, True])
+def test_huge_sinks_and_biases_are_counted_once(place: str, broken: bool) -> None:
+    """Times log2(e) they leave float32; a batch that is run again must not count them again."""
+    query, key, value, *_ = attentions((2, 4, 2, 5, 19, 16, 16))["plain"]
+    sinks, bias = torch.tensor([1.0, 3e38, -3e38, torch.inf]), torch.zeros(5, 19)
+    bias[2, 3], bias[4, 4], bias[0, 0] = 3.2e38, -3.2e38, torch.inf
+    query = query.clone()
+    if broken:
+        query[1, 1, 1, 1] = torch.nan
+    bias_given, sinks_given, count = {
+        "sinks": (None, sinks, 2),
+        "a sink below 0": (None, sinks.clamp(max=1), 1),
+        "bias": (bias, None, 1),
+        "both": (bias, sinks, 3),
+    }[place]
+    assert same_bits(*both("attention", (query, key, value, bias_given, sinks_given, None, None)))
+    assert saturations()["attention: bias or sink beyond its dtype"] == count

@@ -1,4 +1,4 @@
-"""The first use of a kernel compiles it, which is logged; the next process finds it on disk and has nothing to tell."""
+"""The first use of a kernel compiles it and logs that; the next process finds it on disk, unless it is damaged."""
 
 from __future__ import annotations
 
@@ -36,3 +36,38 @@ def test_compiling_is_logged_and_loading_is_not(tmp_path):
 def test_nobody_who_does_not_listen_hears_of_it(tmp_path):
     assert stderr_of(USE.format(""), tmp_path) == ""
     assert list(tmp_path.rglob("*.nbi"))
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def changed(path):
+    """One byte in the middle: of a data file, machine code that would crash."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+def replaced_by_text(path):
+    path.write_text("not a cache file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [("nbi", cut_short), ("nbi", emptied), ("nbi", replaced_by_text), ("nbc", cut_short), ("nbc", changed)],
+)
+def test_a_damaged_file_is_compiled_again_and_that_is_logged_once(kind, damage, tmp_path):
+    code = USE.format("logging.basicConfig(level='INFO', format='%(levelname)s %(message)s'); ") + "; "
+    code += "print(spikeplug.functional.sin(torch.ones(3)).shape)"
+    stderr_of(code, tmp_path)
+    for path in tmp_path.rglob(f"*.{kind}"):
+        damage(path)
+    lines = stderr_of(code, tmp_path).splitlines()
+    assert [line.split()[0] for line in lines] == ["WARNING", "INFO"]
+    assert "is damaged" in lines[0]
+    assert stderr_of(code, tmp_path) == ""

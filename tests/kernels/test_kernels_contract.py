@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from kernels.cases import CONFIGS, SHAPES, attentions, reals, vectors
-from torch import Tensor
+from kernels.cases import CONFIGS, SHAPES, attentions, both, by_kernel, closed_form, reals, same_bits, vectors
 
 from spikeplug import kernels
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
-from spikeplug.saturation import reset_saturations, saturations
 
 NAMES = sorted(kernels.loaded("cpu"))
 VECTORS = [name for name in NAMES if name != "attention"]
-
-
-def both(name: str, given: tuple[Any, ...], numerics: Numerics) -> tuple[Tensor, Tensor]:
-    """What the kernel and the closed form give; their ledgers are compared."""
-    kernel = kernels.find(name, given, numerics)
-    assert kernel is not None
-    reset_saturations()
-    ours = kernel(*given, numerics=numerics)
-    counted = saturations()
-    reset_saturations()
-    closed = OPERATORS[name].spiking(*given, numerics=numerics)
-    if ours is not None:
-        assert counted == saturations(), name
-    return closed if ours is None else ours, closed
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equal shape, dtype and bits, whichever NaN it is."""
-    if a.shape != b.shape or a.dtype != b.dtype or not torch.equal(a.isnan(), b.isnan()):
-        return False
-    bits = torch.int32 if a.element_size() == 4 else torch.int16
-    return torch.equal(*(x.masked_fill(x.isnan(), 0.0).contiguous().view(bits) for x in (a, b)))
 
 
 def test_the_registry_names_operators() -> None:
@@ -91,12 +65,12 @@ def test_strides_offsets_and_long_rows(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_dtype_does_not_matter(dtype: torch.dtype) -> None:
     cases = {"attention": attentions((1, 4, 2, 9, 31, 16, 16))["causal"], "softmax": (torch.randn(9, 33), -1)}
-    expected = {name: OPERATORS[name].spiking(*given, numerics=Numerics()) for name, given in cases.items()}
+    expected = {name: closed_form(name, given) for name, given in cases.items()}
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         for name, given in cases.items():
-            assert same_bits(kernels.loaded("cpu")[name](*given, numerics=Numerics()), expected[name])
+            assert same_bits(by_kernel(name, given), expected[name])
     finally:
         torch.set_default_dtype(before)
 
@@ -105,14 +79,13 @@ def test_the_default_dtype_does_not_matter(dtype: torch.dtype) -> None:
 def test_thread_count_and_batch_split_do_not_matter(name: str) -> None:
     x = torch.randn(600, 130, generator=torch.Generator().manual_seed(4)) * 4
     given = vectors(name, x)[0]
-    kernel = kernels.loaded("cpu")[name]
     before = torch.get_num_threads()
     try:
         results = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(kernel(*given, numerics=Numerics()))
-            parts = [kernel(part, *given[1:], numerics=Numerics()) for part in x.split(7)]
+            results.append(by_kernel(name, given))
+            parts = [by_kernel(name, (part, *given[1:])) for part in x.split(7)]
             results.append(torch.cat(parts))
     finally:
         torch.set_num_threads(before)

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 
 from spikeplug import functional, kernels
 from spikeplug.errors import SpikeplugError
-from spikeplug.kernels import registry
+from spikeplug.kernels import Call, registry
+from spikeplug.kernels.protocol import EVERY_ROW
 from spikeplug.numerics import Numerics
 from spikeplug.presets import PRESETS
 
@@ -33,31 +35,115 @@ def run(code: str, **environment: str) -> str:
     return found.stdout + found.stderr
 
 
+def explained(name: str, *arguments: object, numerics: Numerics | None = None, **after: torch.Tensor) -> str:
+    return kernels.explain(Call(name, arguments, numerics or Numerics(), **after))
+
+
 def test_a_kernel_is_chosen_where_it_gives_the_operators_bits() -> None:
-    assert kernels.find("softmax", (X, -1), Numerics()) is not None
-    assert kernels.find("tanh", (X,), Numerics()) is None
-    for numerics in (
-        PRESETS["paper"].numerics,
-        PRESETS["narrow"].numerics,
-        Numerics(norm="cordic"),
-        Numerics(scale_block=8),
-    ):
-        assert kernels.find("silu", (X,), numerics) is None
-    for x in (X.double(), X[:0], X[0, 0], torch.empty(2, 3, device="meta"), X.as_subclass(torch.nn.Buffer)):
-        assert kernels.find("silu", (x,), Numerics()) is None
-    assert kernels.find("silu", (torch.nn.Parameter(X),), Numerics()) is not None
+    assert explained("softmax", X, -1) == "Numba softmax"
+    assert explained("silu", torch.nn.Parameter(X)) == "Numba silu"
+    assert explained("tanh", X) == "closed form: tanh has no kernel on cpu"
+
+
+@pytest.mark.parametrize(
+    ("numerics", "reason"),
+    [
+        (PRESETS["paper"].numerics, "exponential='piecewise'; kernels take 'shift'"),
+        (PRESETS["narrow"].numerics, "input_bits=8; kernels take None"),
+        (Numerics(norm="cordic"), "norm='cordic'; kernels take 'root'"),
+        (Numerics(scale_block=8), "scale_block=8; kernels take None"),
+        (Numerics(shift_scaling=False, divide_last=False), "shift_scaling=False; kernels take True"),
+    ],
+    ids=str,
+)
+def test_other_numerics_are_a_reason(numerics: Numerics, reason: str) -> None:
+    assert explained("silu", X, numerics=numerics) == f"closed form: the numerics have {reason}"
+
+
+def test_other_tensors_are_a_reason() -> None:
+    reasons = {
+        "kernels take float32, bfloat16 and float16, not float64": X.double(),
+        "a tensor has no elements": X[:0],
+        "a scalar has no row": X[0, 0],
+        "there are no kernels for meta": torch.empty(2, 3, device="meta"),
+        "kernels take plain tensors, not a Buffer": X.as_subclass(torch.nn.Buffer),
+    }
+    for reason, x in reasons.items():
+        assert explained("silu", x) == f"closed form: {reason}"
+    with kernels.closed_forms():
+        assert explained("silu", X) == "closed form: closed forms were asked for"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"softcap": 3.0}, "there is a softcap"),
+        (
+            {"numerics": Numerics(query_key_bits=None)},
+            "the numerics have query_key_bits=None; the kernel takes an integer",
+        ),
+        ({"numerics": Numerics(bits=17)}, "codes have more than 16 bits"),
+        ({"numerics": Numerics(divide_last=False)}, "the numerics have divide_last=False; the kernel takes True"),
+        (
+            {"numerics": Numerics(bits=16, working_bits=24), "keys": (1 << 14) + 1},
+            "sums over 16385 keys do not fit 53 bits",
+        ),
+        ({"dtype": torch.int64}, "keys and values are not floating-point"),
+    ],
+    ids=str,
+)
+def test_attentions_reasons(change: dict[str, Any], reason: str) -> None:
+    query, key = torch.ones(1, 1, 1, 4), torch.ones(1, 1, change.get("keys", 3), 4, dtype=change.get("dtype"))
+    found = explained(
+        "attention", query, key, key, None, None, None, change.get("softcap"), numerics=change.get("numerics")
+    )
+    assert found == f"closed form: {reason}"
+
+
+def test_a_weight_that_a_kernel_cannot_apply_does_not_keep_it_from_running() -> None:
+    for weight in (X.half(), X[0], torch.ones(3, 40, 300)):
+        assert explained("silu", X, weight=weight) == "Numba silu"
+    assert explained("silu", X, weight=X, bias=X) == "Numba silu"
+    assert explained("softmax", X, -1, weight=X) == "Numba softmax"
+
+
+class Fake:
+    """A kernel that adds 1, but leaves some rows."""
+
+    def __init__(self, rare: torch.Tensor | None = None) -> None:
+        self.called, self.rare = 0, rare
+
+    def supports(self, call: Call) -> str | None:
+        return None
+
+    def run(self, call: Call) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self.called += 1
+        return call.arguments[0] + 1, self.rare
 
 
 def test_closed_forms_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
-    monkeypatch.setattr(registry, "loaded", lambda device: {"silu": lambda x, numerics: called.append(x) or x + 1})
+    fake = Fake()
+    monkeypatch.setattr(registry, "loaded", lambda device: {"silu": fake})
     assert torch.equal(functional.silu(X), X + 1)
     with kernels.closed_forms():
         closed = functional.silu(X)
         with ThreadPoolExecutor(1) as pool:  # a block is this thread's
             assert torch.equal(pool.submit(functional.silu, X).result(), X + 1)
-    assert len(called) == 2
+    assert fake.called == 2
     assert not torch.equal(closed, X + 1)
+
+
+def test_the_closed_form_runs_rare_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rare = torch.arange(40) % 3 == 0
+    closed = functional.silu(X)
+    for marks, expected in (
+        (rare, torch.where(rare[:, None], closed, X + 1)),
+        (torch.zeros(40, dtype=torch.bool), X + 1),
+        (torch.ones(40, dtype=torch.bool), closed),
+        (EVERY_ROW, closed),
+    ):
+        monkeypatch.setattr(registry, "loaded", lambda device, marks=marks: {"silu": Fake(marks)})
+        assert torch.equal(functional.silu(X), expected)
 
 
 def test_closed_forms_for_a_whole_process() -> None:
@@ -88,10 +174,10 @@ def test_without_a_compiler_the_closed_forms_run() -> None:
 
 def test_code_of_other_sources_is_not_taken_from_the_cache() -> None:
     """Numba looks at a kernel's own file only; what else it is made of is in its name."""
-    from spikeplug.kernels.cpu import launch
+    from spikeplug.kernels.cpu.compile import state_of_sources
     from spikeplug.kernels.cpu.softmax import softmax_kernel
 
-    assert launch._state() in softmax_kernel.__qualname__
+    assert state_of_sources() in softmax_kernel.__qualname__
 
 
 def test_without_numba_the_closed_forms_run_and_it_is_said_once() -> None:
@@ -139,14 +225,13 @@ def test_a_fork_after_use_goes_on() -> None:
     printed = run(
         """
         import os, sys, torch
-        from spikeplug.kernels.cpu.softmax import softmax
-        from spikeplug.numerics import Numerics
+        from spikeplug.functional import softmax
         torch.set_num_threads(2)
         x = torch.randn(600, 300)
-        before = softmax(x, numerics=Numerics()).numpy().tobytes()
+        before = softmax(x).numpy().tobytes()
         child = os.fork()
         if child == 0:
-            after = softmax(x, numerics=Numerics()).numpy().tobytes()
+            after = softmax(x).numpy().tobytes()
             os._exit(0 if after == before else 7)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """

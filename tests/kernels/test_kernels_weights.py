@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernels.cases import CONFIGS
-from kernels.test_kernels_contract import same_bits
+from kernels.cases import CONFIGS, both, by_kernel, closed_form, same_bits
 from torch import Tensor
 
-from spikeplug import functional, kernels
-from spikeplug.coding import affine
+from spikeplug import functional
 from spikeplug.kernels.cpu.launch import empty_like
 from spikeplug.kernels.cpu.rows import CHUNK
-from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 
 NORMS = {"rms_norm": (1e-5,), "layer_norm": (1e-5,)}
@@ -25,9 +22,7 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
 
 
 def check(name: str, x: Tensor, how: tuple[object, ...], numerics: Numerics, **after: Tensor) -> None:
-    ours = kernels.loaded("cpu")[name](x, *how, numerics=numerics, **after)
-    assert ours is not None
-    assert same_bits(ours, affine(OPERATORS[name].spiking(x, *how, numerics=numerics), **after))
+    assert same_bits(by_kernel(name, (x, *how), numerics, **after), closed_form(name, (x, *how), numerics, **after))
 
 
 @pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)
@@ -77,9 +72,9 @@ def test_large_results(name: str) -> None:
     x = seeded(8 << 10, 1100)
     how = {"softmax": (-1,), "silu": ()}.get(name, (1e-5,))
     part = x[4000:4100].clone()
-    ours = kernels.loaded("cpu")[name](x, *how, numerics=Numerics())
+    ours = by_kernel(name, (x, *how))
     assert x.nbytes > 32 << 20
-    assert same_bits(ours[4000:4100], OPERATORS[name].spiking(part, *how, numerics=Numerics()))
+    assert same_bits(ours[4000:4100], closed_form(name, (part, *how)))
 
 
 def test_memory_for_results() -> None:
@@ -99,3 +94,27 @@ def test_swiglu_is_silu_times_up() -> None:
     functional.swiglu(a, b).sum().backward()
     assert torch.equal(b.grad, functional.silu(gate))
     assert a.grad is not None
+
+
+@pytest.mark.parametrize("name", [*NORMS, *GATES, "softmax", "cos"])
+def test_rare_rows_alone_are_run_in_closed_form(name: str) -> None:
+    """With their own weights, whatever shape these have; what is counted is counted once."""
+    x = seeded(4, 6, 40) * 3
+    x[1, 2, 3], x[3, 5, 0], x[3, 0, 1] = torch.nan, torch.inf, -torch.inf
+    arguments = (x, *{"softmax": (-1,)}.get(name, {**NORMS, **GATES}.get(name, ())))
+    weights: list[dict[str, Tensor]] = [{}]
+    if name in GATES:
+        weights += [{"weight": seeded(*shape, seed=1)} for shape in ((4, 6, 40), (6, 40), (6, 1), (3, 4, 6, 40))]
+        weights += [{"weight": seeded(4, 6, 40, seed=1).half()}]
+    if name in NORMS:
+        weights += [{"weight": seeded(40, seed=1), "bias": seeded(40, seed=2)}, {"weight": seeded(40).bfloat16()}]
+    for after in weights:
+        ours, closed = both(name, arguments, **after)
+        assert same_bits(ours, closed), after
+    if name == "softmax":
+        assert same_bits(*both(name, (x, 0)))
+        assert same_bits(*both(name, (x, -2)))
+    one = torch.tensor([1.0, torch.nan, 2.0])
+    assert same_bits(*both(name, (one, *arguments[1:])))
+    if name in GATES:
+        assert same_bits(*both(name, (one, *arguments[1:]), weight=torch.ones(3)))

@@ -14,9 +14,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spikeplug import functional
+from spikeplug import functional, kernels
 from spikeplug.conversion.redirection import Redirection, only
-from spikeplug.library.direct import may_go_direct
+from spikeplug.errors import SpikeplugError
+from spikeplug.library import OPERATORS
+from spikeplug.library.dispatch import may_go_direct
+from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 
 X = torch.linspace(-3, 3, 40).view(5, 8)
@@ -123,3 +126,30 @@ def test_attentions_heads_lie_side_by_side() -> None:
     by_op = torch.ops.spikeplug.attention(query, key, key, None, None, None, None, Numerics().token)
     assert by_op.is_contiguous()
     assert torch.equal(output, by_op)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_tensors_on_several_devices_are_refused(place: int) -> None:
+    """By every way to the op: its fake rule would return memory that nobody wrote."""
+    given: list[Tensor] = [torch.randn(1, 2, 3, 8), *[torch.randn(1, 2, 3, 8)] * 2, torch.ones(3, 3, dtype=torch.bool)]
+    given[place] = given[place].to("meta")
+    message = "attention got tensors on (cpu and meta|meta and cpu); move them to one device"
+    token = Numerics().token
+    for call in (
+        lambda: functional.attention(*given),
+        lambda: functional.attention(*given, events=Events()),
+        lambda: torch.ops.spikeplug.attention(*given, None, None, None, token),
+        lambda: OPERATORS["attention"].kernel(*given, None, None, None, token),
+    ):
+        with pytest.raises(SpikeplugError, match=message):
+            call()
+    with kernels.closed_forms(), pytest.raises(SpikeplugError, match=message):
+        functional.attention(*given)
+    with pytest.raises(SpikeplugError, match="silu got tensors on cpu and meta"):
+        functional.swiglu(X, X.to("meta"))
+
+
+def test_a_scalar_on_another_device_is_no_other_device() -> None:
+    assert torch.equal(functional.divide(X, torch.tensor(2.0)), functional.divide(X, torch.full_like(X, 2.0)))
+    with pytest.raises(SpikeplugError, match="divide got tensors on cpu and meta"):
+        functional.divide(X, torch.tensor(2.0, device="meta"))

@@ -1,16 +1,22 @@
-"""Turning a Hugging Face model into a spiking one, back again, and looking at what it still computes in floats."""
+"""Convert a Hugging Face model into a spiking one, revert it, simulate it, and audit what it computes in floats."""
 
+from spikeplug.conversion import entrances
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
+from spikeplug.conversion.explaining import ExplainedEntry, Explanation, explain
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.simulation import SimulatedEntry, Simulation, simulate
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.conversion.swap import convert, revert
 
+entrances.install()
+
 __all__ = [
     "Audit",
     "AuditEntry",
     "Entry",
+    "ExplainedEntry",
+    "Explanation",
     "Report",
     "SimulatedEntry",
     "Simulation",
@@ -18,6 +24,7 @@ __all__ = [
     "SpikingQuantizer",
     "audit",
     "convert",
+    "explain",
     "revert",
     "reverted",
     "simulate",

@@ -1,10 +1,10 @@
-"""The two hooks registered with transformers under the name "spiking": the attention function and its mask function.
+"""Register attention with transformers under the name "spiking": an attention function and its mask function.
 
-Which operator an attention module runs is read from a plain attribute of that module (an `AttentionPlug`), so one
-process may hold models converted with different configs, and one model may leave some of its layers exact.
+An attention module has an `AttentionPlug` as a plain attribute, which says what it runs.
+So one process may hold models with different numerics, and a model may keep some layers exact.
 
-Not supported, each with a one-line SpikeplugError: sparse indices, continuous batching. With `output_attentions=True`
-the probabilities are computed once more, each divided on its own.
+Not supported, each with a SpikeplugError: sparse indices, continuous batching.
+With `output_attentions=True` the probabilities are computed once more, each divided on its own.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from spikeplug.operators.attention.call import visible_keys
 
 IMPLEMENTATION = "spiking"
 PLUG = "spikeplug_attention"
-# sdpa gets no mask where `is_causal` says the same; set on the mask that stands in for that None.
+# sdpa gets the mask None where `is_causal` says the same. This attribute marks the mask that replaces such a None.
 _IMPLIED = "implied_by_is_causal"
-# Configs of models that ran sdpa before they were converted, by identity: such models know of that None.
-_KNOWING: WeakValueDictionary[int, Any] = WeakValueDictionary()
+# Configs, by identity, of models that ran sdpa before they were converted: such models expect that None.
+_RAN_SDPA: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
 class AttentionPlug:
-    """What one attention module runs: the spiking operator, or, if `numerics` is None, what it ran before."""
+    """Say what one attention module runs: the spiking operator or, if `numerics` is None, what it ran before."""
 
     numerics: Numerics | None
     original: str
 
 
 def remember_implementation(config: Any, implementation: str) -> None:
-    """What a model with this numerics ran before it was converted."""
-    _KNOWING.pop(id(config), None)
+    """Remember what a model with this config ran before it was converted."""
+    _RAN_SDPA.pop(id(config), None)
     if implementation == "sdpa":
-        _KNOWING[id(config)] = config
+        _RAN_SDPA[id(config)] = config
 
 
-def _knows_of_none(config: Any) -> bool:
-    return config is not None and _KNOWING.get(id(config)) is config
+def _ran_sdpa(config: Any) -> bool:
+    return config is not None and _RAN_SDPA.get(id(config)) is config
 
 
 def check_implementation(module: nn.Module) -> None:
-    """Errors: SpikeplugError if the module was converted and its attn_implementation was changed since."""
+    """Raise SpikeplugError if the module was converted and its attn_implementation was changed since."""
     if PLUG in vars(module) and module.config._attn_implementation != IMPLEMENTATION:  # type: ignore[union-attr]
         raise SpikeplugError(
             f"attn_implementation was set to {module.config._attn_implementation!r} on a converted model: "  # type: ignore[union-attr]
@@ -74,17 +74,20 @@ def spiking_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """transformers' attention function.
+    """Return the output of transformers' attention function: (B, Q, H, D), and the weights (B, H, Q, K) or None.
 
-    query (B, H, Q, D); key, value (B, Hkv, K, D), unrepeated; attention_mask broadcastable to (B, H, Q, K), bool (True
-    = may attend), additive or None (causal if the module is); position_bias is added, s_aux are sinks, softcap caps.
-    Returns (B, Q, H, D), and the weights (B, H, Q, K) if output_attentions.
+    query           (B, H, Q, D)
+    key, value      (B, Hkv, K, D), not repeated
+    attention_mask  broadcastable to (B, H, Q, K): bool (True = may attend) or additive; None: causal if the module is
+    kwargs          position_bias is added; s_aux are sinks; softcap caps the scores; output_attentions asks for weights
+
+    Errors: SpikeplugError if the module was not converted, and for sparse indices and continuous batching.
     """
     plug: AttentionPlug | None = getattr(module, PLUG, None)
     if plug is None:
         raise SpikeplugError(
             f'{type(module).__name__} has attn_implementation "{IMPLEMENTATION}" but was not converted: give its model '
-            "a numerics of its own, set another attn_implementation, and call spikeplug.convert(model)."
+            "a config of its own, set another attn_implementation, and call spikeplug.convert(model)."
         )
     if plug.numerics is None:
         kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
@@ -100,20 +103,21 @@ def spiking_attention(
     }
     mask = _mask(attention_mask, kwargs.get("position_bias"), module, query, key, is_causal)
     output = attend(query, key, value, mask, dropout, **how)
-    # By the call's argument, or by the numerics, which transformers does not pass on.
+    # From the call's argument, or from the config, which transformers does not pass on.
     shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
     weights = functional.attention_weights(query, key, mask, **how) if shown else None
     return output.transpose(1, 2).contiguous(), weights
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """transformers' mask function: sdpa's, bool (True = may attend).
+    """Return the mask of transformers' mask function for sdpa: bool (True = may attend).
 
-    None, where sdpa relies on `is_causal`, is for models that ran sdpa before; any other gets a mask there too.
+    sdpa relies on `is_causal` where this mask is None. Only models that ran sdpa before conversion get that None.
+    Any other model gets a mask there too.
     """
     mask: Tensor | None = sdpa_mask(*args, **kwargs)
-    # (torch.compile can't look into a table of living objects.)
-    if mask is None and (torch.compiler.is_compiling() or not _knows_of_none(kwargs.get("config"))):
+    # (torch.compile cannot read a WeakValueDictionary.)
+    if mask is None and (torch.compiler.is_compiling() or not _ran_sdpa(kwargs.get("config"))):
         kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
         mask = sdpa_mask(*args, **kwargs)
         setattr(mask, _IMPLIED, True)
@@ -123,11 +127,11 @@ def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 def _mask(
     mask: Tensor | None, bias: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, is_causal: bool | None
 ) -> Tensor | None:
-    """What the operator takes: bool (True = may attend), counts of visible keys, a float bias, or None: all may be."""
+    """Return the operator's mask: bool (True = may attend), counts of visible keys, a float bias, or None."""
     if mask is None:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         if causal and (queries := query.shape[2]) > 1:
-            # Upper-left aligned, as sdpa aligns it: rows beyond the queries are the unused end of a static cache.
+            # Upper-left aligned, as in sdpa: keys beyond the queries are the unused end of a static cache.
             mask = torch.arange(1, queries + 1, device=query.device).view(1, 1, queries, 1)
     if bias is None or mask is None:
         return mask if bias is None else bias
@@ -146,8 +150,8 @@ def _original_attention(
     mask: Tensor | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Tensor | None]:
-    """What an excluded layer ran before, with the mask it got before: the model's own eager attention, or sdpa."""
-    # eager is no registered function: each model file has its own.
+    """Run what an excluded layer ran before, with the mask it got before: the model's own eager attention, or sdpa."""
+    # Eager attention is not a registered function: each model file has its own.
     eager = inspect.unwrap(type(module).forward).__globals__.get(EAGER_ATTENTION)
     if plug.original == "eager" and eager is not None:
         if mask is not None and mask.dtype == torch.bool:

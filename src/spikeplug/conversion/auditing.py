@@ -1,4 +1,4 @@
-"""What a model still computes in floating point: every nonlinear operation executed, by module path."""
+"""Audit what a model still computes in floating point: every nonlinear operation executed, by module path."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from spikeplug.kernels import closed_forms
 from spikeplug.library import OPERATORS
 from spikeplug.operators import RECORDS
 
-# Those of our operators stand in their records. ATen's names, without the underscore that ends in-place forms and without composite operations, which are seen in
-# their parts. Not here: what is linear or affine (matrix products, sums, differences, multiplication or division by a
-# number), what a threshold does (abs, sign, clamp, comparison, maximum, rounding, where), what moves, draws or casts
-# data, frexp, the product of two tensors (gate * up), and what is a threshold or two
-# (relu, hardsigmoid and their kin), or the product of one with its input (hardswish).
+#: ATen's names of nonlinear operations, without the underscore of in-place forms. The operators' records name those
+#: that a spiking operator computes. Composite operations are missing: they are seen in their parts.
+#: Not nonlinear here:
+#: - linear or affine: matrix products, sums, differences, multiplication or division by a number
+#: - computed by thresholds: abs, sign, clamp, comparison, maximum, rounding, where, relu, hardsigmoid and similar
+#: - a product of two tensors (gate * up), or of a threshold and its input (hardswish)
+#: - moving, drawing or casting data, and frexp
 NONLINEAR = frozenset(
     name
     for line in (
@@ -44,19 +46,23 @@ NONLINEAR = frozenset(
     )
     for name in line.split()
 ) | frozenset(name for record in RECORDS.values() for name in record.aten)
-# Whole families, by a part of their names.
+#: Families of nonlinear operations, by a part of their names.
 NONLINEAR_FAMILIES = ("softmax", "attention", "batch_norm", "special_", "linalg_", "_rnn", "lstm", "gru")
-_QUOTIENTS = frozenset({"div", "floor_divide", "fmod", "remainder"})
-# Other namespaces hide what they compute; these only move data or keep time.
+_QUOTIENTS = frozenset({*RECORDS["divide"].aten, "floor_divide", "fmod", "remainder"})
+# Namespaces that only move data or keep time. Any other namespace could hide what it computes.
 _TRANSPARENT = frozenset({"prim", "prims", "c10d", "_c10d_functional", "profiler"})
 
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """`count` executions of the float nonlinearity `op` in the module at `path` (in none of its children).
+    """Count the executions of one float nonlinearity in one module.
 
-    `path` is the module path in the audited model; empty for the model itself and for what runs outside any module. A
-    module that is no part of the model goes by its class name.
+    path   module path in the audited model
+    op     name of the operation
+    count  executions
+
+    The path is empty for the model itself, and for what runs outside of any module.
+    Children of the module have their own entries. A module outside of the model is named by its class.
     """
 
     path: str
@@ -65,7 +71,7 @@ class AuditEntry:
 
 
 class Audit:
-    """What an audit found so far; complete when its block is left."""
+    """Hold what an audit found so far; complete when the `with` block is left."""
 
     def __init__(self) -> None:
         self._counter: Counter[tuple[str, str]] = Counter()
@@ -76,23 +82,23 @@ class Audit:
 
     @property
     def entries(self) -> tuple[AuditEntry, ...]:
-        """One entry per path and op, in order of first execution."""
+        """Return one entry per path and op, in order of first execution."""
         return tuple(AuditEntry(path, op, count) for (path, op), count in self._counter.items())
 
     @property
     def counts(self) -> dict[str, int]:
-        """Executions by op, over all paths."""
+        """Return the executions per op, over all paths."""
         counts: Counter[str] = Counter()
         for entry in self.entries:
             counts[entry.op] += entry.count
         return dict(counts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {"counts": self.counts, "entries": [asdict(entry) for entry in self.entries]}
 
     def table(self) -> Table:
-        """A Rich table with one row per op; layer numbers become `*`, and executions are added up."""
+        """Return a Rich table with one row per op. Layer numbers become `*`, and executions are added up."""
         table = Table("op", "where", title="float nonlinearities executed")
         table.add_column("count", justify="right")
         for (op,), members in grouped(self.entries, lambda entry: (entry.op,)).items():
@@ -108,10 +114,11 @@ class Audit:
 def audit(model: nn.Module) -> Iterator[Audit]:
     """Record every float nonlinearity executed in the block: `with audit(model) as found: model(**x)`.
 
-    An operation counts when its name is in `NONLINEAR` or one of the families, and a tensor it takes or gives is
-    floating or complex; quotients only when divided by a tensor; 2^n with n of an integer dtype is an exact scaling and
-    does not count. An operation out of another library than ATen could hide anything: it counts, under its full name.
-    Spiking modules are watched like all others. What leaves torch (NumPy, Numba) and compiled graphs are not seen.
+    An operation counts if its name is in `NONLINEAR` or in a family, and one of its tensors is floating or complex.
+    A quotient counts only if its divisor is a tensor.
+    2^n with n of an integer dtype is an exact scaling and does not count.
+    An operation of a library other than ATen could hide anything: it counts, under its full name.
+    Spiking modules are watched like all others. Compiled graphs and code outside of torch (NumPy, Numba) are not seen.
 
     Errors: SpikeplugError if `model` is not a torch module.
     """
@@ -123,7 +130,7 @@ def audit(model: nn.Module) -> Iterator[Audit]:
 
 
 class _Watch(TorchDispatchMode):
-    """Calls `report(op)` for every float nonlinearity dispatched."""
+    """Call `report(op)` for every float nonlinearity that is dispatched."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -135,12 +142,12 @@ class _Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         namespace, _, name = func.overloadpacket._qualified_op_name.partition("::")
         if namespace == "spikeplug" and name in OPERATORS:
-            # Our own operators are opaque to everyone else; here they are watched inside, like everything: their closed
-            # forms, which are what they mean, since a kernel's loops dispatch nothing.
+            # Our own operators are opaque ops; the audit looks inside them, too. It runs their closed forms, because a
+            # kernel dispatches nothing.
             with self, closed_forms():
                 return OPERATORS[name].kernel(*args)
-        # Under inference_mode composite operations arrive whole: take them apart, so that the parts are seen, under the
-        # same names as elsewhere.
+        # Under inference_mode, composite operations are dispatched whole: decompose them, so that their parts are seen
+        # under the usual names.
         with self:
             result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
@@ -153,7 +160,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _suspect(func: Any, operands: tuple[Any, ...]) -> str:
-    """The name to report if this call is nonlinear on floats, else the empty string."""
+    """Return the name to report if this call is nonlinear on floats, else the empty string."""
     namespace, _, name = func.overloadpacket._qualified_op_name.partition("::")
     if namespace in _TRANSPARENT:
         return ""
@@ -169,7 +176,7 @@ def _suspect(func: Any, operands: tuple[Any, ...]) -> str:
 
 
 def _is_exact_scaling(name: str, operands: tuple[Any, ...]) -> bool:
-    """2^n or x·2^n with n of an integer dtype: moves an exponent, as frexp reads it."""
+    """Return whether this is 2^n or x·2^n with n of an integer dtype, which only moves an exponent."""
     if name not in ("pow", "ldexp"):
         return False
     base, exponent = operands

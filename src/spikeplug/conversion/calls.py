@@ -1,7 +1,8 @@
-"""Which functions a module's own code can call: read from its byte code, without running it.
+"""Read from byte code which functions a module's own code can call, without running it.
 
-An over-estimate (a name on a branch never taken counts) and, where a function is fetched in ways byte code does not
-show, an under-estimate: what was executed is the audit's business.
+It over-estimates: a name on a branch that is never taken counts.
+It under-estimates where a function is fetched in ways that byte code does not show.
+The audit reports what was executed.
 """
 
 from __future__ import annotations
@@ -18,26 +19,28 @@ from typing import Any
 import torch
 from torch import nn
 
-#: `a / b` and `a ** b` have no name in byte code, and are mostly arithmetic on numbers.
+#: Names for `a / b` and `a ** b`, which have none in byte code and are mostly arithmetic on numbers.
 _SIGNS = {"/": "division", "/=": "division", "**": "power", "**=": "power"}
-#: transformers calls attention through its interface, or, if that says "eager", this function of the model's own file.
+#: transformers calls attention through its interface, or, for "eager", through this function of the model's own file.
 ATTENTION_INTERFACE, EAGER_ATTENTION = "ALL_ATTENTION_FUNCTIONS", "eager_attention_forward"
-#: Marks what is fetched from the module itself, and may be one of its children.
+#: Prefix of names that are fetched from the module itself; such a name may be one of its children.
 _OWN = "self."
-#: Packages whose functions go by their names: those of other files are not followed.
+#: Base classes of models, whose methods are not a model's own.
+_BASES = ("transformers.modeling_utils",)
+#: Packages whose functions count by name: code from other files of theirs is not read.
 _FRAMEWORKS = sys.stdlib_module_names | {"torch", "transformers", "accelerate", "numpy"}
 
 
 def called_names(module: nn.Module) -> frozenset[str]:
-    """Names of globals, attributes and operators that the module's forward, and what it calls, may use.
+    """Return the names of globals, attributes and operators that the module's forward, and what it calls, may use.
 
-    Followed: methods, functions of the same file or of no framework, and those given to the module as attributes. Not
-    followed: its children, which are modules of their own, and the attention interface's eager twin.
+    Followed: methods, functions of the same file or of a package that is not a framework, and functions in attributes.
+    Not followed: the module's children, which are modules of their own, and the eager version of attention.
     """
     cls, state = type(module), vars(module)
     given = tuple(each for value in state.values() for each in _functions_in(value) if not _is_made_by(each, cls))
     names = _names_of(cls, given) if given else _names_of_class(cls)  # type: ignore[arg-type]
-    # `self.norm(x)` calls a child, whatever function shares its name.
+    # `self.norm(x)` calls a child, even if a function has the same name.
     children = {*state, *module._modules, *module._parameters, *module._buffers}
     own = {name.removeprefix(_OWN) for name in names if name.startswith(_OWN)}
     return frozenset(name for name in names if not name.startswith(_OWN)) | (own - children)
@@ -48,11 +51,32 @@ def _names_of_class(cls: type[nn.Module]) -> frozenset[str]:
     return _names_of(cls, ())
 
 
-def _names_of(cls: type[nn.Module], given: tuple[Any, ...]) -> frozenset[str]:
-    """Names used by the class's forward and the functions given to it, and by all that they call."""
+@lru_cache(maxsize=4096)
+def methods_that_call(cls: type[nn.Module], wanted: frozenset[str]) -> tuple[str, ...]:
+    """Return the public methods of a module's class, other than `forward`, that may call a function of these names.
+
+    Not those of torch's and transformers' base classes and mixins, such as `generate`: they run the model, and do their
+    own arithmetic on its outputs.
+    """
+    found: dict[str, bool] = {}
+    for base in cls.__mro__:
+        if not issubclass(base, nn.Module) or base is nn.Module or base.__module__ in _BASES:
+            continue
+        for name, method in vars(base).items():
+            if name in found or name.startswith("_"):
+                continue
+            # Not nn.Module's housekeeping, such as `to` or `extra_repr`; nor class and static methods, which have no self.
+            own = isinstance(method, types.FunctionType) and name != "forward" and not hasattr(nn.Module, name)
+            called = (called.removeprefix(_OWN) for called in (_names_of(cls, (), method) if own else ()))
+            found[name] = not wanted.isdisjoint(called)
+    return tuple(name for name, calls in found.items() if calls)
+
+
+def _names_of(cls: type[nn.Module], given: tuple[Any, ...], start: Any = None) -> frozenset[str]:
+    """Return the names that a method (None: forward), the functions given to it, and all they call may use."""
     names: set[str] = set()
     seen: set[types.CodeType] = set()
-    todo: list[Any] = list(_functions_in(cls.forward))
+    todo: list[Any] = list(_functions_in(cls.forward if start is None else start))
     for function in given:
         if _is_followed(function, cls):
             todo.append(function)
@@ -82,7 +106,7 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
             yield f"{_OWN if holder == 'self' else ''}{instruction.argval}"
         elif instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_SUPER_ATTR", "IMPORT_FROM"):
             yield instruction.argval
-        # From 3.13 on, one instruction loads two variables; the attribute is the second one's.
+        # From Python 3.13 on, one instruction may load two variables; the attribute is that of the second.
         loaded = instruction.argval if instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) else ""
         holder = loaded[-1] if isinstance(loaded, tuple) else loaded
     for constant in code.co_consts:
@@ -91,8 +115,8 @@ def _names_in(code: types.CodeType) -> Iterator[str]:
 
 
 def _methods(names: set[str], cls: type[nn.Module]) -> Iterator[Any]:
-    """Methods and properties of these names, wherever the class inherits them from."""
-    # nn.Module's own methods are housekeeping, not arithmetic.
+    """Yield methods and properties of these names, from the class and its bases."""
+    # nn.Module's own methods do no arithmetic.
     classes = [base for base in cls.__mro__ if base not in (nn.Module, object)]
     calls_bases = not names.isdisjoint({"super", *(base.__name__ for base in classes[1:])})
     for name in names:
@@ -102,7 +126,7 @@ def _methods(names: set[str], cls: type[nn.Module]) -> Iterator[Any]:
 
 
 def _values(function: types.FunctionType, names: set[str]) -> Iterator[Any]:
-    """Functions among the globals of these names, and in the function's closure."""
+    """Yield the functions among the globals of these names, and in the function's closure."""
     for name in names:
         yield from _functions_in(function.__globals__.get(name))
     for cell in function.__closure__ or ():
@@ -113,7 +137,10 @@ def _values(function: types.FunctionType, names: set[str]) -> Iterator[Any]:
 
 
 def _functions_in(value: Any) -> Iterator[Any]:
-    """The plain functions that a value is, wraps, or holds as a list, tuple or dict; an autograd function's forward."""
+    """Yield the plain functions that a value is, wraps, or holds in a list, tuple or dict.
+
+    Of an autograd function, that is its forward.
+    """
     if type(value) in (list, tuple, dict):
         for each in value.values() if type(value) is dict else value:
             if not isinstance(each, (list, tuple, dict)):
@@ -139,12 +166,15 @@ _DESCRIPTORS = (types.MethodDescriptorType, types.WrapperDescriptorType)
 
 
 def _is_followed(value: Any, user: Any) -> bool:
-    """Whether the code of a function used by another, or by a class, is read: of the same file, or no framework's."""
+    """Return whether the code of a function is read: it is in the user's file, or outside of the frameworks.
+
+    user  the function or class that uses it
+    """
     if not isinstance(value, types.FunctionType):
         return False
     return value.__module__ == user.__module__ or str(value.__module__).partition(".")[0] not in _FRAMEWORKS
 
 
 def _is_made_by(function: Any, cls: type[nn.Module]) -> bool:
-    """One of the class's own functions, which count where they are called."""
+    """Return whether it is one of the class's own functions; these count where they are called."""
     return any(function is each for base in cls.__mro__ for each in _functions_in(vars(base).get(function.__name__)))

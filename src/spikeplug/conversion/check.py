@@ -1,4 +1,4 @@
-"""What `convert` refuses before it looks any further, each with the remedy."""
+"""Check a request to `convert` before anything else is done; every error names a remedy."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from spikeplug.errors import SpikeplugError
 
 
 def check_request(operators: object, exclude: object) -> None:
-    """The arguments beside model and numerics. Errors: SpikeplugError."""
+    """Check the arguments `operators` and `exclude`.
+
+    Errors: SpikeplugError for unknown operators, and for an `exclude` that is not a regular expression.
+    """
     if operators is not None:
         if isinstance(operators, str) or not isinstance(operators, (tuple, list, set, frozenset)) or not operators:
-            raise SpikeplugError(f"operators is {operators!r}: give a tuple of names out of {', '.join(OPERATORS)}.")
+            raise SpikeplugError(f"operators is {operators!r}: give a tuple of names from {', '.join(OPERATORS)}.")
         for operator in operators:
             if operator not in OPERATORS:
-                raise SpikeplugError(f"unknown operator {operator!r}: choose out of {', '.join(OPERATORS)}.")
+                raise SpikeplugError(f"unknown operator {operator!r}: choose from {', '.join(OPERATORS)}.")
     if exclude is None:
         return
     if not isinstance(exclude, str):
-        raise SpikeplugError(f"exclude is a {type(exclude).__name__}: give one regular expression as a string.")
+        raise SpikeplugError(f"exclude is of type {type(exclude).__name__}: give one regular expression as a string.")
     try:
         re.compile(exclude)
     except (re.error, OverflowError, RecursionError) as error:
@@ -32,7 +35,12 @@ def check_request(operators: object, exclude: object) -> None:
 
 
 def check_model(model: object, record: str) -> None:
-    """That the model can be converted; `record` is the attribute a converted model carries. Errors: SpikeplugError."""
+    """Check that the model can be converted.
+
+    record  the attribute that a converted model carries
+
+    Errors: SpikeplugError if the model is not a torch module, or is converted, compiled, traced or scripted already.
+    """
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"convert takes a torch module, not a {type(model).__name__}: give it the model.")
     for path, module in model.named_modules():
@@ -40,8 +48,8 @@ def check_model(model: object, record: str) -> None:
     for module in model.modules():
         if getattr(getattr(module, "config", None), "_attn_implementation", None) == IMPLEMENTATION:
             raise SpikeplugError(
-                f'attn_implementation is "{IMPLEMENTATION}" though the model is not converted: load it without, or '
-                "if it shares its numerics object with a converted model, revert that model first."
+                f'attn_implementation is "{IMPLEMENTATION}" though the model is not converted: load it without, or, '
+                "if it shares its config object with a converted model, revert that model first."
             )
 
 
@@ -58,4 +66,6 @@ def _check_module(path: str, module: nn.Module, record: str) -> None:
     if isinstance(module, torch.fx.GraphModule):
         raise SpikeplugError(f"{where} is a traced graph: convert the model first, then trace or export it.")
     if isinstance(module, nn.DataParallel):
-        raise SpikeplugError(f"{where} is a DataParallel wrapper, which copies modules: use DistributedDataParallel.")
+        raise SpikeplugError(
+            f"{where} is a DataParallel wrapper, which copies modules: use DistributedDataParallel instead."
+        )

@@ -1,7 +1,8 @@
-"""Torch functions made of others that are themselves redirected: the same arguments, the same answer.
+"""Compose torch functions from others that are themselves redirected: the same arguments, the same result.
 
-Everything here is written in torch functions and run under the redirection, so a part whose operator was not chosen
-stays exact. NotImplemented means that this call stays as it was.
+Everything here is written in torch functions and runs under the redirection.
+So a part whose operator was not chosen stays exact.
+NotImplemented leaves the call as it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from spikeplug.operators.record import rounded_once
 
-# erf(x) = tanh(x·q(x²)) to 3e-6 on [0, 4], beyond which it is 1 - 2e-8: a weighted least-squares fit of artanh(erf(x)).
+# erf(x) = tanh(x·q(x²)) to 3e-6 on [0, 4], by a weighted least-squares fit of artanh(erf(x)). Beyond, erf > 1 - 2e-8.
 _ERF = (1.1283581721, 0.1029329053, -0.0004967891, -0.0004151532, 0.0000322460)
 _ERF_END = 4.0
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -33,7 +34,10 @@ _POWERS: dict[float, Callable[[Tensor], Tensor]] = {
 
 
 def common_type(a: Tensor, b: Tensor) -> torch.dtype:
-    """`torch.result_type` of two tensors, one of them floating, which torch.compile does not know."""
+    """Return `torch.result_type` of two tensors, at least one of them floating.
+
+    torch.compile does not know that function.
+    """
     if (a.dim() == 0) != (b.dim() == 0):
         larger = a if a.dim() else b
         if larger.is_floating_point():
@@ -42,8 +46,9 @@ def common_type(a: Tensor, b: Tensor) -> torch.dtype:
 
 
 def power(input: Any, exponent: Any) -> Any:
+    """Return input^exponent; NotImplemented unless one is a tensor and the other a tensor or a real number."""
     if isinstance(exponent, Tensor):
-        # Not by exp2, whose argument would be rounded twice.
+        # Not exp2: its argument would be rounded twice.
         if isinstance(input, Tensor):
             return _tensor_power(input, exponent)
         positive = isinstance(input, (int, float)) and input > 0
@@ -55,11 +60,12 @@ def power(input: Any, exponent: Any) -> Any:
 
 
 def power_of(input: Tensor, other: Any) -> Any:
+    """Return other^input, with the arguments of `__rpow__`."""
     return power(other, input)
 
 
 def _tensor_power(base: Tensor, exponent: Tensor) -> Tensor:
-    """exp(exponent·ln|base|), with the sign that whole exponents give; x⁰ = 1ˣ = 1 whatever x is."""
+    """Return exp(exponent·ln|base|), with the sign that whole exponents give; x⁰ = 1 and 1ˣ = 1 for every x."""
     dtype = common_type(base, exponent)
     wide = torch.promote_types(dtype, torch.float32)
     base, exponent = base.to(wide), exponent.to(wide)
@@ -70,15 +76,17 @@ def _tensor_power(base: Tensor, exponent: Tensor) -> Tensor:
 
 
 def polar(input: Tensor, angle: Tensor) -> Tensor:
+    """Return input·exp(i·angle), complex."""
     return torch.complex(input * torch.cos(angle), input * torch.sin(angle))
 
 
 def expm1(input: Tensor) -> Tensor:
+    """Return exp(x) - 1, rounded once."""
     return rounded_once(input, lambda x: torch.exp(x) - 1)
 
 
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Any:
-    """max(x) - max(log_softmax(x)): a logarithm of a softmax is x less this."""
+    """Return max(x) - max(log_softmax(x)): log_softmax(x) is x minus this. NotImplemented for several dims."""
     if not isinstance(dim, int):
         if len(dim) != 1:
             return NotImplemented
@@ -88,20 +96,23 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Any:
 
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
+    """Return softmax(-x)."""
     return torch.nn.functional.softmax(-input, dim, dtype=dtype)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """x above 0, alpha·(eˣ - 1) below."""
+    """Return x above 0, and alpha·(exp(x) - 1) below."""
     return _joined(input, rounded_once(input.clamp(max=0), lambda x: (torch.exp(x) - 1) * alpha), inplace)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """Return x above 0, and alpha·(exp(x/alpha) - 1) below."""
     below = rounded_once(input.clamp(max=0), lambda x: (torch.exp(x * (1 / alpha)) - 1) * alpha)
     return _joined(input, below, inplace)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """Return elu with torch's fixed alpha and scale."""
     output = elu(input, _SELU_ALPHA) * _SELU_SCALE
     return input.copy_(output) if inplace else output
 
@@ -112,14 +123,18 @@ def _joined(input: Tensor, below: Tensor, inplace: bool) -> Tensor:
 
 
 def tanhshrink(input: Tensor) -> Tensor:
+    """Return x - tanh(x)."""
     return input - torch.tanh(input)
 
 
 def softsign(input: Tensor) -> Tensor:
+    """Return x / (1 + |x|)."""
     return torch.div(input, input.abs() + 1)
 
 
 def erf(input: Tensor) -> Tensor:
+    """Return erf(x) = tanh(x·q(x²)), q a polynomial; see `_ERF` for its error."""
+
     def run(x: Tensor) -> Tensor:
         x = x.clamp(-_ERF_END, _ERF_END)
         factor, squared = torch.full_like(x, _ERF[-1]), x * x
@@ -131,14 +146,17 @@ def erf(input: Tensor) -> Tensor:
 
 
 def erfc(input: Tensor) -> Tensor:
+    """Return 1 - erf(x)."""
     return 1 - torch.erf(input)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """Return x / max(‖x‖_p, eps) along `dim`."""
     return torch.div(input, torch.linalg.vector_norm(input, p, dim, True).clamp_min(eps))
 
 
 def cosine_similarity(input: Tensor, other: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """Return the dot product along `dim` of both inputs, normalised."""
     input, other = torch.broadcast_tensors(input, other)
     directions = [torch.nn.functional.normalize(x, 2.0, dim, eps) for x in (input, other)]
     return (directions[0] * directions[1]).sum(dim)
@@ -147,6 +165,7 @@ def cosine_similarity(input: Tensor, other: Tensor, dim: int = 1, eps: float = 1
 def variance(
     input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> Tensor:
+    """Return the variance over `dim`, with the arguments of `torch.var`."""
     if isinstance(dim, bool):  # torch.var(x, unbiased)
         dim, unbiased = None, dim
     if correction is None:
@@ -159,13 +178,16 @@ def variance(
 
 
 def deviation(*args: Any, **kwargs: Any) -> Tensor:
+    """Return the standard deviation, with the arguments of `torch.std`."""
     return torch.sqrt(torch.var(*args, **kwargs))
 
 
 def batch_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """`F.batch_norm`, or `torch.batch_norm`, which has another order and no defaults.
+    """Return the batch norm of given statistics; takes the arguments of `F.batch_norm` or of `torch.batch_norm`.
 
-    With running statistics a channel is scaled and shifted; only the root in the scale is no synaptic weight.
+    `torch.batch_norm` has another order of arguments and no defaults.
+    With running statistics, a channel is scaled and shifted. Only the root in the scale is not a synaptic weight.
+    NotImplemented while training, and without running statistics.
     """
     affine, running = "weight bias", "running_mean running_var"
     order = f"{affine} {running}" if len(args) + len(kwargs) == 8 else f"{running} {affine}"
@@ -182,11 +204,11 @@ def batch_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:  # noqa: N803
-    """Forward substitution, row by row: matrix products, and quotients by the diagonal."""
+    """Solve A·X = B by forward substitution, row by row: matrix products, and reciprocals of the diagonal."""
     matrix, right = A, B
     if not left:  # X·A = B is Aᵀ·Xᵀ = Bᵀ
         return solve_triangular(matrix.mT, right.mT, upper=not upper, unitriangular=unitriangular).mT
-    if upper:  # backwards is forwards, upside down
+    if upper:  # backward substitution is forward substitution of the flipped system
         return solve_triangular(matrix.flip(-2, -1), right.flip(-2), upper=False, unitriangular=unitriangular).flip(-2)
     if not unitriangular:
         inverse = torch.reciprocal(matrix.diagonal(dim1=-2, dim2=-1))[..., None]

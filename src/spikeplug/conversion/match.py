@@ -1,4 +1,4 @@
-"""What there is in a model, whoever wrote it: every place where it computes something, and what can run there."""
+"""Find every place where a model computes something, and what can run there."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, Callable[[Any], tuple[Any, ...]]]
     for name, record in RECORDS.items()
     for path, arguments in record.modules.items()
 }
-#: What can be asked of `convert(operators=...)`: everything that anything is replaced by.
+#: The operators that `convert(operators=...)` accepts: every operator that replaces something.
 OPERATORS = tuple(sorted(frozenset().union(*NAMES.values(), (name for name, _ in _ACTIVATIONS.values()))))
-# torch's fused forms of whole modules, taken only where no function mode is in force: a scope keeps them out.
+# torch's fused forms of whole modules. torch takes them only without function modes, so a scope keeps them out.
 _FAST_PATHS = frozenset({"_transformer_encoder_layer_fwd", "_nested_tensor_from_mask"})
 # A module is only probed for a norm if its code could compute one.
 _NORM_CALLS = frozenset({"rsqrt", "sqrt", "pow", "norm", "layer_norm", "rms_norm", "var", "std", "square", "normalize"})
-# Float nonlinearities that nothing replaces. Without: names that Python's own modules share, and what is rarely meant.
+# Float nonlinearities without a replacement. Excluded: names that Python's own modules share, or that rarely mean one.
 _NO_REPLACEMENT = (
     NONLINEAR
     | {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "instance_norm"}
     | {"local_response_norm"}
 ) - (NAMES.keys() | _FAST_PATHS | {"prod", "fmod", "remainder", "floor_divide", "dist", "angle", "threshold"})
 
-# What a conversion of operators does not touch: whole spiking networks are a pipeline's business.
+# Not converted, because linear: a pipeline that makes the whole network spike converts these.
 _LINEAR = "matrix product with a weight"
-_ATTENTION_PRODUCTS = "matrix products query · key unless query_key_bits, and weights · value unless divide_last"
+_ATTENTION_PRODUCTS = "matrix products query · key (without query_key_bits) and weights · value (without divide_last)"
 _GATE = "elementwise product gate · up"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LINEAR_FORWARDS = frozenset(cls.forward for cls in (nn.Linear, Conv1D, nn.Bilinear, *_CONVOLUTIONS))
@@ -47,13 +47,15 @@ _LINEAR_FORWARDS = frozenset(cls.forward for cls in (nn.Linear, Conv1D, nn.Bilin
 
 @dataclass(frozen=True)
 class Found:
-    """One place.
+    """Describe one place.
 
-    name        what is computed there: an operator, or the torch function that the module's own code calls
-    operators   what runs in its place; empty if nothing can
-    reason      why nothing can; empty if something does
-    plug        makes the plug, of a numerics and the operators wanted; None where the attention interface is the hook
-    pipeline    linear: left to whatever makes the rest of the network spike
+    path       module path
+    name       what is computed: an operator, or the torch function that the module's own code calls
+    module     the module at that path
+    operators  operators that can run in its place; empty if none can
+    plug       makes the plug from numerics and the operators wanted; None where the attention interface is the hook
+    reason     why nothing can replace it; empty if something does
+    pipeline   True if it is linear: left for the pipeline that converts the rest of the network
     """
 
     path: str
@@ -66,7 +68,10 @@ class Found:
 
 
 def find(model: nn.Module) -> list[Found]:
-    """Every place where the model computes, in the order of `named_modules()`; a shared module once per path."""
+    """Return every place where the model computes, in the order of `named_modules()`.
+
+    A shared module is returned once per path.
+    """
     known: dict[object, Norm | None] = {}
     places = [
         found for path, module in model.named_modules(remove_duplicate=False) for found in _look_at(path, module, known)
@@ -75,7 +80,7 @@ def find(model: nn.Module) -> list[Found]:
 
 
 def _fused(fast: Found, places: list[Found]) -> Found:
-    """A fast path, which stands for all that is in the module."""
+    """Return a fast path as the place for everything in its module."""
     prefix = f"{fast.path}." if fast.path else ""
     inside = (place.operators for place in places if place.path == fast.path or place.path.startswith(prefix))
     return replace(fast, operators=fast.operators.union(*inside))
@@ -83,7 +88,7 @@ def _fused(fast: Found, places: list[Found]) -> Found:
 
 def _look_at(path: str, module: nn.Module, known: dict[object, Norm | None]) -> Iterator[Found]:
     names = called_names(module)
-    if is_foreign(module):  # not what its class says
+    if is_foreign(module):  # its forward is not that of its class
         yield from _calls(path, module, names)
         return
     if type(module).forward in _LINEAR_FORWARDS:  # a subclass may compute more than its class, such as a router
@@ -119,10 +124,10 @@ def _look_at(path: str, module: nn.Module, known: dict[object, Norm | None]) -> 
 
 
 def _calls(path: str, module: nn.Module, names: frozenset[str]) -> Iterator[Found]:
-    """The calls in a module's own code."""
+    """Yield the calls in a module's own code."""
     for name in (*sorted(names & NAMES.keys()), *sorted(names & _FAST_PATHS)):
         operators = NAMES.get(name, frozenset())
-        # All that is wanted, not only what was found: the names are an under-estimate.
+        # Redirect every operator that is wanted, not only those found: the names are an under-estimate.
         yield Found(path, name, module, operators, lambda numerics, wanted: ScopePlug(module, numerics, wanted))
     for name in sorted(names & _NO_REPLACEMENT):
         yield Found(path, name, module, reason=f"no spiking operator for {name}")

@@ -1,4 +1,4 @@
-"""torch's own attention functions, by the spiking operator: what `nn.MultiheadAttention` and direct callers use."""
+"""Run torch's own attention functions by the spiking operator, for `nn.MultiheadAttention` and direct callers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ def scaled_dot_product_attention(
     *,
     numerics: Numerics | None,
 ) -> Tensor:
-    """`F.scaled_dot_product_attention`: query (..., H, L, D), key (..., G, S, D), value (..., G, S, Dv).
+    """Return `F.scaled_dot_product_attention` by the spiking operator: (..., H, L, Dv).
 
-    All leading dimensions are broadcast; H may be a multiple of G.
+    query  (..., H, L, D)
+    key    (..., G, S, D)
+    value  (..., G, S, Dv)
+
+    All leading dimensions are broadcast. H may be a multiple of G.
     """
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
@@ -74,9 +78,17 @@ def multi_head_attention(
     *,
     numerics: Numerics | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """`F.multi_head_attention_forward`: query (L, N, E) or (L, E); returns the output and, if needed, the weights."""
+    """Return `F.multi_head_attention_forward` by the spiking operator: the output and, if needed, the weights.
+
+    query  (L, N, E) or (L, E)
+
+    Errors: SpikeplugError for bias_k, bias_v, add_zero_attn and static keys.
+    """
     if add_zero_attn or bias_k is not None or bias_v is not None or static_k is not None or static_v is not None:
-        raise SpikeplugError("spiking multi-head attention has no bias_k, bias_v, add_zero_attn or static keys.")
+        raise SpikeplugError(
+            "spiking multi-head attention does not take bias_k, bias_v, add_zero_attn or static keys: exclude this "
+            "module from the conversion."
+        )
     batched = query.dim() == 3
     inputs = [x if batched else x.unsqueeze(1) for x in (query, key, value)]
     weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight)
@@ -100,8 +112,10 @@ def multi_head_attention(
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, **how: Any) -> Tensor:
-    """`functional.attention`; with dropout, its weights are divided and dropped one by one, and the value product is
-    the model's own."""
+    """Return `functional.attention`.
+
+    With dropout, each weight is divided and dropped on its own, and the value product is the model's own.
+    """
     if not dropout:
         return spiking.attention(query, key, value, mask, **how)
     weights = F.dropout(spiking.attention_weights(query, key, mask, **how), dropout)
@@ -109,7 +123,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
 
 
 def _merged(mask: Tensor | None, padding: Tensor | None, query: Tensor, heads: int) -> Tensor | None:
-    """torch's two masks (bool: True hides; float: added) as one of the operator's (bool: True shows; float: added)."""
+    """Merge torch's two masks into the operator's mask. Floats are added in both.
+
+    A bool mask of torch hides where True; the operator's shows where True.
+    """
     parts = []
     if mask is not None:
         parts.append(mask if mask.dim() == 2 else mask.view(-1, heads, *mask.shape[-2:]))

@@ -1,7 +1,7 @@
-"""What norm a module computes, found by running a copy of it, with random weights, on the CPU.
+"""Find which norm a module computes, by running a copy of it with random weights on the CPU.
 
-Names mislead: `T5LayerNorm` is an RMSNorm, some multiply by 1 + weight, some have neither weight nor epsilon under a
-common name, some are gated. Behaviour does not.
+Names mislead: `T5LayerNorm` is an RMSNorm, and some norms multiply by 1 + weight.
+Some have neither weight nor epsilon under a common name, and some are gated.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ from torch import Tensor, nn
 
 from spikeplug.library import OPERATORS
 
-#: Relative difference below which a module is what the formula says (float32 arithmetic is good to about 1e-6).
+#: Relative difference below which a module equals a formula (float32 arithmetic is good to about 1e-6).
 _TOLERANCE = 1e-4
-#: Width that modules without weights, whose width is not known, are probed at.
+#: Width for probing a module without weights, whose own width is not known.
 _WIDTH = 16
 
 
 @dataclass(frozen=True)
 class Norm:
-    """operator(x, eps)·(weight + offset) + bias over the last dimension; weight and bias are parameter names or None.
+    """Describe a norm: operator(x, eps)·(weight + offset) + bias over the last dimension.
 
-    gate         None, or where a second argument comes in: x·silu(gate) `before` the norm, or its result `after`
-    dtype        of the answer: the input's; what torch promotes it and the weight's to (without one: and float32); or
-                 that too, but the weight's if that is shorter than float32
+    operator  rms_norm or layer_norm
+    eps       added to the mean square, or to the variance
+    weight    name of the parameter, or None
+    offset    added to the weight
+    bias      name of the parameter, or None
+    gate      where silu of a second argument multiplies: the input, `before` the norm, its result, `after` it, or None
+    dtype     of the output: `input`: the input's. `promoted`: what torch promotes the input's and the weight's to
+              (float32 for a norm without weight). `weight`: as promoted, but the weight's if shorter than float32
     """
 
     operator: Literal["rms_norm", "layer_norm"]
@@ -43,7 +48,7 @@ class Norm:
     dtype: Literal["input", "weight", "promoted"] = "input"
 
     def exact(self, x: Tensor, gate: Tensor | None, parameters: dict[str, Tensor]) -> Tensor:
-        """The formula, in x's dtype."""
+        """Return the formula in x's dtype."""
         if gate is not None and self.gate == "before":
             x = x * F.silu(gate)
         output = OPERATORS[self.operator].exact(x, self.eps)
@@ -55,9 +60,9 @@ class Norm:
 
 
 def find_norm(module: nn.Module, known: dict[object, Norm | None]) -> Norm | None:
-    """The norm a leaf module is, or None. `known` remembers the answer for modules that cannot differ.
+    """Return the norm that a leaf module computes, or None. The module itself is not run and not touched.
 
-    The module itself is not run and not touched.
+    known  results by what determines them: class, parameters and numbers
     """
     parameters = {name: tuple(value.shape) for name, value in module._parameters.items() if value is not None}
     sizes = set(parameters.values())
@@ -83,17 +88,17 @@ def _probe(module: nn.Module, names: list[str], width: int) -> Norm | None:
 
     candidates = list(_candidates(module, names))
     smallest, largest = min(norm.eps for norm in candidates), max(norm.eps for norm in candidates)
-    # Scales from where eps decides the result to where it does not matter; a mean, to tell the two norms apart; three
-    # dimensions, to tell the last from the second.
+    # The scales reach from where eps decides the result to where it does not matter. A mean tells the two norms apart.
+    # Three dimensions tell the last one from the second.
     scales = (0.1 * smallest**0.5, smallest**0.5, largest**0.5, 1.0, 30.0)
     x = torch.stack([(random(3, width) + 0.5) * scale for scale in scales])
     parameters = {name: random(width).abs() + 0.5 for name in names}
     gate = random(*x.shape) if _takes_gate(module) else None
-    # A bare shallow copy: some classes (FSDP's) answer copy.copy by constructing anew.
+    # A bare shallow copy, because copy.copy constructs some classes (FSDP's) anew.
     probe = object.__new__(type(module))
     probe.__dict__ = dict(vars(module))
     vars(probe).pop("forward", None)
-    # A shallow copy shares the dict of parameters with the model: give it its own before touching it.
+    # A shallow copy shares the dict of parameters with the model: replace it before changing it.
     probe._parameters = dict.fromkeys(module._parameters)
     probe._parameters |= {name: nn.Parameter(value, requires_grad=False) for name, value in parameters.items()}
     arguments = (x,) if gate is None else (x, gate)
@@ -104,7 +109,7 @@ def _probe(module: nn.Module, names: list[str], width: int) -> Norm | None:
             dtype = _dtype(probe, arguments)
         if answer.shape != x.shape:
             return None
-    except Exception:  # a stranger's forward may raise anything
+    except Exception:  # a third party's forward may raise anything
         return None
     wide = {name: value.double() for name, value in parameters.items()}
     for norm in candidates:
@@ -116,7 +121,7 @@ def _probe(module: nn.Module, names: list[str], width: int) -> Norm | None:
 
 
 def _dtype(probe: nn.Module, arguments: tuple[Tensor, ...]) -> Literal["input", "weight", "promoted"]:
-    """Of the answer, by mixing float32 and bfloat16; changes the probe's parameters."""
+    """Return the dtype rule of the output, by mixing float32 and bfloat16. Changes the probe's parameters."""
     if probe.forward(*(value.bfloat16() for value in arguments)).dtype == torch.bfloat16:
         return "input"
     for name, value in probe._parameters.items():
@@ -125,7 +130,7 @@ def _dtype(probe: nn.Module, arguments: tuple[Tensor, ...]) -> Literal["input", 
 
 
 def _candidates(module: nn.Module, names: list[str]) -> Iterator[Norm]:
-    """Every norm the module might be: the numbers it holds are tried as epsilon, each of its parameters as weight."""
+    """Yield every norm the module might be: its numbers are tried as epsilon, and each of its parameters as weight."""
     own = [value for value in vars(module).values() if isinstance(value, float) and 0 < value < 0.1]
     common = [torch.finfo(torch.float32).eps, 1e-5, 1e-6, 1e-12, 1e-8]
     roles: list[tuple[str | None, str | None]] = [(None, None)]
@@ -141,7 +146,7 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[Norm]:
 
 
 def _takes_gate_at_most(module: nn.Module) -> bool:
-    """One tensor, or a gate too: what other arguments do cannot be known."""
+    """Return whether forward takes one tensor, or a gate too; the effect of other arguments cannot be known."""
     _, *parameters = inspect.signature(type(module).forward).parameters.values()
     others = [parameter for parameter in parameters[1:] if parameter.name != "gate"]
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -149,5 +154,5 @@ def _takes_gate_at_most(module: nn.Module) -> bool:
 
 
 def _takes_gate(module: nn.Module) -> bool:
-    """A second tensor called gate."""
+    """Return whether forward takes a second tensor called gate."""
     return "gate" in inspect.signature(type(module).forward).parameters

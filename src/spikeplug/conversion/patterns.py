@@ -1,7 +1,7 @@
-"""How much work a regular expression can cause, found without running it.
+"""Bound the work that a regular expression can cause, without running it.
 
-A model's config.json may come from anywhere, and Python's `re` takes exponential time on patterns such as `(a+)+$`. So
-what a config.json may exclude by is bounded here: the number of ways in which the pattern can be tried at one place.
+A model's config.json may come from anywhere, and Python's `re` takes exponential time on patterns such as `(a+)+$`.
+This file bounds the number of ways in which the pattern of a config.json can be tried at one place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from spikeplug.errors import SpikeplugError
 
 #: Longest pattern, in characters: room for a few hundred module paths in full.
 LONGEST = 1 << 16
-#: Most ways to try a pattern at one place: three repeats, or eighteen choices of two.
+#: Most ways to try a pattern at one place: three repeats, or eighteen alternatives of two.
 MOST_WAYS = 1 << 18
 #: Ways of one repeat: the length of a module path.
 _REPEAT = 64
@@ -21,7 +21,7 @@ _DEEPEST = 20
 
 
 def check_pattern(pattern: str) -> None:
-    """Errors: SpikeplugError if the pattern does not compile, is too long, or could take too long to search."""
+    """Raise SpikeplugError if the pattern does not compile, is too long, or could take too long to search."""
     if len(pattern) > LONGEST:
         raise SpikeplugError(f"exclude has {len(pattern)} characters: shorten it to {LONGEST}.")
     shown = pattern if len(pattern) <= 80 else f"{pattern[:77]}..."
@@ -33,27 +33,31 @@ def check_pattern(pattern: str) -> None:
         raise SpikeplugError(f"exclude={shown!r} is not a regular expression ({error}): correct it.") from error
     except _UnboundedError as error:
         raise SpikeplugError(
-            f"exclude={shown!r} has {error}, which a config.json may not use: give plain characters, classes, groups, "
-            "alternatives and repeats of one character."
+            f"exclude={shown!r} has {error}, which a config.json may not use: use only plain characters, classes, "
+            "groups, alternatives and repeats of one character."
         ) from error
     if ways > MOST_WAYS:
         raise SpikeplugError(f"exclude={shown!r} could take too long to search: use fewer repeats or alternatives.")
 
 
 class _UnboundedError(Exception):
-    """A construct whose cost is not bounded here."""
+    """Name a construct whose cost is not bounded here."""
 
 
 @dataclass
 class _Reader:
-    """Reads a pattern that `re` has compiled. Ways multiply along a sequence and add up over alternatives."""
+    """Count the ways to match a pattern that `re` has compiled.
+
+    Ways multiply along a sequence and add up over alternatives.
+    """
 
     pattern: str
     place: int = 0
 
     def alternatives(self, depth: int) -> int:
+        """Read alternatives up to the end or a closing parenthesis, and return their ways."""
         if depth > _DEEPEST:
-            raise _UnboundedError("groups in groups in groups")
+            raise _UnboundedError(f"groups nested more than {_DEEPEST} deep")
         total, product = 0, 1
         while self.place < len(self.pattern) and self.pattern[self.place] != ")":
             if self.pattern[self.place] == "|":
@@ -64,7 +68,7 @@ class _Reader:
         return min(total + product, MOST_WAYS + 1)
 
     def _item(self, depth: int) -> int:
-        """One character, class or group, and its repeat."""
+        """Read one character, class or group with its repeat, and return its ways."""
         ways, group = 1, self.pattern[self.place] == "("
         if group:
             self.place += 1
@@ -80,7 +84,7 @@ class _Reader:
             if self.pattern[self.place] in "123456789":
                 raise _UnboundedError("a reference to a group")
         self.place += 1
-        # "{" that begins no count is a plain character; it is taken for a repeat here, which only raises the bound.
+        # Python takes a "{" without a count for a plain character. Here it counts as a repeat, which raises the bound.
         while self.place < len(self.pattern) and self.pattern[self.place] in "*+?{":
             if group:
                 raise _UnboundedError("a repeated group")
@@ -89,11 +93,12 @@ class _Reader:
         return ways
 
     def _end_of_repeat(self) -> int:
+        """Return the place after the repeat."""
         count = re.compile(r"\{[\d,]*\}").match(self.pattern, self.place)
         return count.end() if count else self.place + 1
 
     def _skip_class(self) -> None:
-        """To the bracket that ends the class: the first in a class is a plain character."""
+        """Move to the bracket that ends the class. A bracket that comes first in a class is a plain character."""
         self.place += 2 if self.pattern.startswith("^", self.place + 1) else 1
         first = self.place
         while self.pattern[self.place] != "]" or self.place == first:

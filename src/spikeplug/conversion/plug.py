@@ -1,13 +1,14 @@
-"""The one way a module is changed: an object in the place of its `forward`, that keeps nothing but the module.
+"""Change a module in the one way there is: a plug, an object that holds only the module, replaces its `forward`.
 
-Nothing else of the module moves: class, parameters, buffers, names, hooks, mode, device. So whatever finds modules by
-class or parameters by name goes on working, weights may be moved, sharded, offloaded or loaded later, and copies and
-pickles of a model stay converted on their own. Where accelerate has wrapped `forward` before, the plug sits inside its
-hook, so that offloaded weights are there when it runs.
+Class, parameters, buffers, names, hooks, mode and device stay as they are.
+So everything that finds modules by class or parameters by name keeps working.
+Weights may be moved, sharded, offloaded or loaded later. Copies and pickles of a model stay converted.
+Where accelerate has wrapped `forward` already, the plug sits inside its hook: offloaded weights are there when it runs.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
 from collections.abc import Callable
@@ -18,46 +19,81 @@ from torch import Tensor, nn
 
 from spikeplug import library
 from spikeplug.conversion.attention import check_implementation
+from spikeplug.conversion.calls import methods_that_call
 from spikeplug.conversion.norms import Norm
-from spikeplug.conversion.redirection import Redirection, only
+from spikeplug.conversion.redirection import NAMES, Redirection, only
+from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
+
+#: Attribute of a module: its plug, wherever that sits.
+_PLUG = "spikeplug_plug"
 
 
 class Plug:
-    """Runs in the place of `module.forward`; subclasses say what. `label` is shown in the module's repr."""
+    """Run in place of `module.forward`. Subclasses define what; the module's repr shows `label`."""
 
     label = "spiking"
 
     def __init__(self, module: nn.Module, numerics: Numerics | None) -> None:
         self.module, self.numerics = module, numerics
         self.before: Callable[..., Any] | None = None
+        self.detached = False
 
     def attach(self) -> None:
-        """Take the place of the module's forward."""
+        """Replace the module's forward by this plug."""
         state, cell = vars(self.module), _wrapped(self.module)
         if cell is not None:
             self.before, cell.cell_contents = cell.cell_contents, self
         else:
             self.before = state.get(_slot(self.module))
             state[_slot(self.module)] = self
-        state["extra_repr"] = self.extra_repr
+        state[_PLUG] = self
+        state.update(self.overrides())
+
+    def overrides(self) -> dict[str, Callable[..., Any]]:
+        """Return the attributes that the module gets, by name."""
+        return {"extra_repr": self.extra_repr, "__prepare_scriptable__": self.refuse_script}
 
     def detach(self) -> None:
-        """Undo `attach`."""
+        """Undo `attach`. If somebody has wrapped the plug since, it stays in the wrapper and runs the original."""
         state, cell, slot = vars(self.module), _wrapped(self.module), _slot(self.module)
-        if cell is not None:
-            cell.cell_contents = self.before
-        else:
+        self.detached = True
+        own = type(self.module).forward.__get__(self.module) if self.before is None else self.before
+        if cell is not None and cell.cell_contents is self:
+            cell.cell_contents = own  # in a wrapper, made before or after the plug
+        elif state.get(slot) is self:
             state.pop(slot)
-            if self.before is not None:
-                state[slot] = self.before
-            elif slot != "forward":  # accelerate came after the plug, and calls what it keeps
-                state[slot] = type(self.module).forward.__get__(self.module)
-        state.pop("extra_repr", None)
+            if self.before is not None or slot != "forward":  # accelerate calls what it keeps in its slot
+                state[slot] = own
+        for name in (*self.overrides(), _PLUG):
+            state.pop(name, None)
+
+    def moved_to(self, module: nn.Module) -> None:
+        """Put a plug of its own into `module`, a shallow copy of this plug's module that still holds this one."""
+        state, slot = vars(module), _slot(module)
+        plug = copy.copy(self)
+        plug.module = module
+        if isinstance(plug.before, types.MethodType) and plug.before.__self__ is self.module:
+            plug.before = types.MethodType(plug.before.__func__, module)
+        state[_PLUG] = plug
+        if state.get(slot) is self:
+            state[slot] = plug
+        state.update(plug.overrides())
+
+    def refuse_script(self) -> Any:
+        """Raise SpikeplugError: TorchScript would compile the module's class, without its plug."""
+        raise SpikeplugError(
+            f"torch.jit.script would compile {type(self.module).__name__} without its spiking operators: use "
+            "torch.jit.trace or torch.export, or revert the model first."
+        )
 
     def original(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module ran before. Errors: SpikeplugError if it would not reach our attention any more."""
-        check_implementation(self.module)
+        """Run what the module ran before.
+
+        Errors: SpikeplugError if the module's attention implementation was changed after the conversion.
+        """
+        if not self.detached:
+            check_implementation(self.module)
         if self.before is not None:
             return self.before(*args, **kwargs)
         return type(self.module).forward(self.module, *args, **kwargs)
@@ -69,7 +105,7 @@ class Plug:
         own = type(self.module).extra_repr(self.module)
         return f"{own}, {self.label}" if own else self.label
 
-    # generate() and torch.export look at the arguments a forward takes.
+    # generate() and torch.export read the signature of forward.
     @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.before or type(self.module).forward.__get__(self.module))
@@ -80,7 +116,7 @@ class Plug:
 
 
 class HostPlug(Plug):
-    """The module's own code, which calls our attention through transformers' interface."""
+    """Run the module's own code, which calls our attention through transformers' interface."""
 
     label = "spiking attention"
 
@@ -89,10 +125,10 @@ class HostPlug(Plug):
 
 
 class ScopePlug(Plug):
-    """The module's own code, with the calls of `operators` redirected, and no others, whatever scope is around.
+    """Run the module's own code with only the calls of `operators` redirected; scopes around it do not apply.
 
-    Without a numerics it runs as it would in no scope at all, torch's fused fast paths included; with a numerics but no
-    operators, torch takes none of those, so that what sits in the children is run.
+    With numerics None, the module runs as outside of any scope, torch's fused fast paths included.
+    With numerics but no operators, torch takes no fused fast path, so that plugs in the children run.
     """
 
     def __init__(self, module: nn.Module, numerics: Numerics | None, operators: frozenset[str]) -> None:
@@ -100,40 +136,73 @@ class ScopePlug(Plug):
         self.operators = operators
         self.label = "spiking calls" if operators else "exact"
 
+    def overrides(self) -> dict[str, Callable[..., Any]]:
+        """Return the attributes that the module gets: the other methods that call such functions have the scope, too."""
+        names = frozenset(name for name, operators in NAMES.items() if operators & self.operators)
+        methods = methods_that_call(type(self.module), names) if names else ()  # type: ignore[arg-type]
+        return super().overrides() | {name: ScopedMethod(self, name) for name in methods}
+
+    def scope(self) -> only:
+        """Return the context in which the module's code runs."""
+        return only(None if self.numerics is None else Redirection(self.numerics, self.operators))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with only(None if self.numerics is None else Redirection(self.numerics, self.operators)):
+        if self.detached:
+            return self.original(*args, **kwargs)
+        with self.scope():
             return self.original(*args, **kwargs)
 
 
+class ScopedMethod:
+    """Run a method other than forward, such as `encode`, in the scope of the module's plug."""
+
+    def __init__(self, plug: ScopePlug, name: str) -> None:
+        self.plug, self.name = plug, name
+        self.__name__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(type(self.plug.module), self.name)
+        with self.plug.scope():
+            return method(self.plug.module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(getattr(type(self.plug.module), self.name).__get__(self.plug.module))
+
+
 class ActivationPlug(Plug):
-    """One operator on one tensor."""
+    """Run one operator on one tensor."""
 
     def __init__(self, module: nn.Module, numerics: Numerics, operator: str, arguments: tuple[Any, ...]) -> None:
         super().__init__(module, numerics)
         self.operator, self.arguments, self.label = operator, arguments, f"spiking {operator}"
 
     def __call__(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        (input,) = (*args, *kwargs.values())  # whatever its name
+        if self.detached:
+            return self.original(*args, **kwargs)  # type: ignore[no-any-return]
+        (input,) = (*args, *kwargs.values())  # by any name
         output = library.OPERATORS[self.operator](input, *self.arguments, numerics=self.numerics)
         return input.copy_(output) if getattr(self.module, "inplace", False) else output
 
 
 class NormPlug(Plug):
-    """A norm over the last dimension, with the module's own weights, read at every call."""
+    """Run a norm over the last dimension, with the module's own weights, read at every call."""
 
     def __init__(self, module: nn.Module, numerics: Numerics, norm: Norm) -> None:
         super().__init__(module, numerics)
         self.norm, self.label = norm, f"spiking {norm.operator}"
 
     def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
-        x, *rest = (*args, *kwargs.values())  # whatever their names
+        if self.detached:
+            return self.original(*args, **kwargs | ({} if gate is None else {"gate": gate}))  # type: ignore[no-any-return]
+        x, *rest = (*args, *kwargs.values())  # by any name
         gate = rest[0] if rest else gate
-        # Every look at a tensor's attribute is a call of each function mode around.
+        # Reading a tensor's attribute calls every active function mode, so each is read once.
         norm, dtype = self.norm, x.dtype
         inner = torch.float32 if dtype.itemsize < 4 else dtype
         wide = x if inner is dtype else x.to(inner)
         if gate is not None:
-            # SiLU is the gate's activation in every gated norm that the probe knows.
+            # The gate's activation is SiLU in every gated norm that the probe knows.
             gate = library.OPERATORS["silu"](gate.to(inner), numerics=self.numerics)
             wide = wide * gate if norm.gate == "before" else wide
         weight, bias = (None if name is None else getattr(self.module, name) for name in (norm.weight, norm.bias))
@@ -153,23 +222,29 @@ class NormPlug(Plug):
 
 
 def plug_of(module: nn.Module) -> Plug | None:
-    """The plug in a module, wherever it sits."""
-    cell, state = _wrapped(module), vars(module)
-    for place in (None if cell is None else cell.cell_contents, state.get("forward"), state.get("_old_forward")):
-        if isinstance(place, Plug):
-            return place
-    return None
+    """Return the plug of a module, or None."""
+    return vars(module).get(_PLUG)
+
+
+def is_plugged(module: nn.Module) -> bool:
+    """Return whether a module has a plug, and runs it without a wrapper of a third party."""
+    cell, state, plug = _wrapped(module), vars(module), plug_of(module)
+    places = (None if cell is None else cell.cell_contents, state.get("forward"), state.get("_old_forward"))
+    return plug is not None and any(place is plug for place in places)
 
 
 def is_foreign(module: nn.Module) -> bool:
-    """Somebody else's forward is in the module, and not around its own: only a scope can keep it."""
+    """Return whether the module has a forward of a third party that does not wrap its own; only a scope can keep it."""
     forward = vars(module).get(_slot(module))
     own = isinstance(forward, Plug) or getattr(forward, "__func__", None) is type(module).forward
     return forward is not None and not own and _wrapped(module) is None
 
 
 def _wrapped(module: nn.Module) -> types.CellType | None:
-    """Where a function that wraps the module's forward (transformers' tensor parallelism has some) keeps it."""
+    """Return the cell in which a wrapper keeps the module's forward, or None.
+
+    transformers' tensor parallelism has such wrappers.
+    """
     for cell in getattr(vars(module).get("forward"), "__closure__", None) or ():
         held = cell.cell_contents
         if isinstance(held, Plug) or (isinstance(held, types.MethodType) and held.__self__ is module):
@@ -178,5 +253,5 @@ def _wrapped(module: nn.Module) -> types.CellType | None:
 
 
 def _slot(module: nn.Module) -> str:
-    """Where a module's own forward is: accelerate keeps it beside its wrapper."""
+    """Return the attribute that holds the module's own forward; accelerate keeps it next to its wrapper."""
     return "_old_forward" if "_hf_hook" in vars(module) else "forward"

@@ -1,7 +1,7 @@
-"""The quantizer transformers calls while it loads a model that has a `SpikingConfig`.
+"""Define the quantizer that transformers calls while it loads a model that has a `SpikingConfig`.
 
-It converts before the weights are there: plugs read them when they run, and what is put around modules afterwards
-(accelerate's hooks, offloading, sharding) finds the modules it knows.
+It converts before the weights are loaded: plugs read them when they run.
+accelerate's hooks, offloading and sharding come later, and find the modules that they know.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spikeplug.conversion.swap import RECORD, convert, revert
 
 @register_quantizer(METHOD)
 class SpikingQuantizer(HfQuantizer):
-    """Converts the model it is given, or the part of it whose class the numerics names."""
+    """Convert the model, or the part of it whose class the config names."""
 
     quantization_config: SpikingConfig
 
@@ -27,44 +27,50 @@ class SpikingQuantizer(HfQuantizer):
         wanted = self.quantization_config
         part = _part(model, wanted.model_class)
         convert(part, wanted.numerics, operators=wanted.operators, exclude=wanted.exclude)
-        # As `convert` left it in the numerics that is saved.
+        # `convert` put its own into the config that is saved.
         self.quantization_config = part.config.quantization_config
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
-        # No weight is quantised: half(), float() and training work as on any model.
+        # Weights are not quantised: half(), float() and training work as on any model.
         model.is_quantized = False
         return model
 
     def is_serializable(self) -> bool:
-        """The weights are saved as they are, and the numerics says that the model is spiking."""
+        """Return True: the weights are saved as they are, and config.json says that the model is spiking."""
         return True
 
     @property
     def is_trainable(self) -> bool:
-        """Gradients go straight through the integers."""
+        """Return True: gradients go straight through the integers."""
         return True
 
     @property
     def is_qat_trainable(self) -> bool:
-        """All parameters, without adapters."""
+        """Return True: all parameters can be trained, without adapters."""
         return True
 
     @property
     def is_compileable(self) -> bool:
-        """generate() may compile the model, as it does exact ones."""
+        """Return True: generate() may compile the model, as it does exact ones."""
         return True
 
 
 def _part(model: nn.Module, model_class: str | None) -> Any:
-    """The one model of that class in the model, or the model: a body may be loaded with a head, or without."""
+    """Return the one model of that class inside the model, else the model.
+
+    A body may be loaded with a head or without.
+    """
     models = (module for module in model.modules() if isinstance(module, PreTrainedModel))
     parts = [module for module in models if type(module).__name__ == model_class]
     return parts[0] if len(parts) == 1 else model
 
 
 def reverted(model: nn.Module) -> nn.Module:
-    """The model itself, with every conversion undone that a folder saved converted, or a caller, has made in it."""
+    """Revert every conversion in the model, and return the model.
+
+    A conversion may come from a folder that was saved converted, or from a caller.
+    """
     for module in [module for module in model.modules() if RECORD in vars(module)]:
         revert(module)
     return model

@@ -1,7 +1,7 @@
-"""torch's float functions, redirected to the operators while a converted module's own code runs.
+"""Redirect torch's float functions to spiking operators while a converted module's own code runs.
 
-`TABLE` is the whole of it: a torch function, whichever of its spellings is called, and what is done instead. A call
-that an entry cannot honour (integers, complex numbers, an exponent that is no constant) is left as it was.
+`TABLE` holds every redirection: from a torch function, under each of its spellings, to its replacement.
+A call that the replacement cannot reproduce (integers, complex numbers, a non-constant exponent) is left as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spikeplug.conversion.replacements import Replacement
 from spikeplug.numerics import Numerics
 
 _NAMESPACES = (torch, torch.Tensor, F, torch.special, torch.linalg)
-# Other names that torch takes for its arguments, after NumPy.
+# Other names that torch accepts for its arguments, as NumPy does.
 _ALIASES = {
     "axis": "dim",
     "keepdims": "keepdim",
@@ -32,12 +32,12 @@ _ALIASES = {
 
 
 class Redirection(TorchFunctionMode):
-    """Calls of `operators` go to the spiking operators of `numerics`; all others are left alone.
+    """Redirect calls of `operators` to the spiking operators with `numerics`; leave all others alone.
 
-    Enter it by `only(redirection)`, so that no scope around reaches in.
+    Enter it by `only(redirection)`, so that redirections around it do not apply.
     """
 
-    #: Of an operator itself it changes nothing (library/direct.py).
+    #: It does not change an operator itself, so a call may bypass the torch op (library/direct.py).
     lets_operators_pass = True
 
     def __init__(self, numerics: Numerics | None, operators: frozenset[str]) -> None:
@@ -48,7 +48,7 @@ class Redirection(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # Nine of ten calls. (torch.compile can't hash what reads a property, and has no need to be quick.)
+        # The fast path of nine calls in ten. (torch.compile cannot hash a property's getter, and does not need speed.)
         if not torch.compiler.is_compiling() and func in _OTHERS:
             return func(*args, **kwargs)
         entry = _entry_of(func)
@@ -69,7 +69,7 @@ class Redirection(TorchFunctionMode):
 
 
 class only:  # noqa: N801
-    """Context: of all redirections, this one alone is in force, or with None, none is. Other function modes stay."""
+    """Apply only this redirection within the block, or with None, no redirection. Other function modes stay active."""
 
     def __init__(self, redirection: Redirection | None) -> None:
         self.redirection = redirection
@@ -89,9 +89,26 @@ class only:  # noqa: N801
             overrides._push_mode(mode)
 
 
+def in_scope(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, bound to the redirection that is active now, for a call after the scope was left.
+
+    Without an active redirection, returns the function itself.
+    """
+    modes = (mode for mode in reversed(overrides._get_current_function_mode_stack()) if isinstance(mode, Redirection))
+    active = next(modes, None)
+    if active is None:
+        return function
+
+    def bound(*args: Any, **kwargs: Any) -> Any:
+        with only(Redirection(active.numerics, active.operators)):
+            return function(*args, **kwargs)
+
+    return bound
+
+
 def _entry_of(func: Any) -> Replacement | None:
-    # torch.compile finds the functions behind 1 / x and 2 ** x by identity only, not in a dict, and that behind x ** 2
-    # only by what it wraps.
+    # torch.compile finds the functions of 1 / x and 2 ** x only by identity, not in a dict. It finds that of x ** 2
+    # only by the function it wraps.
     if func is Tensor.__rdiv__:
         return _INTO
     if func is Tensor.__rpow__:
@@ -100,7 +117,7 @@ def _entry_of(func: Any) -> Replacement | None:
 
 
 def _is_real(values: Iterable[Any]) -> bool:
-    """At least one floating tensor, and no complex one."""
+    """Return whether at least one tensor is floating and none is complex."""
     tensors = [value for value in values if isinstance(value, Tensor)]
     return any(x.is_floating_point() for x in tensors) and not any(x.is_complex() for x in tensors)
 
@@ -118,11 +135,11 @@ def _table() -> dict[Callable[..., Any], Replacement]:
 
 
 TABLE = _table()
-#: What torch lets a mode see and no entry is for, `x.shape` included.
+#: Functions that a mode receives and that have no replacement, `x.shape` included.
 _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().values() for f in functions) - TABLE.keys()
 _INTO, _OF_NUMBER = TABLE[Tensor.__rdiv__], TABLE[Tensor.__rpow__]
 _IN_PLACE = frozenset(f for f in TABLE if f.__name__.endswith("_") and not f.__name__.endswith("__"))
-#: Every name that stands for a redirected function in source code, and the operators that run in its place.
+#: Every name of a redirected function in source code, and the operators that run in its place.
 NAMES = {name: entry.operators for entry in replacements.ALL for stem in entry.names for name in (stem, f"{stem}_")}
 NAMES |= {function.__name__: entry.operators for function, entry in TABLE.items()}
 NAMES |= {"division": NAMES["div"], "power": NAMES["pow"] | NAMES["rpow"]}

@@ -1,6 +1,6 @@
-"""List what is done in place of each torch function: the same arguments, the same answer, by the operators.
+"""List what replaces each torch function: the same arguments, the same result, by spiking operators.
 
-The spellings of one operator stand in its record. Here are those that take several, and attention's.
+The spellings of one operator are in its record. This file adds attention, and functions that take several operators.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from spikeplug.operators.record import Spelling
 
 @dataclass(frozen=True)
 class Replacement:
-    """Say what runs in place of torch functions.
+    """Replace torch functions by spiking operators.
 
-    names      of the torch functions
-    operators  that `run` uses
-    run        takes the arguments of the torch functions, and `numerics`. NotImplemented leaves the call as it was
-    parts      `run` is one of `compositions`: it takes no numerics, and the torch functions in it are redirected in
-               their turn (or not, if their operator was not chosen)
+    names      names of the torch functions
+    operators  operators that `run` uses
+    run        takes the arguments of the torch functions, and `numerics`; NotImplemented leaves the call as it was
+    parts      True if `run` is one of `compositions`: it takes no numerics, and the torch functions in it are
+               redirected themselves (unless their operator was not chosen)
     """
 
     names: tuple[str, ...]
@@ -39,11 +39,11 @@ class Replacement:
 
 def _divide(input: Any, other: Any, *, rounding_mode: Any = None, numerics: Any) -> Any:
     if rounding_mode is not None or not isinstance(other, Tensor) or isinstance(input, complex):
-        return NotImplemented  # rounding: a threshold; a number: a synaptic weight
+        return NotImplemented  # a rounded quotient is a threshold; a constant divisor is a synaptic weight
     if not isinstance(input, Tensor):
         return spiking.reciprocal(other, numerics=numerics) * input
     dtype = compositions.common_type(input, other)
-    if other.numel() == 1:  # one number: a synaptic weight, once it is found
+    if other.numel() == 1:  # one divisor: its reciprocal is a synaptic weight
         return spiking.reciprocal(other.to(dtype), numerics=numerics) * input
     return spiking.divide(input.to(dtype), other.to(dtype), numerics=numerics)
 

@@ -1,4 +1,4 @@
-"""What a conversion did: one entry per place, and the tables that fold the layers together."""
+"""Report what a conversion did: one entry per place, and tables that fold the layers together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """One place in the model.
+    """Describe one place in the model.
 
-    path         module path, as in `model.get_submodule(path)`
-    operator     an operator, or the torch function the module's own code calls, or `product`, `matmul`
-    class_name   class of the module that was found there
-    action       `replaced` by a spiking operator, or `left` in floating point
-    reason       why it was left; empty when it was replaced
-    pipeline     linear, so left on purpose: a pipeline that makes the rest of the network spike converts it
+    path        module path, as in `model.get_submodule(path)`
+    operator    an operator, a torch function that the module's own code calls, `product` or `matmul`
+    class_name  class of the module at that path
+    action      `replaced` by a spiking operator, or `left` in floating point
+    reason      why it was left; empty if it was replaced
+    pipeline    True if it is linear: left on purpose, for the pipeline that converts the rest of the network
     """
 
     path: str
@@ -36,34 +36,36 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """The entries of one conversion, in the order of `model.named_modules()`."""
+    """Hold the entries of one conversion, in the order of `model.named_modules()`."""
 
     model_class: str
     entries: tuple[Entry, ...]
 
     @property
     def replaced(self) -> tuple[Entry, ...]:
+        """Return the entries that were replaced."""
         return tuple(entry for entry in self.entries if entry.action == "replaced")
 
     @property
     def left(self) -> tuple[Entry, ...]:
+        """Return the entries that were left in floating point, linear ones included."""
         return tuple(entry for entry in self.entries if entry.action == "left")
 
     @property
     def leftovers(self) -> tuple[Entry, ...]:
-        """What is left and not linear."""
+        """Return the entries that were left and are not linear."""
         return tuple(entry for entry in self.left if not entry.pipeline)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """Places per operator: `{"softmax": {"replaced": 30, "left": 0}, ...}`."""
+        """Return the number of places per operator: `{"softmax": {"replaced": 30, "left": 0}, ...}`."""
         counts: dict[str, dict[str, int]] = {}
         for entry in self.entries:
             counts.setdefault(entry.operator, {"replaced": 0, "left": 0})[entry.action] += 1
         return counts
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {
             "model_class": self.model_class,
             "counts": self.counts,
@@ -72,7 +74,7 @@ class Report:
         }
 
     def table(self) -> Table:
-        """A Rich table with one row per operator and reason; layer numbers become `*`, and are counted."""
+        """Return a Rich table with one row per operator and reason. Layer numbers become `*`, and are counted."""
         table = Table("operator", "where", "what", title=f"spikeplug: {self.model_class}")
         for (operator, reason), members in grouped(
             (*self.replaced, *self.left), lambda entry: (entry.operator, entry.reason)
@@ -87,7 +89,10 @@ class Report:
 
 
 def fold_layers(paths: Mapping[str, int]) -> str:
-    """Counted paths, one pattern a line: `model.layers.0.mlp`, `model.layers.1.mlp` -> `model.layers.*.mlp (2)`."""
+    """Return one pattern per line, with its count: two paths `model.layers.N.mlp` give `model.layers.*.mlp (2)`.
+
+    paths  counts by module path
+    """
     patterns: Counter[str] = Counter()
     for path, count in paths.items():
         patterns[re.sub(r"(?<![^.])\d+(?![^.])", "*", path) or "(the model)"] += count
@@ -95,7 +100,7 @@ def fold_layers(paths: Mapping[str, int]) -> str:
 
 
 def grouped(items: Iterable[T], key: Callable[[T], tuple[str, ...]]) -> dict[tuple[str, ...], list[T]]:
-    """Items by key, both in order of first appearance."""
+    """Return the items by key; keys and items are in order of first appearance."""
     groups: dict[tuple[str, ...], list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)

@@ -1,11 +1,11 @@
-"""A converted model, simulated: every spiking operator it executes neuron by neuron, and all events counted."""
+"""Simulate a converted model: run every spiking operator neuron by neuron, and count all events."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -17,15 +17,21 @@ from spikeplug.conversion.attention import PLUG
 from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
-from spikeplug.library.counting import heard_by
-from spikeplug.neurons import Events
+from spikeplug.library.dispatch import counted_by
+from spikeplug.neurons import COUNTS, Events, Population, total
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_realisation
+from spikeplug.realisation import Realisation
 
 
 @dataclass(frozen=True)
 class SimulatedEntry:
-    """`calls` executions of `operator` in the module at `path` (in none of its children), and their events together.
+    """Count one operator in one module, over all its calls.
 
-    path: as `AuditEntry` has it.
+    path      module path, as in `AuditEntry`; children of the module have their own entries
+    operator  name of the operator
+    calls     executions
+    events    their events together
     """
 
     path: str
@@ -35,15 +41,19 @@ class SimulatedEntry:
 
 
 class Simulation:
-    """The events of a simulated model so far; complete when its block is left."""
+    """Hold the events of a simulated model so far; complete when the `with` block is left.
 
-    def __init__(self, running: Running) -> None:
+    realisation: the neurons that simulate; None: those of the preset with each operator's numerics.
+    """
+
+    def __init__(self, running: Running, realisation: Realisation | None = None) -> None:
+        self.realisation = realisation
         self._running, self._lock = running, Lock()
         self._events: dict[tuple[str, str], Events] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
 
     def wants(self) -> bool:
-        """Whether the model is running: what others run beside it is not simulated."""
+        """Return whether the model is running; operators run outside of it are not simulated."""
         return self._running.inside
 
     def add(self, operator: str, events: Events) -> None:
@@ -51,11 +61,11 @@ class Simulation:
         place = (self._running.path, operator)
         with self._lock:
             self._calls[place] += 1
-            self._events[place] = self._events.get(place, Events()) + events
+            self._events[place] = self._events.get(place, self._none()) + events
 
     @property
     def entries(self) -> tuple[SimulatedEntry, ...]:
-        """One entry per path and operator, in order of first execution."""
+        """Return one entry per path and operator, in order of first execution."""
         with self._lock:
             return tuple(
                 SimulatedEntry(path, operator, self._calls[path, operator], events)
@@ -64,72 +74,92 @@ class Simulation:
 
     @property
     def total(self) -> Events:
-        """All events. Steps are those of one operator after the other, as if nothing ran side by side."""
-        return sum((entry.events for entry in self.entries), Events())
+        """Return all events. Steps are summed over operators, as if no two ran side by side."""
+        return self._none() + total(entry.events for entry in self.entries)
 
     @property
     def operators(self) -> dict[str, Events]:
-        """Events by operator."""
+        """Return the events per operator."""
         return self._summed(lambda entry: entry.operator)
 
     @property
     def modules(self) -> dict[str, Events]:
-        """Events by module path."""
+        """Return the events per module path."""
         return self._summed(lambda entry: entry.path)
 
+    @property
+    def populations(self) -> dict[str, Population]:
+        """Return the counts of every population by its name, such as "softmax/divide", over the whole model."""
+        return self.total.populations
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {"total": asdict(self.total), "entries": [asdict(entry) for entry in self.entries]}
+        """Return plain values for JSON."""
+        entries = [
+            {"path": e.path, "operator": e.operator, "calls": e.calls, "events": e.events.to_dict()}
+            for e in self.entries
+        ]
+        return {"total": self.total.to_dict(), "entries": entries}
 
     def table(self) -> Table:
-        """A Rich table: a row an operator, and their total; counts of 100,000 and more to three digits."""
+        """Return a Rich table: one row per operator, and their total. Counts from 100,000 on have three digits."""
         table = Table("operator", title="events of the simulation")
-        for title in ("calls", "spikes", "synops", "membrane updates", "compares", "steps", "table reads"):
+        for title in ("calls", *(name.replace("_", " ") for name in COUNTS)):
             table.add_column(title, justify="right")
         calls: Counter[str] = Counter()
         for entry in self.entries:
             calls[entry.operator] += entry.calls
         for name, events in (*self.operators.items(), ("total", self.total)):
             count = calls.total() if name == "total" else calls[name]
-            table.add_row(name, *map(_short, (count, *asdict(events).values())))
+            table.add_row(name, *map(_short, (count, *events.totals().values())))
         return table
 
     def __str__(self) -> str:
         total, calls = self.total, sum(entry.calls for entry in self.entries)
         return f"{calls} operators simulated: {total}" if calls else "no spiking operator executed"
 
+    def _none(self) -> Events:
+        return Events(self.realisation)
+
     def _summed(self, key: Callable[[SimulatedEntry], str]) -> dict[str, Events]:
         found: dict[str, Events] = {}
         for entry in self.entries:
-            found[key(entry)] = found.get(key(entry), Events()) + entry.events
+            found[key(entry)] = found.get(key(entry), self._none()) + entry.events
         return found
 
 
 @contextmanager
-def simulate(model: nn.Module) -> Iterator[Simulation]:
+def simulate(model: nn.Module, realisation: Realisation | str | None = None) -> Iterator[Simulation]:
     """Simulate a converted model, or one made of `spikeplug.nn`: `with simulate(model) as simulation: model(**x)`.
 
-    In the block, every spiking operator that the model, or a module of it, executes runs neuron by neuron and time step
-    by time step, and its events are counted: `simulation.total`, `.operators`, `.modules`. Outputs are bit for bit
-    those of the closed form, gradients too. What is left in floats (the matrix products, say) runs as ever, uncounted.
+    In the block, every spiking operator that the model (or a module of it) executes runs neuron by neuron and step by
+    step.
+    Its events are counted: `simulation.total`, `.operators`, `.modules`, `.populations`.
+    Outputs and gradients equal those of the closed form bit for bit.
+    What stays in floats (such as matrix products) runs as usual and is not counted.
 
-    This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is simulated
-    once, and counted in every block whose model runs it. An error inside leaves what was counted until then. What
-    torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
+    realisation: which neurons simulate, or the name of a preset; None: those of the preset with each operator's
+    numerics, the default for numerics of no preset. It changes events, no output.
 
-    Errors: SpikeplugError if `model` is not a torch module, or has no spiking operator.
+
+    This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is counted in
+    every block whose model runs it, and simulated once for each realisation. An error inside leaves what was counted
+    until then. What torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
+
+    Raises SpikeplugError if `model` is not a torch module, or has no spiking operator, and for an unknown preset.
     """
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"simulate takes a torch module, not a {type(model).__name__}: give it a converted model.")
-    if not any(_is_spiking(module) for module in model.modules()):
+    if not any(is_spiking(module) for module in model.modules()):
         raise SpikeplugError(f"{type(model).__name__} is not converted: call spikeplug.convert(model) first.")
+    neurons = None if realisation is None else as_realisation(realisation, Numerics())
     with Running(model) as running:
-        simulation = Simulation(running)
-        with heard_by(simulation):
+        simulation = Simulation(running, neurons)
+        with counted_by(simulation):
             yield simulation
 
 
-def _is_spiking(module: nn.Module) -> bool:
+def is_spiking(module: nn.Module) -> bool:
+    """Return whether a module is converted, or one of `spikeplug.nn`."""
     return plug_of(module) is not None or PLUG in vars(module) or isinstance(module, spiking.SpikingModule)
 
 

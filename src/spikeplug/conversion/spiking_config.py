@@ -1,4 +1,4 @@
-"""A conversion as transformers keeps it: the `quantization_config` of a model's config.json."""
+"""Keep a conversion as transformers does: as the `quantization_config` of a model's config.json."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ _LONGEST_NAME = 200
 
 @register_quantization_config(METHOD)
 class SpikingConfig(QuantizationConfigMixin):
-    """`from_pretrained(name, quantization_config=SpikingConfig())` loads a model and converts it.
+    """Configure a conversion while loading: `from_pretrained(name, quantization_config=SpikingConfig())`.
 
-    numerics      a Numerics, its fields as a dict, "default" or "paper"
-    operators     as of `convert`
-    exclude       as of `convert`; without what can take exponential time to search (`patterns`), as it may come from
-                  a config.json of unknown origin
-    model_class   the class that was converted, where that is a part of the model saved; normally left out
+    numerics     Numerics(...), a dict of its fields, or the name of a preset
+    operators    as of `convert`
+    exclude      as of `convert`, but bounded in search time (`patterns`): a config.json may be of unknown origin
+    model_class  the class that was converted, where that is a part of the model saved; normally left out
 
-    Holds known values only: nothing in a config.json can name a file, a class to import or code.
+    It holds known values only: nothing in a config.json can name a file, a class to import or code.
     Errors: SpikeplugError for unknown fields and any value out of its domain.
     """
 
@@ -51,21 +50,21 @@ class SpikingConfig(QuantizationConfigMixin):
                 "model_class."
             )
         if quant_method != METHOD:
-            raise SpikeplugError(f"quant_method is {quant_method!r}; that of a SpikingConfig is {METHOD!r}.")
+            raise SpikeplugError(f"quant_method is {quant_method!r}: leave it out, a SpikingConfig has {METHOD!r}.")
         if isinstance(exclude, str):
             check_pattern(exclude)
         check_request(operators, exclude)
         if model_class is not None and not (
             isinstance(model_class, str) and model_class.isidentifier() and len(model_class) <= _LONGEST_NAME
         ):
-            raise SpikeplugError("model_class is no name of a class: leave it out.")
+            raise SpikeplugError("model_class is not the name of a class: leave it out.")
         self.quant_method = METHOD  # type: ignore[assignment]  # transformers' own methods are an enumeration of str
         self.numerics = _as_numerics(numerics)
         self.operators = None if operators is None else tuple(sorted(set(operators)))
         self.exclude, self.model_class = exclude, model_class
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON. The numerics are spelt out, so that a later default does not change them."""
+        """Return plain values for JSON. All fields of the numerics are written, so a later default changes none."""
         return {
             "quant_method": self.quant_method,
             "numerics": self.numerics.to_dict(),
@@ -87,15 +86,20 @@ class SpikingConfig(QuantizationConfigMixin):
 def _as_numerics(numerics: Any) -> Numerics:
     if isinstance(numerics, dict) and all(isinstance(name, str) for name in numerics):
         return Numerics.from_dict(numerics)
+    if numerics is None:
+        raise SpikeplugError(
+            "numerics is null: leave it out for the default, or give its fields or the name of a preset."
+        )
     return as_numerics(numerics)
 
 
 def saved_as(
     model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None
 ) -> SpikingConfig | None:
-    """What the model's config.json is to say of a conversion: None where it has no such file, or another quantizer.
+    """Return what the model's config.json should say of a conversion.
 
-    An `exclude` that no config.json may use is written as the paths that it finds.
+    None if the model has no config.json, or another quantizer.
+    An `exclude` that a config.json may not use is written as the list of paths that it matches.
     """
     if not isinstance(model, PreTrainedModel):
         return None
@@ -112,7 +116,7 @@ def saved_as(
 
 
 def forget(model: nn.Module) -> None:
-    """Take the conversion out of what would be saved."""
+    """Remove the conversion from the config that would be saved."""
     if not isinstance(model, PreTrainedModel):
         return
     quantizer = vars(model).get("hf_quantizer")

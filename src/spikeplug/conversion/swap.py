@@ -1,41 +1,31 @@
-"""convert and revert: plan everything, then apply by assignments only, and undo them all if one fails."""
+"""Convert and revert models: plan everything, then apply it by assignments only, and undo them all if one fails."""
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from threading import RLock
 
 from torch import nn
 
-from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, AttentionPlug, remember_implementation
+from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, remember_implementation
 from spikeplug.conversion.check import check_model, check_request
-from spikeplug.conversion.match import OPERATORS, Found, find
-from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug, plug_of
-from spikeplug.conversion.report import Action, Entry, Report
-from spikeplug.conversion.spiking_config import SpikingConfig, forget, saved_as
+from spikeplug.conversion.match import OPERATORS, find
+from spikeplug.conversion.plan import Conversion, decide, plan
+from spikeplug.conversion.plug import Plug, is_plugged, plug_of
+from spikeplug.conversion.report import Report
+from spikeplug.conversion.spiking_config import forget, saved_as
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
 
+#: Attribute of a converted model: its `Conversion`.
 RECORD = "spikeplug_conversion"
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """All that `revert` needs, kept on the model as a plain attribute, in paths, so that copies and pickles of a
-    converted model can be reverted on their own.
-
-    plugged           paths of the modules that hold a plug
-    attending         path of each attention module -> what it is to run
-    implementations   path of a module -> the attn_implementation its numerics had (one path per numerics object)
-    saved_as          what the model's config.json says of it, if it has one
-    """
-
-    plugged: tuple[str, ...]
-    attending: dict[str, AttentionPlug]
-    implementations: dict[str, str]
-    saved_as: SpikingConfig | None = None
+#: Attribute of a module whose config was changed: the attn_implementation that it had.
+BEFORE = "spikeplug_implementation"
+#: One conversion at a time: of several threads that convert one model, one wins, and the others are refused.
+_LOCK = RLock()
 
 
 def convert(
@@ -46,174 +36,105 @@ def convert(
     exclude: str | None = None,
     strict: bool = False,
 ) -> Report:
-    """Replace, in place, every float nonlinearity of a model by spiking operators; any torch module will do.
+    """Replace, in place, every float nonlinearity of a torch module by spiking operators.
 
-    No module is exchanged and no weight touched: classes, parameters, their names, state_dict, device, dtype and hooks
-    stay as they are. A module's `forward` gets a stand-in (see `plug`); attention goes through transformers' interface.
-    Of a transformers model, `save_pretrained` writes the conversion into config.json, and `from_pretrained` repeats it.
+    No module is exchanged and no weight is touched.
+    Classes, parameters, their names, state_dict, device, dtype and hooks stay as they are.
+    A plug replaces a module's `forward` (see `plug`). Attention goes through transformers' attention interface.
+    For a transformers model, `save_pretrained` writes the conversion into config.json, and `from_pretrained` repeats
+    it.
 
-    numerics      the numerics of every operator; default: Numerics()
-    operators   which operators to use, out of `OPERATORS`; default: all. What needs another stays exact
-    exclude     regular expression, searched in module paths: what it finds stays exact, bit for bit
-    strict      refuse a model with a nonlinearity that no operator replaces
+    numerics   Numerics(...) for every operator, or the name of a preset; None: the default
+    operators  names out of `OPERATORS` to use; None: all. A nonlinearity that needs another stays exact
+    exclude    regular expression, searched in module paths; a module it matches stays exact, bit for bit
+    strict     raise SpikeplugError if a nonlinearity has no spiking operator
 
-    The report says what was replaced, and what was left and why: excluded places and operators that were not chosen
-    are in it, not errors. What is then executed is `audit`'s business.
-    Errors (SpikeplugError, and the model is as it was): no torch module; converted already; compiled, traced or
-    scripted; an unknown operator; an operator the model has no use for; an `exclude` that does not compile, finds none
-    of the places to replace, or leaves none of them; strict, and something is left.
+    Returns a report of what was replaced, and of what was left and why.
+    Excluded places and operators that were not chosen are in the report; they are not errors.
+    The report is read from the model's code; `audit` shows what is really executed.
+
+    Errors: SpikeplugError, and the model stays as it was:
+    - not a torch module; already converted; compiled, traced or scripted
+    - an unknown operator, or one that the model does not use
+    - an `exclude` that does not compile, matches none of the places to replace, or leaves none of them
+    - strict, and something is left
     """
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
+    with _LOCK:
+        return _convert(model, numerics, operators, exclude, strict)
+
+
+def _convert(
+    model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None, strict: bool
+) -> Report:
     check_model(model, RECORD)
     places = find(model)
-    entries = _decide(places, None if operators is None else tuple(operators), exclude)
+    entries = decide(places, None if operators is None else tuple(operators), exclude)
     unknown = [place for place in places if not place.operators and not place.pipeline]
     if strict and unknown:
         raise SpikeplugError(
             f"strict: {len(unknown)} places would stay in floating point, the first {unknown[0].path!r} "
             f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
         )
-    plugs, conversion = _plan(model, numerics, places, entries, frozenset(operators or OPERATORS), exclude)
+    plugs, conversion = plan(model, numerics, places, entries, frozenset(operators or OPERATORS), exclude)
     conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude))
     try:
         _apply(model, plugs, conversion)
     except BaseException:
-        _restore(model, conversion)
+        _restore(model)
         raise
     return Report(type(model).__name__, entries)
 
 
-def revert(model: nn.Module) -> None:
-    """Undo `convert`: every module runs its own forward again, the attention implementation is as it was.
+def revert(model: nn.Module) -> tuple[str, ...]:
+    """Undo `convert` in the model and all modules below it, wherever they stand by now.
 
-    Errors (SpikeplugError, and the model is as it was): not converted, or a module was removed or wrapped since.
+    Every module runs its own forward again, with the attention implementation it had before, bit for bit.
+
+    Returns the paths that were converted and are not below the model any more, or whose forward somebody else has
+    wrapped since (the wrapper stays, and runs the module's own forward); both are warned about.
+    Errors: SpikeplugError if nothing below the model is converted.
     """
-    conversion: Conversion | None = vars(model).get(RECORD) if isinstance(model, nn.Module) else None
-    if conversion is None:
-        raise SpikeplugError(f"{type(model).__name__} is not converted: call revert on the model given to convert.")
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for path in (*conversion.plugged, *conversion.attending, *conversion.implementations):
-        if path not in modules:
-            raise SpikeplugError(f"{path} was removed after convert: put it back, then revert.")
-    for path in conversion.plugged:
-        if plug_of(modules[path]) is None:
-            raise SpikeplugError(f"the forward of {path!r} was replaced after convert: put it back, then revert.")
-    _restore(model, conversion)
-
-
-def _decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str | None) -> tuple[Entry, ...]:
-    """One entry per place; refuses requests that would not do what they say."""
-    for operator in operators or ():
-        if not any(operator in place.operators for place in places):
-            raise SpikeplugError(f"the model has no {operator} to replace: leave {operator!r} out of operators.")
-    wanted = frozenset(operators or OPERATORS)
-    # A module in several places has one forward: excluded in one, it is exact in all.
-    excluded = {id(place.module) for place in places if exclude is not None and re.search(exclude, place.path)}
-    entries = tuple(
-        _entry(place, wanted, f"excluded by {exclude!r}" if id(place.module) in excluded else "") for place in places
-    )
-    chosen = [place.path for place in places if place.operators & wanted]
-    if not chosen:
-        raise SpikeplugError(
-            "the model has nothing to replace: no attention, softmax, norm, activation or other nonlinearity."
+    with _LOCK:
+        if not isinstance(model, nn.Module) or not any(map(_is_changed, model.modules())):
+            raise SpikeplugError(
+                f"{type(model).__name__} is not converted: call revert on the model given to convert, or a part of it."
+            )
+        missing = _missing(model)
+        _restore(model)
+    if missing:
+        warnings.warn(
+            f"{len(missing)} places were moved, removed or wrapped after convert, the first {missing[0]!r}: everything "
+            "below the model is reverted; call revert on what was taken out, too.",
+            UserWarning,
+            stacklevel=2,
         )
-    if exclude is not None and not any(re.search(exclude, path) for path in chosen):
-        raise SpikeplugError(f"exclude={exclude!r} finds none of the paths to replace, which look like {chosen[0]!r}.")
-    if not any(entry.action == "replaced" for entry in entries):
-        raise SpikeplugError(f"exclude={exclude!r} leaves nothing to replace: narrow it.")
-    return entries
+    return missing
 
 
-def _entry(place: Found, wanted: frozenset[str], excluded: str) -> Entry:
-    reason = place.reason
-    if not reason:
-        reason = excluded if place.operators & wanted else "not among the operators chosen"
-    action: Action = "left" if reason else "replaced"
-    return Entry(place.path, place.name, type(place.module).__name__, action, reason, place.pipeline)
+def _is_changed(module: nn.Module) -> bool:
+    """Return whether a conversion has left anything in the module itself."""
+    state = vars(module)
+    return RECORD in state or PLUG in state or BEFORE in state or plug_of(module) is not None
 
 
-def _plan(
-    model: nn.Module,
-    numerics: Numerics,
-    places: list[Found],
-    entries: tuple[Entry, ...],
-    wanted: frozenset[str],
-    exclude: str | None,
-) -> tuple[dict[str, Plug], Conversion]:
-    """Make every plug; the model is not touched. Returns the plugs by path."""
-    plugs: dict[str, Plug] = {}
-    attending: dict[str, AttentionPlug] = {}
-    seen: set[int] = set()  # a module that sits in two places gets one plug
-    around = {path for entry in entries if entry.action == "replaced" for path in _ancestors(entry.path)}
-    for place, entry in zip(places, entries, strict=True):
-        if not place.operators:
-            continue
-        replaced = entry.action == "replaced"
-        if place.plug is None and "attention" in wanted:
-            attending[place.path] = AttentionPlug(numerics if replaced else None, _implementation(place.module))
-        if place.path in plugs or id(place.module) in seen:
-            continue
-        if replaced and place.plug is not None:
-            plugs[place.path] = place.plug(numerics, wanted)
-        elif entry.reason.startswith("excluded"):
-            # Nothing redirected around it may reach into an excluded module.
-            plugs[place.path] = ScopePlug(place.module, numerics if place.path in around else None, frozenset())
-        else:
-            continue
-        seen.add(id(place.module))
-    if not any(plug.numerics for plug in attending.values()):
-        attending = {}
-    for path in attending:
-        module = model.get_submodule(path)
-        if path not in plugs and id(module) not in seen:
-            seen.add(id(module))
-            plugs[path] = HostPlug(module, numerics)
-    plugs |= _net(model, numerics, wanted, exclude, seen, around)
-    return plugs, Conversion(tuple(plugs), attending, _implementations(model, attending))
-
-
-def _net(
-    model: nn.Module, numerics: Numerics, wanted: frozenset[str], exclude: str | None, seen: set[int], around: set[str]
-) -> dict[str, Plug]:
-    """A scope around the whole model, for what no byte code shows (functions fetched, modules made on the way), and
-    what keeps it out of excluded modules."""
-    net: dict[str, Plug] = {}
+def _missing(model: nn.Module) -> tuple[str, ...]:
+    """Return the converted paths below the model at which no plug stands any more."""
+    found = []
     for path, module in model.named_modules():
-        excluded = exclude is not None and re.search(exclude, path)
-        if id(module) not in seen and excluded and callable(type(module).forward):
-            net[path] = ScopePlug(module, numerics if path in around else None, frozenset())
-        elif id(module) not in seen and module is model:
-            net[path] = ScopePlug(module, numerics, wanted)
-    return net
-
-
-def _implementation(module: nn.Module) -> str:
-    return str(module.config._attn_implementation)  # type: ignore[union-attr]
-
-
-def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
-    """The first module that holds each numerics object that attention modules or the modules around them read, and that
-    numerics's attention implementation."""
-    around = {"", *attending}.union(*(_ancestors(path) for path in attending))
-    found: dict[str, str] = {}
-    seen: set[int] = set()
-    for path, module in model.named_modules():
-        config = getattr(module, "config", None)
-        if attending and path in around and hasattr(config, "_attn_implementation") and id(config) not in seen:
-            seen.add(id(config))
-            found[path] = _implementation(module)
-    return found
-
-
-def _ancestors(path: str) -> set[str]:
-    """The paths of all modules around the one at `path`."""
-    parts = path.split(".") if path else []
-    return {".".join(parts[:depth]) for depth in range(len(parts))}
+        conversion: Conversion | None = vars(module).get(RECORD)
+        if conversion is None:
+            continue
+        below = dict(module.named_modules(remove_duplicate=False))
+        for place in conversion.plugged:
+            if place not in below or not is_plugged(below[place]):
+                found.append(".".join(part for part in (path, place) if part))
+    return tuple(found)
 
 
 def _set_implementation(module: nn.Module, implementation: str) -> None:
-    # The public setter would set it on every sub-config too, also where attention is not ours.
+    # The public setter would also set it on every sub-config, even where attention was not converted.
     module.config._attn_implementation_internal = implementation  # type: ignore[union-attr]
 
 
@@ -225,21 +146,23 @@ def _apply(model: nn.Module, plugs: dict[str, Plug], conversion: Conversion) -> 
         setattr(model.get_submodule(path), PLUG, attention)
     for path, implementation in conversion.implementations.items():
         module = model.get_submodule(path)
+        setattr(module, BEFORE, implementation)
         _set_implementation(module, IMPLEMENTATION)
         remember_implementation(module.config, implementation)
     if conversion.saved_as is not None:
         model.config.quantization_config = conversion.saved_as  # type: ignore[union-attr]
 
 
-def _restore(model: nn.Module, conversion: Conversion) -> None:
-    """Undo `_apply`, however far it got."""
-    for path, implementation in conversion.implementations.items():
-        _set_implementation(model.get_submodule(path), implementation)
-    for path in conversion.attending:
-        vars(model.get_submodule(path)).pop(PLUG, None)
-    for path in conversion.plugged:
-        plug = plug_of(model.get_submodule(path))
+def _restore(model: nn.Module) -> None:
+    """Undo `_apply` in every module below the model, even if it was left half-way."""
+    for module in model.modules():
+        state = vars(module)
+        if BEFORE in state:
+            _set_implementation(module, state.pop(BEFORE))
+        state.pop(PLUG, None)
+        plug = plug_of(module)
         if plug is not None:
             plug.detach()
-    forget(model)
-    vars(model).pop(RECORD, None)
+        if RECORD in state:
+            forget(module)
+            del state[RECORD]

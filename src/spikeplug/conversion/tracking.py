@@ -1,4 +1,4 @@
-"""Which module is running: a stack kept by torch's hooks on every module's call."""
+"""Track which module is running, by a stack that torch's hooks keep at every module's call."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 
 class Running:
-    """Within the block, `path` is the path of the innermost running module of `model`, by forward calls.
+    """Give, within the block, the path of the innermost module of `model` whose forward is running.
 
-    It is empty for the model itself and outside any module; a module that is no part of the model goes by its class.
+    The path is empty for the model itself, and outside of any module.
+    A module outside of the model is named by its class.
     Every thread has a path of its own.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        # The first path is the one that a report calls a shared module by. Modules are kept, so that ids stay theirs.
+        # A report names a shared module by its first path. The modules are kept alive, so that no id is reused.
         self._modules = list(model.named_modules())
         self._paths: dict[int, str] = {id(module): path for path, module in self._modules}
-        self._local = local()  # torch's hooks hear the modules of every thread
+        self._local = local()  # torch calls the hooks in every thread
 
     @property
     def _stack(self) -> list[nn.Module]:
@@ -29,11 +30,12 @@ class Running:
 
     @property
     def inside(self) -> bool:
-        """Whether the model, or a module of it, is running in this thread."""
+        """Return whether the model, or a module of it, is running in this thread."""
         return any(id(module) in self._paths for module in self._stack)
 
     @property
     def path(self) -> str:
+        """Return the path of the innermost running module in this thread."""
         if not self._stack:
             return ""
         module = self._stack[-1]
@@ -42,7 +44,7 @@ class Running:
     def __enter__(self) -> Self:
         self._handles = (
             register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),  # an error that is caught must not stay open
+            register_module_forward_hook(self._leave, always_call=True),  # a forward that raises is left, too
         )
         return self
 

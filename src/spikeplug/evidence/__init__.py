@@ -1,4 +1,4 @@
-"""Operator evidence: operators and primitives against float64, beside baselines, and their bounds put to the test."""
+"""Measure operators and primitives against float64, compare them with baselines, and search for the worst errors."""
 
 from spikeplug.evidence.baselines import BASELINES
 from spikeplug.evidence.record import make_study_record, study_schema

@@ -1,7 +1,8 @@
-"""What the published method is compared with, and the method itself in float: each in a few lines, from its formula.
+"""Compute the baselines: methods to compare with, and the published method in float, each from its formula.
 
-All take and give float64; vectors lie along the last dimension. Where a source leaves a choice open ("Open: ..."), the
-text says which was made. None runs in integers here: this is what a formula loses, not what an implementation adds.
+All functions take and return float64; vectors lie along the last dimension.
+Where a source leaves a choice open ("Open: ..."), the text says which was made.
+None runs in integers: a baseline shows what a formula loses, not what an implementation adds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from spikeplug.evidence.subjects import EPS
 
 
 def published_exp(x: Tensor, half_range: float = 5.0, segments: int = 64) -> Tensor:
-    """exp by K chords on [-H, H]; 0 below, exp(H) above."""
+    """Return exp by K chords on [-H, H]; 0 below, exp(H) above."""
     width = 2 * half_range / segments
     left = ((x + half_range) / width).floor().clamp(0, segments - 1) * width - half_range
     chord = left.exp() * (1 + math.expm1(width) / width * (x - left))
@@ -27,23 +28,23 @@ def published_exp(x: Tensor, half_range: float = 5.0, segments: int = 64) -> Ten
 
 
 def floored(y: Tensor, bits: int = 8) -> Tensor:
-    """Magnitudes floored to 2^-bits: what that many spike levels carry."""
+    """Return y with magnitudes floored to 2^-bits, the step of that many spike levels."""
     return (y * 2.0**bits).trunc() * 2.0**-bits
 
 
 def published_softmax(x: Tensor, half_range: float = 5.0, *, subtract: bool = True) -> Tensor:
-    """PWL exp of x - max, over its sum."""
+    """Return the PWL exp of x - max (of x without `subtract`), over its sum."""
     weight = published_exp(x - x.amax(-1, keepdim=True) if subtract else x, half_range)
     return weight / weight.sum(-1, keepdim=True).clamp(min=1e-300)
 
 
 def published_silu(x: Tensor, half_range: float = 5.0) -> Tensor:
-    """x / (1 + PWL exp(-x))."""
+    """Return x / (1 + PWL exp(-x))."""
     return x / (1 + published_exp(-x, half_range))
 
 
 def polar_norm(x: Tensor, iterations: int = 8) -> Tensor:
-    """‖x‖ by a binary tree of CORDIC vectoring merges over the sorted magnitudes, (rows, 1)."""
+    """Return ‖x‖, (rows, 1), by a binary tree of CORDIC vectoring merges over the sorted magnitudes."""
     level = x.abs().sort(-1, descending=True).values
     gain = math.prod(math.sqrt(1 + 4.0**-k) for k in range(iterations))
     while level.shape[-1] > 1:
@@ -57,7 +58,7 @@ def polar_norm(x: Tensor, iterations: int = 8) -> Tensor:
 
 
 def published_rms_norm(x: Tensor, iterations: int = 8, *, eps: float = EPS) -> Tensor:
-    """x·sqrt(d) / PolarNorm([x, sqrt(eps·d)]); without eps the vector is not extended."""
+    """Return x·sqrt(d) / PolarNorm([x, sqrt(eps·d)]); without eps the vector is not extended."""
     root = math.sqrt(x.shape[-1])
     extended = torch.nn.functional.pad(x, (0, 1), value=math.sqrt(eps) * root) if eps else x
     return x * root / polar_norm(extended, iterations).clamp(min=1e-300)
@@ -67,26 +68,33 @@ def published_rms_norm(x: Tensor, iterations: int = 8, *, eps: float = EPS) -> T
 
 
 def pade_exp(x: Tensor) -> Tensor:
-    """exp on x <= 0 by the [3/3] Padé approximant at 0 of exp(x/8), to the 8th power. Baker, Graves-Morris, 1996.
-    Open: the order and the reduction of the range."""
+    """Return exp of x <= 0 by the [3/3] Padé approximant at 0 of exp(x/8), to the 8th power.
+
+    Source: Baker, Graves-Morris, 1996.
+    Open: the order and the range reduction.
+    """
     y = x.clamp(min=-40) / 8
     even, odd = 120 + 12 * y * y, y * (60 + y * y)
     return ((even + odd) / (even - odd)).clamp(min=0) ** 8
 
 
 def pade_softmax(x: Tensor) -> Tensor:
+    """Return softmax with `pade_exp`."""
     weight = pade_exp(x - x.amax(-1, keepdim=True))
     return weight / weight.sum(-1, keepdim=True)
 
 
 def pade_silu(x: Tensor) -> Tensor:
-    """x·(1 + tanh(x/2))/2 with tanh u = u(15 + u²)/(15 + 6u²), the [3/2] Padé approximant, cut to [-1, 1]."""
+    """Return x·(1 + tanh(x/2))/2, tanh by its [3/2] Padé approximant u(15 + u²)/(15 + 6u²), clamped to [-1, 1]."""
     u = (x / 2).clamp(-40, 40)
     return x * (1 + (u * (15 + u * u) / (15 + 6 * u * u)).clamp(-1, 1)) / 2
 
 
 def pwl_silu(x: Tensor) -> Tensor:
-    """x·σ(x) with the four-piece σ of PLAN: Amin, Curtis, Hayes-Gill, IEE Proc. Circuits Devices Syst. 144(6), 1997."""
+    """Return x·σ(x) with the four-piece σ of PLAN.
+
+    Source: Amin, Curtis, Hayes-Gill, IEE Proc. Circuits Devices Syst. 144(6), 1997.
+    """
     a = x.abs()
     y = torch.where(a < 1, a / 4 + 0.5, torch.where(a < 2.375, a / 8 + 0.625, a / 32 + 0.84375)).clamp(max=1)
     return x * torch.where(x < 0, 1 - y, y)
@@ -96,14 +104,17 @@ def pwl_silu(x: Tensor) -> Tensor:
 
 
 def hardmax(x: Tensor) -> Tensor:
-    """1 at the largest, 0 elsewhere; ties share."""
+    """Return 1 at the largest element and 0 elsewhere; ties share the 1."""
     top = (x == x.amax(-1, keepdim=True)).to(x.dtype)
     return top / top.sum(-1, keepdim=True)
 
 
 def sorbet_softmax(x: Tensor) -> Tensor:
-    """Power-of-two softmax: 2^floor(x - max) / 2^ceil(log2 Σ). Tang et al., Sorbet, ICML 2025 (arXiv 2409.15298).
-    Open: nats are not turned into octaves, as its training absorbs the factor; the divisor rounds up."""
+    """Return the power-of-two softmax 2^floor(x - max) / 2^ceil(log2 Σ).
+
+    Source: Tang et al., Sorbet, ICML 2025 (arXiv 2409.15298).
+    Open: nats are not converted to octaves, as its training absorbs the factor; the divisor rounds up.
+    """
     weight: Tensor = torch.exp2((x - x.amax(-1, keepdim=True)).floor())
     return weight / torch.exp2(weight.sum(-1, keepdim=True).log2().ceil())
 
@@ -112,12 +123,16 @@ def sorbet_softmax(x: Tensor) -> Tensor:
 
 
 def sorbet_norm(x: Tensor) -> Tensor:
-    """Bit-shift norm: x / 2^round(log2 rms). Tang et al., Sorbet, ICML 2025. Open: the rounding is to nearest."""
+    """Return the bit-shift norm x / 2^round(log2 rms).
+
+    Source: Tang et al., Sorbet, ICML 2025.
+    Open: rounding is to nearest.
+    """
     return x / torch.exp2((x.square().mean(-1, keepdim=True) + EPS).sqrt().log2().round())
 
 
 def blockwise_rms_norm(x: Tensor, block: int) -> Tensor:
-    """x over the root mean square of its own block of 32 or 64 channels."""
+    """Return x over the root mean square of its own block of `block` (32 or 64) channels."""
     pad = -x.shape[-1] % block
     blocks = torch.nn.functional.pad(x, (0, pad)).unflatten(-1, (-1, block))
     count = torch.nn.functional.pad(torch.ones_like(x), (0, pad)).unflatten(-1, (-1, block)).sum(-1, keepdim=True)
@@ -129,26 +144,29 @@ def blockwise_rms_norm(x: Tensor, block: int) -> Tensor:
 
 
 def i_exp(x: Tensor) -> Tensor:
-    """x <= 0: 2^-z·(0.3585(p + 1.353)² + 0.344), x = p - z·ln 2 with p in (-ln 2, 0]."""
+    """Return exp of x <= 0: 2^-z·(0.3585(p + 1.353)² + 0.344), x = p - z·ln 2 with p in (-ln 2, 0]."""
     z = (-x / math.log(2)).floor()
     p = x + z * math.log(2)
     return (0.3585 * (p + 1.353) ** 2 + 0.344) * torch.exp2(-z)
 
 
 def i_softmax(x: Tensor) -> Tensor:
+    """Return softmax with `i_exp`."""
     weight = i_exp(x - x.amax(-1, keepdim=True))
     return weight / weight.sum(-1, keepdim=True)
 
 
 def i_gelu(x: Tensor) -> Tensor:
-    """x/2·(1 + L(x/sqrt 2)), L(u) = sgn(u)·(a(min(|u|, -b) + b)² + 1), a = -0.2888, b = -1.769."""
+    """Return x/2·(1 + L(x/sqrt 2)), L(u) = sgn(u)·(a(min(|u|, -b) + b)² + 1), a = -0.2888, b = -1.769."""
     u = x / math.sqrt(2)
     return x / 2 * (1 + u.sign() * (-0.2888 * (u.abs().clamp(max=1.769) - 1.769) ** 2 + 1))
 
 
 def i_sqrt(n: Tensor, iterations: int = 4) -> Tensor:
-    """floor(sqrt(n)) by Newton's iteration from 2^ceil(bits/2): x <- floor((x + floor(n/x))/2), 4 times, as published.
-    Integers below 2^53, held in float64."""
+    """Return floor(sqrt(n)) of integers below 2^53, held in float64.
+
+    Newton's iteration starts at 2^ceil(bits/2): x <- floor((x + floor(n/x))/2), 4 times, as published.
+    """
     bits = torch.frexp(n.clamp(min=1)).exponent
     x = torch.exp2(((bits + 1) // 2).to(n.dtype))
     for _ in range(iterations):
@@ -157,7 +175,10 @@ def i_sqrt(n: Tensor, iterations: int = 4) -> Tensor:
 
 
 def i_rms_norm(x: Tensor) -> Tensor:
-    """x over i_sqrt of the mean square with 2^-16 units, i.e. a root with 8 fraction bits. Open: that scale."""
+    """Return x over i_sqrt of the mean square in units of 2^-16: a root with 8 fraction bits.
+
+    Open: that scale.
+    """
     mean = ((x.square().mean(-1, keepdim=True) + EPS) * 2.0**16).round()
     return x * 2.0**8 / i_sqrt(mean).clamp(min=1)
 
@@ -166,13 +187,20 @@ def i_rms_norm(x: Tensor) -> Tensor:
 
 
 def xnor(y: Tensor) -> Tensor:
-    """sgn(y)·mean|y|, one scale a vector. Rastegari et al., XNOR-Net, ECCV 2016. Open: which tensor; here outputs."""
+    """Return sgn(y)·mean|y|, one scale per vector.
+
+    Source: Rastegari et al., XNOR-Net, ECCV 2016.
+    Open: the tensor to quantise; here the outputs.
+    """
     return y.sign() * y.abs().mean(-1, keepdim=True)
 
 
 def dorefa(y: Tensor, bits: int = 4) -> Tensor:
-    """Round to 2^k - 1 steps. Zhou et al., DoReFa-Net, 2016 (arXiv 1606.06160). Open: the range, here [-y_max, y_max];
-    the steps lie in [0, y_max] for either sign, as two populations would carry them."""
+    """Return y rounded to 2^k - 1 steps.
+
+    Source: Zhou et al., DoReFa-Net, 2016 (arXiv 1606.06160).
+    Open: the range, here [-y_max, y_max]. The steps lie in [0, y_max] for either sign, as two populations carry them.
+    """
     top, levels = y.abs().amax(-1, keepdim=True).clamp(min=1e-300), 2**bits - 1
     quantised: Tensor = (y / top * levels).round() / levels * top
     return quantised
@@ -180,7 +208,13 @@ def dorefa(y: Tensor, bits: int = 4) -> Tensor:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What stands for an operator of one input. of_output: it takes the operator's exact output instead."""
+    """Approximate an operator of one input.
+
+    name         shown in tables
+    operator     the operator it is compared with
+    approximate  the function
+    of_output    True if it takes the operator's exact output, not its input
+    """
 
     name: str
     operator: str

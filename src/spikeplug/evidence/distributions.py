@@ -1,4 +1,4 @@
-"""Where inputs come from: Gaussian numbers, what is nasty, and what a language model really computes."""
+"""Draw inputs: Gaussian numbers, adversarial ones, and activations recorded from a language model."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.evidence.subjects import Draw
 
 DISTRIBUTIONS = ("gaussian", "activations", "adversarial")
-#: Rotary angles reach the context length, in radians.
+#: Scale of rotary angles, in radians: they reach the context length.
 _ANGLES = 1000.0
-#: Beyond, exp overflows float32.
+#: Beyond this, exp overflows float32.
 _EXPONENTS = 80.0
 
 
 def fit(role: str, x: Tensor) -> Tensor:
-    """x brought into what the role can be: positive, or an exponent whose exp exists; others stay as they are."""
+    """Return x limited to what the role allows: positive numbers, or exponents whose exp is finite."""
     if role == "positive":
         return x.abs().clamp(min=2.0**-100)
     return x.clamp(-_EXPONENTS, _EXPONENTS) if role == "exponent" else x
 
 
 def gaussian(seed: int = 0) -> Draw:
-    """N(0, 1) for every role; angles N(0, 1000²); positive: |N(0, 1)|."""
+    """Draw N(0, 1) for every role; angles N(0, 1000²); positive numbers |N(0, 1)|."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(role: str, rows: int, width: int) -> Tensor:
@@ -36,11 +36,14 @@ def gaussian(seed: int = 0) -> Draw:
 
 
 def activations(pools: Mapping[str, Tensor], seed: int = 0) -> Draw:
-    """Pieces of recorded rows (`recording.record`): pools[role] is (rows, width).
+    """Draw pieces of recorded rows (`recording.record`).
 
-    Up to the width of a recorded row, a piece of one row at a random place; beyond, rows that follow each other. What
-    attention takes are whole rows in their order, from the middle of the recording on, so that queries, keys and values
-    are of the same layer and token (keys beyond a layer's are the next one's; beyond the last, the first's).
+    pools  recorded rows by role, (rows, width)
+
+    Up to the width of a recorded row, a draw is a piece of one row at a random place.
+    Beyond it, consecutive rows are joined.
+    For attention, whole rows are drawn in their order, from the middle of the recording on.
+    So queries, keys and values are of the same layer and token. After the last row, the first follows.
     Errors: SpikeplugError for a role whose pool is shorter than a row.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -49,7 +52,10 @@ def activations(pools: Mapping[str, Tensor], seed: int = 0) -> Draw:
         pool = pools[role]
         flat = pool.reshape(-1)
         if len(flat) < width:
-            raise SpikeplugError(f"{len(flat)} recorded numbers of kind {role} do not fill a vector of {width}.")
+            raise SpikeplugError(
+                f"{len(flat)} recorded numbers of kind {role} do not fill a vector of {width}: record more tokens, or "
+                "measure smaller dimensions."
+            )
         own = pool.shape[-1]
         if role in ("query", "key", "value") and width == own:
             return pool[(len(pool) // 2 + torch.arange(rows)) % len(pool)]
@@ -62,7 +68,7 @@ def activations(pools: Mapping[str, Tensor], seed: int = 0) -> Draw:
 
 
 def adversarial(seed: int = 0) -> Draw:
-    """Rows of ten kinds in turn, from `_nasty`."""
+    """Draw rows of the ten kinds of `_nasty` in turn."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(role: str, rows: int, width: int) -> Tensor:
@@ -72,7 +78,11 @@ def adversarial(seed: int = 0) -> Draw:
 
 
 def _nasty(kind: int, width: int, generator: torch.Generator) -> Tensor:
-    """Constants, one-hots, outliers, ties, magnitudes of every size, half steps, powers of two and neighbours."""
+    """Return one adversarial row of a kind.
+
+    Kinds: constants, one-hots, outliers, ties, magnitudes of every size, half steps, powers of two and their
+    neighbours.
+    """
     noise = torch.randn(width, generator=generator, dtype=torch.float64)
     place = torch.arange(width)
     spot = place == int(torch.randint(0, width, (1,), generator=generator))
@@ -85,8 +95,8 @@ def _nasty(kind: int, width: int, generator: torch.Generator) -> Tensor:
         lambda: noise.sign() * torch.exp2(noise * 6),
         lambda: (torch.floor(noise * 2**14) + 0.5) * 2.0**-13,  # half-way between the encoder's steps
         lambda: noise.sign() * torch.exp2((place % 12) - 6.0) * (1 + ((place % 3) - 1) * 2.0**-20),
-        lambda: torch.where(spot, noise, noise - 12),  # one that leads by far
+        lambda: torch.where(spot, noise, noise - 12),  # one element far above the rest
         lambda: noise * 1e-4,
-        lambda: 1000.0 + noise * 1e-2,  # a mean of many deviations
+        lambda: 1000.0 + noise * 1e-2,  # a mean far larger than the deviation
     )
     return kinds[kind % len(kinds)]()

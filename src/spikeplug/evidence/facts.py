@@ -1,4 +1,4 @@
-"""State what each operator is made of: neurons, coding, tables, scale, range, and what it costs in events."""
+"""State what each operator is made of: neurons, code, tables, scale, range, and its cost in events."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ DIMENSION = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """An operator over vectors of DIMENSION elements (attention: one query and as many keys, HEAD_DIM channels).
+    """Hold the facts of an operator on one vector of DIMENSION elements.
 
-    populations   neurons by verb ("exp", "divide"), all elements side by side, each verb with neurons of its own
-    widest        bits of the widest membrane
-    table_bytes   of all tables, bit-packed
-    code, time_steps, levels, bits   how n = `bits` output bits are sent: T steps of up to L spikes
-    scale         of the output; smallest, largest: nonzero magnitudes of the fixed step (None: a scale of its own)
-    input_range   beyond which something is lost, in words
-    spikes, synops, steps   counted in a simulation on N(0, 1), of the whole vector. A graded spike of value k counts k:
-                  the ordered groups take operands of up to 60 bits as such
+    For attention: one query and DIMENSION keys, HEAD_DIM channels.
+
+    operator              name
+    populations           neurons per verb ("exp", "divide"): all elements run side by side, and verbs share no neurons
+    widest                bits of the widest membrane
+    table_bytes           of all tables, bit-packed
+    code                  how n = `bits` output bits are sent: phase, count or population
+    time_steps, levels    T steps of up to L spikes
+    bits                  n
+    scale                 of the output
+    smallest, largest     nonzero magnitudes of the fixed step; None for a power-of-two scale
+    input_range           beyond which something is lost, in words
+    spikes, synops, steps of a simulation on N(0, 1), for the whole vector
+
+    A graded spike of value k counts k. The ordered groups take operands of up to 60 bits as graded spikes.
     """
 
     operator: str
@@ -50,11 +57,12 @@ class Facts:
 
     @property
     def neurons(self) -> int:
+        """Return the neurons of all verbs."""
         return sum(self.populations.values())
 
 
 def facts(name: str, numerics: Numerics, realisation: Realisation | None = None) -> Facts:
-    """Return the facts of an operator, all of them counted in a simulation."""
+    """Return the facts of an operator, counted in a simulation."""
     subject, record = SUBJECTS[name], SUBJECTS[name].record
     realisation = as_realisation(realisation, numerics)
     events = Events(realisation)
@@ -90,9 +98,9 @@ def facts(name: str, numerics: Numerics, realisation: Realisation | None = None)
 def _scale(subject: Subject, numerics: Numerics) -> str:
     scale = subject.record.scale
     if scale == "element":
-        return "a power of two an element"
+        return "a power of two per element"
     if scale == "vector" and numerics.shift_scaling:
-        return "a power of two a vector"
+        return "a power of two per vector"
     octaves = scale == "octaves" and (numerics.exponential == "shift" or subject.name == "log")
     return f"fixed step 2^-{numerics.bits}" + (" octaves" if octaves else "")
 
@@ -104,5 +112,5 @@ def mean_events(found: Facts) -> tuple[float, float]:
 
 
 def code_text(found: Facts) -> str:
-    """Return n, T and L in short."""
+    """Return code, n, T and L as a short text."""
     return f"{found.code}, n = {found.bits}, T = {found.time_steps}, L = {found.levels}"

@@ -1,4 +1,4 @@
-"""Errors of an approximation: what is said of `approximate - exact`, both float64 (rows, width)."""
+"""Measure the errors of an approximation: `approximate - exact`, both float64 (rows, width)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """e = approximate - exact, over all elements whose exact value is finite.
+    """Hold the errors e = approximate - exact, over all elements whose exact value is finite.
 
-    count                       elements
-    max_error, mean_error       of |e|
-    mse, bias                   means of e² and e
-    max_relative                largest |e| of a vector / its largest |exact|, maximum over vectors with any
-    mean_relative               Σ|e| / Σ|exact|
-    max_lsb, mean_lsb           of |e| / LSB; None where there is no scale (a float baseline)
-    mean_kl, max_kl             over vectors, of Σ p·log(p / q), nats, where the vectors are distributions; else None.
-                                q is made one: not below half an LSB (a zero would make it infinite), summing to 1
-    lost                        mean over vectors of Σ p where the approximation is 0; None as above
+    count                  elements
+    max_error, mean_error  of |e|
+    mse, bias              means of e² and of e
+    max_relative           largest |e| of a vector / its largest |exact|; maximum over vectors that are not all 0
+    mean_relative          Σ|e| / Σ|exact|
+    max_lsb, mean_lsb      of |e| / LSB; None for a float baseline, which has no scale
+    mean_kl, max_kl        over vectors, of Σ p·log(p / q) in nats; None unless the vectors are distributions
+    lost                   mean over vectors of Σ p where the approximation is 0; None unless they are distributions
+
+    q is made a distribution first: at least half an LSB (a zero would make KL infinite), and summing to 1.
     """
 
     count: int
@@ -39,7 +40,11 @@ class Measures:
 
 
 def measure(approximate: Tensor, exact: Tensor, lsb: Tensor | None = None, *, distribution: bool = False) -> Measures:
-    """`lsb` broadcasts with `exact`; `distribution`: each row is one, and KL is of interest."""
+    """Return the errors of `approximate`.
+
+    lsb           one LSB, broadcastable with `exact`; None for a float baseline
+    distribution  True if each row is a distribution, so that KL is measured
+    """
     finite = torch.isfinite(exact)
     exact, approximate = exact.masked_fill(~finite, 0.0), approximate.masked_fill(~finite, 0.0)
     error, count = approximate - exact, int(finite.sum())
@@ -69,7 +74,10 @@ def measure(approximate: Tensor, exact: Tensor, lsb: Tensor | None = None, *, di
 
 
 def kl(p: Tensor, q: Tensor, floor: Tensor) -> Tensor:
-    """Σ p·log(p / q') >= 0 of each row, nats; q' = max(q, floor) / Σ max(q, floor), where p > 0."""
+    """Return Σ p·log(p / q') >= 0 of each row, in nats.
+
+    q' = max(q, floor) / Σ max(q, floor), over elements with p > 0.
+    """
     q = torch.maximum(q, floor.to(q.dtype)) * (p > 0)
     q = q / q.sum(-1, keepdim=True).clamp(min=math.ulp(0.0))
     terms = torch.where(p > 0, p * (p.clamp(min=1e-300).log() - q.clamp(min=1e-300).log()), 0.0)

@@ -1,4 +1,4 @@
-"""The primitives: their integers against real numbers, in LSB, on every input where there are few enough."""
+"""Measure the primitives: integers against real numbers, in LSB, on every input where there are few enough."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from spikeplug.operators.gates.gelu import GATES
 from spikeplug.operators.softmax.weights import piecewise_exponential, shift_exponential
 from spikeplug.primitives import divide, exponential, interpolation, norm, product
 
-Pair = tuple[Tensor, Tensor]  # above and below: the bounds of closed - exact, both >= 0, in LSB
+Pair = tuple[Tensor, Tensor]  # how far closed may be above and below exact, both >= 0, in LSB
 
 
 @dataclass(frozen=True)
 class Primitive:
-    """integers -> integers, the real function, and between them the proven bound (and the published one, or None).
+    """Describe a primitive: its integer function, the real function, and the bound of the difference.
 
-    Functions take the inputs and give LSB: `closed` int64, `exact` float64, `bound` what may be above and below, and
-    `published` what |closed - exact| may be. step: one LSB. exhaustive: whether `inputs` are all there are.
+    All functions take the inputs and return LSB.
+
+    name        with the inputs that are tried
+    inputs      integer tensors
+    closed      the integer function, int64
+    exact       the real function, float64
+    bound       the proven bound: how far closed may be above and below exact
+    step        one LSB
+    exhaustive  whether `inputs` are all there are
+    dimension   length of the vectors; None for elementwise primitives
+    published   the published bound of |closed - exact|, or None
     """
 
     name: str
@@ -40,7 +49,11 @@ class Primitive:
 
 
 def primitives(numerics: Numerics, dimensions: tuple[int, ...], count: int, seed: int = 0) -> list[Primitive]:
-    """Every primitive `numerics` uses; `count` random inputs where not all are tried. dimensions: of the CORDIC tree."""
+    """Return every primitive that the numerics use.
+
+    dimensions  lengths of the vectors of the CORDIC tree
+    count       random inputs where not all are tried
+    """
     generator = torch.Generator().manual_seed(seed)
     found = [_division(numerics), *_exponentials(numerics), *_curves(numerics), _product(count, generator)]
     if numerics.norm == "root":
@@ -54,7 +67,7 @@ def primitives(numerics: Numerics, dimensions: tuple[int, ...], count: int, seed
 
 
 def wide_integers(shape: tuple[int, ...], numerics: Numerics, generator: torch.Generator) -> Tensor:
-    """Magnitudes of every size up to P - 1 bits: uniform in the number of bits."""
+    """Return magnitudes of every size up to P - 1 bits: the number of bits is uniform."""
     places = torch.randint(1, numerics.working_bits, shape, generator=generator)
     return torch.randint(0, 1 << 40, shape, generator=generator) & ((1 << places) - 1)
 
@@ -132,7 +145,7 @@ def _piecewise(half_range: float, numerics: Numerics) -> Primitive:
 
 
 def _curves(numerics: Numerics) -> list[Primitive]:
-    """The tabulated exponents of GELU: |g''| <= 4 octaves."""
+    """Return the tabulated exponents of GELU: |g''| <= 4 octaves."""
     unit, places = natural_unit(numerics), numerics.fraction_bits
     segment = 2.0 ** -((places + 1) // 2)
     above = torch.tensor(segment**2 / 8 * 4 * unit * math.log(2) * 2.0**places + 1.5, dtype=torch.float64)
@@ -194,7 +207,7 @@ def _cordic(numerics: Numerics, vectors: Tensor, *, exhaustive: bool = False) ->
         1.0,
         exhaustive=exhaustive,
         dimension=dimension,
-        # Of relative size, without a word on rounding: one LSB is granted.
+        # The published bound is relative and does not mention rounding, so one LSB is added.
         published=lambda x: exact(x) * polar_error(dimension, numerics) + 1,
     )
 

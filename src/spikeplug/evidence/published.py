@@ -1,8 +1,9 @@
-"""What was published: bounds, and mean errors of the authors' float release (Yuan et al., ICML 2026, arXiv 2605.20289).
+"""List published bounds and mean errors of the authors' float release (Yuan et al., ICML 2026, arXiv 2605.20289).
 
-The bounds are evaluated as they stand, for any numerics: Δ = 2^-n = 1/(T·L); ε_exp = w²/8·e^w with w the width of a
-segment, which for chords on [-H, H] is the published H²/(2K²)·e^(2H/K), and ln 2/S for the shift form;
-ε_pol = ceil(log2 d)·2^(-2i-1) for i CORDIC iterations, 0 for a root that is exact.
+The bounds are evaluated as published, for any numerics: Δ = 2^-n = 1/(T·L).
+ε_exp = w²/8·e^w, w the width of a segment. For chords on [-H, H] this is the published H²/(2K²)·e^(2H/K).
+For the shift form, w = ln 2/S.
+ε_pol = ceil(log2 d)·2^(-2i-1) for i CORDIC iterations, and 0 for an exact root.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ from spikeplug.operators.record import Bound
 
 
 def exp_error(numerics: Numerics, half_range: float) -> float:
-    """ε_exp."""
+    """Return ε_exp."""
     width = math.log(2) / numerics.segments if numerics.exponential == "shift" else 2 * half_range / numerics.segments
     return width**2 / 8 * math.exp(width)
 
 
 def polar_error(dimension: int, numerics: Numerics) -> float:
-    """ε_pol of a norm over `dimension` elements."""
+    """Return ε_pol of a norm over `dimension` elements."""
     if numerics.norm == "root":
         return 0.0
     return math.ceil(math.log2(max(dimension, 1))) * 2.0 ** (-2 * numerics.iterations - 1)
 
 
 def _promised(y: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
-    """Only of outputs of one LSB and more: a relative bound of what cannot be told from 0 would be no match."""
+    """Return the bound for outputs of at least one LSB, and infinity for smaller ones.
+
+    A relative bound of an output that cannot be told from 0 would not be a fair comparison.
+    """
     lsb = 2.0**-numerics.bits
     return bound.masked_fill(
         y.abs() < (y.abs().amax(-1, keepdim=True) * lsb if numerics.shift_scaling else lsb), math.inf
@@ -43,19 +47,19 @@ def _promised(y: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
 
 
 def _within(distance: Tensor, bound: Tensor, numerics: Numerics, half_range: float) -> Tensor:
-    """Chords are only promised to be near within [-H, H]."""
+    """Return the bound where `distance` is within [-H, H]; chords promise nothing outside of it."""
     return bound if numerics.exponential == "shift" else bound.masked_fill(distance > half_range, math.inf)
 
 
 def softmax_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Relative: 2(ε_exp + Δ)/(1 - ε_exp), for rows no wider than H."""
+    """Return the relative bound 2(ε_exp + Δ)/(1 - ε_exp), for rows no wider than H."""
     error, p = exp_error(numerics, numerics.softmax_half_range), x.softmax(-1)
     bound = _promised(p, p * (2 * (error + 2.0**-numerics.bits) / (1 - error)), numerics)
     return _within(x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True), bound, numerics, numerics.softmax_half_range)
 
 
 def silu_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Absolute: |x|·2ε_exp/(1 - ε_exp) + |x|·Δ, for vectors within [-H, H]."""
+    """Return the absolute bound |x|·2ε_exp/(1 - ε_exp) + |x|·Δ, for vectors within [-H, H]."""
     error = exp_error(numerics, numerics.half_range)
     bound = x.abs() * (2 * error / (1 - error) + 2.0**-numerics.bits)
     bound = _promised(torch.nn.functional.silu(x), bound, numerics)
@@ -63,7 +67,7 @@ def silu_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
 
 
 def rms_norm_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Relative: (ε_pol + Δ)/(1 - ε_pol) + sqrt(d)·Δ."""
+    """Return the relative bound (ε_pol + Δ)/(1 - ε_pol) + sqrt(d)·Δ."""
     dimension, step = x.shape[-1], 2.0**-numerics.bits
     error = polar_error(dimension, numerics)
     y = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
@@ -71,12 +75,12 @@ def rms_norm_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
 
 
 def of_the_largest(bound: Bound) -> Bound:
-    """The same bound read as relative to the vector's largest element, which all of a vector's outputs then share."""
+    """Return the same bound, relative to the vector's largest element instead; all outputs of a vector then share it."""
 
     def largest(x: Tensor, *, numerics: Numerics) -> Tensor:
         limit = bound(x, numerics=numerics)
         limit = limit.masked_fill(torch.isinf(limit), 0.0)
-        limit = limit.masked_fill((limit == 0).all(-1, keepdim=True), math.inf)  # nothing promised of the whole vector
+        limit = limit.masked_fill((limit == 0).all(-1, keepdim=True), math.inf)  # no bound for the whole vector
         return limit.amax(-1, keepdim=True).expand_as(limit)
 
     return largest
@@ -87,7 +91,15 @@ PUBLISHED_BOUNDS: Mapping[str, Bound] = {"softmax": softmax_bound, "silu": silu_
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A published mean error, both sides floored to 1/256, and what comes out here under `reading`."""
+    """Compare a published mean error with ours, both outputs floored to 1/256.
+
+    operator   name of the operator
+    dimension  length of the vectors; None for an elementwise operator
+    reading    the assumption about inputs and method under which ours was measured
+    published  the published mean error
+    mean       our mean error
+    max_steps  our largest error, in steps of 1/256
+    """
 
     operator: str
     dimension: int | None
@@ -98,6 +110,7 @@ class Figure:
 
     @property
     def ratio(self) -> float:
+        """Return our mean error over the published one."""
         return self.mean / self.published
 
 
@@ -109,10 +122,14 @@ _STEPS = 256
 
 
 def figures(numerics: Numerics, elements: int = 200_000, seed: int = 0) -> list[Figure]:
-    """The published figures again. The protocol was not published; docs/ops.md tells how this one was found.
+    """Measure the published figures again.
 
-    SiLU: an even grid on [-5, 5]. Softmax: U(-2.5, 2.5), so that no score lies more than 5 below its row's largest
-    (and N(0, 1) with nothing subtracted, for the float recipe). RMSNorm: N(0, 1). Magnitudes are floored.
+    Their protocol was not published; docs/ops.md explains how this one was found.
+    SiLU: an even grid on [-5, 5].
+    Softmax: U(-2.5, 2.5), so that no score lies more than 5 below its row's largest.
+    The float recipe of softmax also runs on N(0, 1), with nothing subtracted.
+    RMSNorm: N(0, 1).
+    Magnitudes are floored.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -148,7 +165,7 @@ def figures(numerics: Numerics, elements: int = 200_000, seed: int = 0) -> list[
 
 
 def _figure(operator: str, dimension: int | None, reading: str, value: float, y: Tensor, exact: Tensor) -> Figure:
-    # Towards zero: spikes are counted, the sign is carried by which population sends them.
+    # Towards zero: spikes are counted, and the sign is in the population that sends them.
     steps = ((y * _STEPS).trunc() - (exact * _STEPS).trunc()).abs()
     return Figure(
         operator=operator,

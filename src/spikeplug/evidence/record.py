@@ -1,4 +1,4 @@
-"""The JSON file of `spikeplug ops`. Its schema is `ops.schema.json`."""
+"""Write the JSON file of `spikeplug ops`. Its schema is `ops.schema.json`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from spikeplug.evidence.results import BoundRow, Study
 from spikeplug.numerics import Numerics
 
 SCHEMA_VERSION = 1
-#: Longer inputs are left out.
+#: Numbers per input; longer inputs are left out of the file.
 _LONGEST = 256
 
 
 def make_study_record(found: Study, numerics: Numerics, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values, as `ops.schema.json` describes them; what is not a finite number becomes null."""
+    """Return JSON values, as `ops.schema.json` describes them; numbers that are not finite become null."""
     values = {
         "measurements": [asdict(row) for row in found.rows],
         "facts": [{**asdict(facts), "neurons": facts.neurons} for facts in found.facts],
@@ -40,14 +40,14 @@ def make_study_record(found: Study, numerics: Numerics, arguments: Mapping[str, 
 
 
 def study_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of the file."""
+    """Return the JSON Schema (draft 2020-12) of the file."""
     text = resources.files("spikeplug.evidence").joinpath("ops.schema.json").read_text(encoding="utf-8")
     values: dict[str, Any] = json.loads(text)
     return values
 
 
 def measurements_csv(found: Study) -> str:
-    """The measurements as a table, with a line of names."""
+    """Return the measurements as CSV text, with a header line."""
     rows = csv_rows(found)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0])
@@ -57,7 +57,7 @@ def measurements_csv(found: Study) -> str:
 
 
 def csv_rows(found: Study) -> list[dict[str, Any]]:
-    """The measurements, one flat record each; None where a figure does not apply."""
+    """Return one flat dict per measurement; None where a figure does not apply."""
     rows = []
     for row in found.rows:
         values = asdict(row)

@@ -1,4 +1,4 @@
-"""Real activations: what a language model's nonlinear operators are given, recorded by forward hooks."""
+"""Record real activations: the inputs of a language model's nonlinear operators, by forward hooks."""
 
 from __future__ import annotations
 
@@ -12,27 +12,38 @@ from torch import Tensor, nn
 from spikeplug.conversion.match import find
 from spikeplug.evaluation.loading import find_source, load
 from spikeplug.evaluation.text import default_text, encode
+from spikeplug.operators import RECORDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: Rows kept of each place, evenly spread over its tokens.
+#: Rows kept per module, evenly spread over its tokens.
 _ROWS = 48
+#: Operators whose modules are recorded, each under the role of its input.
+_RECORDED = ("rms_norm", "layer_norm", "silu", "gelu")
 
 
 def record_default_model(tokens: int) -> dict[str, Tensor]:
-    """`record` on the default model and the reference text. Errors: SpikeplugError where it is not installed."""
+    """Return `record` of the default model and the reference text.
+
+    Errors: SpikeplugError if the default model is not installed.
+    """
     model, tokenizer = load(find_source(None))
     return record(model, tokenizer, tokens)
 
 
 @torch.no_grad()
 def record(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: int) -> dict[str, Tensor]:
-    """Float64 (rows, width) by role, of one window of the reference text through a LLaMA-like model.
+    """Return float64 (rows, width) by role, of one window of the reference text through a LLaMA-like model.
 
-    residual: the inputs of the norms; gate: of the activations; query, key, value: one head's (head_dim), after rotary
-    embedding; scores: of the last query, over all keys before it, scaled; exponent: those less their maximum;
-    numerator, positive: exp of these and their sums; logits: of the last layer; angle: position times frequency.
+    residual             inputs of the norms
+    gate                 inputs of the activations
+    query, key, value    of one head, (head_dim), after rotary embedding
+    scores               of the last queries, over all keys before them, scaled
+    exponent             those scores minus their maximum
+    numerator, positive  exp of the exponents, and cumulative sums of it
+    logits               of the last layer
+    angle                position times frequency
     """
     kept: defaultdict[str, list[Tensor]] = defaultdict(list)
     ids = torch.tensor([encode(tokenizer, default_text()[: 40 * tokens])[:tokens]])
@@ -55,8 +66,7 @@ def record(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: i
 
 
 def _watched(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    roles = {"rms_norm": "residual", "layer_norm": "residual", "silu": "gate", "gelu": "gate"}
-    return [(roles[place.name], place.module) for place in find(model) if place.name in roles]
+    return [(RECORDS[place.name].inputs[0], place.module) for place in find(model) if place.name in _RECORDED]
 
 
 def _watch(module: nn.Module, role: str, kept: dict[str, list[Tensor]]) -> Any:
@@ -77,7 +87,7 @@ def _project(name: str, module: nn.Module, projected: dict[str, Tensor]) -> Any:
 def _keep_attention(
     query: Tensor, key: Tensor, value: Tensor, rotary: tuple[Tensor, Tensor], kept: dict[str, list[Tensor]]
 ) -> None:
-    """One head of a layer: tokens' queries, keys and values, and what the softmax of the last tokens is given."""
+    """Keep one head of a layer: queries, keys and values, and the inputs of the softmax for the last tokens."""
     cosine, sine = rotary
     width = cosine.shape[-1]
 
@@ -103,5 +113,5 @@ def _keep_attention(
 
 
 def _thinned(x: Tensor) -> Tensor:
-    """At most _ROWS of x's rows, evenly spread."""
+    """Return at most _ROWS of x's rows, evenly spread."""
     return x[:: max(1, x.shape[0] // _ROWS)][:_ROWS].detach().clone()

@@ -1,4 +1,4 @@
-"""What can be asked of a study, and what one found: frozen records."""
+"""Define the settings and the results of a study: frozen records."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from spikeplug.presets import as_numerics
 from spikeplug.realisation import Realisation
 
 PRIMITIVES = "primitives"
-#: CORDIC's tree is built for up to 2^14 elements.
+#: The CORDIC tree takes up to 2^14 elements.
 LARGEST_DIMENSION = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure. Errors: SpikeplugError for a value out of its domain.
+    """Choose what to measure.
 
-    numerics       or the name of a preset
-    realisation    of the simulation behind the facts; None: the one that belongs to the numerics
+    numerics       Numerics(...) or the name of a preset
+    realisation    of the simulation that gives the facts; None: the one that belongs to the numerics
     operators      names of the library, or "primitives"; all by default
     dimensions     lengths of the vectors, 1 to 8192
-    distributions  of `distributions.DISTRIBUTIONS`
-    elements       of every measurement, about
-    bounds         search for the worst error, too
-    candidates, steps   of the hill climbing
-    grid           codes tried at most, evenly spread, of an operator of one number
-    tokens         of the text read to record activations
+    distributions  names from `distributions.DISTRIBUTIONS`
+    elements       approximate number of elements per measurement
+    bounds         True to search for the worst error, too
+    candidates     of the hill climbing
+    steps          of the hill climbing
+    grid           most codes to try, evenly spread, for an operator of one number
+    tokens         of the text from which activations are recorded
+    seed           of all random numbers
+
+    Errors: SpikeplugError for a value out of its domain.
     """
 
     numerics: Numerics = field(default_factory=Numerics)
@@ -58,7 +62,7 @@ class Settings:
         ):
             for value in given:
                 if value not in known:
-                    raise SpikeplugError(f"no {name} {value!r}; choose of {', '.join(known)}.")
+                    raise SpikeplugError(f"unknown {name} {value!r}: choose from {', '.join(known)}.")
             if not given or len(set(given)) < len(given):
                 raise SpikeplugError(f"name each {name} once, and at least one.")
         for dimension in self.dimensions:
@@ -70,8 +74,14 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measurement. method: "spiking" or a baseline's name; distribution: of the inputs ("integers" of a
-    primitive, whose errors are in its own units); dimension: None where it does not matter."""
+    """Hold one measurement.
+
+    name          operator or primitive
+    method        "spiking", or the name of a baseline
+    dimension     length of the vectors; None where it does not matter
+    distribution  of the inputs; "integers" or "exhaustive" for a primitive, whose errors are in its own units
+    measures      the errors
+    """
 
     name: str
     method: str
@@ -82,8 +92,13 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundRow:
-    """A bound beside the worst that was found. source: "ours", "published", or "published, of the largest": the same
-    relative to the vector's largest element. Units: the output's (primitives: LSB)."""
+    """Compare a bound with the worst error that was found, in units of the output (primitives: LSB).
+
+    name       operator or primitive
+    source     "ours", "published", or "published, of the largest" (relative to the vector's largest element)
+    dimension  length of the vectors; None where it does not matter
+    worst      the worst error and its inputs
+    """
 
     name: str
     source: str
@@ -92,12 +107,13 @@ class BoundRow:
 
     @property
     def holds(self) -> bool:
+        """Return whether no error above the bound was found."""
         return self.worst.ratio <= 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything one run found. saturations: of the measurements, not of the search."""
+    """Hold the results of one run. `saturations` are those of the measurements, without the search."""
 
     rows: tuple[Row, ...]
     facts: tuple[Facts, ...]

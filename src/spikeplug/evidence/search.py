@@ -1,4 +1,4 @@
-"""How near can anyone come to a bound: random inputs, every code of a grid, and hill climbing without gradients."""
+"""Search for the error closest to a bound: random inputs, every code of a grid, and hill climbing without gradients."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class Worst:
-    """The largest |error| / bound that was found, and where.
+    """Hold the largest |error| / bound that was found, and its inputs.
 
-    method     "exhaustive" (every code there is), "grid" (every so many), "climb" or "random"
-    tried      inputs looked at (vectors for "climb")
-    error, bound  at the place, in units of the output (primitives: LSB); ratio = error / bound
-    inputs     the vector(s) of the place; element: which output of it
+    ratio    error / bound
+    error    |spiking - exact| there, in units of the output (primitives: LSB)
+    bound    the bound there, in the same units
+    method   "exhaustive" (every code), "grid" (evenly spread codes), "climb" or "random"
+    tried    number of inputs tried (for "climb": of vectors)
+    inputs   the input vector or vectors
+    element  index of the element in the output
     """
 
     ratio: float
@@ -38,10 +41,11 @@ class Worst:
 
 
 def ratios(subject: Subject, bound: Bound, numerics: Numerics, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """(ratio, error, bound), (candidates, elements); 0 where nothing is promised or nothing is wrong.
+    """Return (ratio, error, bound), each (candidates, elements).
 
-    A bound is of what an operator does to the numbers that arrive: with numerics.input_bits, error is against the exact
-    function of these. Scores and angles have codes of their own, whose steps the bounds count.
+    The ratio is 0 where there is no error, or no finite bound.
+    A bound is for the numbers as encoded: with numerics.input_bits, the error is against the exact function of these.
+    Scores and angles have codes of their own; the bounds include their steps.
     """
     coded = subject.as_coded(inputs, numerics)
     exact = subject.exact(*coded)
@@ -54,14 +58,16 @@ def ratios(subject: Subject, bound: Bound, numerics: Numerics, inputs: tuple[Ten
 def climb(
     subject: Subject, bound: Bound, numerics: Numerics, dimension: int, *, candidates: int, steps: int, seed: int = 0
 ) -> Worst:
-    """The best of `candidates` starts, each changed `steps` times in a few coordinates, and kept where that is worse.
+    """Return the worst of `candidates` starts, each changed `steps` times; a change is kept if it is worse.
 
-    Changes: a few steps of the encoder's grid, a relative nudge, another number, a copy of a neighbour, the whole
-    vector a little larger. Half-way, the better quarter takes the places of the others.
+    A change affects a few coordinates: steps of the encoder's grid, a relative change, a new number, a copy of a
+    neighbour.
+    Another change makes the whole vector slightly larger.
+    Half-way, copies of the better quarter replace the other candidates.
     """
     generator = torch.Generator().manual_seed(seed)
     if subject.attends:
-        candidates = max(4, candidates // 8)  # each has keys and values of its own
+        candidates = max(4, candidates // 8)  # each candidate has its own keys and values
     inputs = _starts(subject, dimension, candidates, generator)
     best = ratios(subject, bound, numerics, inputs)[0].amax(-1)
     for step in range(steps):
@@ -82,16 +88,17 @@ def climb(
 
 
 def grid(subject: Subject, bound: Bound, numerics: Numerics, count: int) -> Worst | None:
-    """Every code of an operator of one number, at the code itself and just below half a step beside it; about `count`
-    of them, evenly spread, where there are more.
+    """Return the worst over every code of an operator of one number; None if the operator has no such grid.
 
-    None where an operator has no such grid. Each input is a vector of one.
+    Each code is tried at its own value, and just below half a step above it.
+    If there are more than about `count` codes, an evenly spread part is tried.
+    Each input is a vector of one element.
     """
     every = _codes(subject, numerics)
     if every is None:
         return None
     stride = -(-len(every) // count)
-    codes = every[:: stride | 1]  # odd, so that no low bit is always the same
+    codes = every[:: stride | 1]  # an odd stride, so that every low bit varies
     worst: Worst | None = None
     for chunk in codes.split(_CHUNK):
         found = _worst(subject, bound, numerics, (chunk[:, None],), "grid", 1)
@@ -102,7 +109,10 @@ def grid(subject: Subject, bound: Bound, numerics: Numerics, count: int) -> Wors
 
 
 def primitive_worst(primitive: Primitive, *, published: bool = False) -> Worst:
-    """`published`: against that bound. Error and bound in LSB."""
+    """Return the worst of a primitive's inputs, error and bound in LSB.
+
+    published  compare with the published bound, not with ours
+    """
     error = primitive.closed(*primitive.inputs).double() - primitive.exact(*primitive.inputs)
     if published:
         assert primitive.published is not None
@@ -124,13 +134,13 @@ def primitive_worst(primitive: Primitive, *, published: bool = False) -> Worst:
 
 
 def _codes(subject: Subject, numerics: Numerics) -> Tensor | None:
-    """Return all inputs that an operator of one number can tell apart, up to its period; None where it has no grid."""
+    """Return all inputs that an operator of one number can distinguish, up to its period; None if it has no grid."""
     step, width, kind = 2.0**-numerics.fraction_bits, numerics.working_bits, subject.record.grid
     if kind == "exponent":
         reach = 24.0 if numerics.exponential == "shift" else 2 * max(numerics.half_range, numerics.softmax_half_range)
         if subject.name == "exp" and numerics.exponential == "piecewise":
             reach = numerics.softmax_half_range
-        unit = math.log(2) if numerics.exponential == "shift" else 1.0  # codes count octaves, or nats
+        unit = math.log(2) if numerics.exponential == "shift" else 1.0  # codes are in octaves or nats
         codes = torch.arange(-int(reach / (step * unit)), int(reach / (step * unit)) + 1).double() * (step * unit)
         return torch.cat([codes, codes + 0.499 * step * unit])
     if kind == "turn":
@@ -139,12 +149,12 @@ def _codes(subject: Subject, numerics: Numerics) -> Tensor | None:
     if kind == "octaves":
         codes = torch.arange(1 << (width - 2), 1 << (width - 1)).double() * 2.0 ** (2 - width)
         codes = torch.cat([codes, codes + 0.499 * 2.0 ** (2 - width)])
-        return torch.cat([codes, 2 * codes])  # two octaves: a root's own period
+        return torch.cat([codes, 2 * codes])  # two octaves: the period of a root
     return None
 
 
 def _starts(subject: Subject, dimension: int, candidates: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Half Gaussian at scales 2^-6 to 2^6, half adversarial."""
+    """Return the first candidates: half Gaussian at scales 2^-6 to 2^6, half adversarial."""
     seed = int(torch.randint(0, 1 << 30, (1,), generator=generator))
     draws = gaussian(seed), adversarial(seed)
     starts = []
@@ -160,7 +170,7 @@ def _starts(subject: Subject, dimension: int, candidates: int, generator: torch.
 
 
 def _changed(x: Tensor, numerics: Numerics, generator: torch.Generator) -> Tensor:
-    """A copy with some coordinates changed; how many and how differs from candidate to candidate."""
+    """Return a copy with some coordinates changed; how many and how varies from candidate to candidate."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=torch.float64)

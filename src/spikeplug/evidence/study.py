@@ -1,4 +1,4 @@
-"""The whole study: settings in, every measurement out."""
+"""Run a whole study: from settings to every measurement."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def study(
     record: Callable[[int], Mapping[str, Tensor]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Study:
-    """Measure. The process's saturation counts start anew.
+    """Run the study. It resets the process's saturation counts first.
 
-    record: tokens -> recorded activations by role, asked for once and only if wanted; default: the default model's.
-    Errors: SpikeplugError, before anything is measured, if the model that is to be recorded is not there.
+    record    tokens -> recorded activations by role; called once, and only if needed. None: those of the default model
+    progress  (stage, done, total) -> None, called before each stage
+
+    Errors: SpikeplugError, before anything is measured, if the model to record is not installed.
     """
     start = time.perf_counter()
     report = progress or (lambda stage, done, total: None)
@@ -72,7 +74,7 @@ def _default_record(tokens: int) -> Mapping[str, Tensor]:
 def _figures(settings: Settings, names: list[str]) -> list[Figure]:
     if not set(names) & {"softmax", "silu", "rms_norm"}:
         return []
-    elements = max(settings.elements, 1 << 16)  # fewer are noise
+    elements = max(settings.elements, 1 << 16)  # the mean of fewer is too noisy to compare
     return [figure for figure in figures(settings.numerics, elements) if figure.operator in names]
 
 
@@ -96,7 +98,7 @@ def _measurements(
 
 
 def _rows(subject: Subject, dimension: int | None, distribution: str, draw: Draw, settings: Settings) -> list[Row]:
-    """The operator and its baselines on the same inputs."""
+    """Return the errors of the operator and its baselines on the same inputs."""
     width, numerics = dimension or 64, settings.numerics
     rows = max(4, settings.elements // width)
     inputs = subject.inputs(draw, min(rows, settings.elements // 64) if subject.attends else rows, width)

@@ -1,4 +1,4 @@
-"""Say what is measured: every operator, on which kind of input, against which float64 function."""
+"""List what is measured: every operator, with its kind of input and its float64 function."""
 
 from __future__ import annotations
 
@@ -18,47 +18,51 @@ from spikeplug.operators.norms.length import EPS
 
 __all__ = ["EPS", "HEAD_DIM", "SUBJECTS", "Draw", "Subject", "last_place"]
 
-#: (role, rows, width) -> float64 (rows, width): how a distribution gives an operator the kind of number it meets.
+#: (role, rows, width) -> float64 (rows, width): a distribution draws numbers of that role.
 Draw = Callable[[str, int, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Feed an operator, as its record says."""
+    """Run an operator and its exact function on drawn inputs, as its record describes."""
 
     record: Operator
 
     @property
     def name(self) -> str:
+        """Return the operator's name."""
         return self.record.name
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Return the kind of number of each tensor input (distributions.py)."""
+        """Return the kind of number of each tensor input (see distributions.py)."""
         return self.record.inputs
 
     @property
     def attends(self) -> bool:
-        """Tell whether the inputs are queries, keys and values."""
+        """Return whether the inputs are queries, keys and values."""
         return self.record.family == "attention"
 
     def inputs(self, draw: Draw, rows: int, dimension: int) -> tuple[Tensor, ...]:
-        """Return float64 tensors (rows, dimension); attention: rows queries of one head over `dimension` keys."""
+        """Return float64 tensors (rows, dimension).
+
+        For attention: `rows` queries of one head, over `dimension` keys.
+        """
         if not self.attends:
             return tuple(draw(role, rows, dimension) for role in self.roles)
         lengths = {"query": rows, "key": dimension, "value": dimension}
         return tuple(draw(role, lengths[role], HEAD_DIM) for role in self.roles)
 
     def spiking(self, *inputs: Tensor, numerics: Numerics) -> Tensor:
-        """Return the operator, in integers; (rows, ...) float64."""
+        """Return the spiking operator's output; (rows, ...) float64."""
         return self._flat(OPERATORS[self.name](*self.arguments(inputs), numerics=numerics))
 
     def exact(self, *inputs: Tensor) -> Tensor:
-        """Return the float function it stands for."""
+        """Return the output of the float function that the operator replaces."""
         return self._flat(self.record.exact(*self.arguments(inputs)))
 
     def as_coded(self, inputs: tuple[Tensor, ...], numerics: Numerics) -> tuple[Tensor, ...]:
-        """Return the inputs as their codes of input_bits hold them; scores and angles as they are."""
+        """Return the inputs as their codes of input_bits represent them; scores and angles unchanged."""
         return tuple(self._as_coded(role, x, numerics) for role, x in zip(self.roles, inputs, strict=True))
 
     def _as_coded(self, role: str, x: Tensor, numerics: Numerics) -> Tensor:
@@ -69,9 +73,9 @@ class Subject:
         return as_input(x.unsqueeze(-1), numerics).squeeze(-1) if self.record.elementwise else as_input(x, numerics)
 
     def arguments(self, inputs: tuple[Tensor, ...]) -> tuple[object, ...]:
-        """Return what the library's operator takes."""
+        """Return the arguments of the library's operator."""
         if self.attends:
-            # One head over shared keys; or (candidates, rows, channels), each with keys of its own.
+            # One head over shared keys; or (candidates, rows, channels), each candidate with its own keys.
             inputs = tuple((x[None, None] if x.dim() == 2 else x[:, None]) for x in inputs)
         return (*inputs, *self.record.settings)
 
@@ -81,19 +85,20 @@ class Subject:
         return y if y.dim() > 1 else y[:, None]
 
 
-#: By name, in the library's order.
+#: Subjects by operator name, in the library's order.
 SUBJECTS: Mapping[str, Subject] = {name: Subject(record) for name, record in RECORDS.items()}
 
 
 def last_place(subject: Subject, exact: Tensor, numerics: Numerics) -> Tensor:
-    """Return one LSB of the output's own scale, of a shape that broadcasts with `exact` (rows, width).
+    """Return one LSB of the output's scale, broadcastable with `exact` (rows, width).
 
-    Fixed step: 2^-n (octaves: times ln 2). A power of two of its own: the step of n bits at the largest exact
-    magnitude, 2^(ceil(log2 y_max) - n); the operator's own step is this one, or half or twice it.
+    Fixed step: 2^-n (in octaves: times ln 2).
+    Power of two per vector or element: the step of n bits at the largest exact magnitude, 2^(ceil(log2 y_max) - n).
+    The operator's own step is this one, half of it or twice it.
     """
     scale, name = subject.record.scale, subject.name
     step = torch.tensor(2.0**-numerics.bits, dtype=torch.float64)
-    # Log-softmax of the published form is in nats; the logarithm itself always in octaves.
+    # The published form of log-softmax is in nats. The logarithm itself is always in octaves.
     if scale == "octaves" and (numerics.exponential == "shift" or name == "log"):
         return step * torch.log(torch.tensor(2.0, dtype=torch.float64))
     if scale in ("octaves", "step") or (scale == "vector" and not numerics.shift_scaling):

@@ -1,4 +1,4 @@
-"""What a study found, as tables for people."""
+"""Show the results of a study as tables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spikeplug.evidence.results import BoundRow, Row, Study
 
 
 def tables(found: Study) -> list[RenderableType]:
-    """Errors, baselines, what operators are made of, published figures, bounds, saturations; empty ones left out."""
+    """Return the tables of errors, baselines, facts, published figures, bounds and saturations, without empty ones."""
     spiking = [row for row in found.rows if row.method == "spiking"]
-    beside = [row for row in found.rows if any(row.name == other.name for other in found.rows if other is not row)]
+    compared = [row for row in found.rows if any(row.name == other.name for other in found.rows if other is not row)]
     names = {row.name for row in found.rows if row.method != "spiking"}
     parts: list[tuple[Collection[object], RenderableType]] = [
         (spiking, error_table(spiking)),
-        (names, baseline_table([row for row in beside if row.name in names])),
+        (names, baseline_table([row for row in compared if row.name in names])),
         (found.facts, facts_table(found.facts)),
         (found.figures, figure_table(found.figures)),
         (found.bounds, bound_table(found.bounds)),
@@ -30,7 +30,7 @@ def tables(found: Study) -> list[RenderableType]:
 
 
 def error_table(rows: Sequence[Row]) -> Table:
-    """A row for each operator or primitive, dimension and distribution."""
+    """Return a table with one row per operator or primitive, dimension and distribution."""
     table = _table("Spiking against float64", "operator", "d", "inputs")
     for name in ("max", "mean", "MSE", "bias", "max rel.", "mean rel.", "max LSB", "mean LSB", "KL", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -49,9 +49,9 @@ def error_table(rows: Sequence[Row]) -> Table:
 
 
 def baseline_table(rows: Sequence[Row]) -> Table:
-    """Mean error of each method, a column a dimension; one block for each operator and distribution."""
+    """Return the mean error per method, with one column per dimension, in blocks per operator and distribution."""
     dimensions = sorted({row.dimension or 0 for row in rows})
-    table = _table("Beside the baselines: mean |error| / mean |exact|", "operator", "inputs", "method")
+    table = _table("Compared with the baselines: mean |error| / mean |exact|", "operator", "inputs", "method")
     for dimension in dimensions:
         table.add_column(f"d = {dimension}" if dimension else "", justify="right", no_wrap=True)
     values = {(r.name, r.distribution, r.method, r.dimension or 0): r.measures.mean_relative for r in rows}
@@ -65,19 +65,19 @@ def baseline_table(rows: Sequence[Row]) -> Table:
 
 
 def sorted_blocks(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """(operator, distribution, method), operators and distributions together, in the order they come."""
+    """Return (operator, distribution, method), grouped by operator and distribution, in order of first appearance."""
     names = list(dict.fromkeys(row.name for row in rows))
     kinds = list(dict.fromkeys(row.distribution for row in rows))
     keys = [(row.name, row.distribution, row.method) for row in rows]
     return sorted(keys, key=lambda key: (names.index(key[0]), kinds.index(key[1])))
 
 
-#: Verbs whose neurons the table names; the JSON file has all.
+#: Number of verbs in the table, those with the most neurons; the JSON file has all.
 _SHOWN = 3
 
 
 def facts_table(found: Sequence[Facts]) -> Table:
-    """A row for each operator."""
+    """Return a table with one row per operator."""
     table = _table("What they are made of (vectors of 8)", "operator", "neurons")
     for name in ("tables, bytes", "spikes / output", "synops / output", "steps"):
         table.add_column(name, justify="right")
@@ -96,7 +96,7 @@ def facts_table(found: Sequence[Facts]) -> Table:
 
 
 def figure_table(found: Sequence[Figure]) -> Table:
-    """A row for each published figure and reading."""
+    """Return a table with one row per published figure and reading."""
     table = _table("Published mean errors, both sides floored to 1/256", "operator", "d", "reading")
     for name in ("published", "here", "ratio", "max · 256"):
         table.add_column(name, justify="right")
@@ -114,7 +114,7 @@ def figure_table(found: Sequence[Figure]) -> Table:
 
 
 def bound_table(rows: Sequence[BoundRow]) -> Table:
-    """A row for each bound; the place where it does not hold, or was met most nearly, in short."""
+    """Return a table with one row per bound: the violation or, if there is none, the tightest point."""
     table = _table("Bounds and the worst found", "operator", "d", "bound of")
     for name in ("bound there", "worst found", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -1,5 +1,6 @@
-"""Fast forms of the operators, equal to the closed ones bit for bit, by device. See README.md beside this file."""
+"""Run the operators fast, bit for bit as the closed forms do, by device. See README.md beside this file."""
 
-from spikeplug.kernels.registry import DEVICES, closed_forms, enabled, find, loaded, supports
+from spikeplug.kernels.protocol import Call, Kernel
+from spikeplug.kernels.registry import DEVICES, closed_forms, enabled, explain, loaded
 
-__all__ = ["DEVICES", "closed_forms", "enabled", "find", "loaded", "supports"]
+__all__ = ["DEVICES", "Call", "Kernel", "closed_forms", "enabled", "explain", "loaded"]

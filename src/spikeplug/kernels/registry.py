@@ -1,43 +1,45 @@
-"""Which kernel runs in an operator's place: one registry, by device, of functions that give the operator's own bits."""
+"""Choose the kernel that runs a call, and run the closed form where there is none: nothing else falls back."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from spikeplug.codes import affine
 from spikeplug.errors import SpikeplugError
+from spikeplug.kernels.protocol import DTYPES, PLAIN, TAKEN, Call, Kernel
 from spikeplug.numerics import Numerics
 
-#: Where the kernels of a device are: modules with KERNELS {operator: function}. A function takes the arguments of the
-#: operator's torch op, checked as the operator checks them, and the numerics; it gives the operator's result, or None
-#: where it leaves the call to the closed form.
-DEVICES = {"cpu": "spikeplug.kernels.cpu", "cuda": "spikeplug.kernels.gpu"}
-#: What each needs, by pip.
-_NEEDS = {"cpu": "numba", "cuda": "triton"}
-#: Everything else (float64) is left to the closed form.
-DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
-#: What an argument may be besides: masks are bool, or count.
-TAKEN = DTYPES | {torch.bool, torch.int64}
-#: Tensors that are no subclass with a meaning of its own.
-PLAIN = frozenset({Tensor, torch.nn.Parameter})
 
-Kernel = Callable[..., Tensor | None]
+class Device(NamedTuple):
+    """Where the kernels of a device type are, the language they are written in, and the package it needs."""
 
+    module: str
+    language: str
+    package: str
+
+
+#: By device type. A module has KERNELS, a mapping of operators to kernels.
+DEVICES = {
+    "cpu": Device("spikeplug.kernels.cpu", "Numba", "numba"),
+    "cuda": Device("spikeplug.kernels.gpu", "Triton", "triton"),
+}
+Listener = Callable[[Call, str, str], None]
 
 _ON, _OFF = ("", "on", "1", "true", "yes"), ("off", "0", "false", "no")
 
 
 def _wanted() -> bool:
-    """What the environment says. Errors: SpikeplugError for a word that is neither on nor off."""
+    """Return what the environment says. Raises SpikeplugError for a word that is neither on nor off."""
     word = os.environ.get("SPIKEPLUG_KERNELS", "on").lower()
     if word not in (*_ON, *_OFF):
         raise SpikeplugError(f"the environment variable SPIKEPLUG_KERNELS is {word!r}; set it to on or off.")
@@ -45,14 +47,15 @@ def _wanted() -> bool:
 
 
 _WANTED = _wanted()
-_enabled = ContextVar("kernels", default=_WANTED)
+_enabled = ContextVar("spikeplug_kernels", default=_WANTED)
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("spikeplug_kernel_listeners", default=())
 
 
 @contextmanager
 def closed_forms() -> Iterator[None]:
-    """Within the block (of this thread or task), every operator runs its closed form in plain torch.
+    """Run every operator in closed form, in plain torch, within the block (in this thread or asyncio task).
 
-    For a whole process: the environment variable SPIKEPLUG_KERNELS=off.
+    For a whole process, set the environment variable SPIKEPLUG_KERNELS=off.
     """
     token = _enabled.set(False)
     try:
@@ -61,22 +64,42 @@ def closed_forms() -> Iterator[None]:
         _enabled.reset(token)
 
 
+@contextmanager
+def reported_to(listener: Listener) -> Iterator[None]:
+    """Call `listener(call, kernel, reason)` for every operator that runs in the block, in this thread.
+
+    kernel: its name, or "" if the closed form runs, for the reason.
+    """
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
 def enabled() -> bool:
-    """Whether kernels may run here and now, or closed forms are asked for."""
+    """Return whether kernels may run here and now, or closed forms were asked for."""
     return _enabled.get()
 
 
+@lru_cache  # device.type takes four times as long
+def device_type(device: torch.device) -> str:
+    """Return the device's type: "cpu"."""
+    return device.type
+
+
 @lru_cache
-def loaded(device: str) -> dict[str, Kernel]:
-    """The kernels of a device type; none where what they are written in is missing, which is said once."""
+def loaded(device: str) -> Mapping[str, Kernel]:
+    """Return the kernels of a device type; none if their language is missing, which is warned about once."""
     if device not in DEVICES:
         return {}
+    module, _, package = DEVICES[device]
     try:
-        kernels: dict[str, Kernel] = import_module(DEVICES[device]).KERNELS
+        kernels: Mapping[str, Kernel] = import_module(module).KERNELS
     except (ImportError, OSError) as error:
         warnings.warn(
-            f"spikeplug runs its slower closed forms on {device}: its kernels need {_NEEDS[device]}, which could not "
-            f"be loaded ({error}); pip install {_NEEDS[device]}.",
+            f"spikeplug runs its slower closed forms on {device}: its kernels need {package}, which could not be "
+            f"loaded ({error}); pip install {package}.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -84,23 +107,97 @@ def loaded(device: str) -> dict[str, Kernel]:
     return kernels
 
 
-def supports(numerics: Numerics) -> bool:
-    """Whether the kernels have this numerics's numerics: the shift exponential, the root norm, scales of the vector's own
-    and inputs as wide as the operator works; any bits, working_bits, fraction_bits and segments."""
-    wide = numerics.input_bits is None and numerics.scale_block is None
-    return wide and numerics.exponential == "shift" and numerics.norm == "root" and numerics.shift_scaling
+def _unsupported(numerics: Numerics) -> str | None:
+    """Return why no kernel has these numerics, or None: bits, working_bits, fraction_bits and segments are free."""
+    if (
+        numerics.exponential == "shift"
+        and numerics.norm == "root"
+        and numerics.shift_scaling
+        and numerics.input_bits is None
+        and numerics.scale_block is None
+    ):
+        return None
+    wanted = {"input_bits": None, "scale_block": None, "exponential": "shift", "norm": "root", "shift_scaling": True}
+    name = next(name for name, value in wanted.items() if getattr(numerics, name) != value)
+    return f"the numerics have {name}={getattr(numerics, name)!r}; kernels take {wanted[name]!r}"
 
 
-def find(operator: str, arguments: tuple[Any, ...], numerics: Numerics) -> Kernel | None:
-    """The kernel for a call of the operator's torch op, or None: no kernel, forced off, another numerics or dtype."""
-    if not _enabled.get() or not supports(numerics):
-        return None
-    device = arguments[0].device
-    if arguments[0].dim() == 0:
-        return None
-    for x in arguments:
-        if isinstance(x, Tensor) and (
-            type(x) not in PLAIN or x.device != device or x.numel() == 0 or x.dtype not in TAKEN
-        ):
-            return None
-    return loaded(device.type).get(operator)
+def _unsuited(call: Call) -> str | None:
+    """Return why no kernel can run the call on these tensors, or None."""
+    first = call.arguments[0]
+    device = first.device
+    for x in (*call.arguments, call.weight, call.bias):
+        if not isinstance(x, Tensor):
+            continue
+        if x.device != device:
+            return f"tensors lie on {device} and {x.device}"
+        if type(x) not in PLAIN:
+            return f"kernels take plain tensors, not a {type(x).__name__}"
+        if x.dtype not in TAKEN:
+            return _other_dtype(x)
+        if x.numel() == 0:
+            return "a tensor has no elements"
+    if first.dtype not in DTYPES:
+        return _other_dtype(first)
+    return None if first.dim() else "a scalar has no row"
+
+
+def _other_dtype(x: Tensor) -> str:
+    return f"kernels take float32, bfloat16 and float16, not {str(x.dtype).removeprefix('torch.')}"
+
+
+def choose(call: Call) -> tuple[Kernel | None, Call, str]:
+    """Return the kernel that runs a call, the call it is given, and "" or the reason why there is no kernel.
+
+    A kernel that cannot apply the weight and bias is given the call without them.
+    """
+    if not _enabled.get():
+        return None, call, "closed forms were asked for"
+    device = device_type(call.arguments[0].device)
+    kernel = loaded(device).get(call.operator)
+    if kernel is None:
+        return None, call, _absent(device, call.operator)
+    reason = _unsupported(call.numerics) or _unsuited(call) or kernel.supports(call)
+    if reason is None:
+        return kernel, call, ""
+    if call.weight is not None or call.bias is not None:
+        bare = Call(call.operator, call.arguments, call.numerics)
+        if choose(bare)[0] is not None:
+            return kernel, bare, ""
+    return None, call, reason
+
+
+def _absent(device: str, operator: str) -> str:
+    if device not in DEVICES:
+        return f"there are no kernels for {device}"
+    if not loaded(device):
+        return f"{DEVICES[device].package} could not be loaded"
+    return f"{operator} has no kernel on {device}"
+
+
+def run(call: Call, closed: Callable[[Call], Tensor]) -> Tensor:
+    """Run a call: the kernel there is, and `closed` for the whole call or for the rows that the kernel left.
+
+    The result has any strides, and may be an argument.
+    """
+    kernel, taken, reason = choose(call)
+    for listener in _listeners.get():
+        listener(call, "" if kernel is None else _title(call), reason)
+    if kernel is None:
+        return closed(call)
+    output, rare = kernel.run(taken)
+    if rare is not None:
+        if bool(rare.all()):
+            return closed(call)
+        output[rare] = closed(taken.rows(rare))
+    return output if taken is call else affine(output, call.weight, call.bias)
+
+
+def explain(call: Call) -> str:
+    """Return which kernel runs a call, or why the closed form does: "closed form: kernels take ..., not float64"."""
+    kernel, _, reason = choose(call)
+    return f"closed form: {reason}" if kernel is None else _title(call)
+
+
+def _title(call: Call) -> str:
+    return f"{DEVICES[call.arguments[0].device.type].language} {call.operator}"

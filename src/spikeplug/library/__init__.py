@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.library.register import Operator
+from spikeplug.library.dispatch import Operator
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.operators import RECORDS

@@ -126,7 +126,10 @@ def product_error(query: Tensor, key: Tensor, scaling: float, numerics: Numerics
 
 
 def length_error(dimension: int, numerics: Numerics) -> float:
-    """λ: relative error of ‖x‖ over `dimension` elements (or that many and an extension)."""
+    """Return λ: the relative error of ‖x‖ over `dimension` elements (or that many and an extension).
+
+    Vectors that are summed in parts are within it: their floors and the root's coarser unit lose less than the last term.
+    """
     levels = dimension.bit_length()
     angle = levels * 2.0 ** (1 - 2 * numerics.iterations) if numerics.norm == "cordic" else 0.0
     return angle + (math.sqrt(dimension + 1) / 2 + 3 * 2 ** (levels / 2)) * 2.0 ** (2 - numerics.working_bits)

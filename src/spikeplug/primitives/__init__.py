@@ -1,1 +1,1 @@
-"""Populations of threshold neurons: division, exponential, norm, product. Each: spec, simulate, closed, README."""
+"""Compute integer functions by populations of threshold neurons. Each folder has spec, closed, simulate and README."""

@@ -1,8 +1,8 @@
 """Define the two ways to run an operator: `Closed` (vectorised integers) and `Simulated` (neurons and time steps).
 
-Operators are written once, against `Arithmetic`. Both ways give the same integers on every input; tests iterate over
-`Arithmetic`'s verbs and fail if either lacks one. Every verb names its population: `name` follows the operator's own
-name, "softmax" and "divide" make "softmax/divide".
+An operator is written once, against `Arithmetic`. Both ways give the same integers on every input.
+The tests iterate over the verbs of `Arithmetic` and fail if one of the two ways lacks a verb.
+Every verb has a population, named operator/name: the verb `divide` of "softmax" has the population "softmax/divide".
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from spikeplug.realisation import Realisation
 
 
 class Arithmetic(Protocol):
-    """List the integer verbs an operator may use between encoding and decoding; see the primitives for each meaning.
+    """List the integer verbs that an operator may use between encoding and decoding.
 
-    operator: whose populations these are, and whose saturations. Widths are in bits, without the sign.
+    The meaning of a verb is in the README of its primitive. Widths (`bits`) exclude the sign.
+
+    operator  the operator whose populations and saturations these are
+    numerics  the numerics that the operator computes with
     """
 
     @property
@@ -95,7 +98,7 @@ class Arithmetic(Protocol):
 
 @dataclass(frozen=True)
 class Closed:
-    """Run every verb in closed form."""
+    """Run every verb in closed form: vectorised integers, without neurons."""
 
     numerics: Numerics = field(default_factory=Numerics)
     operator: str = ""
@@ -172,7 +175,7 @@ class Closed:
 
 @dataclass(frozen=True)
 class Simulated:
-    """Run every verb neuron by neuron; `events` says by which neurons, and counts what they do."""
+    """Run every verb neuron by neuron. `events` holds the realisation and counts the events."""
 
     numerics: Numerics = field(default_factory=Numerics)
     operator: str = ""
@@ -180,7 +183,7 @@ class Simulated:
 
     @property
     def realisation(self) -> Realisation:
-        """Return which neurons compute the result."""
+        """Return the realisation: which neurons compute each verb."""
         return as_realisation(self.events.realisation, self.numerics)
 
     def _scope(self, name: str) -> Scope:
@@ -224,7 +227,7 @@ class Simulated:
         return simulated_product.accumulate(weight, bits, self._scope(name))
 
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor:
-        # A weight may be 2^weight_bits itself, which takes one phase more.
+        # A weight may equal 2^weight_bits, which takes one phase more.
         return simulated_product.dot(weight, value, weight_bits + 1, self._scope(name))
 
     def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, name: str = "scores") -> Tensor:
@@ -265,11 +268,11 @@ class Simulated:
 
 
 def inside(on: Arithmetic, name: str) -> Arithmetic:
-    """Return the same arithmetic for an operator that runs inside another: its populations are operator/name/..."""
+    """Return the arithmetic for an operator that runs inside another; its populations are named operator/name/verb."""
     changed: Arithmetic = replace(cast(Any, on), operator=f"{on.operator}/{name}")
     return changed
 
 
 def arithmetic(operator: str, numerics: Numerics, events: Events | None) -> Arithmetic:
-    """Return `Simulated` if events are to be counted, else `Closed`."""
+    """Return `Closed` if `events` is None; else `Simulated`, which counts into `events`."""
     return Closed(numerics, operator) if events is None else Simulated(numerics, operator, events)

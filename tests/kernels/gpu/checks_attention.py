@@ -10,13 +10,13 @@ import torch
 from gpu_kernel_cases import CONFIGS, DEVICE, DTYPES, assert_equal, dtypes, seeded
 from torch import Tensor
 
-from spikeplug import Numerics, SpikeplugError, operators
-from spikeplug.coding import encode, encode_for_product
-from spikeplug.kernels.gpu import KERNELS, attention_codes
+from spikeplug import Numerics, SpikeplugError, functional, operators
+from spikeplug.codes import encode, encode_for_product
 from spikeplug.kernels.gpu import attention as host
+from spikeplug.kernels.gpu import attention_codes
 from spikeplug.presets import PRESETS
 
-attention = KERNELS["attention"]
+attention = functional.attention
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 
 
@@ -31,8 +31,8 @@ def inputs(
     return tuple(x.to(DEVICE, dtype) for x in (query, key, value))  # type: ignore[return-value]
 
 
-def check(qkv: tuple[Tensor, ...], mask: Tensor | None = None, **how: Any) -> None:
-    assert_equal(lambda: attention(*qkv, mask, **how), lambda: operators.attention(*qkv, mask, **how))
+def check(qkv: tuple[Tensor, ...], mask: Tensor | None = None, *, taken: bool = True, **how: Any) -> None:
+    assert_equal(lambda: attention(*qkv, mask, **how), lambda: operators.attention(*qkv, mask, **how), taken=taken)
 
 
 def causal(rows: int, keys: int) -> Tensor:
@@ -172,8 +172,11 @@ def test_codes(bits: int) -> None:
         x = torch.cat([vectors(15, channels), norms(21, channels)]).to(DEVICE)
         scaled = encode(x, bits, twos_complement=True)
         for values, expected in ((True, scaled), (False, encode_for_product(x, bits))):
-            rare = torch.zeros(1, dtype=torch.int8, device=DEVICE)
-            bytes_, exponents, sums = attention_codes.encode(x[None, None], bits, rare, values=values)
+            if values:
+                (bytes_, exponents, sums), broken = attention_codes.encode_values(x[None, None], bits)
+                assert not broken.any()
+            else:
+                bytes_, exponents, sums = attention_codes.encode_keys(x[None, None], bits)
             parts = bytes_[:, 0].mT if values else bytes_[:, 0]
             code = sum(part.int() << 8 * place for place, part in enumerate(parts))
             code = code + attention_codes.offset(attention_codes.limbs(bits))
@@ -182,7 +185,6 @@ def test_codes(bits: int) -> None:
             assert not code[:, channels:].any()
             assert torch.equal(exponents[0, : len(x), None], expected.exponent)
             assert torch.equal(sums[0, : len(x)], expected.mantissa.sum(-1, dtype=torch.int32))
-            assert not rare.any()
         doubled |= set((expected.exponent - scaled.exponent).flatten().tolist())
     assert doubled == {0, 1, 2, 3, 4}
 
@@ -236,6 +238,34 @@ def test_rare_rows_and_the_ledger() -> None:
     hides = torch.ones(9, 40, dtype=torch.bool, device=DEVICE)
     hides[:, 3] = hides[:, 7] = hides[5] = False
     check((query, key, value), hides)
+
+
+@pytest.mark.parametrize(
+    "numerics",
+    [
+        Numerics(),
+        Numerics(bits=17, query_key_bits=17),
+        Numerics(bits=20, working_bits=24, fraction_bits=16),
+        CONFIGS[1],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rare_rows_of_every_kind(numerics: Numerics, dtype: torch.dtype) -> None:
+    """Beside each other: too large by a little and by far, both ways; all -inf; NaN; with values of every kind."""
+    query, key, value = inputs(2, 4, 2, 7, 40, 16, 16, torch.float32)
+    query[0, :, 0], query[0, :, 1], query[0, :, 2] = query[0, :, 0] * 1e4, query[0, :, 1] * 1e12, -query[0, :, 2] * 1e30
+    query[0, 1, 3, 0], query[0, 2, 4], key[0, 1, :, 1] = torch.inf, 1e18, key[0, 1, :, 1].abs()
+    query[0, 3, 5, 1] = -torch.inf  # every score is -inf
+    query[1, 0, 6, 2] = torch.nan
+    key[1, 1, 9, 2] = torch.inf
+    value[1, 0, 3, 1], value[1, 0, 4, 1] = torch.inf, -torch.inf
+    value[1, 0, 5, 2], value[1, 0, 6, 3] = torch.inf, torch.nan
+    value[1, 1] *= 2.0 ** torch.arange(-60, 60, 3, device=DEVICE)[:, None]
+    qkv = tuple(x.to(dtype) for x in (query, key, value))
+    scattered = (torch.rand(2, 4, 7, 40, generator=torch.Generator().manual_seed(0)) < 0.3).to(DEVICE)
+    for mask in (None, causal(7, 40), scattered):
+        check(qkv, mask, numerics=numerics)
 
 
 def test_keys_that_no_row_sees_change_nothing() -> None:
@@ -295,9 +325,9 @@ def test_what_the_kernel_does_not_take_is_the_closed_forms() -> None:
         (None, {"numerics": PRESETS["paper"].numerics}),
     ]
     for mask, how in cases:
-        check(qkv, mask, **how)
+        check(qkv, mask, taken=False, **how)
     wide = inputs(1, 1, 1, 2, 3, 300, 8, torch.float32)
-    check(wide)
+    check(wide, taken=False)
     wrong: list[Callable[[], Tensor]] = [
         lambda: attention(qkv[0], qkv[1], qkv[2][..., :-1, :]),
         lambda: attention(*qkv, torch.ones(3, 3, dtype=torch.bool, device=DEVICE)),
@@ -313,4 +343,4 @@ def test_counts_of_visible_keys() -> None:
     query, key, value = (torch.randn(1, heads, 33, 16, generator=g).to(DEVICE) for heads in (4, 2, 2))
     counts = torch.arange(1, 34, device=DEVICE).view(33, 1)
     mask = torch.ones(33, 33, dtype=torch.bool, device=DEVICE).tril()
-    assert torch.equal(KERNELS["attention"](query, key, value, counts), KERNELS["attention"](query, key, value, mask))
+    assert torch.equal(attention(query, key, value, counts), attention(query, key, value, mask))

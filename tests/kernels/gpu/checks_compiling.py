@@ -19,8 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from spikeplug import Numerics
-from spikeplug.kernels.gpu import KERNELS, support
+from spikeplug import Numerics, functional
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="compiles, in a process of its own"),
@@ -54,7 +53,6 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         kernels.append(triton_compile(source, target=GPUTarget("cuda", 90, 32), options=options))
 
     monkeypatch.setattr(JITFunction, "run", run)
-    monkeypatch.setattr(support, "interpreted", lambda: True)
     return kernels
 
 
@@ -67,12 +65,20 @@ def check(compiled: list[Any]) -> None:
 
 ROWS = torch.zeros(64, 4096, dtype=torch.bfloat16)
 WEIGHT = torch.ones(4096, dtype=torch.bfloat16)
+LONG, LONG_WEIGHT = torch.zeros(1, 20_000), torch.ones(20_000)
 CALLS: dict[str, Callable[[], Tensor]] = {
-    "softmax": lambda: KERNELS["softmax"](ROWS),
-    "softmax, long": lambda: KERNELS["softmax"](torch.zeros(1, 20_000), numerics=CONFIGS[-1]),
-    "gelu": lambda: KERNELS["gelu"](ROWS),
-    "rms_norm": lambda: KERNELS["rms_norm"](ROWS, weight=WEIGHT),
-    "layer_norm": lambda: KERNELS["layer_norm"](ROWS, weight=WEIGHT, bias=WEIGHT),
+    "softmax": lambda: functional.softmax(ROWS),
+    "softmax, long": lambda: functional.softmax(LONG, numerics=CONFIGS[-1]),
+    "silu": lambda: functional.silu(ROWS.float()),
+    "sigmoid": lambda: functional.sigmoid(ROWS.half()),
+    "gelu": lambda: functional.gelu(ROWS),
+    "gelu, long": lambda: functional.gelu(LONG),
+    "sigmoid, long": lambda: functional.sigmoid(LONG),
+    "swiglu, long": lambda: functional.swiglu(LONG, LONG.half()),
+    "rms_norm, long": lambda: functional.rms_norm(LONG, LONG_WEIGHT),
+    "layer_norm, long": lambda: functional.layer_norm(LONG, LONG_WEIGHT, LONG_WEIGHT),
+    "rms_norm": lambda: functional.rms_norm(ROWS, WEIGHT),
+    "layer_norm": lambda: functional.layer_norm(ROWS, WEIGHT, WEIGHT),
 }
 
 
@@ -86,16 +92,25 @@ def test_kernels_over_rows(name: str, compiled: list[Any]) -> None:
 def test_attention(bits: int, channels: int, compiled: list[Any]) -> None:
     query, key = torch.randn(1, 4, 256, channels).bfloat16(), torch.randn(1, 2, 512, channels).bfloat16()
     numerics = Numerics(bits=bits, query_key_bits=bits)
-    KERNELS["attention"](query, key, key, torch.ones(256, 512, dtype=torch.bool), numerics=numerics)
+    functional.attention(query, key, key, torch.ones(256, 512, dtype=torch.bool), numerics=numerics)
     check(compiled)
-    ptx = compiled[-1].asm["ptx"]
+    (attention,) = (kernel for kernel in compiled if kernel.name == "attention_kernel")
+    assert "rare_kernel" in {kernel.name for kernel in compiled}
+    ptx = attention.asm["ptx"]
     # The int8 matrix units make both products, and no other matrix unit any.
     units = re.findall(r"(?:mma|wgmma)[\w.]*\.sync\.[\w.:]*", ptx)
     assert units
     assert [unit for unit in units if ".s32.s8.s8" not in unit] == []
     assert "cvt.rn.f32.f64" in ptx  # scores are rounded once
     # The matrix units clamp: in either pass they add to one shifted sum a byte but the first, whose range is known.
-    assert starts(compiled[-1].asm["ttir"]).count("arith.shli") == 2 * (1 if bits == 16 else 2)
+    assert starts(attention.asm["ttir"]).count("arith.shli") == 2 * (1 if bits == 16 else 2)
+
+
+def test_attention_without_a_mask(compiled: list[Any]) -> None:
+    query, key = torch.randn(1, 1, 1, 40), torch.randn(1, 1, 1, 40).half()
+    functional.attention(query, key, key)
+    check(compiled)
+    assert {"_encode", "attention_kernel", "rare_kernel"} == {kernel.name for kernel in compiled}
 
 
 def starts(ttir: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""What the checks of the GPU kernels share: configs, rows that break arithmetic, and what equal means."""
+"""What the checks of the GPU kernels share: configs, rows that break arithmetic, and what equal means.
+
+Without a GPU, the registry is made to choose the Triton kernels for CPU tensors, which the interpreter runs.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,13 @@ from adversarial import edges
 from torch import Tensor
 
 from spikeplug import Numerics
+from spikeplug.kernels import registry
 from spikeplug.saturation import reset_saturations, saturations
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    registry.DEVICES["cpu"] = registry.DEVICES["cuda"]
+    registry.loaded.cache_clear()
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CONFIGS = (
     Numerics(),
@@ -68,10 +75,14 @@ def rows(dtype: torch.dtype, width: int = 96) -> Tensor:
     return x.to(dtype).to(DEVICE)
 
 
-def assert_equal(kernel: Callable[[], Tensor], closed: Callable[[], Tensor]) -> None:
-    """The same bits (NaN where there is NaN), shape, dtype and ledger."""
+def assert_equal(ours: Callable[[], Tensor], closed: Callable[[], Tensor], *, taken: bool = True) -> None:
+    """The same bits (NaN where there is NaN), shape, dtype and ledger. taken: False if no kernel may run."""
     reset_saturations()
-    found = kernel()
+    names: list[str] = []
+    with registry.reported_to(lambda call, kernel, reason: names.append(kernel)):
+        found = ours()
+    assert names
+    assert all(name.startswith("Triton") is taken for name in names)
     counted = saturations()
     reset_saturations()
     expected = closed()

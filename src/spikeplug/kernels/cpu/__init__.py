@@ -1,39 +1,30 @@
-"""Kernels for CPUs: loops that Numba compiles when first used, for the machine they run on, and keeps on disk."""
+"""Operators as loops that Numba compiles when first used, for the machine they run on, and keeps on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from importlib import import_module
-from typing import Any
+from numba import config
 
-import numba  # missing, it is reported here and not in the middle of a model
+from spikeplug.kernels.protocol import Kernel
 
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
-#: Where each operator's kernel is; a file is compiled when its first kernel is called.
-_FILES = {
-    "softmax": "softmax",
-    "silu": "gates",
-    "gelu": "gates",
-    "sigmoid": "gates",
-    "rms_norm": "norms",
-    "layer_norm": "norms",
-    "attention": "attention",
-    "cos": "waves",
-    "sin": "waves",
+from spikeplug.kernels.cpu.attention import Attention
+from spikeplug.kernels.cpu.gates import Gated
+from spikeplug.kernels.cpu.norms import Norm
+from spikeplug.kernels.cpu.softmax import Softmax
+from spikeplug.kernels.cpu.waves import Wave
+from spikeplug.operators.gates.sigmoid import GATE as SIGMOID
+from spikeplug.operators.gates.silu import GATE as SILU
+
+KERNELS: dict[str, Kernel] = {
+    "softmax": Softmax(),
+    "silu": Gated(SILU),
+    "gelu": Gated(None),
+    "sigmoid": Gated(SIGMOID, amplitude=False),
+    "rms_norm": Norm(),
+    "layer_norm": Norm(),
+    "attention": Attention(),
+    "cos": Wave(1),
+    "sin": Wave(0),
 }
-
-
-@lru_cache
-def _function(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(import_module(f"spikeplug.kernels.cpu.{_FILES[name]}"), name)
-    return function
-
-
-def _later(name: str) -> Callable[..., Any]:
-    return lambda *arguments, **how: _function(name)(*arguments, **how)
-
-
-KERNELS = {name: _later(name) for name in _FILES}

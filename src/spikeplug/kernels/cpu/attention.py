@@ -1,115 +1,213 @@
-"""Attention: keys and values coded once into panels, then one kernel from queries to output."""
+"""Run attention on a CPU: keys and values coded once into panels, then one kernel from queries to output."""
 
 from __future__ import annotations
+
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from spikeplug.coding import as_real
+from spikeplug.codes import natural_unit
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
-from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, codes_kernel
+from spikeplug.kernels.cpu import attention_codes
+from spikeplug.kernels.cpu.attention_block import Numbers, Words
+from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, Panels, codes_kernel
 from spikeplug.kernels.cpu.attention_kernel import attention_kernel
 from spikeplug.kernels.cpu.launch import launch
+from spikeplug.kernels.cpu.memory import as_words
 from spikeplug.kernels.cpu.product import PANEL, ROWS
+from spikeplug.kernels.cpu.rows import Settings
+from spikeplug.kernels.protocol import DTYPES, EVERY_ROW, NO_AFFINE, Call
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention_inputs import check_attention, in_unit, masking
-from spikeplug.operators.scores import natural_unit, shift_exponential
+from spikeplug.operators.attention.call import AttentionCall, in_unit, masking
+from spikeplug.operators.softmax.weights import shift_exponential
 from spikeplug.primitives.interpolation import whole_table
 
 #: Bits of a code, at most: one 16-bit limb.
 _LIMB_BITS = 16
 
 
-def takes(keys: int, softcap: float | None, numerics: Numerics) -> bool:
-    """Codes that fit a limb, sums of weights times values that a double holds, and no tanh between the products."""
-    if numerics.query_key_bits is None or max(numerics.query_key_bits, numerics.bits) > _LIMB_BITS:
+class _PerRow(NamedTuple):
+    """What a kernel reads of a mask or bias: the tensor, or 0, and its strides by batch, head and row, in elements."""
+
+    tensor: Tensor | int
+    batch: int
+    head: int
+    row: int
+
+
+_NOTHING = _PerRow(0, 0, 0, 0)
+
+
+class Attention:
+    """Attention without a softcap.
+
+    Batches are left that have a query, key or value which is not finite, or a row whose scores are not finite or too
+    large for their fraction bits. The whole call is left if a bias or sink leaves float32, for that is counted.
+    """
+
+    def supports(self, call: Call) -> str | None:
+        query, key, value, _, _, softcap, _ = call.arguments
+        numerics = call.numerics
+        if call.weight is not None or call.bias is not None:
+            return NO_AFFINE
+        if not query.dim() == key.dim() == value.dim() == 4:
+            return "query, key and value need 4 dimensions"
+        if not (key.dtype in DTYPES and value.dtype in DTYPES):
+            return "keys and values are not floating-point"
+        if softcap is not None:
+            return "there is a softcap"
+        if numerics.query_key_bits is None:
+            return "the numerics have query_key_bits=None; the kernel takes an integer"
+        if max(numerics.query_key_bits, numerics.bits) > _LIMB_BITS:
+            return f"codes have more than {_LIMB_BITS} bits"
+        if not numerics.divide_last:
+            return "the numerics have divide_last=False; the kernel takes True"
+        # Sums of weights times values are exact in doubles.
+        if numerics.working_bits + numerics.bits - 1 + (key.shape[2] - 1).bit_length() > FLOAT64_EXACT_BITS:
+            return f"sums over {key.shape[2]} keys do not fit {FLOAT64_EXACT_BITS} bits"
+        return None
+
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        query, key, value, mask, scaling, _, sinks = call.arguments
+        AttentionCall(*call.arguments)  # raises for what the operator refuses
+        numerics, unit = call.numerics, natural_unit(call.numerics)
+        (batches, key_heads, keys, channels), (_, heads, queries, _), width = key.shape, query.shape, value.shape[-1]
+        # A token's heads side by side, as the layer after wants them.
+        output = torch.empty(batches, queries, heads, width, dtype=torch.float32)
+        if _leaves_float32(mask, unit) or _leaves_float32(sinks if sinks is None else sinks.abs(), unit):
+            return output, EVERY_ROW
+        memory, panels, left = _coded(_by_channel(key), _by_channel(value), numerics)
+        if left is not None and bool(left.all()):
+            return output, left
+        query, dtype = _by_channel(query), query.dtype
+        sinks = None if sinks is None else in_unit(sinks.to(torch.float32), unit).contiguous()
+        visible, bias = _masking(mask, (batches, heads, queries, keys), unit)
+        by_batch, by_head, by_row, _ = query.stride()
+        values = Words(
+            heads=key_heads,
+            groups=heads // key_heads,
+            queries=queries,
+            keys=keys,
+            channels=channels,
+            width=width,
+            query=query,
+            query_batch=by_batch,
+            query_head=by_head,
+            query_row=by_row,
+            output=output,
+            factor=float((channels**-0.5 if scaling is None else scaling) * unit),
+            sinks=0 if sinks is None else sinks,
+            mask=visible.tensor,
+            mask_batch=visible.batch,
+            mask_head=visible.head,
+            mask_row=visible.row,
+            bias=bias.tensor,
+            bias_batch=bias.batch,
+            bias_head=bias.head,
+            bias_row=bias.row,
+        )
+        numbers = _numbers(numerics)
+        words = panels + numbers.words + as_words(values)
+        units = batches * key_heads * -(-heads // key_heads * queries // ROWS)
+        held = (memory, numbers, values)
+        rare = launch(attention_kernel, units, 4 * ROWS * keys, words, marks=batches, held=held)
+        rare = left if rare is None else rare if left is None else rare | left
+        return output.to(dtype).transpose(1, 2), rare
+
+
+@lru_cache(maxsize=64)
+def _numbers(numerics: Numerics) -> Settings:
+    table = whole_table(shift_exponential(numerics).table, torch.device("cpu"))
+    return Settings.of(
+        Numbers(
+            fraction_bits=numerics.fraction_bits,
+            bits=numerics.bits,
+            working_bits=numerics.working_bits,
+            query_bits=numerics.query_key_bits,
+            table=table,
+        )
+    )
+
+
+def _leaves_float32(x: Tensor | None, unit: float) -> bool:
+    """Return whether a finite element above 0 leaves float32 when multiplied by the unit: the closed form counts it.
+
+    A bias so far below 0 is not counted: it hides its key.
+    """
+    if x is None or not x.dtype.is_floating_point:
         return False
-    exact = numerics.working_bits + numerics.bits - 1 + (keys - 1).bit_length() <= FLOAT64_EXACT_BITS
-    return numerics.divide_last and softcap is None and exact
+    limit = torch.finfo(torch.float32).max / unit
+    return bool(((x > limit) & (x < torch.inf)).any())
 
 
 def _by_channel(x: Tensor) -> Tensor:
-    """float32, with channels side by side."""
-    x = as_real(x, "attention")  # a mask may be bool or count, and passes the registry; these may not
+    """Return x in float32, with channels side by side."""
+    x = x if x.dtype is torch.float32 else x.to(torch.float32)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _coded(key: Tensor, value: Tensor, key_bits: int, bits: int) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """Panels of keys, their scales, panels of values, their exponents; None if a key or value is not finite."""
+def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[Tensor, Panels, Tensor | None]:
+    """Return keys and values in codes: the memory, the panels' addresses in it, and the batches left, or None."""
     (batches, heads, keys, channels), width = key.shape, value.shape[-1]
-    vectors, steps = batches * heads, -(-keys // STEP_OF_KEYS)
-    padded, pairs, pitch = steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
-    key_panels = torch.empty(vectors * padded * 2 * pairs, dtype=torch.int16)
-    value_panels = torch.empty(vectors * padded * pitch, dtype=torch.int16)
-    scales = torch.empty(vectors * padded, dtype=torch.float64)
-    exponents = torch.empty(vectors * padded, dtype=torch.int32)
-    panels = (key_panels, scales, value_panels, exponents)
-    words: tuple[Tensor | int | float, ...] = (heads, keys, channels, width, key_bits, bits)
-    words += (key, *key.stride()[:3], value, *value.stride()[:3], *panels)
-    left = launch(codes_kernel, vectors * steps, STEP_OF_KEYS * (channels + width), *words)
-    return None if left else panels
+    steps = -(-keys // STEP_OF_KEYS)
+    padded, pairs, pitch = batches * heads * steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
+    # Bytes: multiples of 64, so that all lie as one of them would.
+    sizes = Panels(
+        key_panels=4 * padded * pairs, key_scales=8 * padded, value_panels=2 * padded * pitch, exponents=4 * padded
+    )
+    memory = torch.empty(sum(sizes), dtype=torch.uint8)
+    panels = Panels(*accumulate(sizes[:-1], initial=memory.data_ptr()))
+    (key_batch, key_head, key_row, _), (value_batch, value_head, value_row, _) = key.stride(), value.stride()
+    values = attention_codes.Words(
+        heads=heads,
+        keys=keys,
+        channels=channels,
+        width=width,
+        key_bits=numerics.query_key_bits,
+        bits=numerics.bits,
+        key=key,
+        key_batch=key_batch,
+        key_head=key_head,
+        key_row=key_row,
+        value=value,
+        value_batch=value_batch,
+        value_head=value_head,
+        value_row=value_row,
+    )
+    units, size, words = batches * heads * steps, STEP_OF_KEYS * (channels + width), panels + as_words(values)
+    return memory, panels, launch(codes_kernel, units, size, words, marks=batches, held=(memory, values))
 
 
-def _rows_of(x: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor | int, int, int, int]:
-    """A mask or bias, broadcastable to `shape`: its address for the kernel, and strides of batch, head and row."""
+def _masking(mask: Tensor | None, shape: tuple[int, ...], unit: float) -> tuple[_PerRow, _PerRow]:
+    """Return what of a mask hides, and what is added to scores of `shape`, which count in 1/unit."""
+    if mask is None:
+        return _NOTHING, _NOTHING
+    if mask.dtype == torch.int64 and (stairs := staircase(mask, *shape[2:])) is not None:
+        return stairs, _NOTHING
+    hides = masking(mask, shape[3], torch.float32, unit)
+    return _per_row(hides.visible, shape), _per_row(hides.bias, shape)
+
+
+def _per_row(x: Tensor | None, shape: tuple[int, ...]) -> _PerRow:
+    """Return a mask or bias, broadcastable to `shape`, with its keys side by side."""
     if x is None:
-        return 0, 0, 0, 0
+        return _NOTHING
     x = x.expand(-1, -1, -1, shape[3])
     x = x if x.stride(-1) == 1 else x.contiguous()
-    by_batch, by_head, by_row, _ = x.expand(shape).stride()
-    return x, by_batch, by_head, by_row
+    return _PerRow(x, *x.expand(shape).stride()[:3])
 
 
-def _staircase(counts: Tensor, queries: int, keys: int) -> tuple[Tensor, int, int, int] | None:
-    """Counts of visible keys, one more from row to row, as `_rows_of` gives a mask: each row begins a byte before the
-    one above, in one string of ones and zeros. None for other counts, or of several batches or heads."""
+def staircase(counts: Tensor, queries: int, keys: int) -> _PerRow | None:
+    """Return counts of visible keys that grow by one per row as one string of ones and zeros.
+
+    Each row begins a byte before the one above. None for other counts, or of several batches or heads.
+    """
     rows = counts.reshape(-1)
     if len(rows) != queries or not 0 < int(rows[0]) <= keys or not bool((rows.diff() == 1).all()):
         return None
     string = torch.zeros(queries - 1 + keys, dtype=torch.bool)
     string[: int(rows[-1])] = True
-    return string[queries - 1 :], 0, 0, -1
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    sinks: Tensor | None = None,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    *,
-    numerics: Numerics,
-) -> Tensor | None:
-    """`operators.attention`, bit for bit. None, left to it: a softcap; queries, keys or values that are not finite;
-    rows whose scores are not, or are too large; one division a key; codes of more than 16 bits, or none; more keys than
-    a double's integers hold."""
-    check_attention(query, key, value, mask, softcap, sinks)
-    batches, key_heads, keys, channels = key.shape
-    if not takes(keys, softcap, numerics):
-        return None
-    assert numerics.query_key_bits is not None
-    (_, heads, queries, _), width, dtype = query.shape, value.shape[-1], query.dtype
-    query = _by_channel(query)
-    panels = _coded(_by_channel(key), _by_channel(value), numerics.query_key_bits, numerics.bits)
-    if panels is None:
-        return None
-    unit = natural_unit(numerics)
-    stairs = None if mask is None or mask.dtype != torch.int64 else _staircase(mask, queries, keys)
-    hides = masking(None if stairs else mask, keys, torch.float32, unit)
-    sink = None if sinks is None else in_unit(sinks.to(torch.float32), unit).contiguous()
-    shape = (batches, heads, queries, keys)
-    visible, bias = stairs or _rows_of(hides.visible, shape), _rows_of(hides.bias, shape)
-    groups, scaling = heads // key_heads, channels**-0.5 if scaling is None else scaling
-    # A token's heads side by side, as the layer after wants them.
-    output = torch.empty(batches, queries, heads, width, dtype=torch.float32)
-    table = whole_table(shift_exponential(numerics).table, output.device)
-    numbers = (numerics.fraction_bits, numerics.bits, numerics.working_bits, numerics.query_key_bits)
-    words: tuple[Tensor | int | float, ...]
-    words = (key_heads, groups, queries, keys, channels, width, *numbers, query, *query.stride()[:3], *panels)
-    words += (table, output, float(scaling * unit), 0 if sink is None else sink, *visible, *bias)
-    units = batches * key_heads * -(-groups * queries // ROWS)
-    if launch(attention_kernel, units, 4 * ROWS * keys, *words):
-        return None
-    return output.to(dtype).transpose(1, 2)
+    return _PerRow(string[queries - 1 :], 0, 0, -1)

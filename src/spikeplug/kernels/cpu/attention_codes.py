@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from spikeplug.kernels.cpu.launch import kernel
-from spikeplug.kernels.cpu.memory import COUNT, OWN, doubles, floats, integers, leave, next_rows, words
+from spikeplug.kernels.cpu.compile import kernel
+from spikeplug.kernels.cpu.memory import HEADER, doubles, floats, integers, leave, next_rows, places_of, words
 from spikeplug.kernels.cpu.panels import CODES, code_vectors, interleave_vectors, transpose_vectors
-from spikeplug.kernels.cpu.product import PANEL, PANELS
+from spikeplug.kernels.cpu.product import PANEL, PANELS_AT_ONCE
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     as_float,
@@ -20,7 +22,7 @@ from spikeplug.kernels.cpu.verbs import (
 )
 
 #: Keys whose panels are multiplied with at once: there are as many panels as make full steps.
-STEP_OF_KEYS = PANEL * PANELS
+STEP_OF_KEYS = PANEL * PANELS_AT_ONCE
 
 
 @compiled
@@ -83,15 +85,57 @@ def transpose(rows, columns):
             columns[pair * PANEL + member] = rows[member, pair]
 
 
-(HEADS, KEYS, CHANNELS, WIDTH, KEY_BITS, N, KEY, KEY_BATCH, KEY_HEAD, KEY_ROW) = range(OWN, OWN + 10)
-(VALUE, VALUE_BATCH, VALUE_HEAD, VALUE_ROW) = range(OWN + 10, OWN + 14)
-(KEY_PANELS, KEY_SCALES, VALUE_PANELS, EXPONENTS) = range(OWN + 14, OWN + 18)
+class Panels(NamedTuple):
+    """Keys and values in codes: the words that follow the header in the blocks of both of attention's kernels.
+
+    key_panels    int16 (heads, panels, pairs of channels, PANEL keys, 2)
+    key_scales    doubles (heads, keys)
+    value_panels  int16 (heads, panels, pairs of keys, PANEL channels, 2)
+    exponents     int32 (heads, keys), of the values
+
+    All are zero beyond the channels and, up to a full step, beyond the keys.
+    """
+
+    key_panels: Any
+    key_scales: Any
+    value_panels: Any
+    exponents: Any
+
+
+class Words(NamedTuple):
+    """The words of the kernel that codes keys and values. A unit of work: STEP_OF_KEYS keys of one head.
+
+    heads, keys, channels, width  of keys (batches, heads, keys, channels) and values (..., width), float32
+    key_bits, bits  of a key's code, and of a value's
+    key, value      addresses; their strides by batch, head and key follow, in elements
+
+    There is one mark per batch.
+    """
+
+    heads: Any
+    keys: Any
+    channels: Any
+    width: Any
+    key_bits: Any
+    bits: Any
+    key: Any
+    key_batch: Any
+    key_head: Any
+    key_row: Any
+    value: Any
+    value_batch: Any
+    value_head: Any
+    value_row: Any
+
+
+PANELS = places_of(Panels, after=HEADER)
+AT = places_of(Words, after=PANELS)
 
 
 @inlined
-def head_at(block, head, first):
-    """The address of a head's first vector; the tensor's, and its strides in elements, are words from `first` on."""
-    return block[first] + 4 * (head // block[HEADS] * block[first + 1] + head % block[HEADS] * block[first + 2])
+def head_at(address, head, heads, by_batch, by_head):
+    """Return the address of a head's first vector. address: the tensor's, whose strides are in elements of 4 bytes."""
+    return address + 4 * (head // heads * by_batch + head % heads * by_head)
 
 
 @inlined
@@ -104,36 +148,38 @@ def vector_at(address, key, pitch, channels):
 @compiled
 def code_keys(block, unit, head, start, codes, panels, scales):
     """panels, scales[...] <- the keys of one unit from `start` on; codes: a panel's, int16 (PANEL, channels, even)."""
-    address, channels = head_at(block, head, KEY), block[CHANNELS]
+    address = head_at(block[AT.key], head, block[AT.heads], block[AT.key_batch], block[AT.key_head])
+    channels = block[AT.channels]
     for member in range(STEP_OF_KEYS):
         key, at, row = start + member, unit * STEP_OF_KEYS + member, member % PANEL
-        if key < block[KEYS]:
-            x, pattern = vector_at(address, key, block[KEY_ROW], channels)
-            exponent, plain = code_for_product(x, pattern, codes[row, :channels], block[KEY_BITS])
+        if key < block[AT.keys]:
+            x, pattern = vector_at(address, key, block[AT.key_row], channels)
+            exponent, plain = code_for_product(x, pattern, codes[row, :channels], block[AT.key_bits])
             scales[at] = power_of_two(exponent)
             if not plain:
-                leave(block)
+                leave(block, head // block[AT.heads])
         else:
             codes[row, :] = 0
             scales[at] = 0.0
         if row == PANEL - 1:
-            transpose(codes.view(np.int32), panels[unit * PANELS + member // PANEL])
+            transpose(codes.view(np.int32), panels[unit * PANELS_AT_ONCE + member // PANEL])
 
 
 @compiled
 def code_values(block, unit, head, start, codes, panels, exponents):
     """panels, exponents[...] <- the values of one unit from `start` on; codes: a pair's, int16 (2, full panels)."""
-    address, width = head_at(block, head, VALUE), block[WIDTH]
+    address = head_at(block[AT.value], head, block[AT.heads], block[AT.value_batch], block[AT.value_head])
+    width = block[AT.width]
     count = codes.shape[1] // PANEL
-    pairs = (block[KEYS] + STEP_OF_KEYS - 1) // STEP_OF_KEYS * STEP_OF_KEYS // 2
+    pairs = (block[AT.keys] + STEP_OF_KEYS - 1) // STEP_OF_KEYS * STEP_OF_KEYS // 2
     for member in range(STEP_OF_KEYS):
         key, at, row = start + member, unit * STEP_OF_KEYS + member, member % 2
         exponents[at] = 0
-        if key < block[KEYS]:
-            x, pattern = vector_at(address, key, block[VALUE_ROW], width)
-            exponents[at], finite = code_value(x, pattern, codes[row, :width], block[N])
+        if key < block[AT.keys]:
+            x, pattern = vector_at(address, key, block[AT.value_row], width)
+            exponents[at], finite = code_value(x, pattern, codes[row, :width], block[AT.bits])
             if not finite:
-                leave(block)
+                leave(block, head // block[AT.heads])
         else:
             codes[row, :] = 0
         if row == 1:
@@ -142,19 +188,14 @@ def code_values(block, unit, head, start, codes, panels, exponents):
 
 @kernel
 def codes_kernel(address):
-    """KEY (batches, HEADS, KEYS, CHANNELS) and VALUE (..., WIDTH), float32, into panels. A unit of work: STEP_OF_KEYS.
-
-    KEY_PANELS: int16 (heads, panels, pairs of channels, PANEL keys, 2), KEY_BITS each. KEY_SCALES: doubles (heads,
-    keys). VALUE_PANELS: int16 (heads, panels, pairs of keys, PANEL channels, 2), N bits each. EXPONENTS: int32 (heads,
-    keys). All zero beyond the channels and, up to a full step, beyond the keys. Counts vectors that are not plain.
-    """
+    """Code keys and values into panels; leave the batches with a vector that is not finite."""
     block = words(address)
-    steps, pairs = (block[KEYS] + STEP_OF_KEYS - 1) // STEP_OF_KEYS, (block[CHANNELS] + 1) // 2
-    panels = (block[WIDTH] + PANEL - 1) // PANEL
-    key_panels = integers(block[KEY_PANELS], block[COUNT] * PANELS, pairs * PANEL)
-    scales = doubles(block[KEY_SCALES], 1, block[COUNT] * STEP_OF_KEYS)[0]
-    value_panels = integers(block[VALUE_PANELS], block[COUNT] * panels * STEP_OF_KEYS // 2, PANEL)
-    exponents = integers(block[EXPONENTS], 1, block[COUNT] * STEP_OF_KEYS)[0]
+    steps, pairs = (block[AT.keys] + STEP_OF_KEYS - 1) // STEP_OF_KEYS, (block[AT.channels] + 1) // 2
+    panels, count = (block[AT.width] + PANEL - 1) // PANEL, block[HEADER.count]
+    key_panels = integers(block[PANELS.key_panels], count * PANELS_AT_ONCE, pairs * PANEL)
+    scales = doubles(block[PANELS.key_scales], 1, count * STEP_OF_KEYS)[0]
+    value_panels = integers(block[PANELS.value_panels], count * panels * STEP_OF_KEYS // 2, PANEL)
+    exponents = integers(block[PANELS.exponents], 1, count * STEP_OF_KEYS)[0]
     key_codes, value_codes = np.zeros((PANEL, 2 * pairs), np.int16), np.zeros((2, panels * PANEL), np.int16)
     first, last = next_rows(block, 0)
     while first < last:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spikeplug.kernels.cpu.attention_codes import STEP_OF_KEYS, code_for_product
+from spikeplug.kernels.cpu.attention_block import AT, NUMBERS, bias_at, head_of, mask_at, query_at, token_of
+from spikeplug.kernels.cpu.attention_codes import PANELS, STEP_OF_KEYS, code_for_product
 from spikeplug.kernels.cpu.attention_rows import add, divide, hide, row_weights, scale_products, seen_range, weigh
-from spikeplug.kernels.cpu.launch import kernel
-from spikeplug.kernels.cpu.memory import COUNT, OWN, doubles, floats, integers, leave, next_rows, reals, truths, words
+from spikeplug.kernels.cpu.compile import kernel
+from spikeplug.kernels.cpu.memory import HEADER, doubles, floats, integers, leave, next_rows, reals, truths, words
 from spikeplug.kernels.cpu.product import (
     LIMBS,
     PANEL,
@@ -24,15 +25,10 @@ from spikeplug.kernels.cpu.product import (
     wide_product_of_one,
     wide_product_of_rows,
 )
-from spikeplug.kernels.cpu.verbs import compiled, inlined, power_of_two
+from spikeplug.kernels.cpu.verbs import compiled, power_of_two
 
 #: Keys whose products are kept as integers, before they become scores.
 _STRIP = 8 * STEP_OF_KEYS
-
-(HEADS, GROUPS, QUERIES, KEYS, CHANNELS, WIDTH, F, N, P, BITS) = range(OWN, OWN + 10)
-(QUERY, QUERY_BATCH, QUERY_HEAD, QUERY_ROW, KEY_PANELS, KEY_SCALES, VALUE_PANELS, EXPONENTS) = range(OWN + 10, OWN + 18)
-(TABLE, OUTPUT, FACTOR, SINKS) = range(OWN + 18, OWN + 22)
-(MASK, MASK_BATCH, MASK_HEAD, MASK_ROW, BIAS, BIAS_BATCH, BIAS_HEAD, BIAS_ROW) = range(OWN + 22, OWN + 30)
 
 
 class _Rows(NamedTuple):
@@ -56,34 +52,20 @@ class _Rows(NamedTuple):
     sums: np.ndarray
 
 
-@inlined
-def place_of(block, key_head, index, first):
-    """Elements from the start to a key head's row `index`; strides of batch, head and row are words from `first` on."""
-    batch, head = key_head // block[HEADS], key_head % block[HEADS] * block[GROUPS] + index // block[QUERIES]
-    return batch * block[first] + head * block[first + 1] + index % block[QUERIES] * block[first + 2]
-
-
-@inlined
-def token_of(block, key_head, index):
-    """Where a key head's row `index` lies among (batches, QUERIES, heads)."""
-    heads, head = block[HEADS] * block[GROUPS], key_head % block[HEADS] * block[GROUPS] + index // block[QUERIES]
-    return (key_head // block[HEADS] * block[QUERIES] + index % block[QUERIES]) * heads + head
-
-
 @compiled
 def take_queries(block, rows, key_head, first, present):
     """Code the queries, find what their rows may see; (low, high), the range of keys that any of them does."""
-    channels, low, high = block[CHANNELS], block[KEYS], 0
+    channels, low, high = block[AT.channels], block[AT.keys], 0
     for member in range(present):
-        at = block[QUERY] + 4 * place_of(block, key_head, first + member, QUERY_BATCH)
+        at = query_at(block, key_head, first + member)
         query, pattern = floats(at, 1, channels)[0], integers(at, 1, channels)[0]
-        exponent, finite = code_for_product(query, pattern, rows.codes[member, :channels], block[BITS])
+        exponent, finite = code_for_product(query, pattern, rows.codes[member, :channels], block[NUMBERS.query_bits])
         if not finite:
-            leave(block)
-        rows.factors[member] = power_of_two(exponent) * reals(block)[FACTOR]
-        start, stop, seen = 0, block[KEYS], True
-        if block[MASK] != 0:
-            start, stop, seen = seen_range(block[MASK] + place_of(block, key_head, first + member, MASK_BATCH), stop)
+            leave(block, key_head // block[AT.heads])
+        rows.factors[member] = power_of_two(exponent) * reals(block)[AT.factor]
+        start, stop, seen = 0, block[AT.keys], True
+        if block[AT.mask] != 0:
+            start, stop, seen = seen_range(mask_at(block, key_head, first + member), stop)
         rows.starts[member], rows.stops[member], rows.seen[member] = start, stop, seen
         if stop > 0:
             low, high = min(low, start), max(high, stop)
@@ -114,22 +96,23 @@ def score(rows, panels, scales, low, high, present, products):
 def weigh_row(block, rows, key_head, index, member, low, high, exponents, table, mantissas, octaves, radix):
     """A row's scores to its weights, in limbs from `low` to `high`."""
     start, stop = rows.starts[member], rows.stops[member]
-    if block[BIAS] != 0:
-        at = block[BIAS] + 4 * (place_of(block, key_head, index, BIAS_BATCH) + start)
+    if block[AT.bias] != 0:
+        at = bias_at(block, key_head, index) + 4 * start
         add(rows.scores[member, start:stop], floats(at, 1, stop - start)[0])
     if not rows.seen[member]:
-        at = block[MASK] + place_of(block, key_head, index, MASK_BATCH) + start
+        at = mask_at(block, key_head, index) + start
         hide(rows.scores[member, start:stop], truths(at, 1, stop - start)[0])
     end = stop
-    if block[SINKS] != 0:
-        head = key_head % block[HEADS] * block[GROUPS] + index // block[QUERIES]
-        rows.scores[member, stop] = floats(block[SINKS] + 4 * head, 1, 1)[0, 0]
+    if block[AT.sinks] != 0:
+        rows.scores[member, stop] = floats(block[AT.sinks] + 4 * head_of(block, key_head, index), 1, 1)[0, 0]
         end = stop + 1
     mantissas, octaves = mantissas[: end - start], octaves[: end - start]
     scores = rows.scores[member, start:end]
-    total, ahead, plain = row_weights(scores, mantissas, octaves, exponents[start:stop], table, block[F])
+    total, ahead, plain = row_weights(
+        scores, mantissas, octaves, exponents[start:stop], table, block[NUMBERS.fraction_bits]
+    )
     if not plain:
-        leave(block)
+        leave(block, key_head // block[AT.heads])
     rows.totals[member], rows.aheads[member] = total, ahead
     for begin in range(low, high, TERMS):
         end, place = min(begin + TERMS, high), (begin - low) // TERMS
@@ -163,25 +146,18 @@ def sum_values(rows, panels, stride, low, high, present, chunk, place):
 
 @kernel
 def attention_kernel(address):
-    """All rows of all HEADS (key heads; GROUPS query heads each), ROWS of a key head's GROUPS·QUERIES at a time.
-
-    QUERY float32 (batches, HEADS·GROUPS, QUERIES, CHANNELS), BITS of a code; KEY_PANELS, KEY_SCALES, VALUE_PANELS and
-    EXPONENTS as attention_codes.py makes them; TABLE of mantissas; FACTOR of the scores; F, N, P. MASK: bytes, 0 hides;
-    BIAS: float32, (..., KEYS) each, 0 if there is none; SINKS: float32 (heads), or 0. OUTPUT: float32 (batches,
-    QUERIES, heads, WIDTH channels of a value), contiguous. Strides are in elements.
-
-    Counts the rows it could not do; nothing of the output is used then.
-    """
+    """Compute attention of all rows; leave the batches that have a row with a rare score. Their output is unused."""
     block = words(address)
-    share, width, bits = block[GROUPS] * block[QUERIES], block[WIDTH], block[N]
+    share, width = block[AT.groups] * block[AT.queries], block[AT.width]
+    bits, working_bits = block[NUMBERS.bits], block[NUMBERS.working_bits]
     units = (share + ROWS - 1) // ROWS
-    heads, keys = block[COUNT] // units, (block[KEYS] + STEP_OF_KEYS - 1) // STEP_OF_KEYS * STEP_OF_KEYS
-    pairs, pitch = (block[CHANNELS] + 1) // 2, (width + PANEL - 1) // PANEL * PANEL
-    scales, exponents = doubles(block[KEY_SCALES], heads, keys), integers(block[EXPONENTS], heads, keys)
-    table = integers(block[TABLE], 1, (1 << block[F]) + 1)[0]
-    # A limb of a weight is at most 2^radix, a value's code at most 2^(N-1) - 1: with so many products, two a pair, a
-    # sum is at most 2^31 - 2^(32-N), which leaves room for the 2^16 - 1 of what it kept when it carried.
-    radix = (block[P] + 1) // 2
+    heads, keys = block[HEADER.count] // units, (block[AT.keys] + STEP_OF_KEYS - 1) // STEP_OF_KEYS * STEP_OF_KEYS
+    pairs, pitch = (block[AT.channels] + 1) // 2, (width + PANEL - 1) // PANEL * PANEL
+    scales, exponents = doubles(block[PANELS.key_scales], heads, keys), integers(block[PANELS.exponents], heads, keys)
+    table = integers(block[NUMBERS.table], 1, (1 << block[NUMBERS.fraction_bits]) + 1)[0]
+    # A limb of a weight is at most 2^radix, a value's code at most 2^(n-1) - 1: with so many products, two a pair, a
+    # sum is at most 2^31 - 2^(32-n), which leaves room for the 2^16 - 1 of what it kept when it carried.
+    radix = (working_bits + 1) // 2
     chunk, place = 1 << (31 - radix - bits), power_of_two(radix)
     rows = _Rows(
         np.zeros((ROWS, 2 * pairs), np.int16),
@@ -203,7 +179,7 @@ def attention_kernel(address):
             key_head, first = here // units, here % units * ROWS
             present = min(ROWS, share - first)
             low, high = take_queries(block, rows, key_head, first, present)
-            panels = block[KEY_PANELS] + 4 * pairs * key_head * keys
+            panels = block[PANELS.key_panels] + 4 * pairs * key_head * keys
             score(rows, panels, scales[key_head], low, high, present, products)
             for member in range(present):
                 index = first + member
@@ -221,9 +197,10 @@ def attention_kernel(address):
                     octaves,
                     radix,
                 )
-            panels = block[VALUE_PANELS] + 2 * key_head * pitch * keys
+            panels = block[PANELS.value_panels] + 2 * key_head * pitch * keys
             sum_values(rows, panels, keys, low, high, present, chunk, place)
             for member in range(present):
-                output = floats(block[OUTPUT] + 4 * width * token_of(block, key_head, first + member), 1, width)[0]
-                divide(rows.sums[member], quotients, output, rows.totals[member], rows.aheads[member], bits, block[P])
+                output = floats(block[AT.output] + 4 * width * token_of(block, key_head, first + member), 1, width)[0]
+                total, ahead = rows.totals[member], rows.aheads[member]
+                divide(rows.sums[member], quotients, output, total, ahead, bits, working_bits)
         unit, last = next_rows(block, last - unit)

@@ -21,7 +21,7 @@ from spikeplug.kernels.cpu.verbs import (
     quotient_of,
     shift_right,
 )
-from spikeplug.operators.attention_rows import FARTHEST
+from spikeplug.operators.attention.rows import FARTHEST
 
 #: Eight bytes of 1.
 _ALL = np.int64(0x0101010101010101)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spikeplug.coding import affine
-from spikeplug.kernels.cpu.launch import kernel
+from spikeplug.codes import natural_unit
+from spikeplug.codes.elements import OCTAVES
+from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import floats, integers, leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import CHUNK, PARAMETERS, by_rows, rows_of
+from spikeplug.kernels.cpu.rows import CHUNK, ROWS, Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     MAGNITUDE,
@@ -34,9 +35,11 @@ from spikeplug.kernels.cpu.verbs import (
     shifted_product,
     with_sign,
 )
+from spikeplug.kernels.protocol import Call
 from spikeplug.numerics import Numerics
-from spikeplug.operators.gates import CURVE_END, OCTAVES, SIGMOID, SILU, Gate, curve_table, gelu_gate
-from spikeplug.operators.scores import natural_unit, shift_exponential
+from spikeplug.operators.gates.gate import CURVE_END, Gate, curve_table
+from spikeplug.operators.gates.gelu import gelu_gate
+from spikeplug.operators.softmax.weights import shift_exponential
 from spikeplug.primitives.exponential import power_of_half
 from spikeplug.primitives.interpolation import interpolate, whole_table
 
@@ -107,28 +110,49 @@ def multiply(x, weight):
         x[i] *= weight[i]
 
 
-TABLE, ENTRIES, WEIGHT, WEIGHTED, PLACES, N, P, UNIT, LIMIT, MOST = range(PARAMETERS, PARAMETERS + 10)
+class Words(NamedTuple):
+    """The words of the kernel.
+
+    table     address of `entries` values of t, or of its mantissas, int32, `places` fraction bits apart
+    weighted  whether the amplitude is x, or 1
+    bits, working_bits  n, P
+    unit      openings per unit of x, a double
+    limit     the largest opening
+    most      the largest that |x|·t can be
+    """
+
+    table: Any
+    entries: Any
+    weighted: Any
+    places: Any
+    bits: Any
+    working_bits: Any
+    unit: Any
+    limit: Any
+    most: Any
+
+
+AT = own_places(Words)
 
 
 @kernel
 def gate_kernel(address):
-    """TABLE of so many ENTRIES: of t, or of its mantissas, PLACES fraction bits apart; WEIGHT (as x) or 0; whether the
-    amplitude is x (WEIGHTED) or 1; N, P; UNIT of the openings, their LIMIT, and the MOST that |x|·t can be."""
+    """Compute x·σ(g(x)), or σ(g(x)), of each row, times a weight in the shape of x."""
     block = words(address)
     x, codes, output = rows_of(block)
     count, channels = x.shape
-    table, weighted = integers(block[TABLE], 1, block[ENTRIES])[0], block[WEIGHTED] != 0
-    weight = floats(block[WEIGHT], count, channels if block[WEIGHT] else 0)
-    places, bits, width = np.int32(block[PLACES]), block[N], block[P]
-    unit, limit, most = np.float32(reals(block)[UNIT]), np.float32(reals(block)[LIMIT]), reals(block)[MOST]
-    one, mask = np.int32(1 << width), np.int32((1 << block[PLACES]) - 1)
+    table, weighted = integers(block[AT.table], 1, block[AT.entries])[0], block[AT.weighted] != 0
+    weight = floats(block[ROWS.weight], count, channels if block[ROWS.weight] else 0)
+    places, bits, width = np.int32(block[AT.places]), block[AT.bits], block[AT.working_bits]
+    unit, limit, most = np.float32(reals(block)[AT.unit]), np.float32(reals(block)[AT.limit]), reals(block)[AT.most]
+    one, mask = np.int32(1 << width), np.int32((1 << block[AT.places]) - 1)
     indices, shifts = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
             magnitude, largest = extremes(codes[row])
             if magnitude >= INFINITE:
-                leave(block)
+                leave(block, row)
                 continue
             exponent = np.int64(scale_exponent(magnitude, width)) if weighted else np.int64(0)
             scale = np.float32(power_of_two(max(-exponent, -126)) if weighted else 0.0)
@@ -154,24 +178,14 @@ def gate_kernel(address):
                 look_up(falls, table)
                 divide(here, falls, octaves, scale, one, lift, bits)
                 decode(falls, output[row, start:end], exponent - lift - bits)
-                if block[WEIGHT]:
+                if block[ROWS.weight]:
                     multiply(output[row, start:end], weight[row, start:end])
         first, last = next_rows(block, last - first)
 
 
-class _Curve(NamedTuple):
-    """table of t, or of its mantissas `places` fraction bits apart; openings are |x·unit| up to limit; most: no |x|·t
-    is larger."""
-
-    table: Tensor
-    places: int
-    unit: float
-    limit: float
-    most: float
-
-
-@lru_cache(maxsize=16)
-def _curve(gate: Gate, numerics: Numerics) -> _Curve:
+@lru_cache(maxsize=64)
+def _settings(gate: Gate, amplitude: bool, numerics: Numerics) -> Settings:
+    """Return the words of a gate; amplitude: as of `Gated`."""
     exponential, octave = shift_exponential(numerics), 1 << numerics.fraction_bits
     if gate.curve is None:
         table, places = whole_table(exponential.table, torch.device("cpu")), numerics.fraction_bits
@@ -185,32 +199,37 @@ def _curve(gate: Gate, numerics: Numerics) -> _Curve:
         falls = table = power_of_half(interpolate(openings.to(torch.int32), curve), exponential).to(torch.int32)
     # Times 2^F is exact, so that one product does for the operator's two.
     unit = float(np.float32(unit)) * octave
-    # One more than the opening's rounding; at the end, whatever lies beyond, t is 0.
-    most = float(((openings + 1).double() / unit * falls).max()) / (1 << numerics.working_bits)
-    return _Curve(table, places, unit, float(end * octave), most)
+    return Settings.of(
+        Words(
+            table=table,
+            entries=table.numel(),
+            weighted=int(amplitude),
+            places=places,
+            bits=numerics.bits,
+            working_bits=numerics.working_bits,
+            unit=unit,
+            limit=float(end * octave),
+            # One more than the opening's rounding; at the end, whatever lies beyond, t is 0.
+            most=float(((openings + 1).double() / unit * falls).max()) / (1 << numerics.working_bits),
+        )
+    )
 
 
-def _gated(x: Tensor, gate: Gate, weight: Tensor | None, numerics: Numerics) -> Tensor | None:
-    curve = _curve(gate, numerics)
-    held: Tensor | int = 0
-    if weight is not None and weight.shape == x.shape and weight.dtype == x.dtype == torch.float32:
-        held, weight = weight.contiguous(), None
-    words = (int(gate is not SIGMOID), curve.places, numerics.bits, numerics.working_bits)
-    numbers = (curve.unit, curve.limit, curve.most)
-    output = by_rows(gate_kernel, x, curve.table, curve.table.numel(), held, *words, *numbers)
-    return None if output is None else affine(output, weight)
+class Gated:
+    """SiLU, sigmoid or GELU, times a weight in the shape of x. Rows with NaN or infinities are left."""
 
+    def __init__(self, gate: Gate | None, *, amplitude: bool = True) -> None:
+        """gate: the gate, or None for GELU, whose argument chooses it. amplitude: x goes through it; else 1 does."""
+        self._gate, self._amplitude = gate, amplitude
 
-def silu(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
-    """`operators.silu`, times weight, bit for bit."""
-    return _gated(x, SILU, weight, numerics)
+    def supports(self, call: Call) -> str | None:
+        x, weight = call.arguments[0], call.weight
+        if call.bias is not None:
+            return "this kernel adds no bias"
+        if weight is not None and not (weight.shape == x.shape and weight.dtype == x.dtype == torch.float32):
+            return "this kernel multiplies only by a float32 tensor of the input's shape"
+        return None
 
-
-def gelu(x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
-    """`operators.gelu`, times weight, bit for bit."""
-    return _gated(x, gelu_gate(approximate), weight, numerics)
-
-
-def sigmoid(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
-    """`operators.sigmoid`, times weight, bit for bit."""
-    return _gated(x, SIGMOID, weight, numerics)
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        gate = self._gate or gelu_gate(call.arguments[1])
+        return by_rows(gate_kernel, call.arguments[0], _settings(gate, self._amplitude, call.numerics), call.weight)

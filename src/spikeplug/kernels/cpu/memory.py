@@ -1,21 +1,66 @@
-"""What a kernel is given: a block of 64-bit words at an address, and arrays at the addresses in it."""
+"""Lay out what a kernel is given: a block of 64-bit words at an address, and arrays at the addresses in it.
+
+A layout is a NamedTuple of words, and the only place where their order is written. The host makes one of values, by
+name; a kernel finds each word at its place in the block: `block[AT.table]` with `AT = places_of(Words)`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import struct
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
 from numba import types
+from torch import Tensor
 
 from spikeplug.kernels.cpu.verbs import inlined, intrinsic
 
-#: Words of a block, at most: none past its last is ever read. Before a kernel's own: rows, rows that a thread takes at
-#: once, the counter they are taken from, how many were done, and how many left to the closed form.
+Layout = TypeVar("Layout", bound=tuple[Any, ...])
+
+#: Words of a block at most. No kernel reads a word past its last.
 WORDS = 48
-COUNT, STEP, TAKEN, DONE, LEFT = range(5)
-#: The first of a kernel's own words.
-OWN = 5
+
+
+class Header(NamedTuple):
+    """The words that every block begins with.
+
+    count  rows (units of work)
+    step   rows that a thread takes at once
+    taken  the counter that rows are taken from
+    done   rows done so far
+    left   rows left to the closed form so far
+    marks  bytes: 1 where something is left
+    """
+
+    count: Any
+    step: Any
+    taken: Any
+    done: Any
+    left: Any
+    marks: Any
+
+
+def places_of(layout: type[Layout], after: tuple[int, ...] = ()) -> Layout:
+    """Return the places of a layout's words in a block, after those of another layout."""
+    first = after[-1] + 1 if after else 0
+    return layout(*range(first, first + len(layout._fields)))  # type: ignore[attr-defined]
+
+
+def as_words(values: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return a layout of tensors, integers and doubles as words: addresses, integers, and the bits of doubles.
+
+    The tensors must be kept as long as the words are used.
+    """
+    return tuple([value if type(value) is int else _word(value) for value in values])
+
+
+def _word(value: Tensor | float) -> int:
+    return _INTEGER.unpack(_DOUBLE.pack(value))[0] if isinstance(value, float) else value.data_ptr()
+
+
+_INTEGER, _DOUBLE = struct.Struct("q"), struct.Struct("d")
+HEADER = places_of(Header)
 
 _carray: Any = numba.carray  # type: ignore[attr-defined]
 
@@ -31,7 +76,7 @@ def _fetch_add(typing_context: Any, block: Any, place: Any, amount: Any) -> Any:
 
 
 def _pointer(kind: Any) -> Any:
-    """An address as a pointer to `kind`."""
+    """Return a verb that makes an address a pointer to `kind`."""
 
     @intrinsic
     def verb(typing_context: Any, address: Any) -> Any:
@@ -50,61 +95,62 @@ _int64 = _pointer(types.int64)
 
 @inlined
 def floats(address, rows, width):
-    """float32 (rows, width) at an address."""
+    """Return the float32 (rows, width) at an address."""
     return _carray(_float32(address), (rows, width))
 
 
 @inlined
 def doubles(address, rows, width):
-    """float64 (rows, width) at an address."""
+    """Return the float64 (rows, width) at an address."""
     return _carray(_float64(address), (rows, width))
 
 
 @inlined
 def integers(address, rows, width):
-    """int32 (rows, width) at an address; a float32's bits."""
+    """Return the int32 (rows, width) at an address, which may be the bits of float32."""
     return _carray(_int32(address), (rows, width))
 
 
 @inlined
 def halves(address, rows, width):
-    """int16 (rows, width) at an address."""
+    """Return the int16 (rows, width) at an address."""
     return _carray(_int16(address), (rows, width))
 
 
 @inlined
 def truths(address, rows, width):
-    """bool (rows, width) at an address, as uint8."""
+    """Return the bool (rows, width) at an address, as uint8."""
     return _carray(_bool(address), (rows, width))
 
 
 @inlined
 def longs(address, count):
-    """int64 (count) at an address, aligned or not."""
+    """Return the int64 (count) at an address, aligned or not."""
     return _carray(_int64(address), (count,))
 
 
 @inlined
 def words(address):
-    """A block as int64."""
+    """Return a block as int64."""
     return _carray(address, (WORDS,), np.int64)
 
 
 @inlined
 def reals(block):
-    """A block's words as doubles."""
+    """Return a block's words as doubles."""
     return block.view(np.float64)
 
 
 @inlined
 def next_rows(block, done):
-    """(first, last): the rows that this thread takes next, after it has done so many; none if first >= last."""
-    _fetch_add(block, DONE, done)
-    first = _fetch_add(block, TAKEN, block[STEP])
-    return first, min(first + block[STEP], block[COUNT])
+    """Return (first, last), the rows that this thread takes next, after `done` rows; none if first >= last."""
+    _fetch_add(block, HEADER.done, done)
+    first = _fetch_add(block, HEADER.taken, block[HEADER.step])
+    return first, min(first + block[HEADER.step], block[HEADER.count])
 
 
 @inlined
-def leave(block):
-    """Count a row that is left to the closed form."""
-    _fetch_add(block, LEFT, 1)
+def leave(block, mark):
+    """Leave a row to the closed form, and set its mark."""
+    truths(block[HEADER.marks], 1, mark + 1)[0, mark] = 1
+    _fetch_add(block, HEADER.left, 1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spikeplug.coding import affine
-from spikeplug.kernels.cpu.launch import kernel
+from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import floats, leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
+from spikeplug.kernels.cpu.rows import ROWS, Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     MAGNITUDE,
@@ -31,8 +32,13 @@ from spikeplug.kernels.cpu.verbs import (
     steps_of,
     with_sign,
 )
+from spikeplug.kernels.protocol import Call
 from spikeplug.numerics import Numerics
-from spikeplug.operators.rms_norm import SQRT_BITS, check_norm, length_bits
+from spikeplug.operators.norms.length import length_places
+from spikeplug.operators.norms.rms_norm import SQRT_BITS
+
+#: As `check_norm` has it; what is beyond, it refuses.
+_LARGEST_EPS = 1e30
 
 
 @compiled
@@ -91,19 +97,35 @@ def divide(mantissas, output, weight, bias, numerators, factor, exponent):
         output[i] = value + bias[i] if bias.size else value
 
 
-WEIGHT, BIAS, CENTRED, ROOT, N, P, EXTENDED = range(PARAMETERS, PARAMETERS + 7)
+class Words(NamedTuple):
+    """The words of the kernel.
+
+    centred         whether the mean is subtracted first
+    root_dimension  floor(sqrt(d)·2^SQRT_BITS)
+    bits, working_bits  n, P
+    extended        sqrt(eps·d), a double: the value that the vector is extended by
+    """
+
+    centred: Any
+    root_dimension: Any
+    bits: Any
+    working_bits: Any
+    extended: Any
+
+
+AT = own_places(Words)
 
 
 @kernel
 def norm_kernel(address):
-    """WEIGHT and BIAS or 0; whether it is to be CENTRED, ROOT: floor(sqrt(d)·2^SQRT_BITS), N, P, EXTENDED:
-    sqrt(eps·d)."""
+    """Normalise each row, times a weight and plus a bias of one element per channel."""
     block = words(address)
     x, codes, output = rows_of(block)
-    centred, root_dimension, bits, width = block[CENTRED] != 0, block[ROOT], block[N], block[P]
-    extended, dimension = reals(block)[EXTENDED], np.float64(x.shape[1])
-    weight = floats(block[WEIGHT], 1, x.shape[1] if block[WEIGHT] else 0)[0]
-    bias = floats(block[BIAS], 1, x.shape[1] if block[BIAS] else 0)[0]
+    centred, root_dimension = block[AT.centred] != 0, block[AT.root_dimension]
+    bits, width = block[AT.bits], block[AT.working_bits]
+    extended, dimension = reals(block)[AT.extended], np.float64(x.shape[1])
+    weight = floats(block[ROWS.weight], 1, x.shape[1] if block[ROWS.weight] else 0)[0]
+    bias = floats(block[ROWS.bias], 1, x.shape[1] if block[ROWS.bias] else 0)[0]
     least = np.float32(extended)
     mantissas = np.empty(x.shape[1], np.int32)
     first, last = next_rows(block, 0)
@@ -111,7 +133,7 @@ def norm_kernel(address):
         for row in range(first, last):
             magnitude = largest_magnitude(codes[row])
             if magnitude >= INFINITE:
-                leave(block)
+                leave(block, row)
                 continue
             exponent = np.int64(scale_exponent(max(magnitude, as_bits(least)), width))
             scale = np.float32(power_of_two(max(-exponent, -126)))
@@ -138,28 +160,35 @@ def norm_kernel(address):
         first, last = next_rows(block, last - first)
 
 
-def _normed(
-    x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None, centred: bool, numerics: Numerics
-) -> Tensor | None:
-    operator, dimension = "layer_norm" if centred else "rms_norm", x.shape[-1]
-    check_norm(operator, x, eps, weight=weight, bias=bias)
-    length_bits(dimension, numerics, operator)
-    numbers = (math.isqrt(dimension << 2 * SQRT_BITS), numerics.bits, numerics.working_bits, math.sqrt(eps * dimension))
-    parameters = [value for value in (weight, bias) if value is not None]
-    if not all(value.dtype == x.dtype == torch.float32 for value in parameters):  # rounded more than once
-        output = by_rows(norm_kernel, x, 0, 0, int(centred), *numbers)
-        return None if output is None else affine(output, weight, bias)
-    held = [0 if value is None else value.contiguous() for value in (weight, bias)]
-    return by_rows(norm_kernel, x, *held, int(centred), *numbers)
+@lru_cache(maxsize=256)
+def _settings(operator: str, dimension: int, eps: float, numerics: Numerics) -> Settings:
+    """Return the words of a norm over vectors of `dimension` channels."""
+    return Settings.of(
+        Words(
+            centred=int(operator == "layer_norm"),
+            root_dimension=math.isqrt(dimension << 2 * SQRT_BITS),
+            bits=numerics.bits,
+            working_bits=numerics.working_bits,
+            extended=math.sqrt(eps * dimension),
+        )
+    )
 
 
-def rms_norm(x: Tensor, eps: float = 1e-6, *, weight: Tensor | None = None, numerics: Numerics) -> Tensor | None:
-    """`operators.rms_norm`, bit for bit."""
-    return _normed(x, eps, weight, None, False, numerics)
+class Norm:
+    """RMSNorm or LayerNorm, with weight and bias. Rows with NaN or infinities are left."""
 
+    def supports(self, call: Call) -> str | None:
+        x, eps = call.arguments
+        if length_places(x.shape[-1], call.numerics, call.operator)[1]:
+            return f"squares of {x.shape[-1]} elements are summed in parts"
+        if not (isinstance(eps, (int, float)) and 0 <= eps <= _LARGEST_EPS):
+            return f"eps is {eps!r}"
+        for value in (call.weight, call.bias):
+            if value is not None and not (value.dtype == x.dtype == torch.float32 and value.shape == x.shape[-1:]):
+                return "this kernel takes weights and biases of float32, one per channel, and only with float32"
+        return None
 
-def layer_norm(
-    x: Tensor, eps: float = 1e-5, *, weight: Tensor | None = None, bias: Tensor | None = None, numerics: Numerics
-) -> Tensor | None:
-    """`operators.layer_norm`, bit for bit."""
-    return _normed(x, eps, weight, bias, True, numerics)
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        x, eps = call.arguments
+        settings = _settings(call.operator, x.shape[-1], eps, call.numerics)
+        return by_rows(norm_kernel, x, settings, call.weight, call.bias)

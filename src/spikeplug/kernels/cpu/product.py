@@ -20,7 +20,7 @@ PANEL = 8
 #: Rows of factors. Each has two vectors of sums: 12 of them, a factor and what it is multiplied with are 14 registers.
 ROWS = 6
 #: Panels that `product_of_rows` multiplies with at once.
-PANELS = 2
+PANELS_AT_ONCE = 2
 #: Limbs of a wide factor.
 LIMBS = 2
 #: Terms of a block of limbs, at most, and 16-bit words from one row of limbs to the next: as many, and a cache line, so
@@ -70,10 +70,10 @@ def _column(builder: Any, panel: Any, pair: Any) -> Any:
 
 
 def _narrow(rows: int) -> Any:
-    """output[r, :PANELS·PANEL] = Σ_pairs factors[r]·panels, for `rows` rows.
+    """Return a verb: output[r, :PANELS_AT_ONCE·PANEL] = Σ_pairs factors[r]·panels, for `rows` rows.
 
-    factors: address of int16 (rows, stride), read in pairs. panels: address of int16 (PANELS, pairs, PANEL, 2). output:
-    address of int32 (rows, pitch). pairs: more than 0. Partial sums may wrap around; sums must fit 32 bits.
+    factors: address of int16 (rows, stride), read in pairs. panels: address of int16 (PANELS_AT_ONCE, pairs, PANEL, 2).
+    output: address of int32 (rows, pitch). pairs: more than 0. Partial sums may wrap around; sums must fit 32 bits.
     """
 
     @intrinsic
@@ -88,8 +88,10 @@ def _narrow(rows: int) -> Any:
             builder.position_at_end(loop)
             pair = builder.phi(LONG)
             pair.add_incoming(LONG(0), before)
-            sums = [[builder.phi(SUMS) for _ in range(PANELS)] for _ in range(rows)]
-            columns = [_column(builder, panels, builder.add(pair, builder.mul(pairs, LONG(i)))) for i in range(PANELS)]
+            sums = [[builder.phi(SUMS) for _ in range(PANELS_AT_ONCE)] for _ in range(rows)]
+            columns = [
+                _column(builder, panels, builder.add(pair, builder.mul(pairs, LONG(i)))) for i in range(PANELS_AT_ONCE)
+            ]
             totals = []
             for row in range(rows):
                 place = builder.add(builder.mul(stride, LONG(row)), builder.shl(pair, LONG(1)))
@@ -103,7 +105,7 @@ def _narrow(rows: int) -> Any:
             builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
             builder.position_at_end(after)
             for row in range(rows):
-                for i in range(PANELS):
+                for i in range(PANELS_AT_ONCE):
                     place = builder.add(builder.mul(pitch, LONG(row)), LONG(PANEL * i))
                     builder.store(totals[row][i], _at(builder, output, 4, place, SUMS), align=4)
             return context.get_dummy_value()

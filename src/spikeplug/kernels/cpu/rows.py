@@ -1,40 +1,85 @@
-"""Operators that treat each vector on its own: one kernel over all rows."""
+"""Run operators that treat each vector on its own: one kernel over all rows."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikeplug.kernels.cpu.launch import empty_like, launch
-from spikeplug.kernels.cpu.memory import COUNT, OWN, floats, integers
+from spikeplug.kernels.cpu.memory import HEADER, Layout, as_words, floats, integers, places_of
 from spikeplug.kernels.cpu.verbs import inlined
 
-#: The words of every block that `by_rows` makes; a kernel's own begin at PARAMETERS.
-X, OUTPUT, WIDTH = range(OWN, OWN + 3)
-PARAMETERS = OWN + 3
-
-#: Elements of a row that are brought through all loops at once: what lies between the loops stays in the nearest cache.
+#: Elements of a row that pass through all loops at once, so that what lies between loops stays in the nearest cache.
 CHUNK = 1024
+
+
+class Rows(NamedTuple):
+    """The words that follow the header in every block of `by_rows`.
+
+    x, output  addresses of float32 (count, width)
+    width      elements of a row
+    weight     address of factors of the output, float32: (count, width) or (width,), as the kernel says; or 0
+    bias       address of summands of the output, float32, likewise
+    """
+
+    x: Any
+    output: Any
+    width: Any
+    weight: Any
+    bias: Any
+
+
+class Settings(NamedTuple):
+    """A kernel's own words, and the values that they were made of, whose tensors must be kept."""
+
+    words: tuple[int, ...]
+    values: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, values: tuple[Any, ...]) -> Settings:
+        """Return a layout of tensors, integers and doubles as settings."""
+        return cls(as_words(values), values)
+
+
+ROWS = places_of(Rows, after=HEADER)
+
+
+def own_places(layout: type[Layout]) -> Layout:
+    """Return the places of a kernel's own words, which follow those of `Rows`."""
+    return places_of(layout, after=ROWS)
 
 
 @inlined
 def rows_of(block):
-    """(x, its bits, output) of a block that `by_rows` made."""
-    rows, width = block[COUNT], block[WIDTH]
-    return floats(block[X], rows, width), integers(block[X], rows, width), floats(block[OUTPUT], rows, width)
+    """Return x, its bits, and the output of a block that `by_rows` made."""
+    rows, width = block[HEADER.count], block[ROWS.width]
+    x, output = block[ROWS.x], block[ROWS.output]
+    return floats(x, rows, width), integers(x, rows, width), floats(output, rows, width)
 
 
-def by_rows(kernel: Any, x: Tensor, *words: Tensor | int | float) -> Tensor | None:
-    """The kernel over the vectors along the last dimension of x; x's shape and dtype.
+def by_rows(
+    kernel: Any, x: Tensor, settings: Settings, weight: Tensor | None = None, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Run the kernel over the vectors along the last dimension of x.
 
-    None if a row has what the kernel leaves to the closed form: NaN, infinities, saturations. Those are computed, and
-    counted, in one place only.
+    Returns the output, of x's shape and dtype, and the rows that the kernel left: bool, in the shape of x without its
+    last dimension; None if there are none.
     """
     rows = (x if x.dtype is torch.float32 else x.to(torch.float32)).contiguous()
     output = empty_like(rows)
+    weight, bias = weight if weight is None else weight.contiguous(), bias if bias is None else bias.contiguous()
     width = x.shape[-1]
-    if launch(kernel, rows.numel() // width, width, rows, output, width, *words):
-        return None
-    return output if output.dtype is x.dtype else output.to(x.dtype)
+    count = rows.numel() // width
+    places = Rows(
+        x=rows.data_ptr(),
+        output=output.data_ptr(),
+        width=width,
+        weight=0 if weight is None else weight.data_ptr(),
+        bias=0 if bias is None else bias.data_ptr(),
+    )
+    left = launch(
+        kernel, count, width, places + settings.words, marks=count, held=(rows, output, weight, bias, settings)
+    )
+    return output if output.dtype is x.dtype else output.to(x.dtype), None if left is None else left.view(x.shape[:-1])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any, NamedTuple
+
 import numpy as np
+import torch
 from torch import Tensor
 
-from spikeplug.kernels.cpu.launch import kernel
+from spikeplug.codes import MASKED, natural_unit
+from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import integers, leave, next_rows, reals, words
-from spikeplug.kernels.cpu.rows import CHUNK, OUTPUT, PARAMETERS, by_rows, rows_of
+from spikeplug.kernels.cpu.rows import CHUNK, ROWS, Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     MAGNITUDE,
@@ -24,9 +29,10 @@ from spikeplug.kernels.cpu.verbs import (
     rint,
     shift_right,
 )
+from spikeplug.kernels.protocol import EVERY_ROW, NO_AFFINE, Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.rows import along
-from spikeplug.operators.scores import MASKED, natural_unit, shift_exponential
+from spikeplug.operators.softmax.weights import shift_exponential
 from spikeplug.primitives.interpolation import whole_table
 
 _LOWEST = np.float32(MASKED)
@@ -96,26 +102,42 @@ def divide(weights, total, largest, bits, width):
         weights[i] = as_bits(np.float32(quotient) * unit)
 
 
-TABLE, F, N, P, SCALE = range(PARAMETERS, PARAMETERS + 5)
+class Words(NamedTuple):
+    """The words of the kernel.
+
+    table         address of the mantissas of 2^-f, int32
+    fraction_bits, bits, working_bits  F, n, P
+    scale         integers per unit of a score, a double
+    """
+
+    table: Any
+    fraction_bits: Any
+    bits: Any
+    working_bits: Any
+    scale: Any
+
+
+AT = own_places(Words)
 
 
 @kernel
 def softmax_kernel(address):
-    """TABLE of mantissas, F, N, P, and SCALE: integers a unit of a score."""
+    """Compute the softmax of each row."""
     block = words(address)
     x, codes, output = rows_of(block)
     count, length = x.shape
     # One name for the output, as bits: it holds the weights first.
-    weights = integers(block[OUTPUT], count, length)
-    fraction_bits, bits, working_bits, scale = block[F], block[N], block[P], np.float32(reals(block)[SCALE])
-    table = integers(block[TABLE], 1, (1 << fraction_bits) + 1)[0]
+    weights = integers(block[ROWS.output], count, length)
+    fraction_bits, bits, working_bits = block[AT.fraction_bits], block[AT.bits], block[AT.working_bits]
+    scale = np.float32(reals(block)[AT.scale])
+    table = integers(block[AT.table], 1, (1 << fraction_bits) + 1)[0]
     fractions, octaves = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.int32)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
             largest, magnitude = largest_score(codes[row])
             if not is_plain(largest, magnitude, fraction_bits):
-                leave(block)
+                leave(block, row)
             elif magnitude_of(largest) >= INFINITE:  # -inf: nothing to attend to
                 weights[row, :] = 0
             else:
@@ -135,11 +157,28 @@ def softmax_kernel(address):
         first, last = next_rows(block, last - first)
 
 
-def softmax(x: Tensor, dim: int = -1, *, numerics: Numerics) -> Tensor | None:
-    """`operators.softmax`, bit for bit."""
-    rows = along(dim, x, "softmax")
-    table = whole_table(shift_exponential(numerics).table, x.device)
-    scale = natural_unit(numerics) * (1 << numerics.fraction_bits)
-    numbers = (numerics.fraction_bits, numerics.bits, numerics.working_bits, scale)
-    output = by_rows(softmax_kernel, rows, table, *numbers)
-    return None if output is None else output.movedim(-1, dim)
+@lru_cache(maxsize=64)
+def _settings(numerics: Numerics) -> Settings:
+    return Settings.of(
+        Words(
+            table=whole_table(shift_exponential(numerics).table, torch.device("cpu")),
+            fraction_bits=numerics.fraction_bits,
+            bits=numerics.bits,
+            working_bits=numerics.working_bits,
+            scale=natural_unit(numerics) * (1 << numerics.fraction_bits),
+        )
+    )
+
+
+class Softmax:
+    """Softmax along any dimension. Rows with NaN, +inf or scores too large for their fraction bits are left."""
+
+    def supports(self, call: Call) -> str | None:
+        return None if call.weight is None and call.bias is None else NO_AFFINE
+
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        x, dim = call.arguments
+        if dim == -1:
+            return by_rows(softmax_kernel, x, _settings(call.numerics))
+        output, rare = by_rows(softmax_kernel, along(dim, x, "softmax"), _settings(call.numerics))
+        return output.movedim(-1, dim), None if rare is None else EVERY_ROW

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from spikeplug.kernels.cpu.launch import kernel
+from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import leave, longs, next_rows, words
-from spikeplug.kernels.cpu.rows import PARAMETERS, by_rows, rows_of
+from spikeplug.kernels.cpu.rows import Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import INFINITE, compiled, largest_magnitude, power_of_two, rint
+from spikeplug.kernels.protocol import NO_AFFINE, Call
 from spikeplug.numerics import Numerics
-from spikeplug.operators.rotary import quarter_wave
+from spikeplug.operators.waves.wave import quarter_wave
 from spikeplug.primitives.interpolation import knots_of
 
 _TURNS = 0.5 / math.pi
@@ -36,36 +40,65 @@ def wave(x, output, knots, rest_bits, quarters, bits, width):
         output[i] = np.float32(-sine if number > 1 else sine) * unit
 
 
-KNOTS, SEGMENTS, REST, QUARTERS, N, P = range(PARAMETERS, PARAMETERS + 6)
+class Words(NamedTuple):
+    """The words of the kernel.
+
+    knots     address of the knots of a rising quarter wave, int64: of `segments` segments, 2^rest_bits phases each
+    quarters  quarters of a turn to go on by: 0 for the sine, 1 for the cosine
+    bits, working_bits  n, P
+    """
+
+    knots: Any
+    segments: Any
+    rest_bits: Any
+    quarters: Any
+    bits: Any
+    working_bits: Any
+
+
+AT = own_places(Words)
 
 
 @kernel
 def wave_kernel(address):
-    """KNOTS of so many SEGMENTS of a rising quarter wave, 2^REST phases each; QUARTERS to go on by; N, P."""
+    """Compute the sine or cosine of each row."""
     block = words(address)
     x, codes, output = rows_of(block)
-    knots = longs(block[KNOTS], block[SEGMENTS] + 1)
+    knots, rest_bits, quarters = longs(block[AT.knots], block[AT.segments] + 1), block[AT.rest_bits], block[AT.quarters]
+    bits, width = block[AT.bits], block[AT.working_bits]
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
             if largest_magnitude(codes[row]) >= INFINITE:
-                leave(block)
+                leave(block, row)
             else:
-                wave(x[row], output[row], knots, block[REST], block[QUARTERS], block[N], block[P])
+                wave(x[row], output[row], knots, rest_bits, quarters, bits, width)
         first, last = next_rows(block, last - first)
 
 
-def _waved(x: Tensor, quarters: int, numerics: Numerics) -> Tensor | None:
+@lru_cache(maxsize=64)
+def _settings(quarters: int, numerics: Numerics) -> Settings:
     spec = quarter_wave(numerics.bits, numerics.working_bits)
-    numbers = (spec.segments, spec.rest_bits, quarters, numerics.bits, numerics.working_bits)
-    return by_rows(wave_kernel, x, knots_of(spec, x.device), *numbers)
+    return Settings.of(
+        Words(
+            knots=knots_of(spec, torch.device("cpu")),
+            segments=spec.segments,
+            rest_bits=spec.rest_bits,
+            quarters=quarters,
+            bits=numerics.bits,
+            working_bits=numerics.working_bits,
+        )
+    )
 
 
-def sin(x: Tensor, *, numerics: Numerics) -> Tensor | None:
-    """`operators.sin`, bit for bit."""
-    return _waved(x, 0, numerics)
+class Wave:
+    """The sine, or a number of quarters of a turn on. Rows with NaN or infinities are left."""
 
+    def __init__(self, quarters: int) -> None:
+        self._quarters = quarters
 
-def cos(x: Tensor, *, numerics: Numerics) -> Tensor | None:
-    """`operators.cos`, bit for bit."""
-    return _waved(x, 1, numerics)
+    def supports(self, call: Call) -> str | None:
+        return None if call.weight is None and call.bias is None else NO_AFFINE
+
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        return by_rows(wave_kernel, call.arguments[0], _settings(self._quarters, call.numerics))

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
-from torch import Tensor
-
-from spikeplug.kernels.gpu.support import takes
+from spikeplug.kernels.protocol import Kernel
 
 if find_spec("triton") is None:  # said here, where the registry asks, and not in the middle of a model
     raise ImportError("no module named triton")
 
-__all__ = ["KERNELS", "takes"]
+from spikeplug.kernels.gpu.attention import Attention
+from spikeplug.kernels.gpu.gates import Gated
+from spikeplug.kernels.gpu.layer_norm import LayerNorm
+from spikeplug.kernels.gpu.rms_norm import RMSNorm
+from spikeplug.kernels.gpu.softmax import Softmax
+from spikeplug.operators.gates.sigmoid import GATE as SIGMOID
+from spikeplug.operators.gates.silu import GATE as SILU
 
-
-def _lazily(stem: str, name: str) -> Callable[..., Tensor]:
-    def kernel(*arguments: Any, **options: Any) -> Tensor:
-        function: Callable[..., Tensor] = getattr(import_module(f"spikeplug.kernels.gpu.{stem}"), name)
-        return function(*arguments, **options)
-
-    kernel.__name__ = kernel.__qualname__ = name
-    return kernel
-
-
-#: By operator: a function of the arguments of its torch op, in that order, of what the operator takes beside, by name,
-#: and of the numerics. Whatever a kernel does not take (see `takes`), it hands on to the closed form, so any call is
-#: answered. Triton is imported with the first.
-KERNELS: Mapping[str, Callable[..., Tensor]] = {
-    name: _lazily(stem, name)
-    for name, stem in {
-        "softmax": "softmax",
-        "silu": "gates",
-        "sigmoid": "gates",
-        "gelu": "gates",
-        "rms_norm": "rms_norm",
-        "layer_norm": "layer_norm",
-        "attention": "attention",
-    }.items()
+KERNELS: dict[str, Kernel] = {
+    "softmax": Softmax(),
+    "silu": Gated(SILU),
+    "sigmoid": Gated(SIGMOID, amplitude=False),
+    "gelu": Gated(None),
+    "rms_norm": RMSNorm(),
+    "layer_norm": LayerNorm(),
+    "attention": Attention(),
 }

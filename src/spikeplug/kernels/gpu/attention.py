@@ -1,4 +1,4 @@
-"""Attention on a GPU: keys and values coded once, then a program for a key head and a block of rows."""
+"""Run attention on a GPU: keys and values coded once, then a program per key head and block of rows."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.kernels.gpu.attention_codes import KEY_STEP, encode, filled, key_ranges, limbs
+from spikeplug.codes import natural_unit
+from spikeplug.kernels.gpu.attention_codes import KEY_STEP, encode_keys, encode_values, filled, key_ranges, limbs
+from spikeplug.kernels.gpu.attention_rare import rare_kernel
 from spikeplug.kernels.gpu.attention_tiles import attention_kernel
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, on_device
-from spikeplug.kernels.gpu.support import takes
+from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention import attention as closed_attention
-from spikeplug.operators.attention_inputs import check_mask, check_shapes, visible_keys
-from spikeplug.operators.scores import natural_unit, shift_exponential
-from spikeplug.presets import as_numerics
+from spikeplug.operators.attention.call import AttentionCall, visible_keys
+from spikeplug.operators.softmax.weights import shift_exponential
+from spikeplug.saturation import counter
 
 #: Channels of a head, at most: what a program's registers hold.
 _CHANNELS = 256
+#: Rows whose marks a program of `rare_kernel` reads, and the keys that it takes at once.
+_RARE_ROWS = 64
+_RARE_KEYS = 32
 
 
 class Blocks(NamedTuple):
@@ -31,7 +35,7 @@ class Blocks(NamedTuple):
 
 
 def choose_blocks(rows: int, channels: int) -> Blocks:
-    """The tiles for so many rows a key head and so many channels, of a key or value. No result depends on it.
+    """Return the tiles for so many rows per key head and so many channels of a key or value. No result depends on it.
 
     The largest whose registers suffice (sm_90), four int32 sums a row and channel beside the queries' bytes and the
     scores: of codes of two bytes, a thread's stack is 208 bytes at most.
@@ -40,146 +44,124 @@ def choose_blocks(rows: int, channels: int) -> Blocks:
     return Blocks(height, KEY_STEP, 4 if height == 16 and channels <= 64 else 8)
 
 
-@torch.no_grad()
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    sinks: Tensor | None = None,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    *,
-    numerics: Numerics | None = None,
+class Attention:
+    """Attention with a bool mask, counts of visible keys or none; every row."""
+
+    def supports(self, call: Call) -> str | None:
+        query, key, value, mask, _, softcap, sinks = call.arguments
+        numerics = call.numerics
+        if call.weight is not None or call.bias is not None:
+            return NO_AFFINE
+        if not query.dim() == key.dim() == value.dim() == 4:
+            return "query, key and value need 4 dimensions"
+        if not (key.dtype in DTYPES and value.dtype in DTYPES):
+            return "keys and values are not floating-point"
+        if softcap is not None or sinks is not None:
+            return "there is a softcap" if sinks is None else "there are sinks"
+        if mask is not None and mask.dtype.is_floating_point:
+            return "the mask is a bias"
+        if numerics.query_key_bits is None:
+            return "the numerics have query_key_bits=None; the kernel takes an integer"
+        if not numerics.divide_last:
+            return "the numerics have divide_last=False; the kernel takes True"
+        if max(query.shape[-1], value.shape[-1]) > _CHANNELS:
+            return f"heads have more than {_CHANNELS} channels"
+        # A sum of int8 products is of `limbs` products per key at most, see attention_tiles.py; the whole fits 62 bits.
+        keys = key.shape[2]
+        if keys * limbs(numerics.bits) >= 1 << 17 or numerics.working_bits + numerics.bits + keys.bit_length() > 62:
+            return f"sums over {keys} keys do not fit"
+        return None
+
+    def run(self, call: Call) -> tuple[Tensor, None]:
+        query, key, value, mask, scaling, _, _ = call.arguments
+        numerics = call.numerics
+        AttentionCall(*call.arguments)  # raises for what the operator refuses
+        visible = None if mask is None else visible_keys(mask, key.shape[2])[(None,) * (4 - mask.dim())]
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return _attention(query, key, value, visible, float(scaling * natural_unit(numerics)), numerics), None
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, factor: float, numerics: Numerics
 ) -> Tensor:
-    """`operators.attention`, bit for bit; same errors.
-
-    Left to the closed form: the model's float product (query_key_bits None), additive masks, softcap, sinks, more than
-    256 channels, about 2^16 keys or more; a call with values that are not finite; rows that see a query or key that is
-    not finite, or whose scores lie beyond 2^(28 - F) octaves.
-    """
-    numerics = as_numerics(numerics)
-    if softcap is not None or sinks is not None or not _fits(query, key, value, mask, numerics):
-        return closed_attention(
-            query, key, value, mask, scaling=scaling, softcap=softcap, sinks=sinks, numerics=numerics
-        )
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    visible = None if mask is None else visible_keys(mask, key.shape[2])[(None,) * (4 - mask.dim())]
-    # A byte a row, one for any of them, one for the values.
-    rare = torch.zeros(query.shape[0] * query.shape[1] * query.shape[2] + 2, dtype=torch.int8, device=query.device)
-    output = query.new_empty(*query.shape[:3], value.shape[-1])
-    _run(query, key, value, visible, output, rare, scaling * natural_unit(numerics), numerics)
-    rows_broken, values_broken = (bool(mark) for mark in rare[-2:].tolist())
-    if values_broken:
-        return closed_attention(query, key, value, mask, scaling=scaling, numerics=numerics)
-    if rows_broken:
-        _run_again(query, key, value, visible, output, rare[:-2].view(output.shape[:3]) > 0, scaling, numerics)
-    return output
-
-
-def _fits(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, numerics: Numerics) -> bool:
-    """Whether the kernel takes this; whatever is wrong with it is for the closed form to say."""
-    if not all(isinstance(x, Tensor) for x in (query, key, value)):
-        return False
-    if not takes(numerics, query, key, value) or not numerics.divide_last or numerics.query_key_bits is None:
-        return False
-    check_shapes(query, key, value)
-    check_mask(mask, (*query.shape[:3], key.shape[2]))
-    if mask is not None and (mask.dtype not in (torch.bool, torch.int64) or mask.device != query.device):
-        return False
-    if 0 in (*query.shape, *key.shape, *value.shape) or max(query.shape[-1], value.shape[-1]) > _CHANNELS:
-        return False
-    # A sum of int8 products is of `limbs` products a key at most, see attention_tiles.py; the exact sum fits 62 bits.
-    keys = key.shape[2]
-    return keys * limbs(numerics.bits) < 1 << 17 and numerics.working_bits + numerics.bits + keys.bit_length() <= 62
-
-
-def _run(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    visible: Tensor | None,
-    output: Tensor,
-    rare: Tensor,
-    factor: float,
-    numerics: Numerics,
-) -> None:
-    batches, heads, rows, channels = query.shape
-    key_heads, keys = key.shape[1:3]
-    groups = heads // key_heads
+    """Return attention; visible: bool, of 4 dimensions, broadcastable to the scores. factor: of a score, in octaves."""
+    (batches, heads, rows, channels), (key_heads, keys) = query.shape, key.shape[1:3]
     key_bits = numerics.query_key_bits
-    assert key_bits is not None, "left to the closed form by _fits"
-    coded_keys = encode(key, key_bits, rare, values=False)
-    coded_values = encode(value, numerics.bits, rare, values=True)
-    ranges, mask = coded_keys.exponents, coded_keys.exponents
+    assert key_bits is not None, "refused by supports"
+    output = query.new_empty(batches, heads, rows, value.shape[-1])
+    rare = torch.empty(batches, heads, rows, dtype=torch.int8, device=query.device)
+    coded_keys, (coded_values, broken) = encode_keys(key, key_bits), encode_values(value, numerics.bits)
+    mask = ranges = coded_keys.exponents  # unread if all keys are visible
     mask_strides: tuple[int, ...] = (0, 0, 0, 0)
     range_strides = mask_strides
     if visible is not None:
         mask = visible.view(torch.int8)  # a bool would pass through shared memory, which has none
         ranges = key_ranges(mask, keys)
         mask = mask.expand(batches, heads, rows, keys)
-        mask_strides = mask.stride()
-        range_strides = ranges.expand(2, batches, heads, rows).stride()
+        mask_strides, range_strides = mask.stride(), ranges.expand(2, batches, heads, rows).stride()
     widths = filled(channels), filled(value.shape[-1])
+    groups = heads // key_heads
     blocks = choose_blocks(rows * groups, max(widths))
+    # What both kernels take, under the same names.
+    shared = {
+        "query": query,
+        "keys": coded_keys.bytes_,
+        "key_exponents": coded_keys.exponents,
+        "values": coded_values.bytes_,
+        "value_exponents": coded_values.exponents,
+        "mask": mask,
+        "table": knots(shift_exponential(numerics).table, query.device),
+        "output": output,
+        "rare": rare,
+        "factor": factor,
+        "key_heads": key_heads,
+        "groups": groups,
+        "rows": rows,
+        "count": keys,
+        "padded": coded_keys.exponents.shape[-1],
+        **_strides("query", query.stride(), "channel"),
+        **_strides("mask", mask_strides, "key"),
+        "D": channels,
+        "DV": value.shape[-1],
+        "MASK": visible is not None,
+        "KEY_BITS": key_bits,
+        "KEY_LIMBS": limbs(key_bits),
+        "LIMBS": limbs(numerics.bits),
+        **exponential_constants(numerics),
+        "BLOCK_D": widths[0],
+        "BLOCK_DV": widths[1],
+        "enable_fp_fusion": False,
+    }
     with on_device(query):
         attention_kernel[(-(-rows * groups // blocks.rows), batches * key_heads)](
-            query,
-            *coded_keys,
-            *coded_values[:2],
-            mask,
-            ranges,
-            knots(shift_exponential(numerics).table, query.device),
-            output,
-            rare,
-            factor,
-            batches,
-            key_heads,
-            groups,
-            rows,
-            keys,
-            coded_keys.exponents.shape[-1],
-            *query.stride(),
-            *mask_strides,
-            *range_strides,
-            D=channels,
-            DV=value.shape[-1],
-            MASK=visible is not None,
-            KEY_BITS=key_bits,
-            KEY_LIMBS=limbs(key_bits),
-            LIMBS=limbs(numerics.bits),
+            key_sums=coded_keys.sums,
+            ranges=ranges,
+            range_end=range_strides[0],
+            range_batch=range_strides[1],
+            range_head=range_strides[2],
+            range_row=range_strides[3],
             DIGITS=3 if numerics.working_bits <= 22 else 4,
-            **exponential_constants(numerics),
             BLOCK_ROWS=blocks.rows,
             BLOCK_KEYS=blocks.keys,
-            BLOCK_D=widths[0],
-            BLOCK_DV=widths[1],
             num_warps=blocks.warps,
             num_stages=2,
-            enable_fp_fusion=False,
+            **shared,
         )
+        rare_kernel[(-(-rows * groups // _RARE_ROWS), batches * key_heads)](
+            key=key,
+            value=value,
+            broken=broken,
+            ledger=counter("softmax: row not finite", query.device),
+            **_strides("key", key.stride(), "channel"),
+            **_strides("value", value.stride(), "channel"),
+            BLOCK_ROWS=_RARE_ROWS,
+            BLOCK_KEYS=_RARE_KEYS,
+            num_warps=4,
+            **shared,
+        )
+    return output
 
 
-def _run_again(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    visible: Tensor | None,
-    output: Tensor,
-    rare: Tensor,
-    scaling: float,
-    numerics: Numerics,
-) -> None:
-    """The closed form of the rows marked in `rare` (B, H, Q); it records what these do in the ledger."""
-    for batch in range(query.shape[0]):
-        rows = rare[batch].any(0).nonzero()[:, 0]
-        if rows.numel() == 0:
-            continue
-        part = slice(batch, batch + 1)
-        mask = None
-        if visible is not None:
-            mask = visible[part] if visible.shape[0] > 1 else visible
-            mask = mask[:, :, rows] if mask.shape[2] > 1 else mask
-        fixed = closed_attention(query[part, :, rows], key[part], value[part], mask, scaling=scaling, numerics=numerics)
-        marked = rare[batch][:, rows, None]
-        output[batch, :, rows] = torch.where(marked, fixed[0], output[batch, :, rows])
+def _strides(name: str, strides: tuple[int, ...], last: str) -> dict[str, int]:
+    """Return a tensor's strides under the kernels' names; `last` names the last dimension."""
+    return {f"{name}_{axis}": stride for axis, stride in zip(("batch", "head", "row", last), strides, strict=True)}

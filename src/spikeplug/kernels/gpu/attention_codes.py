@@ -1,4 +1,4 @@
-"""Codes in signed bytes, as int8 matrix units take them: of keys and values, made beforehand; and the keys a row sees.
+"""Code keys and values in signed bytes, as int8 matrix units take them; find the keys that a row sees.
 
 A code c, |c| < 2^(bits-1), is Σ 256^j·byte_j + offset: all its bytes but the last are made signed by taking 128 away,
 so the offset is 128·Σ_{j < last} 256^j. (Balanced digits need none, but the last one of 2^15 - 1 is 128, no int8.)
@@ -16,8 +16,18 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.kernels.gpu.integers import NONFINITE, decode, magnitude_bits, nearest_mantissa, scale_exponent, widened
+from spikeplug.kernels.gpu.integers import (
+    NONFINITE,
+    decode,
+    is_finite,
+    magnitude_bits,
+    nearest_mantissa,
+    scale_exponent,
+    tally,
+    widened,
+)
 from spikeplug.kernels.gpu.launch import on_device
+from spikeplug.saturation import counter
 
 #: Keys are filled up to a multiple of this, so that no block reads beyond.
 KEY_STEP = 64
@@ -38,22 +48,33 @@ class Codes(NamedTuple):
 
 
 def limbs(bits: int) -> int:
-    """Bytes of a code of so many bits, at most 20."""
+    """Return the bytes of a code of so many bits, at most 20."""
     return 2 if bits <= 16 else 3
 
 
 def filled(channels: int) -> int:
-    """Channels as the matrix units take them: a power of two, at least 32."""
+    """Return the channels as the matrix units take them: a power of two, at least 32."""
     return max(32, int(triton.next_power_of_2(channels)))
 
 
-def encode(x: Tensor, bits: int, rare: Tensor, *, values: bool) -> Codes:
-    """Codes of values (B, G, K, C), by `coding.encode(x, bits, twos_complement=True)`, or of keys, by
-    `coding.encode_for_product(x, bits)`.
+def encode_keys(x: Tensor, bits: int) -> Codes:
+    """Return codes of keys (B, G, K, C), by `coding.encode_for_product(x, bits)`: a key's channels side by side.
 
-    Side by side in memory is what a product sums over: a key's channels; of values, the keys. rare's last byte is set
-    if a value is not finite.
+    A key that is not finite has codes of 0 and the exponent UNDEFINED.
     """
+    return _coded(x, bits, x, x, values=False)
+
+
+def encode_values(x: Tensor, bits: int) -> tuple[Codes, Tensor]:
+    """Return codes of values (B, G, K, C), by `coding.encode(x, bits, twos_complement=True)`: the keys side by side.
+
+    Also returns, int8 (B·G), 1 for the heads with a value that is not finite. Such values are coded as 0, and counted.
+    """
+    broken = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.int8, device=x.device)
+    return _coded(x, bits, broken, counter("input: not finite", x.device), values=True), broken
+
+
+def _coded(x: Tensor, bits: int, broken: Tensor, ledger: Tensor, *, values: bool) -> Codes:
     batches, heads, keys, channels = x.shape
     padded, width, count = -(-keys // KEY_STEP) * KEY_STEP, filled(channels), limbs(bits)
     exponents, sums = torch.empty(2, batches * heads, padded, dtype=torch.int32, device=x.device)
@@ -61,16 +82,19 @@ def encode(x: Tensor, bits: int, rare: Tensor, *, values: bool) -> Codes:
     bytes_ = torch.empty(shape, dtype=torch.int8, device=x.device)
     with on_device(x):
         _encode[(padded // KEY_STEP, batches * heads)](
-            x,
-            bytes_,
-            exponents,
-            sums,
-            rare,
-            rare.numel() - 1,
-            heads,
-            keys,
-            padded,
-            *x.stride(),
+            x=x,
+            bytes_=bytes_,
+            exponents=exponents,
+            sums=sums,
+            broken=broken,
+            ledger=ledger,
+            heads=heads,
+            keys=keys,
+            padded=padded,
+            batch_stride=x.stride(0),
+            head_stride=x.stride(1),
+            row_stride=x.stride(2),
+            channel_stride=x.stride(3),
             VALUES=values,
             CHANNELS=channels,
             FILLED=width,
@@ -84,20 +108,22 @@ def encode(x: Tensor, bits: int, rare: Tensor, *, values: bool) -> Codes:
 
 
 def key_ranges(mask: Tensor, keys: int) -> Tensor:
-    """A row's first visible key and the one after the last, int32 (2, B', H', Q'); (keys, 0) if it may see none.
+    """Return a row's first visible key and the one after the last, int32 (2, B', H', Q'); (keys, 0) if it may see none.
 
     mask: int8 (B', H', Q', K or 1).
     """
     ranges = torch.empty(2, *mask.shape[:3], dtype=torch.int32, device=mask.device)
     with on_device(mask):
         _range[(mask.shape[2], mask.shape[0] * mask.shape[1])](
-            mask,
-            ranges,
-            ranges[0].numel(),
-            mask.shape[1],
-            keys,
-            *mask.stride()[:3],
-            mask.stride(3) if mask.shape[3] > 1 else 0,
+            mask=mask,
+            ranges=ranges,
+            end=ranges[0].numel(),
+            heads=mask.shape[1],
+            keys=keys,
+            batch_stride=mask.stride(0),
+            head_stride=mask.stride(1),
+            row_stride=mask.stride(2),
+            key_stride=mask.stride(3) if mask.shape[3] > 1 else 0,
             STEP=1024,
             num_warps=4,
         )
@@ -106,13 +132,13 @@ def key_ranges(mask: Tensor, keys: int) -> Tensor:
 
 @triton.constexpr_function
 def offset(count):
-    """What is to be added to the bytes of a code, `count` of them."""
+    """Return what is to be added to the bytes of a code, `count` of them."""
     return sum(128 << 8 * place for place in range(count - 1))
 
 
 @triton.constexpr_function
 def doublings(channels):
-    """The most doublings of the scale that `encoded` needs for so many channels: the least j > 0 with 2·4^j > channels.
+    """Return the most doublings of the scale that `encoded` needs: the least j > 0 with 2·4^j > channels.
 
     Before them |x| / scale < 2^(BITS - 1), so after j > 0 of them a code is at most 2^(BITS - 1 - j), rounding
     included, which is below 2^(BITS - 1); and the squares sum to channels·4^(BITS - 1 - j) < 2·4^(BITS - 1) at most.
@@ -122,41 +148,46 @@ def doublings(channels):
 
 @triton.jit
 def encoded(x, BITS: tl.constexpr, FOR_PRODUCT: tl.constexpr):
-    """`coding.encode_for_product(x, BITS)` of rows, float32, or `coding.encode(x, BITS, twos_complement=True)`.
+    """Return (codes, exponents), int32, of rows of float32.
 
-    (codes, exponents), int32. Of a row that is not finite: zeros, UNDEFINED.
+    FOR_PRODUCT: by `coding.encode_for_product(x, BITS)`; of a row that is not finite zeros, UNDEFINED. Else by
+    `coding.encode(x, BITS, twos_complement=True)`; of an element that is not finite 0.
     """
-    largest = tl.max(magnitude_bits(x), 1)
-    broken = largest >= NONFINITE
-    x = tl.where(broken[:, None], 0.0, x)
-    exponent = scale_exponent(tl.where(broken, 0, largest), BITS)
+    size = magnitude_bits(x)
+    if FOR_PRODUCT:
+        broken = tl.max(size, 1) >= NONFINITE
+        x, size = tl.where(broken[:, None], 0.0, x), tl.where(broken[:, None], 0, size)
+    else:
+        x, size = tl.where(size < NONFINITE, x, 0.0), tl.where(size < NONFINITE, size, 0)
+    exponent = scale_exponent(tl.max(size, 1), BITS)
     if FOR_PRODUCT:
         for _ in range(doublings(x.shape[1])):
             exponent += _too_large(_codes(x, exponent, BITS), BITS)
     # The scale in two halves is for either code: where encode's, in one, rounds otherwise, the code is 0 both times.
     code = _codes(x, exponent, BITS)
-    if not FOR_PRODUCT:
+    if FOR_PRODUCT:
+        return code, tl.where(broken, UNDEFINED, exponent)
+    else:
         most: tl.constexpr = (1 << (BITS - 1)) - 1
-        code = tl.minimum(tl.maximum(code, -most), most)
-    return code, tl.where(broken, UNDEFINED, exponent)
+        return tl.minimum(tl.maximum(code, -most), most), exponent
 
 
 @triton.jit
 def _codes(x, exponent, BITS: tl.constexpr):
-    """x (rows, C) / 2^exponent (rows,), rounded to int32."""
+    """Return x (rows, C) / 2^exponent (rows,), rounded to int32."""
     return nearest_mantissa(decode(x, -exponent[:, None]), BITS)
 
 
 @triton.jit
 def _too_large(code, BITS: tl.constexpr):
-    """1 for rows with a code beyond 2^(BITS-1) - 1 or squares that sum to 2^(2·BITS-1) or more, 0 for others, int32."""
+    """Return 1 for rows with a code beyond 2^(BITS-1) - 1 or squares that sum to 2^(2·BITS-1) or more, else 0."""
     square = tl.sum(code.to(tl.int64) * code, 1)
     return ((tl.max(tl.abs(code), 1) >= 1 << (BITS - 1)) | (square >= 1 << (2 * BITS - 1))).to(tl.int32)
 
 
 @triton.jit
 def cut(code, LIMBS: tl.constexpr):
-    """The bytes of codes: (last, second, first), which are two if LIMBS is 2."""
+    """Return the bytes of codes: (last, second, first), which are two if LIMBS is 2."""
     first, second = (code & 255) - 128, (code >> 8 & 255) - 128
     return (code >> 8 * (LIMBS - 1)).to(tl.int8), second.to(tl.int8), first.to(tl.int8)
 
@@ -167,8 +198,8 @@ def _encode(
     bytes_,
     exponents,
     sums,
-    rare,
-    last,
+    broken,
+    ledger,
     heads,
     keys,
     padded,
@@ -188,12 +219,15 @@ def _encode(
     place = x + (head // heads) * batch_stride + (head % heads) * head_stride
     place += index.to(tl.int64)[:, None] * row_stride + channel[None, :] * channel_stride
     there = (index < keys)[:, None] & (channel < CHANNELS)[None, :]
-    code, exponent = encoded(widened(tl.load(place, mask=there, other=0.0)), BITS, FOR_PRODUCT=not VALUES)
+    vectors = widened(tl.load(place, mask=there, other=0.0))
+    code, exponent = encoded(vectors, BITS, FOR_PRODUCT=not VALUES)
     vector = head * padded + index
     tl.store(exponents + vector, exponent)
     tl.store(sums + vector, tl.sum(code, 1))
     if VALUES:
-        tl.store(rare + last + index * 0, (index * 0 + 1).to(tl.int8), mask=exponent == UNDEFINED)
+        strange = tl.sum((~is_finite(vectors)).to(tl.int32), 1)
+        tally(ledger, strange)
+        tl.store(broken + head + index * 0, (index * 0 + 1).to(tl.int8), mask=strange > 0)
         at = bytes_ + (head * FILLED + channel)[None, :] * padded + index[:, None]
     else:
         at = bytes_ + vector[:, None] * FILLED + channel[None, :]

@@ -1,4 +1,4 @@
-"""Scores inside attention's kernel: query·keyᵀ of integer codes by the int8 matrix units, exact, and rounded once.
+"""Make scores in attention's kernel: query·keyᵀ of integer codes by the int8 matrix units, exact, and rounded once.
 
 Let o be the offset of the bytes (attention_codes.py), W the channels, filled up with codes of 0, and q' = q - o and
 k' = k - o what the bytes hold. Then Σ q·k = Σ q'·k' + o·(Σ q + Σ k) - o²·W. The products of bytes are summed from the
@@ -32,13 +32,13 @@ from spikeplug.kernels.gpu.integers import MASKED, nearest, power_of_two_wide, w
 
 @triton.constexpr_function
 def integers(count):
-    """The integers that hold Σ q·k of codes of `count` bytes."""
+    """Return the integers that hold Σ q·k of codes of `count` bytes."""
     return tl.int32 if count == 2 else tl.int64
 
 
 @triton.jit
 def coded_queries(x, factor, BITS: tl.constexpr, LIMBS: tl.constexpr):
-    """x (rows, W) as `scores` wants it: (bytes, o·Σ q - o²·W in `integers`, 2^exponent·factor in float64)."""
+    """Return x (rows, W) as `scores` wants it: (bytes, o·Σ q - o²·W in `integers`, 2^exponent·factor in float64)."""
     code, exponent = encoded(widened(x), BITS, FOR_PRODUCT=True)
     away: tl.constexpr = offset(LIMBS)
     correction = tl.sum(code, 1).to(integers(LIMBS)) * away - away * away * x.shape[1]
@@ -47,8 +47,9 @@ def coded_queries(x, factor, BITS: tl.constexpr, LIMBS: tl.constexpr):
 
 @triton.jit
 def scores(queries, keys, masking, start, LIMBS: tl.constexpr, MASK: tl.constexpr, BLOCK_KEYS: tl.constexpr):
-    """Scores in octaves of keys from `start` on, float32 (rows, BLOCK_KEYS): -inf where a key is not to be seen, +inf
-    for NaN, as of queries and keys that are not finite.
+    """Return scores in octaves of keys from `start` on, float32 (rows, BLOCK_KEYS).
+
+    -inf where a key is not to be seen; +inf for NaN, as of queries and keys that are not finite.
 
     queries: of `coded_queries`. keys: (bytes, their plane, exponents, sums, how many), pointers to those of one head.
     masking: (a pointer to each row's, stride, rows that are there (rows, 1)), unread unless MASK.
@@ -76,13 +77,13 @@ def scores(queries, keys, masking, start, LIMBS: tl.constexpr, MASK: tl.constexp
 
 @triton.jit
 def fixed_point(score, F: tl.constexpr):
-    """round(score·2^F) within [MASKED, 2^29], int32."""
+    """Return round(score·2^F) within [MASKED, 2^29], int32."""
     return nearest(tl.minimum(tl.maximum(score * (1 << F), float(MASKED)), 536870912.0))
 
 
 @triton.jit
 def _product(query_bytes, place, plane, correction, LIMBS: tl.constexpr):
-    """Σ q'·k' + correction, in `integers` (rows, BLOCK_KEYS)."""
+    """Return Σ q'·k' + correction, in `integers` (rows, BLOCK_KEYS)."""
     last, second, first = query_bytes
     key_first, key_last = tl.load(place), tl.load(place + (LIMBS - 1) * plane)
     upper = tl.dot(last, key_last, out_dtype=tl.int32) << 8

@@ -1,4 +1,4 @@
-"""Attention's kernel: one program for a key head and a block of rows; two passes over the keys, all sums exact.
+"""Run attention's kernel: one program for a key head and a block of rows; two passes over the keys, all sums exact.
 
 Why two passes. With s a score in integers and M the row's largest, rounded up to a whole octave, a weight is
 w >> (M - s)/2^F, and w, the mantissa of 2^s, does not depend on M: only the shift does. A key's value then counts
@@ -31,7 +31,6 @@ from spikeplug.kernels.gpu.integers import (
     decode,
     denominator_of,
     half_to_the,
-    mark,
     quotient,
     rounded,
     shift,
@@ -50,9 +49,8 @@ def attention_kernel(
     ranges,  # (2, B, H, Q): the first key that a row may see, and the one after the last
     table,
     output,  # (B, H, Q, Dv), contiguous
-    rare,
+    rare,  # (B, H, Q), int8: 1 for the rows that attention_rare.py does again, 0 for all others
     factor: tl.float64,  # of a score, in octaves; float32 without the annotation
-    batches,
     key_heads,
     groups,
     rows,
@@ -121,7 +119,7 @@ def attention_kernel(
     # A largest score of 2^(28 - F) or more is too large for F fraction bits; -inf is a row that sees nothing.
     strange = (tl.abs(largest) >= (1 << (28 - F))) & (largest != -float("inf"))
     flat = (batch * key_heads * groups + query_of) * rows + row
-    mark(rare, flat, batches * key_heads * groups * rows, here & strange)
+    tl.store(rare + flat, strange.to(tl.int8), mask=here)
     # A row that sees nothing keeps its distance: its scores lie an octave and more below M, and none leads.
     top = tl.minimum((-fixed_point(largest, F)) >> F, (1 << 29) >> F)
     lead = tl.minimum(nearest_key, top + (1 << 12))
@@ -190,5 +188,5 @@ def attention_kernel(
 
 @triton.jit
 def _digit(weight):
-    """The balanced digit of the lowest 8 bits, -128..127; what is left is (weight + 128) >> 8."""
+    """Return the balanced digit of the lowest 8 bits, -128..127; what is left is (weight + 128) >> 8."""
     return (((weight + 128) & 255) - 128).to(tl.int8)

@@ -1,4 +1,4 @@
-"""Sigmoid, SiLU and the GELUs on a GPU: x·σ(g(x)), a row's two scales found in registers."""
+"""Run sigmoid, SiLU and the GELUs on a GPU: x·σ(g(x)), a row's two scales found in registers."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
@@ -10,108 +10,79 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug import operators
-from spikeplug.coding import affine, as_real
+from spikeplug.codes import natural_unit
+from spikeplug.codes.elements import OCTAVES
 from spikeplug.kernels.gpu.integers import (
-    NONFINITE,
     bit_length,
     chord,
     decay,
     decode,
     half_to_the,
+    is_finite,
     magnitude_bits,
-    mark,
     nearest_mantissa,
     nearest_small,
     power_of_two,
     quotient_each,
     scale_exponent,
+    tally,
     widened,
 )
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
 from spikeplug.kernels.gpu.norms import weighted
-from spikeplug.kernels.gpu.support import takes
-from spikeplug.numerics import Numerics
-from spikeplug.operators.gates import CURVE_END, GELU, OCTAVES, SIGMOID, SILU, Gate, curve_table
-from spikeplug.operators.scores import natural_unit, shift_exponential
-from spikeplug.presets import as_numerics
+from spikeplug.kernels.protocol import Call
+from spikeplug.operators.gates.gate import CURVE_END, Gate, curve_table
+from spikeplug.operators.gates.gelu import gelu_gate
+from spikeplug.operators.softmax.weights import shift_exponential
 
 
-@torch.no_grad()
-def silu(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics | None = None) -> Tensor:
-    """`operators.silu`, times weight, bit for bit. Rows with an element that is not finite are the closed form's."""
-    numerics = as_numerics(numerics)
-    as_real(x, "silu")
-    if x.numel() == 0 or not takes(numerics, x, weight):
-        return affine(operators.silu(x, numerics), weight)
-    return _gated(SILU, x, weight, numerics)
+class Gated:
+    """SiLU, sigmoid or GELU, times a weight in the shape of x; every row."""
 
+    def __init__(self, gate: Gate | None, *, amplitude: bool = True) -> None:
+        """gate: the gate, or None for GELU, whose argument chooses it. amplitude: x goes through it; else 1 does."""
+        self._gate, self._amplitude = gate, amplitude
 
-@torch.no_grad()
-def sigmoid(x: Tensor, *, weight: Tensor | None = None, numerics: Numerics | None = None) -> Tensor:
-    """`operators.sigmoid`, times weight, bit for bit. Rows with an element that is not finite are the closed form's."""
-    numerics = as_numerics(numerics)
-    as_real(x, "sigmoid")
-    if x.numel() == 0 or not takes(numerics, x, weight):
-        return affine(operators.sigmoid(x, numerics=numerics), weight)
-    return _gated(SIGMOID, x, weight, numerics)
+    def supports(self, call: Call) -> str | None:
+        if call.bias is not None:
+            return "this kernel adds no bias"
+        if call.weight is not None and call.weight.shape != call.arguments[0].shape:
+            return "this kernel multiplies only by a tensor of the input's shape"
+        return None
 
-
-@torch.no_grad()
-def gelu(
-    x: Tensor, approximate: str = "none", *, weight: Tensor | None = None, numerics: Numerics | None = None
-) -> Tensor:
-    """`operators.gelu`, times weight, bit for bit; same errors. Rows that are not finite are the closed form's."""
-    numerics = as_numerics(numerics)
-    as_real(x, "gelu")
-    if not isinstance(approximate, str) or approximate not in GELU or x.numel() == 0 or not takes(numerics, x, weight):
-        return affine(operators.gelu(x, approximate, numerics=numerics), weight)
-    return _gated(GELU[approximate], x, weight, numerics, approximate)
-
-
-def _gated(gate: Gate, x: Tensor, weight: Tensor | None, numerics: Numerics, approximate: str = "none") -> Tensor:
-    if weight is not None and weight.shape != x.shape:  # broadcast, or a larger result: not the kernel's
-        return affine(_gated(gate, x, None, numerics, approximate), weight)
-    width = x.shape[-1] if x.dim() else 1
-    rows = x.reshape(-1, width).contiguous()
-    factors = None if weight is None else weight.reshape(-1, width).contiguous()
-
-    def closed(again: Tensor) -> Tensor:
-        x, weight = rows[again], None if factors is None else factors[again]
-        if gate is SIGMOID:
-            return affine(operators.sigmoid(x, numerics=numerics), weight)
-        output = operators.silu(x, numerics) if gate is SILU else operators.gelu(x, approximate, numerics=numerics)
-        return affine(output, weight)
-
-    exponential = knots(shift_exponential(numerics).table, x.device)
-    curve, segments, curve_rest, limit = exponential, 0, 0, OCTAVES
-    if gate.curve is not None:
-        table = curve_table(gate, natural_unit(numerics), numerics.fraction_bits)
-        curve, segments, curve_rest, limit = knots(table, x.device), table.segments, table.rest_bits, CURVE_END
-    output = run_rows(
-        _gate,
-        rows,
-        x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype),
-        closed,
-        rows if factors is None else factors,
-        exponential,
-        curve,
-        1.0 if gate.curve is not None else gate.slope * natural_unit(numerics),
-        SEGMENTS=segments,
-        CURVE_REST=curve_rest,
-        LIMIT=limit,
-        AMPLITUDE=gate is not SIGMOID,
-        WEIGHTED=factors is not None,
-        **exponential_constants(numerics),
-    )
-    return output.view(x.shape)
+    def run(self, call: Call) -> tuple[Tensor, None]:
+        x, weight, numerics = call.arguments[0], call.weight, call.numerics
+        gate = self._gate or gelu_gate(call.arguments[1])
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        exponential = knots(shift_exponential(numerics).table, x.device)
+        curve, segments, curve_rest, limit = exponential, 0, 0, OCTAVES
+        if gate.curve is not None:
+            table = curve_table(gate, natural_unit(numerics), numerics.fraction_bits)
+            curve, segments, curve_rest, limit = knots(table, x.device), table.segments, table.rest_bits, CURVE_END
+        output = run_rows(
+            _gate,
+            rows,
+            x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype),
+            "input: not finite",
+            weight=rows if weight is None else weight.reshape(rows.shape).contiguous(),
+            table=exponential,
+            curve=curve,
+            slope=1.0 if gate.curve is not None else gate.slope * natural_unit(numerics),
+            SEGMENTS=segments,
+            CURVE_REST=curve_rest,
+            LIMIT=limit,
+            AMPLITUDE=self._amplitude,
+            WEIGHTED=weight is not None,
+            **exponential_constants(numerics),
+        )
+        return output.view(x.shape), None
 
 
 @triton.jit
 def _gate(
     x,
     output,
-    rare,
+    ledger,
     count,
     dimension,
     weight,
@@ -136,41 +107,38 @@ def _gate(
     place = row * dimension + column
     here = row < count
 
+    # An element that is not finite is computed as 0, and replaced at the end.
     if WHOLE:
         value = widened(tl.load(x + place, mask=here & (column < dimension), other=0.0))
-        largest = tl.max(magnitude_bits(value), 1, keep_dims=True)
+        largest, broken = _range(value)
     else:
-        largest = tl.zeros([ROWS, 1], tl.int32)
+        largest, broken = tl.zeros([ROWS, 1], tl.int32), tl.zeros([ROWS, 1], tl.int32)
         for start in range(0, dimension, COLUMNS):
             value = widened(tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0))
-            largest = tl.maximum(largest, tl.max(magnitude_bits(value), 1, keep_dims=True))
-    strange = largest >= NONFINITE
-    mark(rare, row, count, here & strange)
+            part, more = _range(value)
+            largest, broken = tl.maximum(largest, part), broken + more
+    tally(ledger, broken)
     exponent = scale_exponent(largest, P)
     scale = power_of_two(-exponent)
 
     # Numerators up to 2^(2P - 1); only the length of the largest is wanted, and a row of none but 0 has length 0.
     if WHOLE:
         seen = column < dimension
-        mantissa, factor, t = _parts(
-            value, strange, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT
-        )
+        mantissa, factor, t = _parts(value, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT)
         most = tl.max(_numerator(mantissa, factor, seen, AMPLITUDE), 1, keep_dims=True)
     else:
         most = tl.zeros([ROWS, 1], tl.int64)
         for start in range(0, dimension, COLUMNS):
             seen = column + start < dimension
             value = widened(tl.load(x + place + start, mask=here & seen, other=0.0))
-            mantissa, factor, t = _parts(
-                value, strange, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT
-            )
+            mantissa, factor, t = _parts(value, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT)
             most = tl.maximum(most, tl.max(_numerator(mantissa, factor, seen, AMPLITUDE), 1, keep_dims=True))
     places = P - bit_length(most)
     up, down = tl.maximum(places, 0), tl.maximum(-places, 0)
     exponent = (exponent if AMPLITUDE else 0) - places - N
 
     if WHOLE:
-        y = _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
+        y = _divided(value, mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
         seen = here & (column < dimension)
         y = weighted(y, weight + place, seen, WEIGHTED, x.dtype.element_ty, output.dtype.element_ty)
         tl.store(output + place, y, mask=seen)
@@ -178,18 +146,23 @@ def _gate(
         for start in range(0, dimension, COLUMNS):
             seen = here & (column + start < dimension)
             value = widened(tl.load(x + place + start, mask=seen, other=0.0))
-            mantissa, factor, t = _parts(
-                value, strange, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT
-            )
-            y = _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
+            mantissa, factor, t = _parts(value, scale, slope, table, curve, P, F, REST, SEGMENTS, CURVE_REST, LIMIT)
+            y = _divided(value, mantissa, factor, t, up, down, exponent, AMPLITUDE, N, P)
             y = weighted(y, weight + place + start, seen, WEIGHTED, x.dtype.element_ty, output.dtype.element_ty)
             tl.store(output + place + start, y, mask=seen)
 
 
 @triton.jit
+def _range(x):
+    """Return the largest magnitude of a row's finite elements, as bits, and how many are not finite; (ROWS, 1)."""
+    finite = is_finite(x)
+    largest = tl.max(tl.where(finite, magnitude_bits(x), 0), 1, keep_dims=True)
+    return largest, tl.sum((~finite).to(tl.int32), 1, keep_dims=True)
+
+
+@triton.jit
 def _parts(
     x,
-    strange,
     scale,
     slope,
     table,
@@ -201,8 +174,8 @@ def _parts(
     CURVE_REST: tl.constexpr,
     LIMIT: tl.constexpr,
 ):
-    """(mantissa, factor, t) of `gate_integers`: σ(g) = factor / (2^P + t), t = 2^-|g|, all int32."""
-    x = tl.where(strange, 0.0, x)  # what is not kept must not overflow either
+    """Return (mantissa, factor, t) of `gate_integers`, int32: σ(g) = factor / (2^P + t), t = 2^-|g|."""
+    x = tl.where(is_finite(x), x, 0.0)
     mantissa = nearest_mantissa(x * scale, P)
     bound: tl.constexpr = float(LIMIT << F)  # at most 31·2^16 < 2^22
     opening = nearest_small(tl.minimum(tl.maximum((x * slope) * (1 << F), -bound), bound))
@@ -222,8 +195,8 @@ def _numerator(mantissa, factor, seen, AMPLITUDE: tl.constexpr):
 
 
 @triton.jit
-def _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE: tl.constexpr, N: tl.constexpr, P: tl.constexpr):
-    """The numerator shifted to P bits, over 2^P + t, rounded, signed and decoded."""
+def _divided(x, mantissa, factor, t, up, down, exponent, AMPLITUDE: tl.constexpr, N: tl.constexpr, P: tl.constexpr):
+    """Return the numerator shifted to P bits, over 2^P + t, rounded, signed and decoded; what x gives if not finite."""
     if AMPLITUDE:
         numerator = (((tl.abs(mantissa) << up).to(tl.int64) * factor) >> down.to(tl.int64)).to(tl.int32)
     else:
@@ -231,4 +204,9 @@ def _divided(mantissa, factor, t, up, down, exponent, AMPLITUDE: tl.constexpr, N
     q = (quotient_each(numerator, (1 << P) + t, N + 1) + 1) >> 1
     if AMPLITUDE:
         q = tl.where(mantissa < 0, -q, q)
-    return decode(q, exponent)
+    y = decode(q, exponent)
+    # Of x: -inf gives NaN, or 0; +inf gives itself, or 1; NaN gives NaN.
+    if AMPLITUDE:
+        return tl.where(is_finite(x), y, tl.where(x > 0, x, float("nan")))
+    else:
+        return tl.where(is_finite(x), y, tl.where(x > 0, 1.0, tl.where(x < 0, 0.0, float("nan"))))

@@ -195,8 +195,44 @@ def denominator_of(total, N: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def mark(rare, row, count, which):
-    """Mark rows that are the closed form's, in `rare`, whose byte `count` says whether there is one."""
-    one = (row * 0 + 1).to(tl.int8)
-    tl.store(rare + row, one, mask=which)
-    tl.store(rare + count + row * 0, one, mask=which)
+def is_finite(x):
+    """Return whether x (float32) is neither NaN nor infinite."""
+    return magnitude_bits(x) < NONFINITE
+
+
+@triton.jit
+def excess_places(largest, F: tl.constexpr):
+    """Return the p with which scores·2^-p fit F fraction bits, int32: 0 where they do. largest: a row's, finite.
+
+    As operators/scores.py has it: frexp's exponent, one bit for log2(e), and F within 29. A denormal fits.
+    """
+    exponent = (magnitude_bits(largest) >> 23) - 126
+    return tl.maximum(exponent + (F - 28), 0)
+
+
+@triton.jit
+def score_integers(x, undefined, scale, unit):
+    """Return round(x·scale·unit) within [MASKED, 2^29], int32; 0 in rows that have no softmax."""
+    scaled = (tl.where(undefined, 0.0, x) * scale) * unit
+    return nearest(tl.minimum(tl.maximum(scaled, float(MASKED)), 536870912.0))
+
+
+@triton.jit
+def row_ceiling(largest, places, F: tl.constexpr):
+    """Return the largest score (int32) rounded up to a whole octave, in units of 2^places; never below -2^29."""
+    octave = (places * 0 + (1 << F)) >> tl.minimum(places, F)
+    return (tl.maximum(largest, -(1 << 29)) + (octave - 1)) & -octave
+
+
+@triton.jit
+def distance_to(ceiling, score, places):
+    """Return ceiling - score, both int32 in units of 2^places, in single units; what does not fit is 2^30 at least."""
+    places = tl.minimum(places, 30)
+    return tl.minimum(ceiling - score, (places * 0 + (1 << 30)) >> places) << places
+
+
+@triton.jit
+def tally(ledger, count):
+    """Add a sum of counts to an entry of the ledger of saturations, without waiting for it."""
+    total = tl.sum(tl.ravel(count).to(tl.int64), 0)
+    tl.atomic_add(ledger, total, mask=total > 0, sem="relaxed")

@@ -1,8 +1,7 @@
-"""How kernels over rows are launched: rows cut into programs, rare rows run again by the closed form."""
+"""Launch kernels over rows: rows cut into programs. Nothing here waits for the device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from spikeplug.numerics import Numerics
 from spikeplug.primitives.interpolation import Interpolation
+from spikeplug.saturation import counter
 
 #: Elements of a row that one program holds in registers; longer rows are read three times, `STEP` elements at once.
 LARGEST = 1 << 13
@@ -22,7 +22,7 @@ SHARED = 1 << 11
 
 
 class Shape(NamedTuple):
-    """A program's block: `rows` rows of `columns` elements at once; whole: that is all of a row."""
+    """The block of a program: `rows` rows of `columns` elements at once; whole: that is all of a row."""
 
     rows: int
     columns: int
@@ -31,61 +31,52 @@ class Shape(NamedTuple):
 
 
 def block_shape(count: int, dimension: int) -> Shape:
-    """The block for `count` rows of `dimension` elements. No result depends on it."""
+    """Return the block for `count` rows of `dimension` elements. No result depends on it."""
     whole = dimension <= LARGEST
     columns: int = triton.next_power_of_2(dimension) if whole else STEP
     rows = max(1, min(SHARED // columns, triton.next_power_of_2(count)))
     return Shape(rows, columns, whole, max(1, min(16, rows * columns // 512)))
 
 
-def run_rows(
-    kernel: Any, x: Tensor, dtype: torch.dtype, closed: Callable[[Tensor], Tensor], *arguments: Any, **constants: Any
-) -> Tensor:
-    """kernel over the rows of x (rows, d) -> (rows, d) of `dtype`.
+def run_rows(kernel: Any, x: Tensor, dtype: torch.dtype, event: str, **given: Any) -> Tensor:
+    """Run a kernel over the rows of x (rows, d); return (rows, d) of `dtype`.
 
-    kernel(x, output, rare, count, dimension, *arguments, ROWS, COLUMNS, WHOLE, **constants) writes every row it can and
-    marks in `rare` (rows + 1 bytes, the last for any) those it cannot; `closed` is given the numbers of these
-    alone, so that the ledger counts what it would without kernels. The host waits for the device once, to read the
-    last byte.
+    event: what the kernel counts in the ledger of saturations. given: the kernel's own arguments and constants, by
+    name; the rest is x, output, ledger, count, dimension, ROWS, COLUMNS and WHOLE.
     """
     count, dimension = x.shape
     output = torch.empty(count, dimension, dtype=dtype, device=x.device)
-    rare = torch.zeros(count + 1, dtype=torch.int8, device=x.device)
     shape = block_shape(count, dimension)
     with on_device(x):
         kernel[(-(-count // shape.rows),)](
-            x,
-            output,
-            rare,
-            count,
-            dimension,
-            *arguments,
+            x=x,
+            output=output,
+            ledger=counter(event, x.device),
+            count=count,
+            dimension=dimension,
             ROWS=shape.rows,
             COLUMNS=shape.columns,
             WHOLE=shape.whole,
             num_warps=shape.warps,
             enable_fp_fusion=False,
-            **constants,
+            **given,
         )
-    if bool(rare[-1]):
-        again = rare[:-1].nonzero()[:, 0]
-        output[again] = closed(again)
     return output
 
 
 def on_device(x: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device: make it x's."""
+    """Make x's device the current one, on which Triton launches."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 @lru_cache(maxsize=64)
 def knots(table: Interpolation, device: torch.device) -> Tensor:
-    """The table's knots, int32, on the device."""
+    """Return the table's knots, int32, on the device."""
     return torch.tensor(table.knots, dtype=torch.int32, device=device)
 
 
 def exponential_constants(numerics: Numerics) -> dict[str, int]:
-    """n, P, F and the bits of a segment's inputs, under the kernels' names."""
+    """Return n, P, F and the bits of a segment's inputs, under the kernels' names."""
     segment_bits = numerics.segments.bit_length() - 1
     return {
         "N": numerics.bits,

@@ -1,4 +1,4 @@
-"""LayerNorm on a GPU, weight and bias fused: RMSNorm of the centred integers."""
+"""Run LayerNorm on a GPU, weight and bias fused: RMSNorm of the centred integers."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
@@ -17,61 +17,49 @@ from spikeplug.kernels.gpu.integers import (
     bit_length,
     denominator_of,
     magnitude_bits,
-    mark,
     nearest_mantissa,
     power_of_two,
     power_of_two_wide,
     scale_exponent,
     shift,
+    tally,
     widened,
 )
 from spikeplug.kernels.gpu.launch import run_rows
-from spikeplug.kernels.gpu.norms import biased, root, scaled_element, weighted
-from spikeplug.kernels.gpu.support import takes
-from spikeplug.numerics import Numerics
-from spikeplug.operators.layer_norm import layer_norm as closed_layer_norm
-from spikeplug.operators.rms_norm import SQRT_BITS, check_norm
-from spikeplug.presets import as_numerics
+from spikeplug.kernels.gpu.norms import biased, count_broken, refusal, root, scaled_element, weighted
+from spikeplug.kernels.protocol import Call
+from spikeplug.operators.norms.rms_norm import SQRT_BITS
 
 
-@torch.no_grad()
-def layer_norm(
-    x: Tensor,
-    eps: float = 1e-5,
-    *,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    numerics: Numerics | None = None,
-) -> Tensor:
-    """`operators.layer_norm`, bit for bit; same errors. Rows that are not finite are the closed form's."""
-    numerics = as_numerics(numerics)
-    check_norm("layer_norm", x, eps, weight=weight, bias=bias)
-    if x.numel() == 0 or not takes(numerics, x, weight, bias):
-        return closed_layer_norm(x, weight, bias, eps, numerics=numerics)
-    dimension = x.shape[-1]
-    if numerics.working_bits + (dimension.bit_length() + 1) // 2 > 31:  # too long: the closed form says so
-        return closed_layer_norm(x, weight, bias, eps, numerics=numerics)
-    extended = math.sqrt(eps * dimension)
-    middle = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
-    rows = x.reshape(-1, dimension).contiguous()
-    output = run_rows(
-        _layer_norm,
-        rows,
-        middle if bias is None else torch.promote_types(middle, bias.dtype),
-        lambda again: closed_layer_norm(rows[again], weight, bias, eps, numerics=numerics),
-        x if weight is None else weight.contiguous(),
-        x if bias is None else bias.contiguous(),
-        extended,
-        math.isqrt(dimension << 2 * SQRT_BITS),
-        WIDE_EXTENDED=extended * dimension,  # a constant: as an argument it would lose half its bits
-        MIDDLE=_NAMES[middle],
-        WEIGHTED=weight is not None,
-        BIASED=bias is not None,
-        N=numerics.bits,
-        P=numerics.working_bits,
-        ROOT_BITS=SQRT_BITS,
-    )
-    return output.view(x.shape)
+class LayerNorm:
+    """LayerNorm times a weight plus a bias, every row."""
+
+    def supports(self, call: Call) -> str | None:
+        return refusal(call)
+
+    def run(self, call: Call) -> tuple[Tensor, None]:
+        (x, eps), weight, bias, numerics = call.arguments, call.weight, call.bias, call.numerics
+        dimension = x.shape[-1]
+        extended = math.sqrt(eps * dimension)
+        middle = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
+        output = run_rows(
+            _layer_norm,
+            x.reshape(-1, dimension).contiguous(),
+            middle if bias is None else torch.promote_types(middle, bias.dtype),
+            "input: not finite",
+            weight=x if weight is None else weight.contiguous(),
+            bias=x if bias is None else bias.contiguous(),
+            extended=extended,
+            root_dimension=math.isqrt(dimension << 2 * SQRT_BITS),
+            WIDE_EXTENDED=extended * dimension,  # a constant: as an argument it would lose half its bits
+            MIDDLE=_NAMES[middle],
+            WEIGHTED=weight is not None,
+            BIASED=bias is not None,
+            N=numerics.bits,
+            P=numerics.working_bits,
+            ROOT_BITS=SQRT_BITS,
+        )
+        return output.view(x.shape), None
 
 
 _NAMES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
@@ -81,7 +69,7 @@ _NAMES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32:
 def _layer_norm(
     x,
     output,
-    rare,
+    ledger,
     count,
     dimension,
     weight,
@@ -109,14 +97,15 @@ def _layer_norm(
     if WHOLE:
         inside = column < dimension
         value = widened(tl.load(x + place, mask=here & inside, other=0.0))
-        largest = tl.max(magnitude_bits(value), 1, keep_dims=True)
+        largest, broken = tl.max(magnitude_bits(value), 1, keep_dims=True), count_broken(value)
     else:
-        largest = tl.zeros([ROWS, 1], tl.int32)
+        largest, broken = tl.zeros([ROWS, 1], tl.int32), tl.zeros([ROWS, 1], tl.int32)
         for start in range(0, dimension, COLUMNS):
             value = widened(tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0))
             largest = tl.maximum(largest, tl.max(magnitude_bits(value), 1, keep_dims=True))
+            broken += count_broken(value)
+    tally(ledger, broken)
     strange = largest >= NONFINITE
-    mark(rare, row, count, here & strange)
     floor = (tl.zeros([ROWS, 1], tl.float32) + extended).to(tl.int32, bitcast=True)
     exponent = scale_exponent(tl.maximum(tl.where(strange, 0, largest), floor), P)
     scale = power_of_two(-exponent)
@@ -165,7 +154,7 @@ def _layer_norm(
 
     if WHOLE:
         y = scaled_element(centred, root_dimension, ratio_places, denominator, inverse, exponent, N)
-        y = weighted(y, weight + column, inside, WEIGHTED, inner, MIDDLE)
+        y = weighted(tl.where(strange, float("nan"), y), weight + column, inside, WEIGHTED, inner, MIDDLE)
         tl.store(output + place, biased(y, bias + column, inside, BIASED, outer), mask=here & inside)
     else:
         for start in range(0, dimension, COLUMNS):
@@ -173,7 +162,7 @@ def _layer_norm(
             mantissa = _mantissa(widened(tl.load(x + place + start, mask=here & inside, other=0.0)), strange, scale, P)
             centred = _centred(mantissa, total, dimension, places, inside)
             y = scaled_element(centred, root_dimension, ratio_places, denominator, inverse, exponent, N)
-            y = weighted(y, weight + column + start, inside, WEIGHTED, inner, MIDDLE)
+            y = weighted(tl.where(strange, float("nan"), y), weight + column + start, inside, WEIGHTED, inner, MIDDLE)
             y = biased(y, bias + column + start, inside, BIASED, outer)
             tl.store(output + place + start, y, mask=here & inside)
 

@@ -1,4 +1,4 @@
-"""What the two norms share: the root, the ratio's denominator, an element's way out, weight and bias."""
+"""Share what both norms need: what is refused, the root, an element's way out, weight and bias."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
@@ -8,12 +8,35 @@ from __future__ import annotations
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-from spikeplug.kernels.gpu.integers import decode, quotient, rounded, widened
+from spikeplug.kernels.gpu.integers import decode, is_finite, quotient, rounded, widened
+from spikeplug.kernels.protocol import Call
+from spikeplug.operators.norms.length import length_places
+
+#: As `check_norm` has it; what is beyond, it refuses.
+_LARGEST_EPS = 1e30
+
+
+def refusal(call: Call) -> str | None:
+    """Return why a norm's kernel cannot run the call, or None."""
+    x, eps = call.arguments
+    if length_places(x.shape[-1], call.numerics, call.operator)[1]:
+        return f"squares of {x.shape[-1]} elements are summed in parts"
+    if not (isinstance(eps, (int, float)) and 0 <= eps <= _LARGEST_EPS):
+        return f"eps is {eps!r}"
+    if any(value is not None and value.shape != x.shape[-1:] for value in (call.weight, call.bias)):
+        return "this kernel takes weights and biases of one element per channel"
+    return None
+
+
+@triton.jit
+def count_broken(x):
+    """Return how many elements of each row are not finite, int32 (ROWS, 1)."""
+    return tl.sum((~is_finite(x)).to(tl.int32), 1, keep_dims=True)
 
 
 @triton.jit
 def root(square):
-    """floor(sqrt(S)), int64, 0 <= S < 2^62.
+    """Return floor(sqrt(S)), int64, 0 <= S < 2^62.
 
     float64 rounds S and its root by a relative 2^-53 each at most: the root, below 2^31, is off by less than 2^-21, so
     its floor is the floor wanted or one more; one less is looked for as well, so that one more bit of error would do.
@@ -25,7 +48,7 @@ def root(square):
 
 @triton.jit
 def scaled_element(mantissa, factor, places, denominator, inverse, exponent, N: tl.constexpr):
-    """sign·round(2^N·(|mantissa|·factor·2^places) / denominator)·2^exponent, float32; places are the row's."""
+    """Return sign·round(2^N·(|mantissa|·factor·2^places) / denominator)·2^exponent, float32; places are the row's."""
     up, down = tl.maximum(places, 0), tl.minimum(tl.maximum(-places, 0), 63).to(tl.int64)
     # Where places > 0 the whole product fits P bits, so the shifted mantissa does.
     numerator = (((tl.abs(mantissa) << up).to(tl.int64) * factor) >> down).to(tl.int32)
@@ -35,7 +58,7 @@ def scaled_element(mantissa, factor, places, denominator, inverse, exponent, N: 
 
 @triton.jit
 def weighted(y, weight, seen, WEIGHTED: tl.constexpr, inner: tl.constexpr, outer: tl.constexpr):
-    """y in dtype `inner`, times its weight in dtype `outer`: the two roundings torch makes."""
+    """Return y in dtype `inner`, times its weight in dtype `outer`: the two roundings torch makes."""
     y = rounded(y, inner)
     if WEIGHTED:
         return rounded(widened(y) * widened(tl.load(weight, mask=seen, other=0.0)), outer)
@@ -45,7 +68,7 @@ def weighted(y, weight, seen, WEIGHTED: tl.constexpr, inner: tl.constexpr, outer
 
 @triton.jit
 def biased(y, bias, seen, BIASED: tl.constexpr, outer: tl.constexpr):
-    """y plus its bias in dtype `outer`."""
+    """Return y plus its bias in dtype `outer`."""
     if BIASED:
         return rounded(widened(y) + widened(tl.load(bias, mask=seen, other=0.0)), outer)
     else:

@@ -1,4 +1,4 @@
-"""RMSNorm on a GPU, the weight's product fused: one read and one write of memory."""
+"""Run RMSNorm on a GPU, the weight's product fused: one read and one write of memory."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
@@ -16,56 +16,51 @@ from spikeplug.kernels.gpu.integers import (
     NONFINITE,
     bit_length,
     denominator_of,
+    is_finite,
     magnitude_bits,
-    mark,
     nearest,
     nearest_mantissa,
     power_of_two,
     scale_exponent,
+    tally,
     widened,
 )
 from spikeplug.kernels.gpu.launch import run_rows
-from spikeplug.kernels.gpu.norms import root, scaled_element, weighted
-from spikeplug.kernels.gpu.support import takes
-from spikeplug.numerics import Numerics
-from spikeplug.operators.rms_norm import SQRT_BITS, check_norm
-from spikeplug.operators.rms_norm import rms_norm as closed_rms_norm
-from spikeplug.presets import as_numerics
+from spikeplug.kernels.gpu.norms import count_broken, refusal, root, scaled_element, weighted
+from spikeplug.kernels.protocol import Call
+from spikeplug.operators.norms.rms_norm import SQRT_BITS
 
 
-@torch.no_grad()
-def rms_norm(x: Tensor, eps: float = 1e-6, *, weight: Tensor | None = None, numerics: Numerics | None = None) -> Tensor:
-    """`operators.rms_norm`, bit for bit; same errors. Rows that are not finite are the closed form's."""
-    numerics = as_numerics(numerics)
-    check_norm("rms_norm", x, eps, weight=weight)
-    if x.numel() == 0 or not takes(numerics, x, weight):
-        return closed_rms_norm(x, weight, eps, numerics=numerics)
-    dimension = x.shape[-1]
-    if numerics.working_bits + (dimension.bit_length() + 1) // 2 > 31:  # too long: the closed form says so
-        return closed_rms_norm(x, weight, eps, numerics=numerics)
-    extended = math.sqrt(eps * dimension)
-    rows = x.reshape(-1, dimension).contiguous()
-    output = run_rows(
-        _rms_norm,
-        rows,
-        x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype),
-        lambda again: closed_rms_norm(rows[again], weight, eps, numerics=numerics),
-        x if weight is None else weight.contiguous(),
-        extended,
-        math.isqrt(dimension << 2 * SQRT_BITS),
-        WEIGHTED=weight is not None,
-        N=numerics.bits,
-        P=numerics.working_bits,
-        ROOT_BITS=SQRT_BITS,
-    )
-    return output.view(x.shape)
+class RMSNorm:
+    """RMSNorm times a weight, every row."""
+
+    def supports(self, call: Call) -> str | None:
+        return "this kernel adds no bias" if call.bias is not None else refusal(call)
+
+    def run(self, call: Call) -> tuple[Tensor, None]:
+        (x, eps), weight, numerics = call.arguments, call.weight, call.numerics
+        dimension = x.shape[-1]
+        output = run_rows(
+            _rms_norm,
+            x.reshape(-1, dimension).contiguous(),
+            x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype),
+            "input: not finite",
+            weight=x if weight is None else weight.contiguous(),
+            extended=math.sqrt(eps * dimension),
+            root_dimension=math.isqrt(dimension << 2 * SQRT_BITS),
+            WEIGHTED=weight is not None,
+            N=numerics.bits,
+            P=numerics.working_bits,
+            ROOT_BITS=SQRT_BITS,
+        )
+        return output.view(x.shape), None
 
 
 @triton.jit
 def _rms_norm(
     x,
     output,
-    rare,
+    ledger,
     count,
     dimension,
     weight,
@@ -86,14 +81,15 @@ def _rms_norm(
 
     if WHOLE:
         value = widened(tl.load(x + place, mask=here & (column < dimension), other=0.0))
-        largest = tl.max(magnitude_bits(value), 1, keep_dims=True)
+        largest, broken = tl.max(magnitude_bits(value), 1, keep_dims=True), count_broken(value)
     else:
-        largest = tl.zeros([ROWS, 1], tl.int32)
+        largest, broken = tl.zeros([ROWS, 1], tl.int32), tl.zeros([ROWS, 1], tl.int32)
         for start in range(0, dimension, COLUMNS):
             value = widened(tl.load(x + place + start, mask=here & (column + start < dimension), other=0.0))
             largest = tl.maximum(largest, tl.max(magnitude_bits(value), 1, keep_dims=True))
-    strange = largest >= NONFINITE
-    mark(rare, row, count, here & strange)
+            broken += count_broken(value)
+    tally(ledger, broken)
+    strange, undefined = largest >= NONFINITE, largest > NONFINITE  # a NaN's bits are larger than an infinity's
     largest = tl.where(strange, 0, largest)
     floor = (tl.zeros([ROWS, 1], tl.float32) + extended).to(tl.int32, bitcast=True)
     exponent = scale_exponent(tl.maximum(largest, floor), P)
@@ -117,9 +113,11 @@ def _rms_norm(
     denominator, inverse, length_places = denominator_of(length, N, P)
     exponent = length_places - places - ROOT_BITS - N
 
+    # A row with NaN is NaN; one with an infinity is NaN there, and else 0.
     if WHOLE:
         seen = here & (column < dimension)
         y = scaled_element(mantissa, root_dimension, places, denominator, inverse, exponent, N)
+        y = tl.where(strange, tl.where(undefined | ~is_finite(value), float("nan"), 0.0), y)
         y = weighted(y, weight + column, column < dimension, WEIGHTED, x.dtype.element_ty, output.dtype.element_ty)
         tl.store(output + place, y, mask=seen)
     else:
@@ -128,6 +126,7 @@ def _rms_norm(
             value = widened(tl.load(x + place + start, mask=here & inside, other=0.0))
             mantissa = _mantissa(value, strange, scale, P)
             y = scaled_element(mantissa, root_dimension, places, denominator, inverse, exponent, N)
+            y = tl.where(strange, tl.where(undefined | ~is_finite(value), float("nan"), 0.0), y)
             y = weighted(y, weight + column + start, inside, WEIGHTED, x.dtype.element_ty, output.dtype.element_ty)
             tl.store(output + place + start, y, mask=here & inside)
 

@@ -1,67 +1,63 @@
-"""Softmax on a GPU: one read and one write of memory, all integers in registers."""
+"""Run softmax on a GPU: one read and one write of memory, all integers in registers."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
 
 from __future__ import annotations
 
-import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.coding import as_real
+from spikeplug.codes import natural_unit
 from spikeplug.kernels.gpu.integers import (
-    MASKED,
     bit_length,
     decay,
     decode,
     denominator_of,
+    distance_to,
+    excess_places,
     half_to_the,
-    mark,
-    nearest,
+    power_of_two,
     quotient,
     rounded,
+    row_ceiling,
+    score_integers,
+    tally,
     widened,
 )
 from spikeplug.kernels.gpu.launch import exponential_constants, knots, run_rows
-from spikeplug.kernels.gpu.support import takes
-from spikeplug.numerics import Numerics
+from spikeplug.kernels.protocol import NO_AFFINE, Call
 from spikeplug.operators.rows import along
-from spikeplug.operators.scores import natural_unit, shift_exponential
-from spikeplug.operators.softmax import softmax as closed_softmax
-from spikeplug.presets import as_numerics
+from spikeplug.operators.softmax.weights import shift_exponential
 
 
-@torch.no_grad()
-def softmax(x: Tensor, dim: int = -1, *, numerics: Numerics | None = None) -> Tensor:
-    """`operators.softmax`, bit for bit; same arguments and errors.
+class Softmax:
+    """Softmax along any dimension, every row."""
 
-    Rows with NaN or +inf, or whose largest score lies beyond 2^(28 - F), are the closed form's.
-    """
-    numerics = as_numerics(numerics)
-    as_real(x, "softmax")
-    rows = along(dim, x, "softmax")
-    if x.numel() == 0 or not takes(numerics, x):
-        return closed_softmax(x, dim, numerics=numerics)
-    flat = rows.reshape(-1, rows.shape[-1]).contiguous()
-    output = run_rows(
-        _softmax,
-        flat,
-        x.dtype,
-        lambda again: closed_softmax(flat[again], numerics=numerics),
-        knots(shift_exponential(numerics).table, x.device),
-        natural_unit(numerics) * (1 << numerics.fraction_bits),
-        **exponential_constants(numerics),
-    ).view(rows.shape)
-    return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)
+    def supports(self, call: Call) -> str | None:
+        return None if call.weight is None and call.bias is None else NO_AFFINE
+
+    def run(self, call: Call) -> tuple[Tensor, None]:
+        (x, dim), numerics = call.arguments, call.numerics
+        rows = along(dim, x, "softmax")
+        output = run_rows(
+            _softmax,
+            rows.reshape(-1, rows.shape[-1]).contiguous(),
+            x.dtype,
+            "softmax: row not finite",
+            table=knots(shift_exponential(numerics).table, x.device),
+            unit=natural_unit(numerics) * (1 << numerics.fraction_bits),
+            **exponential_constants(numerics),
+        )
+        return output.view(rows.shape).movedim(-1, dim), None
 
 
 @triton.jit
 def _softmax(
     x,
     output,
-    rare,
+    ledger,
     count,
     dimension,
     table,
@@ -87,53 +83,49 @@ def _softmax(
         for start in range(0, dimension, COLUMNS):
             value = tl.load(x + place + start, mask=here & (column + start < dimension), other=-float("inf"))
             largest = tl.maximum(largest, tl.max(_or_infinity(widened(value)), 1, keep_dims=True))
-    # A largest score of 2^(28 - F) or more is too large for F fraction bits; -inf is a row that is all masked.
-    strange = (tl.abs(largest) >= (1 << (28 - F))) & (largest != -float("inf"))
-    mark(rare, row, count, here & strange)
+    undefined = largest == float("inf")
+    tally(ledger, (here & undefined).to(tl.int32))
+    # A row that is all masked has a largest of -inf, and fits.
+    places = excess_places(tl.where(tl.abs(largest) == float("inf"), 0.0, largest), F)
+    scale = power_of_two(-places)
 
-    score = _score(largest, unit, F)
-    octave: tl.constexpr = 1 << F
-    ceiling = (tl.maximum(score, -(1 << 29)) + (octave - 1)) & -octave
+    top = score_integers(largest, undefined, scale, unit)
+    ceiling = row_ceiling(top, places, F)
     # Weights fall with distance, so the largest weight is that of the largest score.
-    places = P - bit_length(_weight(ceiling - score, table, P, F, REST))
+    lift = P - bit_length(_weight(distance_to(ceiling, top, places), table, P, F, REST))
 
     if WHOLE:
-        weight = _weight(ceiling - _score(value, unit, F), table, P, F, REST)
+        weight = _weight(distance_to(ceiling, score_integers(value, undefined, scale, unit), places), table, P, F, REST)
         total = _sum(weight, P, COLUMNS)
     else:
         total = tl.zeros([ROWS, 1], tl.int64)
         for start in range(0, dimension, COLUMNS):
             value = tl.load(x + place + start, mask=here & (column + start < dimension), other=-float("inf"))
-            total += _sum(_weight(ceiling - _score(widened(value), unit, F), table, P, F, REST), P, COLUMNS)
+            score = score_integers(widened(value), undefined, scale, unit)
+            total += _sum(_weight(distance_to(ceiling, score, places), table, P, F, REST), P, COLUMNS)
     denominator, inverse, total_places = denominator_of(total, N, P)
-    exponent = total_places - places - N
-    up, down = tl.maximum(places, 0), tl.maximum(-places, 0)
+    exponent = total_places - lift - N
+    up, down = tl.maximum(lift, 0), tl.maximum(-lift, 0)
 
     if WHOLE:
         q = (quotient((weight << up) >> down, denominator, inverse, N + 1) + 1) >> 1
-        y = rounded(decode(q, exponent), output.dtype.element_ty)
+        y = rounded(tl.where(undefined, float("nan"), decode(q, exponent)), output.dtype.element_ty)
         tl.store(output + place, y, mask=here & (column < dimension))
     else:
         for start in range(0, dimension, COLUMNS):
             seen = here & (column + start < dimension)
             value = widened(tl.load(x + place + start, mask=seen, other=-float("inf")))
-            weight = _weight(ceiling - _score(value, unit, F), table, P, F, REST)
+            score = score_integers(value, undefined, scale, unit)
+            weight = _weight(distance_to(ceiling, score, places), table, P, F, REST)
             q = (quotient((weight << up) >> down, denominator, inverse, N + 1) + 1) >> 1
-            y = rounded(decode(q, exponent), output.dtype.element_ty)
+            y = rounded(tl.where(undefined, float("nan"), decode(q, exponent)), output.dtype.element_ty)
             tl.store(output + place + start, y, mask=seen)
 
 
 @triton.jit
 def _or_infinity(x):
-    """x, with +inf for NaN, which no maximum then loses."""
+    """Return x, with +inf for NaN, which no maximum then loses."""
     return tl.where(x == x, x, float("inf"))
-
-
-@triton.jit
-def _score(x, unit, F: tl.constexpr):
-    """round(x·unit) within [MASKED, 2^29]; NaN, whose row is not kept, counts as masked."""
-    scaled = tl.where(x == x, x * unit, float(MASKED))
-    return nearest(tl.minimum(tl.maximum(scaled, float(MASKED)), 536870912.0))
 
 
 @triton.jit
@@ -143,7 +135,7 @@ def _weight(distance, table, P: tl.constexpr, F: tl.constexpr, REST: tl.constexp
 
 @triton.jit
 def _sum(weight, P: tl.constexpr, COLUMNS: tl.constexpr):
-    """Sum over the row, int64; in int32 where 2^P a weight fits."""
+    """Return the sum over the row, int64; summed in int32 where 2^P per weight fits."""
     if COLUMNS << P <= 1 << 30:
         return tl.sum(weight, 1, keep_dims=True).to(tl.int64)
     else:

@@ -35,7 +35,10 @@ def logarithm_integers(x: Tensor, exponent: Tensor | int, octave: float, on: Ari
     places = on.add(-position, width + 1, 7, "log/places")
     fraction = on.add(on.shift(x, places, _WIDEST, width, "log/shift"), -(1 << width), width + 1, "log/fraction")
     octaves = on.scale(
-        on.add(position, exponent - 1, EXPONENT_BITS, "log/octaves"), constant(octave, width), EXPONENT_BITS + 1, "log/scale"
+        on.add(position, exponent - 1, EXPONENT_BITS, "log/octaves"),
+        constant(octave, width),
+        EXPONENT_BITS + 1,
+        "log/scale",
     )
     return on.add(
         octaves, on.interpolate(fraction, _table(octave, on.numerics.bits, width), "log/table"), width + 15, "log/sum"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,33 +16,59 @@ from spikeplug.operators.gates.gate import narrow_range
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.norm import CordicSpec, RootSpec
 
+#: Widest root of an int64.
+ROOT_BITS = 31
+#: Elements whose squares are summed at once, where a vector is cut: 2^16 squares of 2·23 bits fit int64.
+PART = 1 << 16
+#: Longest vector: LayerNorm's centred integers, 2·P + log2(d) bits and more, and the divisions stay within 60 bits.
+LONGEST = 1 << 30
 #: eps of the norms in tests and measurements.
 EPS = 1e-5
 
 
-def length_bits(dimension: int, numerics: Numerics, operator: str) -> int:
-    """Return the bits of ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1), which exceed P by at most half those of d.
+class Length(NamedTuple):
+    """A vector's length: ‖x‖ ≈ integers · 2^dropped, integers below 2^bits; int64 (..., 1)."""
 
-    Errors: SpikeplugError for a vector too long for working_bits, in the operator's name.
+    integers: Tensor
+    bits: int
+    dropped: int
+
+
+def length_places(dimension: int, numerics: Numerics, operator: str) -> tuple[int, int]:
+    """Return (bits, dropped) of the length of `dimension` elements and an extension.
+
+    ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1) has at most half of d's bits more than P. Where that exceeds the 31 bits of
+    a root of an int64, the sum of squares loses 2·dropped low bits, and the length `dropped` of them.
+    Errors: SpikeplugError for a vector that is too long, in the operator's name.
     """
     width, growth = numerics.working_bits, (dimension.bit_length() + 1) // 2
-    if width + growth > 31:
-        raise SpikeplugError(f"{operator} over {dimension} channels needs working_bits <= {31 - growth}, not {width}.")
-    return width + growth
+    if numerics.norm == "cordic":
+        most = 62 - width - CordicSpec.guard_bits - CordicSpec.gain_bits
+        if growth > most:
+            raise SpikeplugError(
+                f"{operator} over {dimension} elements is too long for the CORDIC tree: use norm='root', or fewer "
+                "working_bits."
+            )
+        return width + growth, 0
+    if dimension > LONGEST:
+        raise SpikeplugError(
+            f"{operator} over {dimension} elements is too long: normalise at most {LONGEST} at a time."
+        )
+    return min(width + growth, ROOT_BITS), max(0, width + growth - ROOT_BITS)
 
 
-def length_integers(mantissa: Tensor, extension: Tensor | None, on: Arithmetic) -> tuple[Tensor, int]:
-    """Return (‖[mantissa, extension]‖, its bits) over the last dimension, int64 (..., 1).
+def length_integers(mantissa: Tensor, extension: Tensor | None, on: Arithmetic) -> Length:
+    """Return ‖[mantissa, extension]‖ over the last dimension.
 
     mantissa: int32 (..., d), extension: int32 (..., 1) or None, magnitudes at most 2^(P-1).
-    Errors: SpikeplugError for a vector too long for working_bits.
+    Errors: SpikeplugError for a vector that is too long.
     """
     numerics, width = on.numerics, on.numerics.working_bits
-    bits = length_bits(mantissa.shape[-1], numerics, on.operator)
+    bits, dropped = length_places(mantissa.shape[-1], numerics, on.operator)
     if numerics.norm == "root":
-        square = on.square_sum(mantissa, width)
+        square = _square_sum(mantissa, dropped, on)
         if extension is not None:
-            square = on.add(square, on.square_sum(extension, width, "extension"), 2 * bits, "extended")
+            square = on.add(square, on.square_sum(extension, width, "extension") >> 2 * dropped, 2 * bits, "extended")
         length = on.root(square, RootSpec(bits))
     else:
         magnitude = on.magnitude(mantissa, width)
@@ -49,7 +76,19 @@ def length_integers(mantissa: Tensor, extension: Tensor | None, on: Arithmetic) 
             magnitude if extension is None else torch.cat([magnitude, extension], -1),
             CordicSpec(numerics.iterations, width),
         )
-    return length, bits
+    return Length(length, bits, dropped)
+
+
+def _square_sum(mantissa: Tensor, dropped: int, on: Arithmetic) -> Tensor:
+    """Return Σ x² / 2^(2·dropped): whole, or in parts whose sums fit int64, each floored, so that their sum does too."""
+    width = on.numerics.working_bits
+    if not dropped:
+        return on.square_sum(mantissa, width)
+    first, *others = mantissa.split(PART, -1)
+    total = on.square_sum(first, width) >> 2 * dropped
+    for part in others:
+        total = on.add(total, on.square_sum(part, width) >> 2 * dropped, 62, "parts")
+    return total
 
 
 def check_norm(operator: str, x: Tensor, eps: float) -> None:
@@ -69,6 +108,8 @@ def normed_bound(exact: Tensor, share: Tensor, numerics: Numerics) -> Tensor:
     dimension = exact.shape[-1]
     length = length_error(dimension, numerics) + 2.0**-16 / math.sqrt(dimension)
     coding = share * math.sqrt(dimension) * 2.0 ** (3 - numerics.working_bits)
+    if length >= 1:  # nothing can be promised of so few bits
+        return torch.full_like(exact, math.inf)
     return exact.abs() * length / (1 - length) + coding + output_rounding(exact, numerics)
 
 

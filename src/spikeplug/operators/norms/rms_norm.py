@@ -29,12 +29,14 @@ def rms_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> Co
     cancels. The norm needs no shift: the encoder's scale already puts the largest magnitude within a factor 4 of the
     top.
     """
-    length, length_bits = length_integers(mantissa, extension, on)
+    length = length_integers(mantissa, extension, on)
     dimension, width = mantissa.shape[-1], on.numerics.working_bits
     root_dimension = math.isqrt(dimension << 2 * SQRT_BITS)  # floor(sqrt(d) · 2^SQRT_BITS): an integer constant
     numerator = on.scale(on.magnitude(mantissa, width), root_dimension, width, "sqrt(d)")
-    ratio = Ratio(width + root_dimension.bit_length(), length_bits, 2 << dimension.bit_length() // 2)
-    return with_sign_of(ratio(numerator, length, -SQRT_BITS, on), mantissa, on)
+    ratio = Ratio(width + root_dimension.bit_length(), length.bits, 2 << dimension.bit_length() // 2)
+    # What the length lost in bits, the scale has.
+    quotient = ratio(numerator, length.integers, -SQRT_BITS - length.dropped, on)
+    return with_sign_of(quotient, mantissa, on)
 
 
 def rms_norm(x: Tensor, eps: float, *, on: Arithmetic) -> Tensor:

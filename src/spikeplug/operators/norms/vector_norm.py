@@ -37,10 +37,10 @@ def vector_norm(x: Tensor, dim: int = -1, keepdim: bool = False, *, on: Arithmet
 
 def _rows(x: Tensor, on: Arithmetic) -> Tensor:
     code = encode(as_input(x, on.numerics), on.numerics.working_bits)
-    length, bits = length_integers(code.mantissa, None, on)
+    length = length_integers(code.mantissa, None, on)
     # The CORDIC tree's constant gain may round a length up to one bit more.
-    quotient, places = normalise(length, bits + 1, on.numerics.bits, on)
-    exponent = on.add(code.exponent, places, EXPONENT_BITS, "exponent")
+    quotient, places = normalise(length.integers, length.bits + 1, on.numerics.bits, on)
+    exponent = on.add(code.exponent, places, EXPONENT_BITS, "exponent") + length.dropped
     output = decode(Coded(quotient, exponent, on.numerics.bits, "vector"), x.dtype)
     if code.nonfinite is None:
         return output

@@ -69,7 +69,9 @@ def log_softmax_integers(scores: Scores, far: Far | None, on: Arithmetic) -> Cod
             wide,
             "far/sum",
         )
-        further = on.clamp(on.add(far.places, -places, EXPONENT_BITS, "far/places"), 0, None, EXPONENT_BITS + 1, "far/clamp")
+        further = on.clamp(
+            on.add(far.places, -places, EXPONENT_BITS, "far/places"), 0, None, EXPONENT_BITS + 1, "far/clamp"
+        )
         level = on.decay(level, further, "far/decay")
         terms = far.terms.to(torch.int64) << (inner - fraction_bits)
         below = on.select(far.elements, on.add(level, -terms, wide, "far/below"), below, wide + 1, "far")

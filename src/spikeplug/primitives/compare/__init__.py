@@ -1,4 +1,4 @@
-"""Comparisons by threshold neurons: the largest of many, the leading one, a threshold. See README.md in this folder."""
+"""Compare integers by threshold neurons: the maximum, the leading one, a threshold. See README.md in this folder."""
 
 from spikeplug.primitives.compare.closed import leading_one, maximum, reaches
 

@@ -1,4 +1,4 @@
-"""Compare in closed form."""
+"""Compare integers in closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def maximum(x: Tensor) -> Tensor:
 
 
 def leading_one(x: Tensor) -> Tensor:
-    """Return the position of the leading one plus one (0 for 0) of x >= 0; int64."""
+    """Return the position of the leading one of x >= 0, plus one (0 for x = 0); int64."""
     return bit_length(x)
 
 

@@ -1,4 +1,4 @@
-"""Compare by neurons: a race of phase codes, an ordered population, a single threshold."""
+"""Compare integers by neurons: a race of phase codes, an ordered population, a single threshold."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_ste
 def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
     """Return max x over the last dimension, kept as 1, of |x| <= 2^bits (below 2^62): a race, most significant bit first.
 
-    Each element is a train of x + 2^bits. In each step, a neuron that is still in the race fires if its bit is 1. One
-    winner neuron per row fires if any did, and stops all that did not. Its own train is the largest.
+    Each element sends the phase code of x + 2^bits, most significant bit first: bits + 2 steps.
+    In each step, a neuron that is still in the race fires if its bit is 1.
+    One winner neuron per row fires if any of them fired, and takes those out of the race that did not fire.
+    The spike train of the winner is the phase code of the largest element.
     """
     racers, steps = x.shape[-1], bits + 2
     if racers == 1:
@@ -38,7 +40,10 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return the position of the leading one plus one of 0 <= x < 2^bits: a neuron per power of two, one step; int64."""
+    """Return the position of the leading one, plus one, of 0 <= x < 2^bits; int64.
+
+    One neuron per power of two, one step.
+    """
     position = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     scope.population("threshold", bits + 1, x.numel() * bits).steps += 1
     for current, target in blocks(scope, x.to(torch.int64), position):

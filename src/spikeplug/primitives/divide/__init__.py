@@ -1,4 +1,4 @@
-"""Division of non-negative integers: floor(2^n · A / B). See README.md beside this file."""
+"""Divide non-negative integers: floor(2^n · A / B). See README.md in this folder."""
 
 from spikeplug.primitives.divide.closed import divide
 from spikeplug.primitives.divide.simulate import ordered_group, restoring_neuron

@@ -1,4 +1,4 @@
-"""Division in closed form: vectorised integers."""
+"""Divide in closed form: vectorised integers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from spikeplug.primitives.divide.spec import DivideSpec
 
 
 def divide(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> Tensor:
-    """min(floor(2^n·A / B), limit), 0 where B = 0; int64. Operands as `spec.check` wants them (not checked here)."""
+    """Return min(floor(2^n·A / B), limit), and 0 where B = 0; int64.
+
+    The operands must satisfy `spec.check`; it is not called here.
+    """
     shifted = numerator.to(torch.int64) << spec.fraction_bits
     # A, B >= 0, so truncation is the floor; B = 0 divides by 1 and is silenced afterwards.
     quotient = torch.div(shifted, denominator.clamp(min=1), rounding_mode="trunc")

@@ -13,16 +13,16 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Scope, blocks, integrate, lif_step
 from spikeplug.primitives.divide.spec import DivideSpec
 
-#: Membranes simulated at once; further groups wait, to bound memory only.
+#: Membranes simulated at once. This only bounds memory: no result or count depends on it.
 _MEMBRANES = 1 << 22
 
 
 def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope, *, steps: int = 1) -> Tensor:
-    """Return the quotient as the number of neurons that fire, of N = spec.largest neurons in static form.
+    """Return the quotient: the number of neurons that fire, of N = spec.largest neurons.
 
-    Neuron i holds v_i = Σ_t 2·2^n·A(t) - 2i·B(t) over `steps` steps of count-coded operands. In the last step a go
-    axon adds +1 and neuron i fires iff v_i >= 1, that is iff 2^n·A >= i·B. The go spike is relayed by the denominator's
-    own spikes: without a denominator, no neuron fires.
+    Neuron i holds v_i = Σ_t 2·2^n·A(t) - 2i·B(t) over `steps` steps of count-coded operands.
+    In the last step, a go axon adds 1. Neuron i then fires iff v_i >= 1, that is iff 2^n·A >= i·B.
+    The denominator's own spikes relay the go spike: without a denominator, no neuron fires.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator.to(torch.int64), denominator.to(torch.int64))
@@ -64,7 +64,7 @@ def _ordered_groups(numerator: Tensor, denominator: Tensor, spec: DivideSpec, sc
 
 
 def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope) -> Tensor:
-    """Return the quotient as the spike train of one neuron with leak ×2, threshold B and soft reset.
+    """Return the quotient: the spike train of one neuron with leak ×2, threshold B and soft reset.
 
     The spike train is the binary expansion of A/B. The numerator arrives phase-coded (most significant bit first), then
     n empty steps follow. v < B after every reset, so v stays below 2B: the state needs denominator_bits + 1 bits and
@@ -81,10 +81,12 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
     for a, b, target in blocks(scope, numerator, denominator, answer):
         highest = _highest(a, b, spec)
         # int32, twice as fast, if it holds the numerator, the membrane (below 2B) and the quotient.
-        small = spec.numerator_bits <= 31 and spec.denominator_bits <= 30 and min(highest, 2 * spec.largest + 1) < 1 << 31
+        small = (
+            spec.numerator_bits <= 31 and spec.denominator_bits <= 30 and min(highest, 2 * spec.largest + 1) < 1 << 31
+        )
         dtype = torch.int32 if small else torch.int64
         present = b > 0
-        # A silent neuron without a denominator must not grow either; its input is gated by the same go axon.
+        # The membrane of a neuron without a denominator must not grow: the same go axon gates its input.
         enabled = True if bool(present.all()) else present
         threshold = b.to(dtype)
         membrane, quotient = torch.zeros_like(threshold), torch.zeros_like(threshold)
@@ -111,6 +113,6 @@ def _highest(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> int:
 
 
 def _graded(values: Tensor, steps: int) -> Tensor:
-    """Return a count code with L as large as the operand needs."""
+    """Return a count code whose L is as large as the operand needs."""
     largest = int(values.max()) if values.numel() else 0
     return count_code(values, steps, max(1, -(-largest // steps)))

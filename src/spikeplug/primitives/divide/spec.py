@@ -1,4 +1,4 @@
-"""What division means: floor(2^n · A / B), and its widths."""
+"""Specify the division floor(2^n · A / B) and its widths."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from spikeplug.errors import SpikeplugError
 
 @dataclass(frozen=True)
 class DivideSpec:
-    """q = min(floor(2^n · A / B), limit) for integers 0 <= A < 2^numerator_bits, 0 <= B < 2^denominator_bits.
+    """Specify q = min(floor(2^n · A / B), limit), for integers A, B >= 0.
 
-    n = fraction_bits. B = 0 gives 0, whatever A: without a denominator the population is silent.
-    limit: the largest quotient, i.e. the number of neurons of the ordered group. Default: nothing saturates.
-    |q·2^-n - A/B| < 2^-n, from below (one LSB), where q < limit.
+    numerator_bits    0 <= A < 2^numerator_bits
+    denominator_bits  0 <= B < 2^denominator_bits
+    fraction_bits     n
+    limit             the largest quotient, and the neurons of the ordered group; None: nothing saturates
+
+    B = 0 gives 0 for every A: without a denominator, the population is silent.
+    Where q < limit, 0 <= A/B - q·2^-n < 2^-n: low by less than one LSB.
+    Errors: SpikeplugError for widths that do not fit 60 bits, and for limit < 1.
     """
 
     numerator_bits: int
@@ -38,12 +43,12 @@ class DivideSpec:
 
     @property
     def largest(self) -> int:
-        """The largest quotient this division can answer."""
+        """Return the largest quotient that this division can give."""
         unlimited = ((1 << self.numerator_bits) - 1) << self.fraction_bits
         return unlimited if self.limit is None else min(self.limit, unlimited)
 
     def check(self, numerator: Tensor, denominator: Tensor) -> None:
-        """Errors: SpikeplugError unless both are integers of the stated widths."""
+        """Raise SpikeplugError unless both are integer tensors of the stated widths."""
         for name, x, bits in (
             ("numerator", numerator, self.numerator_bits),
             ("denominator", denominator, self.denominator_bits),

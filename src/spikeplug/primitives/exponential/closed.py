@@ -1,4 +1,4 @@
-"""Both exponentials in closed form: table look-ups, one product, shifts."""
+"""Compute both exponentials in closed form: table look-ups, one product, shifts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from spikeplug.primitives.interpolation import interpolate
 
 
 def mantissa(distance: Tensor, spec: ShiftExponential) -> Tensor:
-    """2^-f in Q(P), int32, of the fraction f of distance >= 0 (int32, F fraction bits)."""
+    """Return 2^-f in Q(P), int32, of the fraction f of `distance` >= 0 (int32, F fraction bits)."""
     return interpolate(distance & ((1 << spec.fraction_bits) - 1), spec.table)
 
 
 def decay(weight: Tensor, octaves: Tensor) -> Tensor:
-    """weight >> octaves (>= 0): floor(weight · 2^-octaves)."""
+    """Return weight >> octaves = floor(weight · 2^-octaves), octaves >= 0."""
     return shift_right(weight, octaves)
 
 
 def power_of_half(distance: Tensor, spec: ShiftExponential) -> Tensor:
-    """2^-(distance / 2^F) in Q(P)."""
+    """Return 2^-(distance / 2^F) in Q(P)."""
     return decay(mantissa(distance, spec), distance >> spec.fraction_bits)
 
 
 def piecewise(x: Tensor, spec: PiecewiseExponential) -> Tensor:
-    """exp(x / 2^F) in Q(P), int64."""
+    """Return exp(x / 2^F) in Q(P); int64."""
     knots, intercepts, slopes, places = _piecewise_tables(spec, x.device)
     x = x.to(torch.int64).contiguous()
     segment = torch.bucketize(x, knots, right=True) - 1  # knots reached, minus one

@@ -1,4 +1,4 @@
-"""Compute both exponentials by neurons: a population finds the segment, gated adds climb it, a leak of 1/2 shifts."""
+"""Compute both exponentials by neurons: ordered neurons find the segment, gating adds, a leak of 1/2 shifts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from spikeplug.primitives.product.simulate import gate
 
 
 def mantissa(distance: Tensor, spec: ShiftExponential, scope: Scope) -> Tensor:
-    """Return 2^-f in Q(P), int32 as `closed`."""
+    """Return 2^-f in Q(P), int32, as `closed.mantissa`."""
     fraction = distance & ((1 << spec.fraction_bits) - 1)
     return interpolate(fraction, spec.table, scope)
 
 
 def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
-    """Return weight >> octaves by a neuron with leak 1/2 for as many steps: floor(floor(w/2)/2)... = w >> octaves."""
+    """Return weight >> octaves. A neuron leaks by 1/2 for `octaves` steps; repeated floors of halves are one floor."""
     longest = int(octaves.max()) if octaves.numel() else 0
     width = torch.iinfo(weight.dtype).bits
     steps = min(longest, width)  # after so many halvings every non-negative weight is 0
@@ -41,7 +41,10 @@ def power_of_half(distance: Tensor, spec: ShiftExponential, scope: Scope) -> Ten
 
 
 def piecewise(x: Tensor, spec: PiecewiseExponential, scope: Scope) -> Tensor:
-    """Return exp(x / 2^F) in Q(P): K + 1 ordered neurons at the knots, then intercept + slope · (x - knot) by gating."""
+    """Return exp(x / 2^F) in Q(P), int64, as `closed.piecewise`.
+
+    K + 1 ordered neurons, one per knot, find the segment. Gating then computes intercept + slope · (x - knot).
+    """
     x = x.to(torch.int64)
     reached = ordered(x, spec.knots, 31, scope / "segment")
     inside = (reached - 1).clamp(0, spec.segments - 1)
@@ -55,7 +58,7 @@ def piecewise(x: Tensor, spec: PiecewiseExponential, scope: Scope) -> Tensor:
     start, intercept, slope, places = (
         read(torch.tensor(table, device=device), inside, scope / name) for name, table in tables.items()
     )
-    # Beyond the last knot the slope's input is gated off: the answer is the last intercept.
+    # Beyond the last knot the slope's input is gated off: the result is the last intercept.
     within = (reached >= 1) & (reached <= spec.segments)
     offset = (x - start) * within
     widest = max(right - left for left, right in zip(spec.knots, spec.knots[1:], strict=False))

@@ -1,4 +1,4 @@
-"""Tables of the two exponentials. Every entry is made from its formula when the spec is built."""
+"""Specify the two exponentials and their tables. Every entry is made from its formula when the spec is built."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from spikeplug.primitives.interpolation import Interpolation
 
 @dataclass(frozen=True)
 class ShiftExponential:
-    """2^-x of x >= 0 in octaves: x = k + f, 2^-x = 2^-f >> k.
+    """Specify 2^-x, x >= 0 in octaves: x = k + f, 2^-x = 2^-f >> k.
 
-    Input: integer d = x·2^F, 0 <= d < 2^31. Output: 2^-x in Q(P), at most 2^P.
-    2^-f is interpolated over S segments (a power of two) between knots t_j = round(2^P · 2^(-j/S)).
-    Error against 2^(P-x), in LSB: above by at most 2^P·(ln 2 / S)²/8 + 3/2, below by at most 3/2; see README.md.
+    fraction_bits  F; the input is an integer d = x·2^F, 0 <= d < 2^31
+    segments       S, a power of two: 2^-f is interpolated between knots t_j = round(2^P · 2^(-j/S))
+    weight_bits    P; the output is 2^-x in Q(P), at most 2^P
+
+    Error against 2^(P-x), in LSB: above by at most 2^P·(ln 2 / S)²/8 + 3/2, below by at most 3/2 (proof: README.md).
+    Errors: SpikeplugError for a field out of its domain.
     """
 
     fraction_bits: int
@@ -32,7 +35,7 @@ class ShiftExponential:
 
     @cached_property
     def table(self) -> Interpolation:
-        """2^-f on [0, 1]: knots t_j = round(2^P · 2^(-j/S)), j = 0..S."""
+        """Return 2^-f on [0, 1]: knots t_j = round(2^P · 2^(-j/S)), j = 0..S."""
         return Interpolation.of(
             lambda f: 2.0**-f,
             end=1.0,
@@ -43,18 +46,25 @@ class ShiftExponential:
 
     @property
     def table_bytes(self) -> float:
-        """Size of the knots, bit-packed."""
+        """Return the size of the knots in bytes, bit-packed."""
         return self.table.table_bytes
 
 
 @dataclass(frozen=True)
 class PiecewiseExponential:
-    """exp(x) on [-H, H] by K chords; 0 below -H, exp(H) from H on.
+    """Specify exp(x) by K chords on [-H, H]; it is 0 below -H, and exp(H) from H on.
 
-    Input: integer x·2^F, any int32. Output: exp(x) in Q(P).
-    Segment j starts at x_j = round((-H + 2Hj/K)·2^F); exp there is an intercept of 16 bits, the chord's slope one of
-    8 bits, each with a power-of-two scale of its own (8 bits of one fixed-point format could not hold slopes from
-    exp(-H) to exp(H)).
+    half_range      H
+    segments        K
+    fraction_bits   F; the input is the integer x·2^F, any int32
+    output_bits     P; the output is exp(x) in Q(P)
+    slope_bits      bits of a chord's slope
+    intercept_bits  bits of exp at the start of a segment
+
+    Segment j starts at x_j = round((-H + 2Hj/K)·2^F).
+    Each slope and intercept has a power-of-two scale of its own.
+    Slopes from exp(-H) to exp(H) would not fit 8 bits of one fixed-point format.
+    Errors: SpikeplugError for a field out of its domain.
     """
 
     half_range: float
@@ -77,19 +87,22 @@ class PiecewiseExponential:
 
     @cached_property
     def knots(self) -> tuple[int, ...]:
-        """x_j·2^F, j = 0..K."""
+        """Return x_j·2^F, j = 0..K."""
         step = 2 * self.half_range / self.segments
         return tuple(constant(-self.half_range + j * step, self.fraction_bits) for j in range(self.segments + 1))
 
     @cached_property
     def intercepts(self) -> tuple[int, ...]:
-        """exp(x_j) in Q(P), rounded to 16 significant bits, j = 0..K."""
+        """Return exp(x_j) in Q(P), rounded to 16 significant bits, j = 0..K."""
         values = (math.exp(knot / (1 << self.fraction_bits)) for knot in self.knots)
         return tuple(_shifted(*_significant(value, self.intercept_bits), self.output_bits) for value in values)
 
     @cached_property
     def slopes(self) -> tuple[tuple[int, int], ...]:
-        """(m, s): the chord rises by m·2^-s output LSB per input LSB, m of 8 bits, s >= 0 or a left shift if < 0."""
+        """Return (m, s) per segment: the chord rises by m·2^-s output LSB per input LSB.
+
+        m has 8 bits. s < 0 is a left shift.
+        """
         unit = 1 << self.fraction_bits
         pairs = []
         for left, right in zip(self.knots, self.knots[1:], strict=False):
@@ -99,17 +112,17 @@ class PiecewiseExponential:
 
     @property
     def table_bytes(self) -> float:
-        """Slopes of 8 and intercepts of 16 bits, with 6 bits of scale for each."""
+        """Return the size in bytes: slopes of 8 bits and intercepts of 16, each with 6 bits of scale."""
         return (self.segments * (self.slope_bits + 6) + (self.segments + 1) * (self.intercept_bits + 6)) / 8
 
 
 def _significant(value: float, bits: int) -> tuple[int, int]:
-    """(m, s) with value ≈ m·2^-s and m of exactly `bits` bits (rounded to nearest)."""
+    """Return (m, s) with value ≈ m·2^-s and m of exactly `bits` bits, rounded to nearest."""
     places = bits - math.frexp(value)[1]
     mantissa = constant(math.ldexp(value, places), 0)
     return (mantissa >> 1, places - 1) if mantissa >> bits else (mantissa, places)
 
 
 def _shifted(mantissa: int, places: int, fraction_bits: int) -> int:
-    """m·2^-places in Q(fraction_bits), rounded to nearest."""
+    """Return m·2^-places in Q(fraction_bits), rounded to nearest."""
     return constant(math.ldexp(mantissa, -places), fraction_bits)

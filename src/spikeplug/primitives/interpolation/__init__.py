@@ -1,4 +1,4 @@
-"""A function of one variable by table and chords. See README.md beside this file."""
+"""Compute a function of one variable by table and chords. See README.md in this folder."""
 
 from spikeplug.primitives.interpolation.closed import interpolate, knots_of, whole_table
 from spikeplug.primitives.interpolation.spec import Interpolation

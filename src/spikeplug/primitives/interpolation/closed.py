@@ -1,4 +1,4 @@
-"""Interpolation in closed form."""
+"""Interpolate in closed form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WHOLE = 1 << 16
 
 
 def interpolate(x: Tensor, spec: Interpolation) -> Tensor:
-    """The chords of `spec` at x, 0 <= x <= spec.domain; int32 if all knots fit it, else int64."""
+    """Return the chords of `spec` at 0 <= x <= spec.domain; int32 if every knot fits it, else int64."""
     if spec.domain <= _WHOLE:
         return _gather(whole_table(spec, x.device), x.to(torch.int64))
     knots = knots_of(spec, x.device)
@@ -25,7 +25,7 @@ def interpolate(x: Tensor, spec: Interpolation) -> Tensor:
 
 
 def output_dtype(spec: Interpolation) -> torch.dtype:
-    """int32 where it holds every knot, which is half the memory."""
+    """Return int32 (half the memory) if it holds every knot, else int64."""
     return torch.int32 if max(map(abs, spec.knots)) < 1 << 31 else torch.int64
 
 
@@ -41,13 +41,13 @@ def _gather(table: Tensor, index: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def knots_of(spec: Interpolation, device: torch.device) -> Tensor:
-    """The knots, int64."""
+    """Return the knots, int64, on the device."""
     return torch.tensor(spec.knots, dtype=torch.int64, device=device)
 
 
 @lru_cache(maxsize=64)
 def whole_table(spec: Interpolation, device: torch.device) -> Tensor:
-    """Every input's answer: what the segments compute, once."""
+    """Return the output for every input of the domain, computed once as the segments compute it."""
     x = torch.arange(spec.domain + 1)
     segment = (x >> spec.rest_bits).clamp(max=spec.segments - 1)
     knots = torch.tensor(spec.knots, dtype=torch.int64)

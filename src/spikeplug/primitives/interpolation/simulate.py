@@ -1,4 +1,4 @@
-"""Interpolate by neurons: an ordered population finds the segment, the rest's bits gate the chord's rise."""
+"""Interpolate by neurons: ordered neurons find the segment, and the remaining bits gate the chord's rise."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from spikeplug.primitives.product.simulate import gate
 
 
 def interpolate(x: Tensor, spec: Interpolation, scope: Scope) -> Tensor:
-    """Return the chords of `spec` at x, as `closed`: S - 1 ordered neurons, two table reads, one gated product."""
+    """Return the chords of `spec` at x, as `closed.interpolate`.
+
+    S - 1 ordered neurons find the segment. Two table reads and one gated product follow.
+    """
     x = x.to(torch.int64)
     thresholds = [j << spec.rest_bits for j in range(1, spec.segments)]
     segment = ordered(x, thresholds, spec.domain.bit_length(), scope / "segment")
     knots = torch.tensor(spec.knots, dtype=torch.int64, device=x.device)
     left, right = (read(knots, place, scope / "knots") for place in (segment, segment + 1))
-    # The domain's end lies on the last knot, a whole segment from the last but one: hence one bit more.
+    # The end of the domain is a whole segment away from the last knot but one: hence one bit more.
     rise = gate(x - (segment << spec.rest_bits), (right - left).abs(), spec.rest_bits + 1, scope / "rise")
     rise = torch.sign(right - left) * (rise >> spec.rest_bits)
     return summed(rise, left, max(map(abs, spec.knots)).bit_length(), scope / "chord").to(output_dtype(spec))
@@ -42,7 +45,7 @@ def ordered(x: Tensor, thresholds: Sequence[int], bits: int, scope: Scope) -> Te
 
 
 def read(table: Tensor, index: Tensor, scope: Scope) -> Tensor:
-    """Return table entries, counted."""
+    """Return table entries, and count the reads."""
     width = max(abs(int(end)) for end in torch.aminmax(table)).bit_length() + 1
     scope.population("table", width, table.numel()).table_reads += index.numel()
     return torch.take(table, index)

@@ -1,4 +1,4 @@
-"""A function known at equally spaced points, in straight lines between them."""
+"""Specify a function by its values at equally spaced points, with straight lines between them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from spikeplug.fixedpoint import constant
 
 @dataclass(frozen=True)
 class Interpolation:
-    """S chords of a function: knots[j] = f at x = j·2^rest_bits, j = 0..S, in output LSB.
+    """Specify S chords of a function.
 
-    Input: integer 0 <= x <= S·2^rest_bits (the caller clamps). Output: knots[j] moved towards knots[j+1] by
-    floor(|knots[j+1] - knots[j]|·r / 2^rest_bits), with j the segment and r the rest of x: rounded towards knots[j].
+    knots      the function at x = j·2^rest_bits, j = 0..S, in output LSB
+    rest_bits  input bits within a segment
+
+    Input: integer 0 <= x <= S·2^rest_bits; the caller clamps. j is the segment of x, and r the rest.
+    Output: knots[j], moved towards knots[j+1] by floor(|knots[j+1] - knots[j]|·r / 2^rest_bits).
+    The output is thus rounded towards knots[j].
+    Errors: SpikeplugError for fewer than two knots, and for widths that do not fit.
     """
 
     knots: tuple[int, ...]
@@ -32,9 +37,10 @@ class Interpolation:
     def of(
         cls, function: Callable[[float], float], *, end: float, segments: int, input_bits: int, output_bits: int
     ) -> Interpolation:
-        """Knots round(2^output_bits · function(j·end/S)) on [0, end], for inputs with input_bits fraction bits.
+        """Return the interpolation of `function` on [0, end]: knots round(2^output_bits · function(j·end/S)).
 
-        Errors: a segment must be a power of two of input steps wide.
+        Inputs have `input_bits` fraction bits.
+        Errors: SpikeplugError unless a segment is a power of two of input steps wide.
         """
         width = end / segments * (1 << input_bits)
         if width < 1 or width != int(width) or int(width) & (int(width) - 1):
@@ -44,14 +50,15 @@ class Interpolation:
 
     @property
     def segments(self) -> int:
+        """Return S, the number of chords."""
         return len(self.knots) - 1
 
     @property
     def domain(self) -> int:
-        """The largest input."""
+        """Return the largest input."""
         return self.segments << self.rest_bits
 
     @property
     def table_bytes(self) -> float:
-        """Size of the knots, bit-packed, each with a sign."""
+        """Return the size of the knots in bytes, bit-packed, each with a sign."""
         return len(self.knots) * (max(map(abs, self.knots)).bit_length() + 1) / 8

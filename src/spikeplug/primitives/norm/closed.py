@@ -1,4 +1,4 @@
-"""The norms in closed form."""
+"""Compute the norms in closed form."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from spikeplug.primitives.norm.spec import CordicSpec, RootSpec
 
 
 def square_sum(x: Tensor) -> Tensor:
-    """Σ x² over the last dimension, kept as 1, int64."""
+    """Return Σ x² over the last dimension, kept as 1; int64."""
     wide = x.to(torch.int64)
     return (wide * wide).sum(-1, keepdim=True)
 
 
 def root(square: Tensor, spec: RootSpec) -> Tensor:
-    """floor(sqrt(S)), int64, by Newton's iteration in integers, which falls monotonically onto the floor."""
+    """Return floor(sqrt(S)), int64, by Newton's iteration in integers, which decreases monotonically to the floor."""
     present = square > 0
     square = square.to(torch.int64).clamp(min=1)
-    # Start at 2^ceil(bits/2): above sqrt(S), by a factor of at most 2. The correct bits double with every step; two
-    # more steps let the floors settle.
+    # Start at 2^ceil(bits/2): above sqrt(S), by a factor of at most 2. Every step doubles the correct bits; two more
+    # steps let the floors settle.
     estimate = torch.ones_like(square) << ((bit_length(square) + 1) >> 1)
     for _ in range(spec.root_bits.bit_length() + 2):
         estimate = torch.minimum(estimate, (estimate + torch.div(square, estimate, rounding_mode="trunc")) >> 1)
@@ -28,7 +28,7 @@ def root(square: Tensor, spec: RootSpec) -> Tensor:
 
 
 def cordic(x: Tensor, spec: CordicSpec) -> Tensor:
-    """‖x‖ over the last dimension (kept as 1) of x >= 0, int64, by the tree of merges."""
+    """Return ‖x‖ of x >= 0 over the last dimension (kept as 1), int64, by the tree of merges."""
     level = x.to(torch.int64)
     while level.shape[-1] > 1:
         if level.shape[-1] % 2:

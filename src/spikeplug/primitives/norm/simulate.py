@@ -16,15 +16,18 @@ MOST_ORDERED = 1 << 16
 
 
 def square_sum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return Σ x² of |x| < 2^bits: each phase-coded spike of |x| opens the synapse of |x|; all squares drive one neuron."""
+    """Return Σ x² over the last dimension, kept as 1, of |x| < 2^bits; int64.
+
+    Each phase-coded spike of |x| opens the synapse of |x| itself. All squares of a vector drive one neuron.
+    """
     magnitude = x.to(torch.int64).abs()
     return _summed(gate(magnitude, magnitude, bits, scope / "square"), bits, scope)
 
 
 def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return Σ x² as `square_sum`, each square by an ordered population of 2^bits neurons in one step.
+    """Return Σ x² as `square_sum`; an ordered population of 2^bits neurons squares each number in one step.
 
-    Errors: SpikeplugError if that is more than can be simulated.
+    Errors: SpikeplugError if that is more neurons than can be simulated.
     """
     _check_ordered(1 << bits)
     return _summed(square_population(x.abs(), 1 << bits, scope / "square"), bits, scope)
@@ -39,7 +42,7 @@ def _summed(squares: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def square_population(x: Tensor, neurons: int, scope: Scope) -> Tensor:
-    """Return x² in one step: neuron k (of N >= x) fires iff x >= k, with weight 2k - 1; Σ_(k<=x) (2k-1) = x²."""
+    """Return x² in one step: neuron k of N >= x fires iff x >= k, with weight 2k - 1; Σ_(k<=x) (2k-1) = x²."""
     order = torch.arange(1, neurons + 1, device=x.device)
     resting = torch.zeros(*x.shape, neurons, dtype=torch.int64, device=x.device)
     scope.population("threshold", neurons.bit_length() + 1, resting.numel()).steps += 1
@@ -48,13 +51,16 @@ def square_population(x: Tensor, neurons: int, scope: Scope) -> Tensor:
 
 
 def root_population(square: Tensor, neurons: int, scope: Scope) -> Tensor:
-    """Return floor(sqrt(S)) in one step (capped at N): neuron k fires iff S >= k²; the count is the root."""
+    """Return floor(sqrt(S)), capped at N, in one step: neuron k fires iff S >= k²; the count is the root."""
     scope.population("threshold", 2 * neurons.bit_length() + 1, square.numel() * neurons).steps += 1
     return population_step(square.to(torch.int64), [k * k for k in range(1, neurons + 1)], scope)
 
 
 def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
-    """Return the root by `root_population`. Errors: SpikeplugError if it has more neurons than can be simulated."""
+    """Return floor(sqrt(S)) by `root_population`.
+
+    Errors: SpikeplugError if it needs more neurons than can be simulated.
+    """
     _check_ordered(1 << spec.root_bits)
     return root_population(square, (1 << spec.root_bits) - 1, scope)
 
@@ -62,7 +68,8 @@ def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
     """Return floor(sqrt(S)) by the restoring root neuron: leak ×4, two bits of S per step, threshold 4Q + 1.
 
-    v <- 4v + next two bits; fire iff v >= 4Q + 1, which is subtracted; Q <- 2Q + spike. Q is the root so far.
+    v <- 4v + next two bits. It fires iff v >= 4Q + 1, which is then subtracted. Q <- 2Q + spike.
+    Q is the root so far.
     """
     square = square.to(torch.int64)
     membrane, answer = torch.zeros_like(square), torch.zeros_like(square)
@@ -99,12 +106,12 @@ def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> T
     x, y = x << spec.guard_bits, y << spec.guard_bits
     for k in range(spec.iterations):
         upper, _ = lif_step(torch.zeros_like(y), y, 0, scope / "sign", fan_out=2)
-        # A spike adds the shifted partner, its absence subtracts it.
+        # A spike adds the shifted other coordinate; no spike subtracts it.
         sign = 2 * upper - 1
         to_x, to_y = sign * (y >> k), -sign * (x >> k)
         integrate(x, to_x, scope / "x")
         integrate(y, to_y, scope / "y")
-    # The gain is removed by a constant synapse: one train of x, one neuron.
+    # A constant synapse removes the gain: one spike train of x, one neuron.
     gain = scope / "gain"
     population = gain.population("accumulator", bits + spec.gain_bits + 1, size)
     (gain / "operand").population("input", 1, size).send(popcount(x))

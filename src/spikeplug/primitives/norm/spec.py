@@ -1,4 +1,4 @@
-"""Widths and constants of the two norms."""
+"""Specify the widths and constants of the two norms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from spikeplug.fixedpoint import constant
 
 @dataclass(frozen=True)
 class RootSpec:
-    """floor(sqrt(S)) for integers 0 <= S < 2^(2·root_bits); the root has root_bits bits. Error: (-1, 0] LSB."""
+    """Specify floor(sqrt(S)) for integers 0 <= S < 2^(2·root_bits).
+
+    root_bits  bits of the root
+
+    Error: (-1, 0] LSB.
+    Errors: SpikeplugError unless root_bits lies in [1, 31].
+    """
 
     root_bits: int
 
@@ -22,12 +28,17 @@ class RootSpec:
 
 @dataclass(frozen=True)
 class CordicSpec:
-    """‖x‖ of non-negative integers below 2^value_bits, over a binary tree of CORDIC merges.
+    """Specify ‖x‖ of non-negative integers below 2^value_bits, over a binary tree of CORDIC merges.
+
+    iterations  rotations per merge
+    value_bits  bits of an element
+    guard_bits  fraction bits inside a merge
+    gain_bits   bits of the constant that removes the gain
 
     A merge turns (x, y) by ±atan(2^-k), k = 0..iterations-1, until y is small; x is then gain·hypot(x, y).
-    guard_bits: fraction bits carried inside a merge. The gain Π sqrt(1 + 4^-k) is removed by a constant of gain_bits
-    bits (1.6467... at 8 iterations; not a power of two, so it is a multiplication by a constant).
-    Relative error of one merge: at most 2^(1-2·iterations) (the angle left over) plus rounding; see README.md.
+    The gain is Π sqrt(1 + 4^-k), 1.6467... at 8 iterations. It is not a power of two, so a constant multiplies it away.
+    Relative error of one merge: at most 2^(1-2·iterations) (the angle left over), plus rounding (see README.md).
+    Errors: SpikeplugError for a field out of its domain.
     """
 
     iterations: int
@@ -44,6 +55,6 @@ class CordicSpec:
 
     @property
     def inverse_gain(self) -> int:
-        """round(2^gain_bits / Π_k sqrt(1 + 4^-k))."""
+        """Return round(2^gain_bits / Π_k sqrt(1 + 4^-k))."""
         gain = math.prod(math.sqrt(1 + 4.0**-k) for k in range(self.iterations))
         return constant(1 / gain, self.gain_bits)

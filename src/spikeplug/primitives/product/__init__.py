@@ -1,4 +1,4 @@
-"""Products and sums by gating. See README.md beside this file."""
+"""Multiply and add integers by gating. See README.md in this folder."""
 
 from spikeplug.primitives.product.closed import accumulate, dot, gate
 

@@ -1,4 +1,4 @@
-"""Products in closed form."""
+"""Multiply and add integers in closed form."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from spikeplug.fixedpoint import matrix_product
 
 
 def gate(spikes: Tensor, value: Tensor) -> Tensor:
-    """spikes · value, elementwise, int64."""
+    """Return spikes · value, elementwise; int64."""
     return spikes.to(torch.int64) * value
 
 
 def accumulate(weight: Tensor) -> Tensor:
-    """Sum over the last dimension, kept as 1, int64."""
+    """Return the sum over the last dimension, kept as 1; int64."""
     return weight.sum(-1, keepdim=True, dtype=torch.int64)
 
 
 def dot(weight: Tensor, value: Tensor, weight_bits: int, value_bits: int) -> Tensor:
-    """weight (..., m, k) @ value (..., k, n), exact, int64; |weight| <= 2^weight_bits, |value| <= 2^value_bits."""
+    """Return weight (..., m, k) @ value (..., k, n), exact; int64.
+
+    |weight| <= 2^weight_bits, |value| <= 2^value_bits.
+    """
     return matrix_product(weight, value, weight_bits, value_bits)

@@ -14,7 +14,7 @@ from spikeplug.neurons import Scope, blocks, integrate
 
 
 def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return spikes · value elementwise, 0 <= spikes < 2^bits, in `bits` steps; int64."""
+    """Return spikes · value, elementwise, of 0 <= spikes < 2^bits; int64. It takes `bits` steps."""
     spikes, value = torch.broadcast_tensors(spikes, value)
     product = torch.zeros(value.shape, dtype=torch.int64, device=value.device)
     if bits == 0:
@@ -22,7 +22,7 @@ def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
     value_bits = magnitude_bits(value)
     population = scope.population("accumulator", bits + value_bits + 1, value.numel())
     train = (scope / "operand").population("input", 1, value.numel())
-    # |v| <= (2^bits - 1)·|value| at every step: within int32, twice as fast, where bits + value's bits are at most 31.
+    # |v| <= (2^bits - 1)·|value| at every step. So int32, twice as fast, suffices for bits + value_bits <= 31.
     dtype = torch.int32 if bits + value_bits <= 31 else torch.int64
     for operand, synapse, target in blocks(scope, spikes, value, product):
         synapse, membrane = synapse.to(dtype), torch.zeros_like(target, dtype=dtype)
@@ -35,15 +35,17 @@ def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def accumulate(weight: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return the sum over the last dimension, kept as 1: every phase-coded spike drives one common neuron."""
+    """Return the sum over the last dimension, kept as 1; int64. All phase-coded spikes drive one neuron."""
     return dot(weight, None, bits, scope)
 
 
 def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor:
-    """Return weight (..., m, k) @ value (..., k, n), 0 <= weight < 2^bits phase-coded, value in the synapses; int64.
+    """Return weight (..., m, k) @ value (..., k, n); int64.
 
-    value: None is a column of ones. One step's current is the sum of the values whose key spikes. A float64 GEMM gives
-    it exactly: `matrix_product` keeps every partial sum, of so many values of so many bits, within 2^53.
+    weight: 0 <= weight < 2^bits, phase-coded.
+    value: the weights of the synapses; None is a column of ones.
+    The current of a step is the sum of the values whose key spikes.
+    A float64 GEMM gives it exactly, as `matrix_product` keeps every partial sum within 2^53.
     """
     value_bits, fan_out = (0, 1) if value is None else (magnitude_bits(value), value.shape[-1])
     membrane: Tensor | None = None
@@ -65,14 +67,14 @@ def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor
 
 
 def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return a (..., m, k) @ b (..., k, n), |a| < 2^bits phase-coded by two populations, one per sign; int64.
+    """Return a (..., m, k) @ b (..., k, n) of |a| < 2^bits; int64.
 
-    The second reaches the same neurons through synapses of -b.
+    Two populations send the phase code of a, one per sign. The negative one drives the same neurons by synapses of -b.
     """
     populations = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1)
     return dot(populations, torch.cat([b, -b], -2), bits, scope)
 
 
 def magnitude_bits(x: Tensor) -> int:
-    """Return the bits of the largest |x|, 0 if there is none."""
+    """Return the bits of the largest |x|; 0 if x is empty."""
     return max(abs(int(end)) for end in torch.aminmax(x)).bit_length() if x.numel() else 0

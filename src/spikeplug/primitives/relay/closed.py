@@ -1,4 +1,4 @@
-"""Relay in closed form."""
+"""Add, scale, gate, sign, shift, round and clamp integers in closed form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scale(x: Tensor, factor: int) -> Tensor:
 
 
 def select(condition: Tensor, a: Tensor | int, b: Tensor | int) -> Tensor:
-    """Return a where the condition (bool) holds, else b; broadcast."""
+    """Return a where `condition` (bool) is true, else b; broadcast."""
     return torch.where(condition, a, b)
 
 
@@ -29,20 +29,20 @@ def magnitude(x: Tensor) -> Tensor:
 
 
 def signed(magnitude: Tensor, sign_of: Tensor) -> Tensor:
-    """Return the magnitude with the sign of `sign_of` (0 counts as positive)."""
+    """Return `magnitude` with the sign of `sign_of`; 0 counts as positive."""
     return torch.where(sign_of < 0, -magnitude, magnitude)
 
 
 def shift(x: Tensor, places: Tensor) -> Tensor:
-    """Return floor(x · 2^places) of x >= 0, for either sign of places."""
+    """Return floor(x · 2^places) of x >= 0; `places` may be negative."""
     return fixedpoint.shift(x, places)
 
 
 def round_half(x: Tensor) -> Tensor:
-    """Return floor(x/2 + 1/2): one bit less, rounded half up."""
+    """Return floor(x/2 + 1/2): drop the lowest bit, rounding half up."""
     return fixedpoint.halve_to_nearest(x)
 
 
 def clamp(x: Tensor, low: int | None, high: int | None) -> Tensor:
-    """Return x within [low, high]; None is no limit."""
+    """Return x clamped to [low, high]; None means no limit."""
     return x.clamp(low, high)

@@ -1,4 +1,4 @@
-"""Relay by accumulators: spike trains, most significant bit first, through synapses that are constants, gates or signs.
+"""Drive accumulators by spike trains, most significant bit first, through synapses that are constants, gates or signs.
 
 v <- 2v + Σ_j w_j · bit_j(t)        after all bits:  v = Σ_j w_j · x_j
 """
@@ -26,9 +26,10 @@ def scale(x: Tensor, factor: int, bits: int, scope: Scope) -> Tensor:
 
 
 def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return a where the condition holds, else b: two trains, of which the condition's spike lets one through.
+    """Return a where `condition` is true, else b, of |a|, |b| < 2^bits.
 
-    |a|, |b| < 2^bits. A constant is a bias behind the same gate.
+    Two spike trains drive one neuron. The condition's spike opens the synapse of one of them.
+    A constant is a bias behind the same gate.
     """
     gate = condition.to(torch.int64)
     (scope / "gate").population("input", 1, condition.numel()).send(gate, 2)
@@ -58,9 +59,11 @@ def signed(magnitude: Tensor, sign_of: Tensor, bits: int, scope: Scope) -> Tenso
 
 
 def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tensor:
-    """Return floor(x · 2^places) of 0 <= x < 2^bits, places <= left: an accumulator that listens for bits + places steps.
+    """Return floor(x · 2^places) of 0 <= x < 2^bits and places <= left; x's dtype.
 
-    Fewer steps than bits drop low bits; more steps double the membrane. State: as many bits as the answer.
+    An accumulator takes part in bits + places steps.
+    Fewer steps than bits drop the low bits. More steps double the membrane.
+    The state is as wide as the result.
     """
     steps = bits + left
     x, places = torch.broadcast_tensors(x, places)

@@ -1,0 +1,81 @@
+"""Teach torch's other ways into a module of plugs and scopes: shallow copies, recomputation, symbolic tracing.
+
+Each of them goes past a module's `forward`, or calls a part of it after the scope was left. What cannot be made right is
+refused. Installed once, when the conversion is imported; a model that is not converted is not affected.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch.utils.checkpoint
+from torch import fx, nn
+
+from spikeplug.conversion.plug import plug_of
+from spikeplug.conversion.redirection import in_scope
+from spikeplug.errors import SpikeplugError
+
+
+def _after(owner: Any, name: str, then: Callable[..., None]) -> None:
+    """Let `then(result, *arguments)` run after a method of torch's."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def method(*arguments: Any, **keywords: Any) -> Any:
+        result = original(*arguments, **keywords)
+        then(result, *arguments)
+        return result
+
+    setattr(owner, name, method)
+
+
+def _rehome(module: nn.Module) -> None:
+    """Give a module that took over another's attributes a plug of its own."""
+    plug = plug_of(module)
+    if plug is not None and plug.module is not module:
+        plug.moved_to(module)
+
+
+def _refuse_symbolic_trace(root: Any) -> None:
+    """Raise SpikeplugError if a module to be traced has a plug: the tracer would read its class's forward instead."""
+    if isinstance(root, nn.Module) and any(plug_of(module) is not None for module in root.modules()):
+        raise SpikeplugError(
+            f"torch.fx would trace {type(root).__name__} without its spiking operators: use torch.export.export, or "
+            "revert the model first."
+        )
+
+
+def install() -> None:
+    """Change the functions of torch that go past a plug."""
+    # copy.copy, and torch's own replicas, share the attributes of the original.
+    _after(nn.Module, "__setstate__", lambda result, module, *_: _rehome(module))
+    _after(nn.Module, "_replicate_for_data_parallel", lambda replica, *_: _rehome(replica))
+    _keep_scope_of_recomputation()
+    trace = fx.Tracer.trace
+
+    @functools.wraps(trace)
+    def checked(tracer: Any, root: Any, *arguments: Any, **keywords: Any) -> Any:
+        _refuse_symbolic_trace(root)
+        return trace(tracer, root, *arguments, **keywords)
+
+    setattr(fx.Tracer, "trace", checked)  # noqa: B010
+
+
+def _keep_scope_of_recomputation() -> None:
+    """Let torch.utils.checkpoint compute again, in the backward pass, under the scope of the forward pass."""
+    # What `checkpoint` looks up when it is called, so that it does not matter who imported it before.
+    checkpoint: Any = torch.utils.checkpoint
+    generator, reentrant = checkpoint._checkpoint_without_reentrant_generator, checkpoint.CheckpointFunction.forward
+
+    @functools.wraps(generator)
+    def recomputing(function: Any, *arguments: Any, **keywords: Any) -> Any:
+        return generator(in_scope(function), *arguments, **keywords)
+
+    @functools.wraps(reentrant)
+    def forward(ctx: Any, function: Any, *arguments: Any) -> Any:
+        return reentrant(ctx, in_scope(function), *arguments)
+
+    setattr(checkpoint, "_checkpoint_without_reentrant_generator", recomputing)  # noqa: B010
+    setattr(checkpoint.CheckpointFunction, "forward", staticmethod(forward))  # noqa: B010

@@ -1,0 +1,153 @@
+"""Plan a conversion: which module gets which plug. The model is not touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from spikeplug.conversion.attention import AttentionPlug
+from spikeplug.conversion.match import OPERATORS, Found
+from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug
+from spikeplug.conversion.report import Action, Entry
+from spikeplug.conversion.spiking_config import SpikingConfig
+from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Say what was converted: a plain attribute of the model, which refers to modules by path.
+
+    What `revert` needs lies in the modules themselves, so that it goes wherever they go.
+
+    plugged          paths of the modules that hold a plug
+    attending        path of each attention module -> what it runs
+    implementations  path of each module whose config was changed -> the attn_implementation it had
+    saved_as         what the model's config.json says of the conversion, if it has one
+    """
+
+    plugged: tuple[str, ...]
+    attending: dict[str, AttentionPlug]
+    implementations: dict[str, str]
+    saved_as: SpikingConfig | None = None
+
+
+def decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str | None) -> tuple[Entry, ...]:
+    """Return one entry per place.
+
+    Errors: SpikeplugError for a request that would not do what it says.
+    """
+    for operator in operators or ():
+        if not any(operator in place.operators for place in places):
+            raise SpikeplugError(f"the model has no {operator} to replace: leave {operator!r} out of operators.")
+    wanted = frozenset(operators or OPERATORS)
+    # A module at several paths has one forward: if one path is excluded, it is exact at all.
+    excluded = {id(place.module) for place in places if exclude is not None and re.search(exclude, place.path)}
+    entries = tuple(
+        _entry(place, wanted, f"excluded by {exclude!r}" if id(place.module) in excluded else "") for place in places
+    )
+    chosen = [place.path for place in places if place.operators & wanted]
+    if not chosen:
+        raise SpikeplugError(
+            "the model has nothing to replace: give one with attention, a softmax, a norm, an activation or another "
+            "nonlinearity."
+        )
+    if exclude is not None and not any(re.search(exclude, path) for path in chosen):
+        raise SpikeplugError(
+            f"exclude={exclude!r} finds none of the paths to replace: correct it, the paths look like {chosen[0]!r}."
+        )
+    if not any(entry.action == "replaced" for entry in entries):
+        raise SpikeplugError(f"exclude={exclude!r} leaves nothing to replace: narrow it.")
+    return entries
+
+
+def _entry(place: Found, wanted: frozenset[str], excluded: str) -> Entry:
+    reason = place.reason
+    if not reason:
+        reason = excluded if place.operators & wanted else "not among the operators chosen"
+    action: Action = "left" if reason else "replaced"
+    return Entry(place.path, place.name, type(place.module).__name__, action, reason, place.pipeline)
+
+
+def plan(
+    model: nn.Module,
+    numerics: Numerics,
+    places: list[Found],
+    entries: tuple[Entry, ...],
+    wanted: frozenset[str],
+    exclude: str | None,
+) -> tuple[dict[str, Plug], Conversion]:
+    """Return every plug by path, and what `revert` needs. The model is not touched."""
+    plugs: dict[str, Plug] = {}
+    attending: dict[str, AttentionPlug] = {}
+    seen: set[int] = set()  # a module at two paths gets one plug
+    around = {path for entry in entries if entry.action == "replaced" for path in _ancestors(entry.path)}
+    for place, entry in zip(places, entries, strict=True):
+        if not place.operators:
+            continue
+        replaced = entry.action == "replaced"
+        if place.plug is None and "attention" in wanted:
+            attending[place.path] = AttentionPlug(numerics if replaced else None, _implementation(place.module))
+        if place.path in plugs or id(place.module) in seen:
+            continue
+        if replaced and place.plug is not None:
+            plugs[place.path] = place.plug(numerics, wanted)
+        elif entry.reason.startswith("excluded"):
+            # Redirections around an excluded module must not apply inside it.
+            plugs[place.path] = ScopePlug(place.module, numerics if place.path in around else None, frozenset())
+        else:
+            continue
+        seen.add(id(place.module))
+    if not any(plug.numerics for plug in attending.values()):
+        attending = {}
+    for path in attending:
+        module = model.get_submodule(path)
+        if path not in plugs and id(module) not in seen:
+            seen.add(id(module))
+            plugs[path] = HostPlug(module, numerics)
+    plugs |= _net(model, numerics, wanted, exclude, seen, around)
+    return plugs, Conversion(tuple(plugs), attending, _implementations(model, attending))
+
+
+def _net(
+    model: nn.Module, numerics: Numerics, wanted: frozenset[str], exclude: str | None, seen: set[int], around: set[str]
+) -> dict[str, Plug]:
+    """Return a scope around the whole model, and scopes that keep it out of excluded modules.
+
+    The scope catches what byte code does not show: functions fetched at run time, modules made on the way.
+    """
+    net: dict[str, Plug] = {}
+    for path, module in model.named_modules():
+        excluded = exclude is not None and re.search(exclude, path)
+        if id(module) not in seen and excluded and callable(type(module).forward):
+            net[path] = ScopePlug(module, numerics if path in around else None, frozenset())
+        elif id(module) not in seen and module is model:
+            net[path] = ScopePlug(module, numerics, wanted)
+    return net
+
+
+def _implementation(module: nn.Module) -> str:
+    return str(module.config._attn_implementation)  # type: ignore[union-attr]
+
+
+def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
+    """Return the attention implementation of every module whose config attention modules, or modules around them, read."""
+    around = {"", *attending}.union(*(_ancestors(path) for path in attending))
+    if not attending:
+        return {}
+    modules = [(path, module) for path, module in model.named_modules() if _has_implementation(module)]
+    changed = {id(module.config) for path, module in modules if path in around}
+    return {path: _implementation(module) for path, module in modules if id(module.config) in changed}
+
+
+def _has_implementation(module: nn.Module) -> bool:
+    return hasattr(getattr(module, "config", None), "_attn_implementation")
+
+
+def _ancestors(path: str) -> set[str]:
+    """Return the paths of all modules around the one at `path`."""
+    parts = path.split(".") if path else []
+    return {".".join(parts[:depth]) for depth in range(len(parts))}

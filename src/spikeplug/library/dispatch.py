@@ -1,0 +1,190 @@
+"""Run an operator: simulate it if somebody counts its events, else run its kernel or closed form.
+
+One file, because every call passes through all of it: a torch op called from Python, or a few more functions, take
+longer than the work of one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, overrides
+from torch.autograd import forward_ad
+
+from spikeplug.codes import affine, as_real
+from spikeplug.kernels import registry
+from spikeplug.kernels.protocol import PLAIN, Call
+from spikeplug.kernels.registry import DEVICES, device_type
+from spikeplug.library import torch_op
+from spikeplug.library.transforms import Differentiable, is_transformed
+from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
+from spikeplug.realisation import Realisation
+from spikeplug.saturation import not_recorded
+
+_DEFAULT = as_numerics(None)
+
+
+class Counter(Protocol):
+    """Whoever wants operators simulated, and their events counted.
+
+    realisation: the neurons that simulate; None: those of the preset with the operator's numerics.
+    """
+
+    realisation: Realisation | None
+
+    def wants(self) -> bool:
+        """Return whether the operator that is about to run is to be simulated and counted."""
+
+    def add(self, operator: str, events: Events) -> None:
+        """Add the events of one simulated call of an operator."""
+
+
+# A context variable: whoever counts sees its own thread (or asyncio task) only; other threads run in closed form.
+_counters: ContextVar[tuple[Counter, ...]] = ContextVar("spikeplug_counters", default=())
+
+
+@contextmanager
+def counted_by(counter: Counter) -> Iterator[None]:
+    """Let `counter` count the operators that run in the block; in nested blocks, each counter counts."""
+    token = _counters.set((*_counters.get(), counter))
+    try:
+        yield
+    finally:
+        _counters.reset(token)
+
+
+def active_counters() -> list[Counter]:
+    """Return the counters that want the operator that is about to run."""
+    return [counter for counter in _counters.get() if counter.wants()]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator and the float function it stands for.
+
+    name        of the torch op and of the public function
+    arguments   the op's schema, without the numerics: "Tensor x, int dim"
+    spiking     (*arguments, numerics=..., events=...) -> Tensor: the closed form, or its simulation
+    exact       (*arguments) -> Tensor: gives the output's shape and dtype, and the straight-through gradient
+    """
+
+    name: str
+    arguments: str
+    spiking: Callable[..., Tensor]
+    exact: Callable[..., Tensor]
+
+    def __call__(
+        self,
+        *arguments: Any,
+        numerics: Numerics | str | None = None,
+        events: Events | None = None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return the decoded result times `weight`, plus `bias`, which broadcast to it.
+
+        Runs the torch op, or what the op would run where nobody could tell. With `events`, simulates neuron by neuron
+        instead, without a gradient. Raises SpikeplugError for arguments that the operator refuses.
+        """
+        if type(numerics) is not Numerics:
+            numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
+        if events is None and may_go_direct((*arguments, weight, bias)):
+            return self._run(Call(self.name, arguments, numerics, weight, bias))
+        as_real(arguments[0], self.name)
+        torch_op.check_devices(self.name, (*arguments, weight, bias))
+        if events is not None:
+            return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
+        if not torch.compiler.is_compiling() and is_transformed():
+            result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)  # type: ignore[no-untyped-call]
+        else:
+            result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
+        return affine(result, weight, bias)
+
+    def kernel(self, *arguments: Any) -> Tensor:
+        """Return what the torch op returns. arguments: the op's, which end with the token of the numerics."""
+        torch_op.check_devices(self.name, arguments)
+        return torch_op.with_plain_strides(
+            self._run(Call(self.name, arguments[:-1], Numerics.from_token(arguments[-1])))
+        )
+
+    def register(self) -> None:
+        """Define the torch op."""
+        torch_op.define(self.name, self.arguments, self.kernel, self.exact)
+
+    def _run(self, call: Call) -> Tensor:
+        """Return the result in a new tensor, of any strides."""
+        # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
+        with torch._C.DisableTorchFunction():
+            x = call.arguments[0]
+            if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+                as_real(x, self.name)  # raises
+            if _counters.get() and (counters := active_counters()):
+                output = self._simulated(call, counters)
+            else:
+                output = registry.run(call, self._closed)
+            # An op's output may not be its input.
+            return output.clone() if any(output is given for given in call.arguments) else output
+
+    def _closed(self, call: Call) -> Tensor:
+        return affine(self.spiking(*call.arguments, numerics=call.numerics), call.weight, call.bias)
+
+    def _simulated(self, call: Call, counters: list[Counter]) -> Tensor:
+        """Simulate the call with every realisation that a counter wants; the bits are the same each time."""
+        output = None
+        for realisation in dict.fromkeys(counter.realisation for counter in counters):
+            events = Events(realisation)
+            if output is None:
+                output = self.spiking(*call.arguments, numerics=call.numerics, events=events)
+            else:
+                with not_recorded():
+                    self.spiking(*call.arguments, numerics=call.numerics, events=events)
+            for counter in counters:
+                if counter.realisation == realisation:
+                    counter.add(self.name, events)
+        assert output is not None, "there is a counter"
+        return affine(output, call.weight, call.bias)
+
+
+def may_go_direct(arguments: tuple[Any, ...]) -> bool:
+    """Return whether running a call at once does all that the torch op would do.
+
+    Not with a gradient, compiler, trace, mode, transform, profiler or tensor subclass, nor on several devices. Some of
+    these torch tells by private names alone; tests/library/test_direct.py asks for each.
+    """
+    if torch.compiler.is_compiling() or _is_watched():
+        return False
+    with torch._C.DisableTorchFunction():  # or every look at an attribute is a call of each mode
+        graded, device = torch.is_grad_enabled(), None
+        for x in arguments:
+            if not isinstance(x, Tensor):
+                continue
+            if device is None:
+                device = x.device
+                if device_type(device) not in DEVICES:
+                    return False
+            if type(x) not in PLAIN or x.device != device or (graded and x.requires_grad):
+                return False
+    return True
+
+
+def _is_watched() -> bool:
+    """Return whether a dispatch mode, transform, profiler, trace, dual level or function mode would see the op.
+
+    Function modes that let operators pass do not count.
+    """
+    modes = overrides._get_current_function_mode_stack()
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._autograd._profiler_enabled()
+        or torch._C._get_tracing_state() is not None
+        or forward_ad._current_level >= 0
+        or not all(getattr(mode, "lets_operators_pass", False) for mode in modes)
+    )

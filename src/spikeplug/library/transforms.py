@@ -1,0 +1,139 @@
+"""Give operators the rules of torch's transforms: forward mode, torch.func's gradients, and batching by vmap.
+
+A torch op that a library defines has a gradient but none of these. So where a transform or a dual level is active,
+operators run through an autograd function, whose derivative is that of the exact function at the operator's own inputs:
+straight through the integers, forwards as backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+#: Stands in the saved arguments where a tensor was.
+_TENSOR = object()
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of torch.func or a dual level of forward mode is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+class Differentiable(torch.autograd.Function):
+    """Run a torch op of ours: apply(name, exact, token, *arguments) -> Tensor.
+
+    name: of the op. exact: the float function of the arguments. token: of the numerics.
+    """
+
+    @staticmethod
+    def forward(name: str, exact: Callable[..., Tensor], token: str, *arguments: Any) -> Tensor:
+        result: Tensor = getattr(torch.ops.spikeplug, name)(*arguments, token)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, exact, _, *arguments = inputs
+        ctx.exact = exact
+        ctx.given = tuple(_TENSOR if _is_differentiable(x) else x for x in arguments)
+        tensors = [x for x in arguments if _is_differentiable(x)]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        exact, tensors = _of_tensors(ctx)
+        output, pull_back = _vjp(exact, *tensors)
+        return (None, None, None, *_in_place(ctx, pull_back(gradient.to(output.dtype))))
+
+    @staticmethod
+    def jvp(ctx: Any, _name: Any, _exact: Any, _token: Any, *tangents: Any) -> Tensor:
+        exact, tensors = _of_tensors(ctx)
+        directions = [
+            torch.zeros_like(x) if tangent is None else tangent
+            for x, tangent in zip(tensors, _kept(ctx, tangents), strict=True)
+        ]
+        # The transpose of the transpose: forward mode cannot be entered twice, reverse mode can.
+        output, pull_back = _vjp(exact, *tensors)
+        _, push_forward = _vjp(pull_back, torch.zeros_like(output))
+        result: Tensor = push_forward(tuple(directions))[0]
+        return result
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], name: str, exact: Callable[..., Tensor], token: str, *arguments: Any
+    ) -> tuple[Tensor, int]:
+        """Run the whole batch at once: one more leading dimension, which no operator's vectors reach into."""
+        size, batched = info.batch_size, [dim is not None for dim in in_dims[3:]]
+        front = [x if dim is None else x.movedim(dim, 0) for x, dim in zip(arguments, in_dims[3:], strict=True)]
+
+        def apply(*given: Any) -> Tensor:
+            result: Tensor = Differentiable.apply(name, exact, token, *given)  # type: ignore[no-untyped-call]
+            return result
+
+        if name.startswith("attention"):
+            if batched[-1]:  # sinks belong to heads, which a batch does not extend: sample by sample
+                samples = ((x[i] if b else x for x, b in zip(front, batched, strict=True)) for i in range(size))
+                return torch.stack([apply(*sample) for sample in samples]), 0
+            entries = front[0].shape[batched[0]]
+            joined = [_joined(x, b, size, entries) for x, b in zip(front, batched, strict=True)]
+            return apply(*joined).unflatten(0, (size, entries)), 0
+        rank = max(x.dim() - b for x, b in zip(front, batched, strict=True) if isinstance(x, Tensor))
+        aligned = [_aligned(x, b, max(rank, 1)) for x, b in zip(front, batched, strict=True)]
+        # A dimension that is counted from the first one lies one further.
+        given = (x + 1 if type(x) is int and x >= 0 else x for x in aligned)
+        output = apply(*given)
+        return (output if rank else output.reshape(size)), 0
+
+
+def _vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
+    """Return function(*primals), and its vector-Jacobian product."""
+    output, pull_back = torch.func.vjp(function, *primals)[:2]
+    return output, pull_back
+
+
+def _is_differentiable(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+def _of_tensors(ctx: Any) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """Return the exact function of the saved tensors alone, and these."""
+    given, whole = ctx.given, ctx.exact
+
+    def exact(*tensors: Tensor) -> Tensor:
+        rest = iter(tensors)
+        result: Tensor = whole(*(next(rest) if x is _TENSOR else x for x in given))
+        return result
+
+    return exact, ctx.saved_tensors
+
+
+def _in_place(ctx: Any, values: tuple[Tensor, ...]) -> list[Tensor | None]:
+    """Return one value per argument: those of the saved tensors, and None."""
+    rest = iter(values)
+    return [next(rest) if x is _TENSOR else None for x in ctx.given]
+
+
+def _kept(ctx: Any, values: tuple[Any, ...]) -> list[Any]:
+    """Return the values that belong to the saved tensors."""
+    return [value for value, given in zip(values, ctx.given, strict=True) if given is _TENSOR]
+
+
+def _joined(x: Any, batched: bool, size: int, entries: int) -> Any:
+    """Return a tensor of attention with the samples joined to its batch entries; sinks as they are."""
+    if not isinstance(x, Tensor) or x.dim() - batched == 1:
+        return x
+    x = x if batched else x.unsqueeze(0)
+    x = x.reshape(x.shape[0], *[1] * (5 - x.dim()), *x.shape[1:])
+    return x.expand(size, entries, *x.shape[2:]).flatten(0, 1)
+
+
+def _aligned(x: Any, batched: bool, rank: int) -> Any:
+    """Return a tensor with `rank` dimensions behind the batch, so that two of them broadcast as each sample does."""
+    if not isinstance(x, Tensor):
+        return x
+    x = x if batched else x.unsqueeze(0)
+    return x.reshape(x.shape[0], *[1] * (rank + 1 - x.dim()), *x.shape[1:])

@@ -30,7 +30,9 @@ def test_a_realisation_that_is_not_given_is_that_of_the_preset_with_these_numeri
     assert as_realisation(given, PRESETS["paper"].numerics) is given
 
 
-@pytest.mark.parametrize("name", ["nothing-here", "", "Paper", "a" * 5000, "no/such/file.json", 3, None, ["paper"]], ids=str)
+@pytest.mark.parametrize(
+    "name", ["nothing-here", "", "Paper", "a" * 5000, "no/such/file.json", 3, None, ["paper"]], ids=str
+)
 def test_an_unknown_name_is_the_same_sentence_everywhere(name: object) -> None:
     words = "choose one of 'default', 'narrow', 'paper', or give your own numerics"
     calls = [lambda: preset(name)]

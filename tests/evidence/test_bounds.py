@@ -111,7 +111,7 @@ def test_published_figures() -> None:
     assert len(found) == 17
     for figure in found:
         assert figure.max_steps <= 1, figure
-        if figure.reading == "this numerics" and figure.operator == "softmax":
+        if figure.reading == "these numerics" and figure.operator == "softmax":
             # H = 10, not 5: segments twice as wide have four times the error.
             assert 4 <= figure.ratio <= 7, figure
         elif figure.operator == "silu":

@@ -38,9 +38,7 @@ CONFIGS: dict[str, Preset] = {
         Numerics(bits=20, working_bits=24, fraction_bits=4, segments=16, divide_last=False, shift_scaling=False),
         Realisation(),
     ),
-    "shift, floored": Preset(
-        Numerics(divide_last=False, shift_scaling=False, bits=6, working_bits=12), Realisation()
-    ),
+    "shift, floored": Preset(Numerics(divide_last=False, shift_scaling=False, bits=6, working_bits=12), Realisation()),
 }
 NUMERICS = {name: config.numerics for name, config in CONFIGS.items()}
 configs = pytest.mark.parametrize("numerics", NUMERICS.values(), ids=NUMERICS)
@@ -93,7 +91,7 @@ def vectors(kind: str, shape: tuple[int, ...] = (6, 19)) -> Tensor:
 
 
 def rows(dimension: int, count: int = 24) -> Tensor:
-    """Return Gaussian rows, heavy-tailed ones as LLM activations have them, a constant, a one-hot, tiny ones; float64."""
+    """Return float64 rows: Gaussian, heavy-tailed as LLM activations are, a constant, a one-hot, tiny ones."""
     torch.manual_seed(dimension)
     x = torch.randn(count, dimension, dtype=torch.float64) * torch.logspace(-3, 2, count, dtype=torch.float64)[:, None]
     x[1::4, 0] *= 500

@@ -39,7 +39,9 @@ def numbers(name: str, *shape: int) -> Tensor:
 @both
 @each
 @pytest.mark.parametrize(
-    "shape", [(), (1,), (0,), (5,), (1, 1), (0, 4), (4, 0), (2, 0, 3), (123, 5), (2, 3, 4, 7), (5, 123), (1, 577)], ids=str
+    "shape",
+    [(), (1,), (0,), (5,), (1, 1), (0, 4), (4, 0), (2, 0, 3), (123, 5), (2, 3, 4, 7), (5, 123), (1, 577)],
+    ids=str,
 )
 def test_shape_and_dtype(name: str, shape: tuple[int, ...], numerics: Numerics) -> None:
     x, run = numbers(name, *shape), call(name, numerics)
@@ -93,7 +95,9 @@ def test_half_types_are_their_float32_results_rounded(name: str, dtype: torch.dt
     inputs = (x, x.abs() + 1)[: len(record.inputs)]
     narrow = OPERATORS[name](*inputs, *record.settings, numerics=numerics)
     assert narrow.dtype == dtype
-    assert torch.equal(narrow, OPERATORS[name](*(part.float() for part in inputs), *record.settings, numerics=numerics).to(dtype))
+    assert torch.equal(
+        narrow, OPERATORS[name](*(part.float() for part in inputs), *record.settings, numerics=numerics).to(dtype)
+    )
 
 
 @both

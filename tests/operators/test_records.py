@@ -26,12 +26,14 @@ NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.lin
 
 @each
 def test_texts_are_there(record: Operator) -> None:
-    assert record.formula and "\n" not in record.formula
+    assert record.formula
+    assert "\n" not in record.formula
     assert record.inputs
     assert inspect.getdoc(record.spiking)
     for preset in PRESETS.values():
         words = record.input_range(preset.numerics)
-        assert words and "\n" not in words
+        assert words
+        assert "\n" not in words
         assert record.largest(preset.numerics) > 0
 
 

@@ -48,7 +48,7 @@ def inputs(name: str, kinds: tuple[str, ...], config: Preset) -> tuple[Tensor, .
     x = torch.cat([vectors(kind, (4, 7)) for kind in kinds])
     if config.realisation.division == "ordered" and not config.numerics.shift_scaling:
         # The published group has a neuron for every output level: few elements, and small ones.
-        x = x[1 :: 2, 2:3].clamp(-4, 4)
+        x = x[1::2, 2:3].clamp(-4, 4)
     return (x, x.flip(0))[: len(RECORDS[name].inputs)]
 
 

@@ -1,4 +1,4 @@
-"""Every operand keeps within the bits an operator states for it, and every membrane and threshold within its population's.
+"""Operands keep within the bits an operator states, membranes and thresholds within those of their population.
 
 In closed form on inputs that are nasty, by an `Arithmetic` that checks; neuron by neuron on small ones.
 """

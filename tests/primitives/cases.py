@@ -1,4 +1,4 @@
-"""Arguments for every verb of `Arithmetic`: one large case, whose events are pinned; and any two tensors of any width."""
+"""Arguments for every verb of `Arithmetic`: one large case, whose events are pinned, and tensors of any width."""
 
 from __future__ import annotations
 

@@ -82,7 +82,9 @@ def test_integers_that_break_arithmetic(verb: str, bits: int) -> None:
     dtypes = (torch.int64, torch.int32) if bits <= 23 else (torch.int64,)
     for dtype in dtypes:
         events = Watching()
-        equal(run(Closed(), a.to(dtype), b.to(dtype), bits), run(Simulated(events=events), a.to(dtype), b.to(dtype), bits))
+        equal(
+            run(Closed(), a.to(dtype), b.to(dtype), bits), run(Simulated(events=events), a.to(dtype), b.to(dtype), bits)
+        )
         events.check()
 
 
@@ -103,7 +105,9 @@ def test_any_integers_of_any_width_and_shape(data: st.DataObject) -> None:
     equal(run(Closed(), a, b, bits), run(Simulated(), a, b, bits))
 
 
-@pytest.mark.parametrize("shapes", [((5, 7), (7,)), ((5, 1), (1, 7)), ((2, 3, 4), (3, 1)), ((4, 6), ()), ((3, 0), (3, 1))])
+@pytest.mark.parametrize(
+    "shapes", [((5, 7), (7,)), ((5, 1), (1, 7)), ((2, 3, 4), (3, 1)), ((4, 6), ()), ((3, 0), (3, 1))]
+)
 @pytest.mark.parametrize("verb", OF_TWO)
 def test_shapes_broadcast_and_may_be_empty(verb: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     run, _ = OF_TWO[verb]

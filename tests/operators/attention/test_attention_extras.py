@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from operators.inputs import CONFIGS as ALL
-from operators.inputs import PAPER, both, inf, nan, same
+from operators.inputs import both, inf, nan, same
 from torch import Tensor
 
+from spikeplug.codes import natural_unit
+from spikeplug.functional import attention, attention_weights
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention import tiles
-from spikeplug.functional import attention, attention_weights
-from spikeplug.codes import natural_unit
 from spikeplug.saturation import saturations
 
 CONFIGS = {

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes import encode_for_product
+from spikeplug.functional import attention, attention_weights
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.functional import attention, attention_weights
 from spikeplug.operators.attention import tiles
 from spikeplug.operators.attention.products import query_key_product
 from spikeplug.operators.attention.tiles import Tile

@@ -60,6 +60,6 @@ def test_norm_shapes_are_torchs(shape: tuple[int, ...], keepdim: bool) -> None:
             vector_norm(x, dim)  # type: ignore[arg-type]
 
 
-def test_a_norm_over_too_many_channels() -> None:
-    with pytest.raises(SpikeplugError, match=r"vector_norm over 65536 channels needs working_bits <= "):
-        vector_norm(torch.ones(1 << 16), numerics=Numerics(working_bits=24))
+def test_a_norm_over_many_channels_of_many_bits() -> None:
+    """Its squares need more than the 62 bits of a root; the sum loses its low bits."""
+    assert vector_norm(torch.ones(1 << 16), numerics=Numerics(working_bits=24)).item() == 256

@@ -1,4 +1,4 @@
-"""What a simulation counts, and of which populations, changes on purpose only: then run make_populations.py in this folder."""
+"""What a simulation counts, and of which populations, changes on purpose only: then run make_populations.py here."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ lint: $(INSTALLED)
 # The README's figures: the default and the published recipe on the same tokens.
 figures: $(INSTALLED)
 	$(VENV)/bin/spikeplug eval --tokens 8192 --json results/default.json
-	$(VENV)/bin/spikeplug eval --tokens 8192 --config paper --json results/paper.json
+	$(VENV)/bin/spikeplug eval --tokens 8192 --preset paper --json results/paper.json
 	$(VENV)/bin/python benchmarks/figures.py results
 
 # The README's table of architectures (tiny models of each, built here), and its figures on other real weights.

@@ -21,7 +21,7 @@ import torch
 from architectures import ARCHITECTURES
 from examine import NEW_TOKENS, Conformance, examine
 
-from spikeplug.evaluation.record import commit, environment
+from spikeplug.measurement.record import commit, environment
 
 SCHEMA_VERSION = 1
 

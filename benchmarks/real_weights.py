@@ -24,7 +24,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import spikeplug
-from spikeplug.evaluation.record import commit, environment
+from spikeplug.measurement.record import commit, environment
 
 SCHEMA_VERSION = 1
 

@@ -23,9 +23,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import spikeplug
-from spikeplug.evaluation.loading import find_source, load
-from spikeplug.evaluation.record import environment
-from spikeplug.evaluation.text import cut_windows, default_text, encode
+from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.record import environment
+from spikeplug.measurement.text import cut_windows, default_text, encode
 
 _PATIENCE = 2.0  # seconds without a sign of life
 

@@ -7,12 +7,13 @@ import json
 
 import jsonschema
 import pytest
-from tiny_model import save_tiny_model
+from tiny_model import byte_tokenizer, save_tiny_model
+from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
 from spikeplug import cli
 from spikeplug.evaluation import Settings, schema
-from spikeplug.evaluation.loading import _first_line
+from spikeplug.measurement.loading import first_line
 
 SMALL = ("--context", "16,64", "--tokens", "128", "--choices", "3")
 
@@ -65,7 +66,7 @@ def test_defaults_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "nonsense"], "no numerics 'nonsense'"),
+        (["--preset", "nonsense"], "unknown preset 'nonsense'"),
         (["--operators", "gelux"], "unknown operator 'gelux'"),
         (["--operators", ""], "unknown operator ''"),
         (["--exclude", "("], "not a regular expression"),
@@ -78,12 +79,12 @@ def test_defaults_are_those_of_the_library():
         (["--context", "16,"], "context is '16,'"),
         (["--context", "1.5"], "context is '1.5'"),
         (["--context", "16,16"], "given twice"),
-        (["--context", "257"], "above the model's 256 positions"),
+        (["--context", "257", "--tokens", "257"], "above the model's 256 positions"),
+        (["--context", "64", "--tokens", "10"], "tokens is 10, fewer than one window of 64"),
         (["--context", "9" * 5000], "context is"),
         (["--tokens", "0"], "tokens is 0"),
         (["--tokens", "-1"], "tokens is -1"),
         (["--tokens", "x"], "--tokens"),
-        (["--choices", "0"], "choices is 0"),
         (["--choices", "-1"], "choices is -1"),
         (["--choices", "x"], "--choices"),
         (["--choices", "1000000000"], "multiple-choice items need"),
@@ -105,7 +106,7 @@ def test_bad_arguments(folder, arguments, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('{"bits": 99}', "bits is 99"), ("{", "neither valid JSON"), ('{"bitz": 8}', "unknown numerics field 'bitz'")],
+    [('{"bits": 99}', "bits is 99"), ("{", "neither valid JSON"), ('{"bitz": 8}', "bitz")],
 )
 def test_bad_config_files(folder, tmp_path, content, message):
     path = tmp_path / "config.json"
@@ -145,13 +146,53 @@ def test_models_that_are_not_there(model, message):
 def test_a_damaged_model(tmp_path):
     path = tmp_path / "cut.gguf"
     path.write_bytes(b"GGUF\3\0\0\0" + bytes(50))
-    assert_refused(run("eval", path), "cannot load the tokenizer of cut.gguf: the file is damaged")
+    assert_refused(run("eval", path), "of cut.gguf: the file is damaged")
 
 
 def test_an_unwritable_result_is_refused_before_the_model_is_loaded(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("spikeplug.evaluation.load", lambda *arguments: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("spikeplug.cli.evaluate.load", lambda *arguments: pytest.fail("the model was loaded"))
     (tmp_path / "file").write_text("")
     assert_refused(run("eval", folder, "--json", tmp_path / "file" / "out.json"), "cannot write")
+
+
+@pytest.mark.parametrize("choices", [0, 3])
+def test_items_can_be_left_out(folder, tmp_path, choices):
+    path = tmp_path / "out.json"
+    result = run("eval", folder, *SMALL, "--choices", choices, "--json", path)
+    assert result.exit_code == 0, result.output
+    values = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(values, schema(), jsonschema.Draft202012Validator)
+    assert len(values["choices"]) == (choices > 0)
+    assert ("Multiple choice" in result.stdout) == (choices > 0)
+
+
+def test_a_model_without_a_language_head_says_what_it_is(tmp_path):
+    config = BertConfig(
+        vocab_size=256, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert_refused(run("eval", tmp_path, *SMALL), "is a BertModel, which does not predict the next token")
+
+
+def test_an_output_that_is_an_input_is_refused(folder, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("words " * 100)
+    assert_refused(run("eval", folder, *SMALL, "--text", text, "--json", text), "--json would overwrite")
+    task = tmp_path / "mine.jsonl"
+    task.write_text('{"query": "a", "choices": ["b", "c"], "label": 0}')
+    assert_refused(run("eval", folder, *SMALL, "--tasks", task, "--json", task), "which --tasks reads")
+
+
+def test_results_are_written_though_nothing_can_be_printed(folder, tmp_path, monkeypatch):
+    def fail(self, *parts, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("spikeplug.cli.output._Console.print", fail)
+    result = run("eval", folder, *SMALL, "--json", tmp_path / "out.json")
+    assert result.exit_code == 2
+    assert "cannot write to the standard output: No space left on device" in result.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["perplexity"]
 
 
 def test_messages_of_many_lines_become_one(folder, monkeypatch):
@@ -160,7 +201,7 @@ def test_messages_of_many_lines_become_one(folder, monkeypatch):
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
     assert_refused(run("eval", folder), "OSError: first")
-    assert _first_line(OSError("")) == "OSError"
+    assert first_line(OSError("")) == "OSError"
 
 
 def test_bugs_keep_their_traceback(folder, monkeypatch):

@@ -36,7 +36,7 @@ def test_a_run_with_files(tmp_path):
     ):
         assert part in result.stdout
     assert "\x1b" not in result.output
-    assert "left)" in result.stderr or "0 of" in result.stderr
+    assert "(0 % done)" in result.stderr
     values = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.validate(values, study_schema(), jsonschema.Draft202012Validator)
     assert values["arguments"]["distributions"] == ["gaussian", "adversarial"]
@@ -47,6 +47,41 @@ def test_a_run_with_files(tmp_path):
     assert len(rows) == len(values["measurements"])
     assert float(rows[0]["max_error"]) == values["measurements"][0]["measures"]["max_error"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new", "out.csv"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_lose_nothing_at_usual_widths(width, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", str(width))
+    path = tmp_path / "out.json"
+    result = run("--quick", "--bounds", "--operators", "attention_weights,log", "--dimensions", "8,256", "--json", path)
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.stdout.splitlines())) <= width
+    assert "…)" not in result.stdout.replace(", …)", "")  # but in a vector, which is shown by its beginning
+    for row in json.loads(path.read_text())["measurements"]:
+        for name in ("max_error", "mean_error", "mse", "max_relative", "mean_relative"):
+            if row["method"] == "spiking":
+                assert f"{row['measures'][name]:.3g}" in result.stdout
+    for word in ("attention_weights", "adversarial", "mean LSB", "synops / output", "lost", "worst found", "256"):
+        assert word in result.stdout
+
+
+def test_the_realisation_of_a_preset_reaches_the_facts(tmp_path):
+    preset = tmp_path / "mine.json"
+    preset.write_text('{"bits": 6, "realisation": {"code": "count", "steps": 64, "division": "ordered"}}')
+    result = run("--quick", "--operators", "sigmoid", "--preset", preset, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    values = json.loads((tmp_path / "out.json").read_text())
+    assert values["realisation"]["division"] == "ordered"
+    assert values["numerics"]["bits"] == 6
+    (facts,) = values["facts"]
+    assert (facts["code"], facts["time_steps"], facts["levels"]) == ("count", 64, 1)
+    assert facts["populations"]["division"] > 1000
+
+
+def test_two_options_of_one_file_are_refused(tmp_path):
+    result = run(*SMALL, "--json", tmp_path / "p", "--csv", tmp_path / "p")
+    assert result.exit_code == 2
+    assert "--json and --csv name the same file" in result.stderr
 
 
 def test_without_bounds_there_is_no_search():
@@ -93,7 +128,7 @@ def test_a_model_that_is_not_there(monkeypatch):
         (["--dimensions", "9000"], "a dimension is 9000"),
         (["--dimensions", "8,8"], "each dimension once"),
         (["--distributions", "cauchy"], "unknown distribution 'cauchy'"),
-        (["--preset", "nonsense"], "no numerics 'nonsense'"),
+        (["--preset", "nonsense"], "unknown preset 'nonsense'"),
         (["--seed", "x"], "--seed"),
         (["--seed", "-1"], "--seed"),
         (["--threads", "0"], "--threads"),

@@ -43,7 +43,7 @@ def test_a_run_in_a_process_of_its_own(folder, tmp_path):
     for part in ("context 16", "context 64", "continuation", "mine", "rms_norm", "Saturations", "Total time"):
         assert part in out
     assert "\x1b" not in out + err  # no colours, no cursor movements where there is no terminal
-    assert max(map(len, out.splitlines())) <= 100
+    assert max(map(len, out.splitlines())) <= 120
     assert "Traceback" not in err
     assert "%|" not in err  # no progress bar of a library
     values = json.loads(path.read_text(encoding="utf-8"))
@@ -57,8 +57,8 @@ def test_a_run_in_a_process_of_its_own(folder, tmp_path):
 
 @pytest.fixture
 def interruptible():
-    """Processes started here heed Ctrl-C, also where these tests were started deaf to it, as in a shell's background:
-    a child inherits that a signal is ignored, but no handler."""
+    """Let processes started here react to Ctrl-C, even if these tests were started with it ignored, as in a shell's
+    background: a child inherits that a signal is ignored, but no handler."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -77,14 +77,96 @@ def test_a_real_interruption_leaves_no_result(folder, tmp_path):
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    told = [line for line in err.splitlines() if not line.startswith("spikeplug: Compiling")]
-    assert told == ["spikeplug: interrupted"]
+    shown = [line for line in err.splitlines() if not line.startswith("spikeplug: Compiling")]
+    assert shown == ["spikeplug: interrupted"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process there")
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("module", ["typer", "spikeplug.cli.audit", "spikeplug.presets", "rich.console"])
+def test_an_interruption_during_the_first_imports_shows_no_traceback(module):
+    """Ctrl-C right after the start: the process sends it to itself while it imports one of its modules."""
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            time.sleep(5)\n"
+        "import time; sys.meta_path.insert(0, Interrupt())\n"
+        "from spikeplug.__main__ import main; main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert found.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+
+
+def test_a_command_can_be_interrupted_again_once_it_runs():
+    code = (
+        "import signal, spikeplug.cli as cli\n"
+        "cli.app = lambda **_: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from spikeplug.__main__ import main; main()\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as in a shell's background
+        "cli.app = lambda **_: print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)\n"
+        "main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "True\nTrue\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "--preset", "nope"], "unknown preset"),
+        (["eval", "--context", "x"], "context is 'x'"),
+        (["eval", "--tokens", "10"], "fewer than one window"),
+        (["eval", "--choices", "-1"], "choices is -1"),
+        (["eval", "--dtype", "int8"], "no dtype"),
+        (["eval", "--text", "no/such"], "cannot read no/such"),
+        (["eval", "--tasks", "no/such"], "cannot read no/such"),
+        (["eval", "no/such/model"], "no file or folder"),
+        (["eval", "{folder}", "--json", "."], "cannot write"),
+        (["audit", "--preset", "nope"], "unknown preset"),
+        (["audit", "no/such/model"], "no file or folder"),
+        (["audit", "{folder}", "--json", "."], "cannot write"),
+        (["ops", "--dimensions", "x"], "dimensions is 'x'"),
+        (["ops", "--csv", "c", "--json", "c"], "name the same file"),
+        (["bench", "--operators", "x"], "no operator 'x'"),
+        (["bench", "--arms", "x"], "no arm 'x'"),
+        (["bench", "--sections", "growth", "--operators", "silu"], "nothing to measure"),
+        (["bench", "--no-model", "--csv", "."], "cannot write"),
+        (["report", "--studies", "x"], "no study 'x'"),
+        (["report", "--context", "4"], "context is 4"),
+        (["report", "--token", "9999"], "token is 9999"),
+        (["report", "--from", "."], "holds no report"),
+        (["report", "{folder}", "--out", "o", "--json", "o/rows.jsonl"], "a file of the run itself"),
+        (["lm-eval", "--tasks", "x", "--model_args", "preset=nope"], "unknown preset"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_arguments_are_found_before_torch_is_imported(folder, tmp_path, arguments, message):
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"  # an import raises ImportError
+        "from spikeplug.cli import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    command = [sys.executable, "-c", code, *(argument.format(folder=folder) for argument in arguments)]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (2, ""), found.stderr
+    assert found.stderr.count("\n") == 1
+    assert message in found.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("rank", [None, "0", "1"])
-def test_compiling_is_told_on_stderr_by_one_process(rank):
-    """Of the console script alone: who imports the command line keeps their own logging."""
+def test_compiling_is_reported_on_stderr_by_one_process(rank):
+    """Only the console script does so: programs that import the command line keep their own logging."""
     code = (
         "import logging, spikeplug.cli as cli\n"
         "log = logging.getLogger('spikeplug.kernels')\n"

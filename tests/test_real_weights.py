@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 import spikeplug
 from spikeplug import Events, functional
-from spikeplug.evaluation.loading import find_source, load
-from spikeplug.evaluation.perplexity import Reading, next_token_logits, perplexity_result
-from spikeplug.evaluation.perplexity import compare as compare_logits
-from spikeplug.evaluation.text import default_text, encode
+from spikeplug.evaluation.perplexity import Reading, perplexity_result, summed
+from spikeplug.measurement.comparing import compare as compare_logits
+from spikeplug.measurement.comparing import next_token_logits
+from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.text import default_text, encode
 from spikeplug.presets import PRESETS
 
 pytestmark = pytest.mark.real_weights
@@ -46,7 +47,7 @@ def exact(smollm2: tuple[Any, Tensor]) -> dict[int, Tensor]:
 def compare(model: nn.Module, ids: Tensor, exact: Tensor, context: int) -> Any:
     with torch.inference_mode():
         logits = next_token_logits(model, ids[:, :context])  # type: ignore[arg-type]
-    chunks = tuple(compare_logits(exact, logits, ids[0, 1:context]))
+    chunks = tuple(map(summed, compare_logits(exact, logits, ids[0, 1:context])))
     return perplexity_result(context, [Reading(chunks, 1.0, 1.0)])
 
 

@@ -8,14 +8,17 @@ Names are imported on first use, so `import spikeplug` and `spikeplug --help` do
 Once spikeplug is imported, transformers' own `from_pretrained` converts again what was saved converted.
 """
 
+from __future__ import annotations
+
 import sys
 from importlib import import_module
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
+# No other import: the command line starts here, and an interrupt before its own first line shows a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from typing import Any
+
     import spikeplug.functional as functional
     import spikeplug.nn as nn
     from spikeplug.conversion import SpikingConfig, audit, convert, explain, revert, simulate
@@ -79,13 +82,15 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
-class _TransformersLoader(MetaPathFinder):
+class _TransformersLoader:
     """Register the conversion with transformers, right after transformers has imported what loads models."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name != _LOADS_MODELS:
             return None
         sys.meta_path.remove(self)
+        from importlib.util import find_spec
+
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

@@ -10,8 +10,7 @@ from spikeplug import kernels
 from spikeplug.bench import ARMS, OPERATORS, SECTIONS, Settings, chosen, contract, estimates, failures, measure
 from spikeplug.bench.arms import arms
 from spikeplug.bench.cases import AXES, GROWING, Case, cases
-from spikeplug.bench.growth import growths
-from spikeplug.bench.results import Row
+from spikeplug.bench.results import Row, growths
 from spikeplug.bench.run import measured
 from spikeplug.errors import SpikeplugError
 
@@ -69,7 +68,7 @@ def test_names_are_checked():
         with pytest.raises(SpikeplugError):
             chosen(wrong)
     assert chosen("copy,exact", ARMS, "arm") == ("copy", "exact")
-    with pytest.raises(SpikeplugError, match="no section 'layers' to measure; choose of operators, simulated, growth"):
+    with pytest.raises(SpikeplugError, match="no section 'layers' to measure; choose out of operators, simulated"):
         chosen("layers", SECTIONS, "section")
     with pytest.raises(SpikeplugError, match="at least 1"):
         Settings(("silu",), rounds=0)
@@ -127,14 +126,14 @@ def test_outputs_are_compared_in_every_bit():
 
 
 def test_a_quick_run_of_one_operator():
-    told = []
+    seen = []
     settings = Settings(("rms_norm",), quick=True, rounds=2, memory=False)
-    rows = measure(settings, progress=lambda *given: told.append(given))
+    rows = measure(settings, progress=lambda *given: seen.append(given))
     assert {row.section for row in rows} == {"operators", "simulated", "growth"}
     assert all(row.equal and row.seconds and row.times_exact_low <= row.times_exact_high for row in rows)
     assert [row.times_exact for row in rows if row.arm == "exact"] == [1.0] * 4
-    assert told[0][1] == 0
-    assert told[-1][1] == told[-1][2]
+    assert seen[0][1] == 0
+    assert seen[-1][1] == seen[-1][2]
     assert all(growth.exponent is None for growth in growths(rows))
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch.distributed as dist
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.evaluation import Processes, Settings, evaluate, joined, run
-from spikeplug.evaluation.processes import threads_each
+from spikeplug.evaluation import Settings, evaluate, run
+from spikeplug.measurement.processes import Processes, is_first_process, joined, threads_each
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 
@@ -58,7 +58,7 @@ def test_variables_that_do_not_fit(environment, variables, message):
         pass
 
 
-def test_cores_are_dealt_out_unless_told_otherwise(environment):
+def test_cores_are_shared_unless_a_number_is_given(environment):
     environment.setattr("os.sched_getaffinity", lambda process: set(range(16)), raising=False)
     assert threads_each() is None
     environment.setenv("LOCAL_WORLD_SIZE", "3")
@@ -71,7 +71,19 @@ def test_cores_are_dealt_out_unless_told_otherwise(environment):
     assert threads_each() is None
 
 
-def test_a_failure_elsewhere_is_told_here(tiny):
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [({}, True), ({"RANK": "0"}, True), ({"RANK": "1"}, False), ({"LOCAL_RANK": "1"}, False), ({"RANK": "x"}, False)],
+    ids=str,
+)
+def test_one_process_prints(environment, variables, first):
+    environment.delenv("LOCAL_RANK", raising=False)
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    assert is_first_process() == first
+
+
+def test_a_failure_in_another_process_is_raised_here(tiny):
     class Two(Processes):
         def gather(self, value):
             return [value, run._Found({}, {}, "the exact model itself yields NaN")]
@@ -80,18 +92,18 @@ def test_a_failure_elsewhere_is_told_here(tiny):
         evaluate(*tiny, Settings(contexts=(16,), tokens=32, choices=2), processes=Two(0, 2))
 
 
-def test_a_failure_here_is_told_elsewhere(tiny):
-    told = []
+def test_a_failure_here_reaches_the_other_processes(tiny):
+    sent = []
 
     class Two(Processes):
         def gather(self, value):
-            told.append(value)
+            sent.append(value)
             return [value, value]
 
     tiny[0].lm_head.weight.data[:] = float("nan")
     with pytest.raises(SpikeplugError, match="yields NaN"):
         evaluate(*tiny, Settings(contexts=(16,), tokens=32, choices=2), processes=Two(1, 2))
-    assert "yields NaN" in told[0].failure
+    assert "yields NaN" in sent[0].failure
 
 
 @pytest.fixture

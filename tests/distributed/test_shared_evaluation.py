@@ -9,7 +9,8 @@ import torch
 from tiny_model import save_tiny_model
 from two_processes import torchrun
 
-from spikeplug.evaluation import Settings, evaluate, find_source, load, make_record
+from spikeplug.evaluation import Settings, evaluate, make_record
+from spikeplug.measurement.loading import find_source, load
 from spikeplug.presets import PRESETS
 
 TIMES = ("exact_seconds", "converted_seconds", "time_ratio")
@@ -38,7 +39,7 @@ def test_two_processes_find_what_one_finds(tmp_path, one_thread):
     assert done.returncode == 0, done.stderr[-6000:]
     assert done.stdout.count("perplexity, converted") == 1
     assert "time, exact, sum of 2 processes" in done.stdout
-    assert done.stderr.count("warm-up (0 of") == 1
+    assert done.stderr.count("warm-up (0 % done)") == 1
     record = json.loads(file.read_text())
     assert record["processes"] == 2
     assert record["environment"]["threads"] == 1
@@ -55,4 +56,4 @@ def test_a_refusal_ends_every_process(tmp_path):
     done = torchrun(["-m", "spikeplug", "eval", str(tmp_path / "nowhere")])
     assert done.returncode != 0
     assert "spikeplug: no file or folder" in done.stderr
-    assert "SpikeplugError" not in done.stderr  # no trace but torchrun's own
+    assert "SpikeplugError" not in done.stderr  # no traceback but torchrun's own

@@ -1,24 +1,3 @@
 """The tiny model, its tokenizer and its folder."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
-import pytest
-from tiny_model import byte_tokenizer, save_tiny_model, tiny_model
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-
-@pytest.fixture
-def model() -> LlamaForCausalLM:
-    return tiny_model()
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
-    return byte_tokenizer()
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+from tiny_fixtures import folder, model, tokenizer  # noqa: F401

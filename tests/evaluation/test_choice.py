@@ -11,7 +11,7 @@ from spikeplug import conversion
 from spikeplug.conversion.plug import plug_of
 from spikeplug.evaluation.arms import Arms
 from spikeplug.evaluation.choice import answer, answer_item, choice_result, choice_scores
-from spikeplug.evaluation.items import Item
+from spikeplug.measurement.items import Item
 from spikeplug.numerics import Numerics
 
 ITEMS = {

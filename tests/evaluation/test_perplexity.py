@@ -9,16 +9,16 @@ import torch
 
 from spikeplug import conversion
 from spikeplug.errors import SpikeplugError
-from spikeplug.evaluation import perplexity
 from spikeplug.evaluation.arms import Arms
-from spikeplug.evaluation.perplexity import Reading, perplexity_result, read_window
+from spikeplug.evaluation.perplexity import Reading, perplexity_result, read_window, summed
+from spikeplug.measurement import comparing
 from spikeplug.numerics import Numerics
 
 OPERATORS = ("softmax", "silu", "rms_norm")
 
 
 def compare(exact, converted, targets):
-    return perplexity_result(8, [Reading(tuple(perplexity.compare(exact, converted, targets)), 1.0, 2.0)])
+    return perplexity_result(8, [Reading(tuple(map(summed, comparing.compare(exact, converted, targets))), 1.0, 2.0)])
 
 
 def logits(rows=50, vocabulary=97, seed=0):
@@ -30,7 +30,7 @@ def logits(rows=50, vocabulary=97, seed=0):
 
 @pytest.mark.parametrize("chunk", [1, 97, 1000, 1 << 20])
 def test_figures_are_the_formulas_whatever_the_chunk(monkeypatch, chunk):
-    monkeypatch.setattr(perplexity, "_CHUNK", chunk)
+    monkeypatch.setattr(comparing, "_CHUNK", chunk)
     exact, converted, targets = logits()
     result = compare(exact, converted, targets)
     p, q = (torch.softmax(x.double(), -1) for x in (exact, converted))
@@ -82,7 +82,7 @@ def test_a_token_only_the_converted_model_rules_out_is_an_infinite_divergence():
 
 @pytest.mark.parametrize("row", [0, 20, 49])
 def test_a_nan_of_the_converted_model_is_never_lost(monkeypatch, row):
-    monkeypatch.setattr(perplexity, "_CHUNK", 97)
+    monkeypatch.setattr(comparing, "_CHUNK", 97)
     exact, converted, targets = logits()
     converted[row, 1] = math.nan
     result = compare(exact, converted, targets)

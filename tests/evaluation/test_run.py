@@ -11,9 +11,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from spikeplug import saturation
 from spikeplug.errors import SpikeplugError
-from spikeplug.evaluation import Question, Settings, evaluate
-from spikeplug.evaluation.items import continuation_items
-from spikeplug.evaluation.text import default_text, encode
+from spikeplug.evaluation import Settings, evaluate
+from spikeplug.measurement.items import Question, continuation_items
+from spikeplug.measurement.text import default_text, encode
 from spikeplug.presets import PRESETS
 
 SMALL = Settings(contexts=(16, 64), tokens=200, choices=5)
@@ -82,13 +82,13 @@ def test_the_model_comes_back_as_it_was(model, tokenizer):
 
 
 def test_progress_ends_at_the_total(model, tokenizer):
-    heard = []
-    evaluate(model, tokenizer, SMALL, progress=lambda *report: heard.append(report))
+    received = []
+    evaluate(model, tokenizer, SMALL, progress=lambda *report: received.append(report))
     total = 12 * 16 + 3 * 64 + sum(i.tokens for i in continuation_items(range(10_000), 5, 0))
-    assert heard[0] == ("warm-up", 0, total)
-    assert heard[-1] == ("continuation", total, total)
-    assert [done for _, done, _ in heard] == sorted(done for _, done, _ in heard)
-    assert list(dict.fromkeys(stage for stage, *_ in heard)) == [
+    assert received[0] == ("warm-up", 0, total)
+    assert received[-1] == ("continuation", total, total)
+    assert [done for _, done, _ in received] == sorted(done for _, done, _ in received)
+    assert list(dict.fromkeys(stage for stage, *_ in received)) == [
         "warm-up",
         "context 16",
         "context 64",
@@ -111,12 +111,33 @@ def test_saturations_are_those_of_this_run_without_the_warm_up(model, tokenizer,
 
     monkeypatch.setattr(model, "forward", counting)
     saturation.record("before", torch.ones(5, dtype=torch.bool))
-    found = evaluate(model, tokenizer, dataclasses.replace(SMALL, contexts=(64,)))
-    windows, items = 2 * 3, 2 * 2 * 5  # both arms; an item is a prompt and its choices
+    with saturation.counting() as outer:
+        found = evaluate(model, tokenizer, dataclasses.replace(SMALL, contexts=(64,)))
+    windows, items, warm_up = 2 * 3, 2 * 2 * 5, 2  # both arms; an item is a prompt and its choices
     assert found.saturations == {"test: forward": windows + items}
+    # The caller's counts are left alone, and go on.
+    assert outer == {"test: forward": windows + items + warm_up}
+    assert saturation.saturations() == {"before": 5, "test: forward": windows + items + warm_up}
 
 
-def test_operators_config_and_exclude_reach_the_conversion(model, tokenizer):
+def test_without_items(model, tokenizer):
+    found = evaluate(model, tokenizer, dataclasses.replace(SMALL, choices=0))
+    assert found.choices == ()
+    assert len(found.perplexity) == 2
+    only = evaluate(
+        model,
+        tokenizer,
+        dataclasses.replace(SMALL, choices=0, tasks=(("mine", (Question("a", ("b", "c"), 0, "x"),)),)),
+    )
+    assert [result.task for result in only.choices] == ["mine"]
+
+
+def test_a_preset_by_name():
+    assert Settings(numerics="paper").numerics == PRESETS["paper"].numerics
+    assert Settings().numerics == PRESETS["default"].numerics
+
+
+def test_operators_numerics_and_exclude_reach_the_conversion(model, tokenizer):
     settings = dataclasses.replace(SMALL, operators=("silu",), exclude=r"layers\.0", numerics=PRESETS["paper"].numerics)
     report = evaluate(model, tokenizer, settings).conversion.to_dict()
     replaced = [entry["path"] for entry in report["entries"] if entry["action"] == "replaced"]
@@ -132,6 +153,8 @@ def test_operators_config_and_exclude_reach_the_conversion(model, tokenizer):
         ({"contexts": (1,)}, "context is 1; it must be 2"),
         ({"contexts": (64, 64)}, "given twice"),
         ({"tokens": 0}, "tokens is 0"),
+        ({"tokens": 100}, "tokens is 100, fewer than one window of 2048"),
+        ({"numerics": "nope"}, "unknown preset 'nope'"),
         ({"choices": -1}, "choices is -1"),
         ({"operators": ("gelux",)}, "unknown operator 'gelux'"),
         ({"operators": ()}, "operators"),
@@ -147,7 +170,7 @@ def test_settings_out_of_their_domain(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"contexts": (16, 257)}, "context of 257 is above the model's 256 positions"),
+        ({"contexts": (16, 257), "tokens": 257}, "context of 257 is above the model's 256 positions"),
         ({"contexts": (64,), "text": "short"}, "has 5 tokens, fewer than the context of 64"),
         ({"contexts": (4,), "text": ""}, "has 0 tokens"),
         ({"contexts": (64,), "text": "x" * 100}, "100 tokens; 5 multiple-choice items need 192"),
@@ -167,7 +190,7 @@ def test_what_does_not_fit_is_refused_before_the_model_runs(model, tokenizer, mo
 
 def test_a_tokenizer_of_another_model(model, tokenizer):
     model.resize_token_embeddings(50)
-    with pytest.raises(SpikeplugError, match="they do not belong together"):
+    with pytest.raises(SpikeplugError, match="the model has 50 embeddings: give the tokenizer that belongs"):
         evaluate(model, tokenizer, SMALL)
 
 

@@ -8,7 +8,8 @@ import math
 from rich.console import Console
 
 from spikeplug.evaluation.results import ChoiceResult, PerplexityResult
-from spikeplug.evaluation.table import choice_table, conversion_table, perplexity_table, saturation_table
+from spikeplug.evaluation.table import choice_table, conversion_table, perplexity_table
+from spikeplug.measurement.table import saturation_table
 
 PERPLEXITY = PerplexityResult(
     context=2048,

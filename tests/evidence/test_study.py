@@ -147,14 +147,14 @@ def test_the_record_follows_its_schema(found: Study) -> None:
         "operators": ["softmax"],
         "dimensions": [8],
         "distributions": ["gaussian"],
-        "numerics": "default",
+        "preset": "default",
         "bounds": True,
         "quick": False,
         "elements": 320,
         "seed": 0,
         "threads": None,
     }
-    values = json.loads(json.dumps(make_study_record(found, Numerics(), arguments), allow_nan=False))
+    values = json.loads(json.dumps(make_study_record(found, Numerics(), Realisation(), arguments), allow_nan=False))
     validator = jsonschema.Draft202012Validator(study_schema(), format_checker=jsonschema.FormatChecker())
     assert [error.message for error in validator.iter_errors(values)] == []
     assert Numerics.from_dict(values["numerics"]) == Numerics()

@@ -48,7 +48,7 @@ def processes(given, cache):
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="meant for processes on CPUs")
 def test_two_processes_find_what_one_finds(folder, examples, tmp_path):
     given = ["--include_path", str(examples), "--tasks", "spikeplug_series", "--compare", "--limit", "9"]
-    given += ["--model_args", f"pretrained={folder},spiking_config=paper", "--json"]
+    given += ["--model_args", f"pretrained={folder},preset=paper", "--json"]
     running = processes([*given, tmp_path / "two.json"], tmp_path / "two")
     result = CliRunner().invoke(cli.app, ["lm-eval", *given, str(tmp_path / "one.json")])
     first, second = (process.communicate(timeout=300) for process in running)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from spikeplug import cli
 from spikeplug.errors import SpikeplugError
-from spikeplug.harness.record import comparison_schema
+from spikeplug.harness.compare import comparison_schema
 
 TASKS = "spikeplug_series,spikeplug_texts,spikeplug_complete"
 
@@ -33,7 +33,7 @@ def assert_refused(result, message):
 def test_a_comparison(folder, examples, tmp_path):
     path = tmp_path / "results" / "out.json"
     given = ("--include_path", examples, "--tasks", TASKS, "--limit", 6, "--batch_size", 4, "--compare", "--json", path)
-    model_args = f"pretrained={folder},spiking_config=paper,exclude='layers.0.mlp'"
+    model_args = f"pretrained={folder},preset=paper,exclude='layers.0.mlp'"
     result = run(
         *given, "--model", "hf", "--model_args", model_args, "--output_path", tmp_path / "own", "--log_samples"
     )
@@ -68,11 +68,11 @@ def test_lm_evals_own_run(folder, examples, tmp_path, monkeypatch):
     assert result.exit_code == 0, (result.output, result.exception)
     assert "|spikeplug_series|" in result.stdout
     (own,) = tmp_path.rglob("results_*.json")
-    told = json.loads(own.read_text(encoding="utf-8"))["config"]
-    assert told["model"] == "spiking"
-    assert told["spikeplug"]["operators"] == ["softmax", "silu"]
-    assert told["spikeplug"]["replaced"]["silu"] == 2
-    assert told["spikeplug"]["replaced"].get("rms_norm", 0) == 0
+    written = json.loads(own.read_text(encoding="utf-8"))["config"]
+    assert written["model"] == "spiking"
+    assert written["spikeplug"]["operators"] == ["softmax", "silu"]
+    assert written["spikeplug"]["replaced"]["silu"] == 2
+    assert written["spikeplug"]["replaced"].get("rms_norm", 0) == 0
 
 
 def test_the_model_class(folder):
@@ -122,7 +122,7 @@ def test_answers_of_one_model_are_not_cached_for_the_other(folder, examples, tmp
 def test_a_configuration_file(folder, examples, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(
-        f"model: hf\nmodel_args:\n  pretrained: {folder}\n  spiking_config: paper\ntasks: [spikeplug_series]\n"
+        f"model: hf\nmodel_args:\n  pretrained: {folder}\n  preset: paper\ntasks: [spikeplug_series]\n"
         f"include_path: {examples}\nlimit: 2\n"
     )
     result = run("--config", path)
@@ -133,7 +133,7 @@ def test_a_configuration_file(folder, examples, tmp_path):
 def test_help_is_lm_evals_and_ours():
     result = run("--help")
     assert result.exit_code == 0
-    for part in ("--num_fewshot", "--compare", "spiking_config", "glue-like", "winogrande"):
+    for part in ("--num_fewshot", "--compare", "preset=default|narrow|paper|FILE", "glue-like", "winogrande"):
         assert part in result.stdout
 
 
@@ -157,7 +157,7 @@ def test_help_imports_neither_torch_nor_datasets():
         (("--tasks", "x", "--model", "vllm"), "model 'vllm' cannot be made spiking"),
         (("--tasks", "x", "--model_args", "foo"), "expected `key=value`"),
         (("--tasks", "x", "--model_args", "{"), "Invalid JSON"),
-        (("--tasks", "x", "--model_args", "spiking_config=nope"), "unknown preset 'nope'"),
+        (("--tasks", "x", "--model_args", "preset=nope"), "unknown preset 'nope'"),
         (("--tasks", "x", "--model_args", "operators=silu+gelux"), "unknown operator 'gelux'"),
         (("--tasks", "x", "--model_args", "operators=7"), "operators is 7"),
         (("--tasks", "x", "--model_args", "exclude=("), "not a regular expression"),
@@ -207,7 +207,7 @@ def test_without_lm_eval(monkeypatch):
 
 
 def test_only_the_first_process_prints(monkeypatch):
-    from spikeplug.harness.launch import is_first_process
+    from spikeplug.measurement.processes import is_first_process
 
     assert is_first_process()
     monkeypatch.setenv("LOCAL_RANK", "1")

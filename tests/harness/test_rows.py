@@ -11,8 +11,8 @@ import pytest
 from lm_eval.api import metrics
 from lm_eval.tasks._index import TaskIndex
 
+from spikeplug.harness.arguments import SUITES, expand
 from spikeplug.harness.rows import Row, all_rows
-from spikeplug.harness.tasks import SUITES, expand
 
 
 @dataclass

@@ -91,14 +91,14 @@ def attentions(size: tuple[int, ...], dtype: torch.dtype = torch.float32) -> dic
     infinite[0, 0, 0, 0] = math.inf
     plain: dict[str, tuple[Any, ...]] = {
         "plain": (query, key, value, None, None, None, None),
-        "causal": (query, key, value, causal, None, 0.3, None),
+        "causal": (query, key, value, causal, 0.3, None, None),
         "a row that sees nothing": (query, key, value, scattered, None, None, None),
         "a mask a head": (query, key, value, by_head, None, None, None),
         "bias": (query, key, value, bias, None, None, None),
-        "sinks": (query, key, value, scattered, sinks, None, None),
-        "softcap": (query, key, value, causal, None, None, 5.0),
+        "sinks": (query, key, value, scattered, None, None, sinks),
+        "softcap": (query, key, value, causal, None, 5.0, None),
         "zero values": (query, key, torch.zeros_like(value), causal, None, None, None),
-        "huge scores": (query, key, value, causal, None, 1e7, None),
+        "huge scores": (query, key, value, causal, 1e7, None, None),
         "a broken query": (broken, key, value, causal, None, None, None),
         "an infinite value": (query, key, infinite, causal, None, None, None),
     }

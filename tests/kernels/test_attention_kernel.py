@@ -82,7 +82,7 @@ def test_products_at_the_edge_of_32_bits(query_key_bits: int) -> None:
     numerics, g = Numerics(query_key_bits=query_key_bits), generator(query_key_bits)
     vectors = torch.randn(1, 1, 40, 64, generator=g) * torch.linspace(1, 4, 40)[:, None]
     key = torch.cat([vectors, -vectors, torch.ones(1, 1, 9, 64) * 0.7072, torch.eye(64)[None, None, :9]], 2)
-    given = (vectors.repeat(1, 2, 1, 1), key, torch.randn(1, 1, key.shape[2], 8, generator=g), None, None, 1e-3, None)
+    given = (vectors.repeat(1, 2, 1, 1), key, torch.randn(1, 1, key.shape[2], 8, generator=g), None, 1e-3, None, None)
     assert same_bits(*run_by_kernel("attention", given, numerics))
 
 
@@ -91,7 +91,7 @@ def test_vectors_so_long_that_rounding_moves_their_norm(query_key_bits: int) -> 
     """Equal channels of 21.49 steps: as codes of 21 they fit, though 21.49² is beyond 65/64 of what a square may be."""
     channels = (1 << (2 * query_key_bits - 1)) // 442
     key = torch.tensor([21.49, 21.51, 20.49, 10.0])[None, None, :, None].expand(1, 1, 4, channels).contiguous()
-    given = (key[:, :, :2], key, torch.arange(16.0).view(1, 1, 4, 4), None, None, 1e-6, None)
+    given = (key[:, :, :2], key, torch.arange(16.0).view(1, 1, 4, 4), None, 1e-6, None, None)
     assert same_bits(*run_by_kernel("attention", given, Numerics(query_key_bits=query_key_bits)))
 
 
@@ -182,7 +182,7 @@ def test_masks_that_all_batches_share_are_not_cut() -> None:
     query[3, 0, 0, 0] = torch.nan
     mask = torch.rand(5, 9, generator=generator(5)) < 0.7
     for shared in (mask, mask[None], mask[None, None], mask[None, None].expand(5, -1, -1, -1)):
-        assert same_bits(*both("attention", (query, key, value, shared, torch.randn(2), None, None)))
+        assert same_bits(*both("attention", (query, key, value, shared, None, None, torch.randn(2))))
 
 
 @pytest.mark.parametrize("place", ["sinks", "a sink below 0", "bias", "both"])
@@ -201,5 +201,5 @@ def test_huge_sinks_and_biases_are_counted_once(place: str, broken: bool) -> Non
         "bias": (bias, None, 1),
         "both": (bias, sinks, 3),
     }[place]
-    assert same_bits(*both("attention", (query, key, value, bias_given, sinks_given, None, None)))
+    assert same_bits(*both("attention", (query, key, value, bias_given, None, None, sinks_given)))
     assert saturations()["attention: bias or sink beyond its dtype"] == count

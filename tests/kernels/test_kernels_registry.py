@@ -95,7 +95,7 @@ def test_other_tensors_are_a_reason() -> None:
 def test_attentions_reasons(change: dict[str, Any], reason: str) -> None:
     query, key = torch.ones(1, 1, 1, 4), torch.ones(1, 1, change.get("keys", 3), 4, dtype=change.get("dtype"))
     found = explained(
-        "attention", query, key, key, None, None, None, change.get("softcap"), numerics=change.get("numerics")
+        "attention", query, key, key, None, None, change.get("softcap"), None, numerics=change.get("numerics")
     )
     assert found == f"closed form: {reason}"
 
@@ -202,8 +202,6 @@ def test_bad_arguments_are_refused_in_the_operators_words() -> None:
         functional.gelu(X, "fast")
     with pytest.raises(SpikeplugError, match="eps=-1"):
         functional.rms_norm(X, eps=-1)
-    with pytest.raises(SpikeplugError, match="working_bits"):
-        functional.layer_norm(torch.ones(1, 1 << 19), numerics=Numerics())
     with pytest.raises(SpikeplugError, match="does not broadcast"):
         functional.attention(*[torch.ones(1, 1, 4, 8)] * 3, torch.ones(3, 3, dtype=torch.bool))
 

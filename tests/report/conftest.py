@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_model import byte_tokenizer, save_tiny_model, tiny_model
+from tiny_model import save_tiny_model
+from tiny_report import run_tiny
 
-from spikeplug.report import RunFolder, Settings, run
-
-FACTS = {"name": "tiny", "type": "llama", "parameters": 1, "dtype": "float32"}
-SETTINGS = {"context": 16, "tokens": 32, "quick": True}
-
-
-def run_tiny(out: Path, progress=None, **settings) -> RunFolder:
-    return run(tiny_model(), byte_tokenizer(), Settings(**{**SETTINGS, **settings}), out, FACTS, progress)
+from spikeplug.report import RunFolder
 
 
 @pytest.fixture(scope="session")

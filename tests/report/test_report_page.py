@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from spikeplug import cli
-from spikeplug.report import STUDIES, page, read, render, schema, sections_of, write_tables
-from spikeplug.report.section import Plot, Table, axes, number, percent
+from spikeplug.measurement import page
+from spikeplug.measurement.section import Plot, Table, axes, number, percent
+from spikeplug.report import STUDIES, read, render, schema, sections_of, write_tables
 
 LOADING = {"src", "href", "data", "action", "poster", "srcset", "background", "formaction", "cite", "manifest"}
 
@@ -85,7 +86,7 @@ def test_names_cannot_break_out_of_the_page(finished):
 
 def test_a_page_of_a_run_that_has_just_begun(finished):
     for count in (0, 1, 2, 3, 7, 20):
-        assert "Config, versions, machine" in render(finished.header, finished.rows[:count])
+        assert "Settings, versions, machine" in render(finished.header, finished.rows[:count])
 
 
 def test_figures_that_are_not_numbers_are_drawn_as_gaps(finished):
@@ -156,10 +157,11 @@ def test_the_command_makes_the_page_again(finished, tmp_path):
     ("arguments", "message"),
     [
         (("--studies", "nothing"), "no study 'nothing'"),
-        (("--preset", "nonsense"), "no numerics 'nonsense'"),
+        (("--preset", "nonsense"), "unknown preset 'nonsense'"),
         (("--context", "4"), "context is 4"),
         (("--tokens", "-1"), "tokens is -1"),
         (("--tokens", "0"), "tokens is 0"),
+        (("--tokens", "10"), "tokens is 10, fewer than one window of 2048"),
         (("--from", "/nowhere"), "holds no report"),
         (("--html", "/proc/x/page.html"), "give another --html"),
         (("--json", "/proc/x/all.json"), "give another --json"),
@@ -176,6 +178,41 @@ def test_refusals_are_one_line(arguments, message, tmp_path, monkeypatch):
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--html", "p", "--json", "p"), "--html and --json name the same file"),
+        (("--json", "{out}/report.html"), "--html and --json name the same file"),
+        (("--json", "{out}/rows.jsonl"), "--json is {out}/rows.jsonl, a file of the run itself"),
+        (("--html", "{out}/header.json"), "--html is {out}/header.json, a file of the run itself"),
+        (("--csv", "{out}/lock"), "--csv is {out}/lock, a file of the run itself"),
+        (("--json", "{out}/link"), "--json is {out}/link, a file of the run itself"),
+    ],
+    ids=str,
+)
+def test_outputs_that_would_damage_the_run_or_each_other(finished, tmp_path, monkeypatch, arguments, message):
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    (out / "link").symlink_to(out / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    result = command("--from", out, *(argument.format(out=out) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert message.format(out=out) in result.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", ["lock", "thesis.txt"])
+def test_a_folder_of_other_files_is_refused_before_the_model_is_loaded(tiny_folder, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("spikeplug.cli.report.load", lambda *arguments: pytest.fail("the model was loaded"))
+    (tmp_path / name).write_text("mine")
+    result = command(tiny_folder, "--out", tmp_path)
+    assert result.exit_code == 2, result.output
+    assert "give another --out" in result.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
 def test_without_plotly_the_run_is_refused_at_once(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-from conftest import FACTS, SETTINGS, run_tiny
 from tiny_model import byte_tokenizer, tiny_model
+from tiny_report import FACTS, SETTINGS, run_tiny
 from typer.testing import CliRunner
 
 from spikeplug import Numerics, cli
@@ -51,7 +51,7 @@ def test_a_study_may_be_added(tmp_path, finished):
 def test_an_interrupt_loses_no_row_and_leaves_the_model_exact(tmp_path):
     model = tiny_model()
 
-    def stop(study, done, total, remembered):
+    def stop(stage, done, total):
         if done == 3:
             raise KeyboardInterrupt
 
@@ -62,8 +62,9 @@ def test_an_interrupt_loses_no_row_and_leaves_the_model_exact(tmp_path):
     assert not hasattr(model, "spikeplug_conversion")
     seen = []
     run(model, byte_tokenizer(), settings, tmp_path / "run", FACTS, lambda *what: seen.append(what))
-    assert seen[3] == ("ablation", 3, 13, 3)
-    assert seen[-1] == ("ablation", 13, 13, 3)
+    # Rows of the first run are no progress of the second.
+    assert seen[3] == ("ablation", 0, 10)
+    assert seen[-1] == ("ablation", 10, 10)
 
 
 def test_a_killed_process_goes_on(tiny_folder, tmp_path):
@@ -84,7 +85,7 @@ def test_a_killed_process_goes_on(tiny_folder, tmp_path):
     assert len(before) >= 2
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
-    assert "ablation (0 of 13 rows done" in result.stderr
+    assert "ablation (0 % done)" in result.stderr
     assert "What does the damage" in result.stdout
     after = read(out).rows
     assert after[: len(before)] == before
@@ -107,57 +108,149 @@ def test_other_arguments_are_refused_by_name(finished, tmp_path):
     assert (out / folder.ROWS).read_bytes() == content
 
 
-def test_a_folder_belongs_to_one_run_at_a_time(tmp_path):
-    header = {"schema_version": 1, "arguments": {}}
+VALUES = {
+    "exact_perplexity": 1.0,
+    "converted_perplexity": 1.0,
+    "change_percent": 0.0,
+    "standard_error_percent": None,
+    "mean_kl": 0.0,
+    "max_kl": 0.0,
+    "agreement_percent": 100.0,
+    "predictions": 1,
+}
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(finished, tmp_path):
+    header = finished.header
     with folder.opened(tmp_path / "run", header) as files:
-        files.append("ablation", "x", 0.0, {})
+        files.append("ablation", "operator/x", 0.0, VALUES)
         with (
             pytest.raises(SpikeplugError, match=f"process {os.getpid()} is writing to .*run: wait"),
             folder.opened(tmp_path / "run", header),
         ):
             pass
         assert len(read(tmp_path / "run").rows) == 1  # reading is free
-        files.append("ablation", "y", 0.0, {})
+        files.append("ablation", "operator/y", 0.0, VALUES)
     with folder.opened(tmp_path / "run", header) as files:
-        assert [row["key"] for row in files.rows] == ["x", "y"]
+        assert [row["key"] for row in files.rows] == ["operator/x", "operator/y"]
 
 
-def test_what_is_no_run_folder_is_refused_and_left_alone(tmp_path):
-    header = {"schema_version": 1, "arguments": {}}
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("words")
-    (tmp_path / "file").write_text("words")
-    for name, message in (("mine", "holds something else"), ("file", "is a file")):
-        with pytest.raises(SpikeplugError, match=message), folder.opened(tmp_path / name, header):
-            pass
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
-    with pytest.raises(SpikeplugError, match="holds no report"):
-        read(tmp_path / "mine")
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("files", "message"),
     [
-        (folder.HEADER, "{", "is damaged"),
-        (folder.HEADER, "[]", "is damaged"),
-        (folder.HEADER, '{"schema_version": 99, "arguments": {}}', "another version"),
-        (folder.ROWS, '{"study": "ablation"}\n', "line 1 of .* is damaged"),
-        (folder.ROWS, "nonsense\n", "line 1 of .* is damaged"),
+        ({"thesis.txt": "words"}, "holds files that are not a report's: give another --out"),
+        ({"lock": "my notes"}, "lock is not the lock of a report"),
+        ({"lock": "", "thesis.txt": "words"}, "holds files that are not a report's"),
+        ({"header.json": '{"title": "mine"}'}, "header.json is damaged"),
+        ({"rows.jsonl": '{"mine": 1}\n'}, "holds files that are not a report's"),
     ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
-def test_damaged_files_are_refused(tmp_path, name, content, message):
-    (tmp_path / folder.HEADER).write_text('{"schema_version": 1, "arguments": {}}')
-    (tmp_path / name).write_text(content)
+def test_a_folder_of_other_files_is_refused_and_left_alone(finished, tmp_path, files, message):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    before = content(tmp_path)
+    with pytest.raises(SpikeplugError, match=message), folder.opened(tmp_path, finished.header):
+        pass
     with pytest.raises(SpikeplugError, match=message):
+        run_tiny(tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_a_file_is_no_run_folder(finished, tmp_path):
+    (tmp_path / "file").write_text("words")
+    with pytest.raises(SpikeplugError, match="is a file"), folder.opened(tmp_path / "file", finished.header):
+        pass
+    with pytest.raises(SpikeplugError, match="holds no report"):
         read(tmp_path)
+
+
+def test_what_a_killed_run_left_before_its_header_is_gone_on_with(finished, tmp_path):
+    (tmp_path / "lock").write_text("123\n")
+    with folder.opened(tmp_path, finished.header) as files:
+        assert files.rows == []
+
+
+@pytest.mark.parametrize("name", [folder.LOCK, folder.HEADER, folder.ROWS])
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_is_written_through_a_symbolic_link(finished, tmp_path, name, exists):
+    out, mine = tmp_path / "run", tmp_path / "mine"
+    out.mkdir()
+    if exists:
+        mine.write_text("12345")
+    (out / name).symlink_to(mine)
+    with pytest.raises(SpikeplugError, match="is not a regular file"), folder.opened(out, finished.header):
+        pass
+    assert mine.read_text() == "12345" if exists else not mine.exists()
+
+
+def test_a_link_that_appears_later_is_not_followed_either(finished, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("words")
+    with folder.opened(tmp_path / "run", finished.header) as files:
+        (tmp_path / "run" / folder.ROWS).symlink_to(mine)
+        with pytest.raises(SpikeplugError, match="cannot write"):
+            files.append("ablation", "operator/x", 0.0, VALUES)
+    assert mine.read_text() == "words"
+
+
+def damaged(row, **changes):
+    return json.dumps({**row, **changes}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (folder.HEADER, lambda text: "{", "header.json is damaged"),
+        (folder.HEADER, lambda text: "[]", "header.json is damaged"),
+        (folder.HEADER, lambda text: "[" * 100_000, "header.json is damaged"),
+        (folder.HEADER, lambda text: json.dumps({**json.loads(text), "schema_version": 99}), "another version"),
+        (folder.HEADER, lambda text: json.dumps({**json.loads(text), "arguments": {}}), "arguments.model is missing"),
+        (folder.HEADER, lambda text: json.dumps({**json.loads(text), "environment": 3}), "environment is not of type"),
+        (folder.ROWS, lambda text: "nonsense\n", "line 1 of .* is damaged"),
+        (folder.ROWS, lambda text: "3\n", "line 1 of .* is damaged"),
+        (folder.ROWS, lambda text: '{"study": "ablation"}\n', "line 1 of .* is damaged"),
+        (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), study="x"), "not a row of a study"),
+        (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), values=[]), "values is not of type"),
+        (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), values={}), "values.* is missing"),
+        (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), seconds="1"), "seconds is not of"),
+        (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), key=["x"]), "key is not of type"),
+    ],
+    ids=str,
+)
+def test_a_damaged_run_is_refused_in_one_sentence(finished, tmp_path, name, change, message):
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    text = (out / name).read_text()
+    (out / name).write_text(change(text))
+    with pytest.raises(SpikeplugError, match=message):
+        read(out)
+    result = CliRunner().invoke(cli.app, ["report", "--from", str(out)])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+
+
+def test_folders_that_cannot_be_read(finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    (out / folder.ROWS).unlink()
+    (out / folder.ROWS).mkdir()
+    with pytest.raises(SpikeplugError, match=r"cannot read .*rows\.jsonl"):
+        read(out)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"context": 7}, "context is 7"),
-        ({"context": 257}, "above the model's 256 positions"),
+        ({"context": 257, "tokens": 257}, "above the model's 256 positions"),
         ({"tokens": 0}, "tokens is 0"),
+        ({"tokens": 15}, "tokens is 15, fewer than one window of 16"),
+        ({"numerics": "nope"}, "unknown preset 'nope'"),
         ({"token": 16}, "token is 16"),
         ({"token": -17}, "token is -17"),
         ({"studies": ()}, "no study"),

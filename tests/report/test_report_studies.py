@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 import torch
-from conftest import run_tiny
 from tiny_model import tiny_model
+from tiny_report import run_tiny
 
 import spikeplug
-from spikeplug import Events, Numerics, functional
+from spikeplug import Events, Numerics, Realisation, functional
 from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.layers import find_layers
 from spikeplug.presets import PRESETS
 from spikeplug.report import STUDIES, make_record, schema
-from spikeplug.report.bench import Bench, Change
-from spikeplug.report.layers import find_layers
+from spikeplug.report.comparison import Change, Comparison
 from spikeplug.report.recorder import Recorder
+from spikeplug.report.sections import effort, sweeps
 from spikeplug.report.settings import Settings
-from spikeplug.report.studies import effort, sweeps
 
 
 @pytest.fixture
-def bench():
-    return Bench(tiny_model(), torch.arange(32).view(2, 16), Settings(context=16, tokens=32, quick=True))
+def comparison():
+    return Comparison(tiny_model(), torch.arange(32).view(2, 16), Settings(context=16, tokens=32, quick=True))
 
 
 def of(files, study):
@@ -58,9 +59,9 @@ def test_before_the_first_layer_there_is_no_error(finished):
         assert 0 < depths[1]["relative_error"] < 0.5
 
 
-def test_hooks_measure_in_floating_point(bench):
+def test_hooks_measure_in_floating_point(comparison):
     """Inside a converted model, whatever torch function a hook called would be spiking too."""
-    exact, converted = (bench.residual_stream(change) for change in (None, Change(Numerics())))
+    exact, converted = (comparison.residual_stream(change) for change in (None, Change(Numerics())))
     assert torch.equal(exact[0], converted[0])
     error = (converted[2].double() - exact[2].double()).norm() / exact[2].double().norm()
     assert 0 < error < 1e-3
@@ -117,7 +118,7 @@ def test_a_model_without_layers_is_refused():
         find_layers(torch.nn.Linear(2, 2))
 
 
-def test_figures_agree_with_the_evaluation(bench):
+def test_figures_agree_with_the_evaluation(comparison):
     from tiny_model import byte_tokenizer
 
     from spikeplug.evaluation import Settings as Evaluated
@@ -126,7 +127,7 @@ def test_figures_agree_with_the_evaluation(bench):
     text = "".join(f"line {i}: {i * i}\n" for i in range(20))
     found = evaluate(tiny_model(), byte_tokenizer(), Evaluated(contexts=(16,), tokens=32, choices=1, text=text))
     windows = torch.tensor(byte_tokenizer()(text)["input_ids"][:32]).view(2, 16)
-    mine = Bench(tiny_model(), windows, Settings(context=16, tokens=32)).figures(Change(Numerics()))
+    mine = Comparison(tiny_model(), windows, Settings(context=16, tokens=32)).figures(Change(Numerics()))
     for name in (
         "exact_perplexity",
         "converted_perplexity",
@@ -148,22 +149,22 @@ def test_sweeps_cover_every_parameter(finished):
     assert set(rows["numerics"]["by_operator"]) == {"attention", "cos", "rms_norm", "silu", "sin"}
 
 
-@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics, Numerics(bits=4, code="count", steps=16)])
+@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics, Numerics(bits=4)])
 @pytest.mark.parametrize("quick", [True, False])
-def test_every_point_of_a_sweep_is_a_config(bench, numerics, quick):
-    bench.numerics = numerics
-    object.__setattr__(bench.settings, "quick", quick)
-    points = list(sweeps.points(bench))
+def test_every_point_of_a_sweep_is_valid(comparison, numerics, quick):
+    comparison.numerics = numerics
+    object.__setattr__(comparison.settings, "quick", quick)
+    points = list(sweeps.points(comparison))
     assert len({point.key for point in points}) == len(points) >= 24
-    assert sweeps.steps(bench) == len(points) + 1
+    assert sweeps.steps(comparison) == len(points) + 1
 
 
-def test_the_model_of_cost_is_what_a_simulation_counts(bench):
+def test_the_model_of_cost_is_what_a_simulation_counts(comparison):
     """Rows of a tiny model are small enough to simulate whole."""
     from spikeplug.report.capture import calls
     from spikeplug.report.cost import updates_per_token
 
-    found = updates_per_token(calls(bench), bench.numerics)["by_operator"]
+    found = updates_per_token(calls(comparison), comparison.numerics, comparison.realisation)["by_operator"]
     events = Events()
     functional.silu(torch.randn(1, 64), events=events)
     # Two layers, one row of 64 each. How far weights decay depends on the values.
@@ -173,14 +174,27 @@ def test_the_model_of_cost_is_what_a_simulation_counts(bench):
     assert found["rms_norm"] == pytest.approx(5 * events.membrane_updates, rel=0.2)
 
 
-def test_the_cost_of_ordered_groups_is_extrapolated_right(bench):
+def test_the_cost_of_ordered_groups_is_extrapolated_right(comparison):
     from spikeplug.report.capture import calls
-    from spikeplug.report.cost import _simulated, updates_per_token
+    from spikeplug.report.cost import simulated, updates_per_token
 
-    numerics = Numerics(bits=8, code="count", steps=16, division="ordered")
-    kind = next(call for call in calls(bench) if call.operator == "silu")
-    row = updates_per_token([kind], numerics)["updates_per_token"] / kind.rows
-    assert row == pytest.approx(_simulated(kind, 64, numerics), rel=0.05)
+    numerics, ordered = Numerics(bits=8), Realisation(code="count", steps=16, division="ordered")
+    kind = next(call for call in calls(comparison) if call.operator == "silu")
+    row = updates_per_token([kind], numerics, ordered)["updates_per_token"] / kind.rows
+    assert row == pytest.approx(simulated(kind, 64, numerics, ordered), rel=0.05)
+
+
+def test_the_realisation_sets_the_cost_and_not_the_figures(tmp_path):
+    """A file or a setting may choose other neurons for the same bits."""
+    ours = run_tiny(tmp_path / "ours", numerics=Numerics(bits=6), studies=("sweeps",))
+    ordered = Realisation(code="count", steps=64, division="ordered")
+    theirs = run_tiny(tmp_path / "theirs", numerics=Numerics(bits=6), realisation=ordered, studies=("sweeps",))
+    assert theirs.header["arguments"]["realisation"] == ordered.to_dict()
+    for one, other in zip(ours.rows, theirs.rows, strict=True):
+        assert one["values"]["mean_kl"] == other["values"]["mean_kl"]
+        assert one["values"]["updates_per_token"] < other["values"]["updates_per_token"]
+    with pytest.raises(SpikeplugError, match="another realisation"):
+        run_tiny(tmp_path / "ours", numerics=Numerics(bits=6), realisation=ordered, studies=("sweeps",))
 
 
 def test_channels_share_the_error(finished):
@@ -194,17 +208,49 @@ def test_channels_share_the_error(finished):
     assert rows["channels"]["depths"][0]["by_error"][0]["share"] == 0
 
 
-def test_a_recorder_counts_as_events_do_and_keeps_the_spikes():
+def population(name, kind="threshold"):
+    return SimpleNamespace(name=name, kind=kind, width=7)
+
+
+def test_a_recorder_keeps_each_population_step_by_step():
+    recorder = Recorder()
+    for step in range(3):
+        membrane = torch.arange(6).view(2, 3) + 10 * step
+        recorder(population("softmax/divide"), membrane, membrane % 2 == 0)
+        recorder(population("softmax/sum", "accumulator"), membrane[:, :1], None)
+    recorder(population("softmax/divide"), torch.arange(4), torch.arange(4) > 2)  # of another shape: another raster
+    divide, total, again = (raster.to_dict() for raster in recorder.rasters)
+    assert (divide["name"], divide["kind"], divide["width"]) == ("softmax/divide", "threshold", 7)
+    assert (divide["groups"], divide["size"], divide["steps"]) == (2, 3, 3)
+    assert divide["spikes"] == [[step, neuron] for step in range(3) for neuron in (0, 2, 4)]
+    assert divide["traced"] == [1, 4]
+    assert divide["membranes"] == [[1, 11, 21], [4, 14, 24]]
+    assert (total["kind"], total["groups"], total["size"], total["spikes"]) == ("accumulator", 2, 1, [])
+    assert (again["name"], again["spikes"], again["membranes"]) == ("softmax/divide", [[0, 3]], [[0], [1], [2], [3]])
+
+
+def test_of_large_populations_evenly_spaced_neurons_are_kept():
+    recorder = Recorder()
+    recorder(population("x"), torch.zeros(100, 1000), torch.ones(100, 1000, dtype=torch.bool))
+    recorder(population("y"), torch.tensor(5), torch.tensor(True))
+    large, one = (raster.to_dict() for raster in recorder.rasters)
+    assert len(large["spikes"]) == 12 * 64
+    assert [0, 0] in large["spikes"]
+    assert [0, 99_999] in large["spikes"]
+    assert len(large["membranes"]) == 6
+    assert (one["groups"], one["size"], one["spikes"], one["membranes"]) == (1, 1, [[0, 0]], [[5]])
+
+
+def test_an_observed_simulation_gives_the_same_bits_and_counts():
     x = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
-    events, recorder = Events(), Recorder()
-    assert torch.equal(functional.silu(x, events=events), functional.silu(x, events=recorder))
-    assert [getattr(recorder, name) for name in vars(events)] == list(vars(events).values())
-    division = next(p for p in recorder.populations if p.primitive == "restoring_neuron" and p.threshold)
-    assert (division.groups, division.size) == (1, 6)
-    assert (
-        sum(population.size * population.groups * len(population.membranes) for population in recorder.populations)
-        == events.membrane_updates
-    )
+    recorder = Recorder()
+    plain, observed = Events(), Events(observer=recorder)
+    assert torch.equal(functional.silu(x, events=plain), functional.silu(x, events=observed))
+    names = ("spikes", "synops", "membrane_updates", "compares", "steps", "table_reads")
+    assert [getattr(plain, name) for name in names] == [getattr(observed, name) for name in names]
+    updates = sum(raster.size * raster.groups * len(raster.membranes) for raster in recorder.rasters)
+    assert updates == plain.membrane_updates
+    assert {"threshold", "accumulator"} <= {raster.kind for raster in recorder.rasters}
 
 
 def test_rasters_show_every_operator(finished):
@@ -224,7 +270,7 @@ def test_the_search_finds_the_smallest_of_a_known_landscape():
 
     found = effort.search(Numerics(), enough)
     assert (found.bits, found.working_bits, found.segments) == (7, 12, 8)
-    # The run's own numerics is too small: the search starts from one with room.
+    # The run's own numerics are too small: the search starts from wider ones.
     small = Numerics(bits=4, working_bits=8, segments=2)
     assert effort.search(small, enough) == Numerics(bits=7, working_bits=12, segments=8)
     assert effort.search(Numerics(), lambda numerics: False) is None
@@ -251,8 +297,8 @@ def test_the_published_recipe_has_a_report_too(tmp_path):
 
 def test_a_model_of_another_family(tmp_path):
     """No rotary tables, no gate, other names, and an attention that hands out no probabilities when converted."""
-    from conftest import FACTS, SETTINGS
     from tiny_model import byte_tokenizer
+    from tiny_report import FACTS, SETTINGS
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from spikeplug.report import render, run

@@ -1,20 +1,23 @@
-"""Speed: operators, a layer and a whole model beside torch's exact ops and a plain copy, as ratios, none without its
-contract kept in the same run.
+"""Measure speed: operators, a layer and a whole model compared with torch's exact ops and a plain copy, as ratios.
 
-What is here is imported when asked for: the processes that measure memory load no more than an operator needs.
+A timing is reported only if the output equals the closed form bit for bit in the same run.
+
+Names are imported when they are first used: the processes that measure memory load no more than an operator needs.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from spikeplug.lazy import names_of
 
 if TYPE_CHECKING:
     from spikeplug.bench.cases import ARMS, OF_MODELS, OPERATORS, SECTIONS, chosen
     from spikeplug.bench.export import bench_csv, bench_schema, make_bench_record
     from spikeplug.bench.page import bench_page
     from spikeplug.bench.results import COLUMNS, Row, failures
-    from spikeplug.bench.run import Settings, Subject, measure
+    from spikeplug.bench.run import Subject, measure
+    from spikeplug.bench.settings import Settings
     from spikeplug.bench.table import tables
 
 __all__ = [
@@ -36,18 +39,15 @@ __all__ = [
     "tables",
 ]
 
-_FILES = {
-    "cases": ("ARMS", "OF_MODELS", "OPERATORS", "SECTIONS", "chosen"),
-    "export": ("bench_csv", "bench_schema", "make_bench_record"),
-    "page": ("bench_page",),
-    "results": ("COLUMNS", "Row", "failures"),
-    "run": ("Settings", "Subject", "measure"),
-    "table": ("tables",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for file, names in _FILES.items():
-        if name in names:
-            return getattr(import_module(f"spikeplug.bench.{file}"), name)
-    raise AttributeError(f"module 'spikeplug.bench' has no attribute {name!r}")
+__getattr__ = names_of(
+    __name__,
+    {
+        "cases": ("ARMS", "OF_MODELS", "OPERATORS", "SECTIONS", "chosen"),
+        "export": ("bench_csv", "bench_schema", "make_bench_record"),
+        "page": ("bench_page",),
+        "results": ("COLUMNS", "Row", "failures"),
+        "run": ("Subject", "measure"),
+        "settings": ("Settings",),
+        "table": ("tables",),
+    },
+)

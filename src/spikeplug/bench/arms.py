@@ -1,13 +1,13 @@
-"""The arms of an operator: ways to compute it (or to do as much reading and writing) from the same tensors.
+"""The arms of an operator: ways to compute it, or to read and write as much, from the same tensors.
 
 kernel     what a user gets
 exact      torch's own op
-copy       a clone of x; of attention, of as many bytes as it must read and write: the memory limit
+copy       the memory limit: a clone of x; for attention, of as many bytes as it must read and write
 published  the published recipe in float, in plain torch, before its floor to 8 bits (evidence/baselines.py)
 closed     the closed form, plain torch integers
 simulated  neuron by neuron and time step by time step
 
-Each allocates its own output, all run on the threads torch is set to, in float32.
+Each allocates its own output. All run on the threads torch is set to, in float32.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EPS = 1e-5
 
 
 def arms(case: Case, names: Sequence[str] = ARMS) -> dict[str, Arm]:
-    """Those of the case that are in `names`, and what the contract needs, in the order of ARMS."""
+    """Return the arms of the case that are in `names`, and those the contract needs, in the order of ARMS."""
     inputs = case.inputs()
     spiking, exact, published = (
         _attention(case, *inputs) if case.operator == "attention" else _OF[case.operator](*inputs)
@@ -57,7 +57,7 @@ def arms(case: Case, names: Sequence[str] = ARMS) -> dict[str, Arm]:
 
 
 def _moved(case: Case, inputs: tuple[Tensor, ...]) -> Tensor:
-    """What the copy clones: as many numbers as are read, or half of those read and written where that differs."""
+    """Return what the copy clones: as many numbers as are read, or half of those read and written."""
     if case.operator != "attention":
         return inputs[0]
     query = inputs[0]
@@ -66,8 +66,7 @@ def _moved(case: Case, inputs: tuple[Tensor, ...]) -> Tensor:
 
 @lru_cache
 def _recipe() -> Any:
-    """The published recipe. Imported when asked for: it brings transformers along, and processes that measure another
-    arm's memory wait for that in vain."""
+    """Return the published recipe. It imports transformers, which other arms do not need."""
     return import_module("spikeplug.evidence.baselines")
 
 
@@ -109,7 +108,7 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> _Ways:
 def _attention(case: Case, query: Tensor, key: Tensor, value: Tensor) -> _Ways:
     heads, groups, queries, keys, channels = case.shape
     causal = queries > 1
-    # As transformers has it: a bool mask for the spiking operator, and none for torch's, which knows of causality.
+    # As in transformers: a bool mask for the spiking operator; none for torch's, which has an argument for it.
     mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if causal else None
     square = queries == keys or not causal  # torch's own causal mask begins in the upper left corner
 

@@ -1,14 +1,15 @@
-"""What is measured: each operator at the shapes two models give it."""
+"""The cases: each operator at the shapes that two models give it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from spikeplug.errors import SpikeplugError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Shapes are (rows, width); of attention (query heads, key heads, queries, keys, channels).
 _ATTENTIONS = ((512, 512), (2048, 2048), (1, 512), (1, 2048))
@@ -26,17 +27,17 @@ _SHAPES: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
 OPERATORS = tuple(_SHAPES)
 #: The ways to compute an operator; see arms.py.
 ARMS = ("kernel", "exact", "copy", "published", "closed", "simulated")
-#: Of any choice of arms: what each figure is about, and what it is measured by.
+#: In every run: the kernel, and what it is compared with.
 ALWAYS = ("kernel", "exact")
-#: Arms that run in every round; the others are there to be compared, and are slow.
+#: Arms that run in every round; the others are slow.
 BASES = (*ALWAYS, "copy")
-#: Operators that the publication does not have.
+#: Operators without a published form.
 _UNPUBLISHED = ("gelu", "layer_norm")
 #: The parts of a run, in order. The first three are about operators, the others about a model.
 SECTIONS = ("operators", "simulated", "growth", "layer", "model")
 OF_MODELS = ("layer", "model")
 
-#: A few rows, for the simulation, which is thousands of times as slow; all arms are measured on them.
+#: A few rows for the simulation, which is thousands of times as slow. All arms are measured on them.
 _FEW: dict[str, tuple[int, ...]] = {
     "softmax": (4, 512),
     "silu": (4, 1536),
@@ -46,7 +47,7 @@ _FEW: dict[str, tuple[int, ...]] = {
     "attention": (9, 3, 2, 128, 64),
 }
 
-#: A --quick run's shapes.
+#: Shapes of a --quick run.
 _QUICK: dict[str, tuple[tuple[int, ...], ...]] = {
     "softmax": ((64, 512),),
     "silu": ((64, 1536),),
@@ -56,7 +57,7 @@ _QUICK: dict[str, tuple[tuple[int, ...], ...]] = {
     "attention": ((9, 3, 64, 64, 64), (9, 3, 1, 64, 64)),
 }
 
-#: Of each axis: the shape with -1 where the size goes, and the sizes. Attention's length is queries and keys.
+#: By axis: the shape with -1 in place of the size, and the sizes. Attention's length is queries and keys.
 _GROWTH: dict[str, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     "softmax": {
         "length": ((512, -1), (128, 512, 2048, 8192)),
@@ -72,7 +73,7 @@ _GROWTH: dict[str, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
     },
 }
 GROWING = tuple(_GROWTH)
-#: What the axes are, in words.
+#: The axes in words.
 AXES = {
     ("softmax", "length"): "scores of a row",
     ("softmax", "width"): "rows (heads × queries)",
@@ -102,7 +103,7 @@ class Case:
 
     @property
     def shown(self) -> str:
-        """The shape in words."""
+        """Return the shape in words."""
         if self.operator != "attention":
             return "×".join(map(str, self.shape))
         heads, groups, queries, keys, channels = self.shape
@@ -111,7 +112,7 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """Numbers that go through the nonlinearity."""
+        """Return how many numbers go through the nonlinearity."""
         if self.operator != "attention":
             return self.shape[0] * self.shape[1]
         heads, _, queries, keys, _ = self.shape
@@ -119,13 +120,17 @@ class Case:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms there are: the simulation of few rows alone, and of the publication what it has."""
+        """Return the arms there are: the simulation only for few rows, the published recipe only where there is one."""
         there = {"simulated": self.section == "simulated", "published": self.operator not in _UNPUBLISHED}
         return tuple(arm for arm in ARMS if there.get(arm, True))
 
     def inputs(self) -> tuple[Tensor, ...]:
-        """N(0, 1), scores N(0, 3²), float32, the same each time: x, with its weight and bias for norms; or query, key
-        and value."""
+        """Return x, with weight and bias for norms; or query, key and value. float32, the same each time.
+
+        N(0, 1); scores N(0, 3²).
+        """
+        import torch
+
         generator = torch.Generator().manual_seed(0)
 
         def normal(*shape: int) -> Tensor:
@@ -144,28 +149,31 @@ class Case:
 
 
 def chosen(names: str | None, of: tuple[str, ...] = OPERATORS, what: str = "operator") -> tuple[str, ...]:
-    """The names of a list with commas between; None is all of them. what: one of them, in a word.
+    """Return the names in a text with commas between; None is all of them.
 
-    Errors: SpikeplugError for unknown or double names.
+    of     the known names
+    what   one of them in a word, for messages
+
+    Errors: SpikeplugError for unknown or repeated names.
     """
     if names is None or names == "all":
         return of
     found = tuple(name.strip() for name in names.split(","))
     for name in found:
         if name not in of:
-            raise SpikeplugError(f"no {what} {name!r} to measure; choose of {', '.join(of)}.")
+            raise SpikeplugError(f"no {what} {name!r} to measure; choose out of {', '.join(of)}.")
     if len(set(found)) < len(found):
         raise SpikeplugError(f"{what}s is {names!r}; name each {what} once.")
     return found
 
 
 def wanted(there: Iterable[str], names: Sequence[str]) -> list[str]:
-    """Of the arms there are those in `names`, and those the contract needs, whether they are timed or not."""
+    """Return the arms in `names`, and those the contract needs, whether they are timed or not."""
     return [name for name in there if name in (*names, *ALWAYS, "closed")]
 
 
 def cases(operators: tuple[str, ...], quick: bool, sections: tuple[str, ...] = SECTIONS) -> list[Case]:
-    """Everything about operators that a run measures, in order."""
+    """Return all cases of operators that a run measures, in order."""
     found = []
     for name in operators:
         if quick:

@@ -1,4 +1,4 @@
-"""How long the steps of a run take, roughly: what the progress bar goes by. Figures of one thread."""
+"""Estimate how long the steps of a run take on one thread, for the progress bar."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from spikeplug.bench.contract import BOUND
 
 if TYPE_CHECKING:
     from spikeplug.bench.model import Pair, Work
-    from spikeplug.bench.run import Settings
+    from spikeplug.bench.settings import Settings
 
-#: Seconds an element of an operator's input.
+#: Seconds per element of an operator's input.
 _OPERATOR = {
     "kernel": 5e-9,
     "exact": 4e-9,
@@ -21,24 +21,24 @@ _OPERATOR = {
     "closed": 3e-8,
     "simulated": 2e-6,
 }
-#: Of a model, times the exact one's.
+#: Factors on the time of the exact model.
 _MODEL = {"kernel": 1.2, "exact": 1.0, "copy": 0.2, "closed": 2.0, "simulated": 8.0}
-#: Seconds of an exact model, for each of its parameters: of a call, and of each of its tokens.
+#: Seconds of an exact model per parameter: for a call, and for each of its tokens.
 _CALL, _TOKEN = 8e-10, 4e-11
-#: Seconds until a process can measure: one that knows operators, and a model's for each of its parameters.
+#: Seconds until a process can measure an operator, and seconds per parameter until it has loaded a model.
 _PROCESS, _LOADING = 4.0, 2.5e-7
-#: Seconds of whatever else a step needs.
+#: Seconds of everything else in a step.
 _STEP = 0.3
 
 
 def of_case(case: Case, settings: Settings) -> float:
-    """Seconds of one case."""
+    """Return the seconds of one case."""
     names = wanted(case.arms, settings.arms)
     return _STEP + _timed({name: _OPERATOR[name] * case.elements for name in names}, settings)
 
 
 def of_work(work: Work, pair: Pair, settings: Settings) -> float:
-    """Seconds of something a model does; a cache is filled by both models first."""
+    """Return the seconds of some work of a model. For decoding, both models fill a cache first."""
     names = wanted(work.names, settings.arms)
     seconds = _exact(pair, work.tokens)
     if work.section == "layer":
@@ -48,12 +48,12 @@ def of_work(work: Work, pair: Pair, settings: Settings) -> float:
 
 
 def of_peaks(cases: Iterable[Case], arm: str) -> float:
-    """Seconds of the process that measures an arm's memory in these cases."""
+    """Return the seconds of the process that measures an arm's memory in these cases."""
     return _PROCESS + sum(_OPERATOR[arm] * case.elements for case in cases)
 
 
 def of_model_peaks(lengths: Iterable[int], arm: str, pair: Pair) -> float:
-    """Seconds of the process that measures an arm's memory in prefills."""
+    """Return the seconds of the process that measures an arm's memory in prefills."""
     return _PROCESS + _LOADING * pair.parameters + sum(_MODEL[arm] * _exact(pair, length) for length in lengths)
 
 
@@ -62,7 +62,7 @@ def _exact(pair: Pair, tokens: int) -> float:
 
 
 def _timed(each: Mapping[str, float], settings: Settings) -> float:
-    """Seconds of the contract, of warming up twice and of all rounds, from those of one call of each arm."""
+    """Return the seconds of the contract, the warm-up and all rounds, from those of one call of each arm."""
     total = 0.0
     for name, seconds in each.items():
         total += seconds * (name in (*BOUND, "closed"))

@@ -1,27 +1,24 @@
-"""A run as JSON (one object, by `bench.schema.json`) and as CSV: a line for each row, device and versions in each."""
+"""Export a run as JSON (one object, `bench.schema.json`) and as CSV (a line per row, each with device and versions)."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from typing import Any
 
 from spikeplug import kernels
-from spikeplug.bench.growth import growths
-from spikeplug.bench.results import COLUMNS, Row
-from spikeplug.evaluation.record import origin
+from spikeplug.bench.results import COLUMNS, Row, growths
+from spikeplug.measurement.record import origin, read_schema
 
 SCHEMA_VERSION = 1
-#: What every line of the CSV repeats of the machine.
+#: Facts of the machine in every line of the CSV.
 MACHINE = ("cpu", "cores", "threads", "torch", "transformers", "spikeplug", "numerics", "commit", "created")
 
 
 def make_bench_record(rows: Sequence[Row], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values, as `bench.schema.json` describes them."""
+    """Return JSON values, as `bench.schema.json` describes them."""
     return {
         "schema_version": SCHEMA_VERSION,
         **origin(),
@@ -35,14 +32,12 @@ def make_bench_record(rows: Sequence[Row], arguments: Mapping[str, Any]) -> dict
 
 
 def bench_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of the file."""
-    text = resources.files("spikeplug.bench").joinpath("bench.schema.json").read_text(encoding="utf-8")
-    values: dict[str, Any] = json.loads(text)
-    return values
+    """Return the JSON Schema (draft 2020-12) of the file."""
+    return read_schema("spikeplug.bench", "bench.schema.json")
 
 
 def bench_csv(record: Mapping[str, Any]) -> str:
-    """The rows of a record as a table, with a line of names; empty where there is no figure."""
+    """Return the rows of a record as CSV with a line of names; cells without a figure are empty."""
     machine = {**record["environment"], "commit": record["commit"], "created": record["created"]}
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *MACHINE], lineterminator="\n")

@@ -1,7 +1,7 @@
-"""How far one run of an arm raises the memory of a process: a fresh process for every arm, with nothing else in it.
+"""Measure how far one run of an arm raises the memory of a process: a fresh process for every arm.
 
-`python -m spikeplug.bench.memory` is what runs there: a request as JSON on its standard input, a line of MiB for each
-case on its output.
+It runs `python -m spikeplug.bench.memory`: a request as JSON on its standard input, a line of MiB per case on its
+output.
 """
 
 from __future__ import annotations
@@ -22,24 +22,28 @@ from spikeplug.bench.cases import Case
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Rows, or queries and keys, of the run that compiles and starts threads before anything is measured.
+#: Rows, or queries and keys, of the run that compiles and starts threads before the measurement.
 _WARM = 2
-#: Bytes from which on the C library gives memory back to the system when it is freed, so that no run stands on what
-#: the one before it left.
+#: From this many bytes on, the C library returns freed memory to the system, so that no run reuses memory of the one
+#: before.
 _LARGE = 1 << 16
 
 
 def peaks(cases: Sequence[Case], arm: str, threads: int) -> list[float | None]:
-    """Of each case the MiB at most in use during one run beyond what was in use before it, output included and inputs
-    not. None where the system does not tell (only Linux does, with a /proc that can be written), and, with a
-    RuntimeWarning, where the process had failed by then, such as for want of memory.
+    """Return, per case, the largest memory in use during one run beyond that before it, in MiB.
+
+    The output counts, inputs do not. None where the system does not say (only Linux does, with a writable /proc), and,
+    with a RuntimeWarning, where the process had failed by then, for example without memory.
     """
     return _asked({"cases": [asdict(case) for case in cases]}, len(cases), arm, threads)
 
 
 def model_peaks(model: str | None, lengths: Sequence[int], arm: str, threads: int) -> list[float | None]:
-    """The same of prefills of so many tokens; model as the command line takes it, arm "exact" or "kernel". Weights are
-    not counted."""
+    """Return the same for prefills of `lengths` tokens. Weights do not count.
+
+    model   as on the command line
+    arm     "exact" or "kernel"
+    """
     return _asked({"model": model, "lengths": list(lengths)}, len(lengths), arm, threads)
 
 
@@ -67,7 +71,7 @@ def _asked(request: dict[str, Any], count: int, arm: str, threads: int) -> list[
 
 
 def small(case: Case) -> Case:
-    """The case with few rows, or few queries and keys."""
+    """Return the case with few rows, or few queries and keys."""
     if case.operator != "attention":
         return replace(case, shape=(_WARM, case.shape[1]))
     heads, groups, queries, _, channels = case.shape
@@ -75,7 +79,7 @@ def small(case: Case) -> Case:
 
 
 def resident(kind: str, restart: bool = False) -> float | None:
-    """MiB resident now (VmRSS) or at most (VmHWM), from here on if restarted; None where there is no such thing."""
+    """Return the MiB resident now (VmRSS) or at most (VmHWM), None without such figures. restart: count from now on."""
     try:
         if restart:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -86,7 +90,7 @@ def resident(kind: str, restart: bool = False) -> float | None:
 
 
 def growth(run: Callable[[], Tensor], warm: Callable[[], Tensor]) -> float | None:
-    """One of the `peaks`, of this process, after `warm`."""
+    """Return one of the `peaks`, measured in this process after `warm`."""
     warm()
     before = resident("VmRSS", restart=True)
     output = run()
@@ -109,7 +113,7 @@ def _of_model(request: dict[str, Any]) -> Iterator[float | None]:
 
     from spikeplug import conversion
     from spikeplug.bench.model import SHORT, last_only
-    from spikeplug.evaluation.loading import find_source, load
+    from spikeplug.measurement.loading import find_source, load
 
     model, _ = load(find_source(request["model"]))
     if request["arm"] == "kernel":
@@ -128,7 +132,7 @@ def _main() -> None:
 
     request = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
-    out, sys.stdout = sys.stdout, sys.stderr  # a line a figure, and nothing else
+    out, sys.stdout = sys.stdout, sys.stderr  # the output is a line per figure, and nothing else
     with torch.inference_mode():
         for peak in _of_cases(request) if "cases" in request else _of_model(request):
             print(json.dumps(peak), file=out, flush=True)

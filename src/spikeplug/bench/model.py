@@ -1,6 +1,6 @@
-"""One decoder layer and a whole model: exact as transformers runs it, beside its converted self, on the same weights.
+"""The work of one decoder layer and of a whole model: exact as transformers runs it, and converted.
 
-The converted model is a copy that shares every weight, so both stand ready and nothing is converted between runs.
+The converted model is a copy that shares every weight, so nothing is converted between runs.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from spikeplug.bench import contract
 from spikeplug.bench.arms import Arm
 from spikeplug.bench.cases import BASES, OF_MODELS
 from spikeplug.errors import SpikeplugError
-from spikeplug.report.layers import find_layers
+from spikeplug.measurement.layers import find_layers
+from spikeplug.measurement.text import positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 #: Tokens of the prompt on which the contract is checked and the simulation is run.
 SHORT = 8
-#: Tokens of the longest prefill that the closed form runs too: for long ones it is slow.
+#: Tokens of the longest prefill that the closed form runs too; it is slow for long ones.
 _CLOSED = 128
 _LENGTHS, _QUICK_LENGTHS = (128, 512, 2048), (32,)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something a model does.
+    """Work of a model or of its first layer.
 
-    length  of its prompt, or of what is cached
-    tokens  how many one call handles
+    length  tokens of its prompt, or in the cache
+    tokens  tokens that one call handles
     names   the arms there are
-    make    of the length and some of those names, the arms, which hold what they need
+    make    (length, some of the names) -> these arms
     """
 
     section: str
@@ -52,7 +53,7 @@ class Work:
 
     @property
     def shape(self) -> str:
-        """The length in words."""
+        """Return the length in words."""
         return f"{'after ' if self.name == 'decode' else ''}{self.length} tokens"
 
 
@@ -61,17 +62,19 @@ class _ReachedError(Exception):
 
 
 class Pair:
-    """A model in evaluation mode, its converted copy, and the token ids both read: (1, at least SHORT).
+    """A model in evaluation mode, its converted copy, and the token ids that both read: (1, SHORT or more).
 
-    Errors: SpikeplugError for a model without decoder layers, or too short a text or context; whatever `convert`
-    refuses.
+    Errors: SpikeplugError for a model without decoder layers, for a text or context that is too short, and those of
+    `convert`.
     """
 
     def __init__(self, model: PreTrainedModel, ids: Tensor, quick: bool) -> None:
         self.exact, self.ids = model, ids
-        longest = min(ids.shape[1], _positions(model) - 1)
+        longest = min(ids.shape[1], positions_of(model) - 1)
         if longest < SHORT:
-            raise SpikeplugError(f"the model or the text holds {longest} tokens; a measurement needs {SHORT}.")
+            raise SpikeplugError(
+                f"the model or the text holds {longest} tokens, fewer than {SHORT}: give a longer one."
+            )
         self.lengths = [n for n in (_QUICK_LENGTHS if quick else _LENGTHS) if n <= longest]
         self.converted = shared_copy(model)
         conversion.convert(self.converted)
@@ -81,7 +84,7 @@ class Pair:
         self._copy = weight_copy(model)
 
     def work(self, sections: Sequence[str] = OF_MODELS) -> list[Work]:
-        """Everything that is measured, in order."""
+        """Return everything that is measured, in order."""
         prompts = (SHORT, *self.lengths)
         found = [Work("layer", "decoder layer", n, n, _names(n), self._layer) for n in prompts]
         found += [Work("model", "prefill", n, n, _names(n, n <= _CLOSED), self._prefill) for n in prompts]
@@ -90,14 +93,14 @@ class Pair:
 
     @cached_property
     def kept(self) -> bool:
-        """Whether logits of the short prompt, and of one step after it, are those of closed forms, to the last bit."""
+        """Whether the logits of the short prompt, and of one step after it, equal those of the closed forms exactly."""
         arms = ("kernel", "closed")
         with torch.inference_mode():
             prompt = contract.kept(self._prefill(SHORT, arms, every=True))
             return prompt and contract.kept(self._decode(SHORT, arms))
 
     def _prefill(self, length: int, names: Sequence[str], every: bool = False) -> dict[str, Arm]:
-        """every: with the logits of every token, not of the last alone, which is what generating needs."""
+        """Return the arms of a prefill. every: with the logits of every token, not only of the last."""
         ids, last = self.ids[:, :length], {} if every else last_only(self.exact)
 
         def run(model: nn.Module) -> Tensor:
@@ -107,7 +110,7 @@ class Pair:
         return _arms(run, self._pair, self._copy, names)
 
     def _decode(self, length: int, names: Sequence[str]) -> dict[str, Arm]:
-        """One token after `length` cached ones; the cache is cut back by every call."""
+        """Return the arms of one token after `length` cached ones. Every call cuts the cache back."""
         token = self.ids[:, -1:]
         caches: dict[nn.Module, Any] = {}
         with torch.inference_mode():
@@ -123,7 +126,7 @@ class Pair:
         return _arms(run, self._pair, self._copy, names)
 
     def _layer(self, length: int, names: Sequence[str]) -> dict[str, Arm]:
-        """The first layer, given what the model gives it."""
+        """Return the arms of the first layer, on the inputs it has in the model."""
         given: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         layers = tuple(model.get_submodule(self.layer)[0] for model in self._pair)  # type: ignore[index]
         with torch.inference_mode():
@@ -135,7 +138,7 @@ class Pair:
 
                 handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
                 try:
-                    with suppress(_ReachedError):  # the rest of the model takes its time and gives nothing
+                    with suppress(_ReachedError):  # the rest of the model is not needed
                         model(input_ids=self.ids[:, :length], use_cache=False, **last_only(model))
                 finally:
                     handle.remove()
@@ -154,7 +157,7 @@ class Pair:
 
 
 def _names(length: int, closed: bool = True) -> tuple[str, ...]:
-    """The arms at a length: the simulation runs on the short prompt alone."""
+    """Return the arms at a length: the simulation runs only on the short prompt."""
     return (*BASES, *(("closed",) * closed), *(("simulated",) * (length == SHORT)))
 
 
@@ -180,22 +183,20 @@ def _arms(run: Callable[[Any], Tensor], pair: tuple[Any, Any], moved: Arm, names
 
 
 def shared_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of the modules with the very same weights and buffers."""
+    """Return a copy of the modules that shares all weights and buffers."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def weight_copy(module: nn.Module) -> Arm:
-    """The memory limit: as many bytes moved as reading all weights once takes, half of them read and half written, into
-    a tensor that is there: no model allocates its weights anew."""
+    """Return the memory limit: a copy that moves as many bytes as reading all weights once.
+
+    Half of them are read and half are written, into an existing tensor.
+    """
     source = torch.ones(sum(p.numel() * p.element_size() for p in module.parameters()) // 8)
     target = torch.ones_like(source)
     return lambda: target.copy_(source)
 
 
 def last_only(model: nn.Module) -> dict[str, int]:
-    """The argument that asks a model for the last token's logits alone, where it has one."""
+    """Return the argument for the logits of the last token alone, if the model has one."""
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(type(model).forward).parameters else {}
-
-
-def _positions(model: PreTrainedModel) -> int:
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))

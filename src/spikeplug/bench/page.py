@@ -1,4 +1,4 @@
-"""A run as one self-contained HTML page: bars of ratios, curves of growth, all rows as tables."""
+"""Render a run as one self-contained HTML page: ratios, curves of growth, and all rows as tables."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spikeplug.bench.cases import ARMS
-from spikeplug.bench.growth import Growth, growths
-from spikeplug.bench.results import COLUMNS, Row
+from spikeplug.bench.results import COLUMNS, Growth, Row, growths
 from spikeplug.bench.table import by_case, times
-from spikeplug.report import render_sections
-from spikeplug.report.section import Drawing, Headline, Plot, Section, Table
+from spikeplug.measurement.page import render_sections
+from spikeplug.measurement.section import Drawing, Headline, Plot, Section, Table
 
 _LEADS = {
-    "operators": ("Operators", "At the shapes two models give them, each beside torch's own op and a plain copy."),
+    "operators": ("Operators", "At the shapes of two models, each compared with torch's own op and a plain copy."),
     "simulated": ("With the simulation", "A few rows, on which the step-by-step simulation is measured too."),
-    "layer": ("One decoder layer", "The first layer, given what the model gives it."),
+    "layer": ("One decoder layer", "The first layer, on the inputs it has in the model."),
     "model": ("Whole model", "Prefill and decode, on the same weights."),
 }
 
 
 def bench_page(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """The page. Errors: SpikeplugError if plotly is not installed."""
+    """Return the page. Errors: SpikeplugError if plotly is not installed."""
     machine = record["environment"]
     sections = [
         _ratios(name, [row for row in rows if row.section == name])
@@ -33,7 +32,7 @@ def bench_page(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
         sections.insert(1, _growth(found, [row for row in rows if row.section == "growth"]))
     return render_sections(
         sections,
-        title="spikeplug: speed beside torch's exact operators",
+        title="spikeplug: speed compared with torch's exact operators",
         heading="Speed of the spiking operators",
         subtitle=f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; "
         f"measured {record['created'][:10]}{', quick run' if record['arguments']['quick'] else ''}",
@@ -45,7 +44,7 @@ def bench_page(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
 def _ratios(name: str, rows: Sequence[Row]) -> Section:
     title, lead = _LEADS[name]
     traces: list[dict[str, Any]] = []
-    for arm in ARMS:  # all, so that an arm has one colour on the whole page
+    for arm in ARMS:  # all of them, so that an arm has one colour on the whole page
         of = [row for row in rows if row.arm == arm != "exact" and row.times_exact is not None]
         traces.append(
             {
@@ -99,7 +98,7 @@ def _growth(found: Sequence[Growth], rows: Sequence[Row]) -> Section:
         }
         reading = "Both axes are logarithmic: a line of slope p is a time that grows as the size to the power p."
         plots.append(Plot(f"{operator} over its {axis}", [Drawing("", traces, layout)], reading, small=True))
-    lead = "How times grow with the length and with the width of what an operator is given."
+    lead = "How times grow with the length and the width of an operator's input."
     return Section("growth", "Growth", lead, [*plots, _table("Growth", "growth", rows)])
 
 
@@ -115,7 +114,7 @@ def _headlines(name: str, rows: Sequence[Row]) -> list[Headline]:
 
 
 def _label(row: Row) -> str:
-    """Short enough for a phone: heads are left to the table."""
+    """Return a label short enough for a phone: the table has the heads."""
     shape = re.sub(r"^\S+ heads of \d+, ", "", row.shape)
     model = "" if row.section in ("layer", "model") else row.model
     return ", ".join(part for part in (row.name, model, shape) if part)

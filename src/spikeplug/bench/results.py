@@ -1,28 +1,29 @@
-"""What a run found, as plain rows, and what is counted from them."""
+"""The results of a run as plain rows, and how times grow with a size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from spikeplug.bench.timing import Timing
+from spikeplug.bench.cases import AXES
+from spikeplug.bench.timing import Timing, exponent
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm of one case. A case whose contract is broken has one row, of the kernel, with no figure.
+    """One arm of one case. A case whose contract is broken has one row, of the kernel, without figures.
 
     section             one of cases.SECTIONS
     name                the operator; "decoder layer", "prefill", "decode"
-    model, shape        whose shape it is, and which
-    axis, size          of growth: what grows, and how far
+    model, shape        the model whose shape it is, and the shape
+    axis, size          for growth: the axis that grows, and its size
     arm                 one of arms.ARMS
-    equal               whether the integer arms gave the closed form's output, in this run
-    rounds              rounds the arm ran in
+    equal               whether the integer arms equalled the closed form in this run
+    rounds              rounds in which the arm ran
     seconds             median time of a call
-    times_exact         median over rounds of its time over the exact arm's; _low, _high: quartiles
-    times_copy          the same over the copy's, where that is an arm
-    tokens_per_second   of models
+    times_exact         median over rounds of its time divided by the exact arm's; _low, _high: quartiles
+    times_copy          the same, divided by the copy's time, where that is an arm
+    tokens_per_second   for models
     peak_mib            how far a run raised the memory of a fresh process
     """
 
@@ -45,7 +46,7 @@ class Row:
 
     @property
     def case(self) -> tuple[str, str, str, str, str]:
-        """What all arms of a case have in common."""
+        """Return what all arms of a case have in common."""
         return self.section, self.name, self.model, self.shape, self.axis
 
 
@@ -53,12 +54,16 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def broken(row: Row) -> Row:
-    """The row of a case whose contract is not kept: whose it is, and no figure."""
+    """Return the row of a case whose contract is broken: the case, without figures."""
     return Row(row.section, row.name, row.model, row.shape, row.axis, row.size, "kernel", False)
 
 
 def figures(head: Row, timing: Timing, tokens: int | None = None) -> list[Row]:
-    """A row for every arm of a case; `head` says which case. tokens: how many one call handles."""
+    """Return a row per arm of a case.
+
+    head     a row that names the case
+    tokens   how many one call handles
+    """
     rows = []
     for arm in timing.rounds:
         low, middle, high = timing.ratio(arm, "exact")
@@ -86,5 +91,35 @@ def figures(head: Row, timing: Timing, tokens: int | None = None) -> list[Row]:
 
 
 def failures(rows: Sequence[Row]) -> list[Row]:
-    """Rows without figures, because their contract is not kept."""
+    """Return the rows without figures, whose contract is broken."""
     return [row for row in rows if not row.equal]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The times of one arm over one axis.
+
+    exponent   p of time ~ size^p, by least squares; None for fewer than two sizes
+    """
+
+    operator: str
+    axis: str
+    what: str
+    arm: str
+    sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+    exponent: float | None
+
+
+def growths(rows: Sequence[Row]) -> list[Growth]:
+    """Return how times grow, from the rows with figures in the section "growth"."""
+    points: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    for row in rows:
+        if row.section == "growth" and row.size is not None and row.seconds is not None:
+            points.setdefault((row.name, row.axis, row.arm), []).append((row.size, row.seconds))
+    found = []
+    for (operator, axis, arm), measured in points.items():
+        sizes, seconds = zip(*measured, strict=True)
+        what = AXES.get((operator, axis), axis)
+        found.append(Growth(operator, axis, what, arm, sizes, seconds, exponent(sizes, seconds)))
+    return found

@@ -1,4 +1,4 @@
-"""A run: everything that is measured, one after the other, with the contract of each before its figures."""
+"""Run: measure one case after the other, and check the contract of each before its timing."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import torch
 
 from spikeplug.bench import contract, estimates, memory
 from spikeplug.bench.arms import Arm, arms
-from spikeplug.bench.cases import ALWAYS, ARMS, BASES, OF_MODELS, SECTIONS, Case, cases, wanted
+from spikeplug.bench.cases import ALWAYS, BASES, Case, wanted
 from spikeplug.bench.model import Pair, Work
 from spikeplug.bench.results import Row, broken, figures
+from spikeplug.bench.settings import Settings
 from spikeplug.bench.timing import interleaved
-from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-#: Told the stage, and how much of all the work is done, in a unit of its own.
-Progress = Callable[[str, int, int], None]
 _Run = Callable[[list[Row]], list[Row]]
 #: What all arms of a case have in common, as Row.case.
 _Key = tuple[str, str, str, str, str]
@@ -30,63 +29,11 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a run measures.
-
-    operators  of cases.OPERATORS
-    quick      few and small shapes, few rounds
-    rounds     of interleaved runs; slow arms run in fewer
-    memory     whether peak memory is measured too: a process for each arm
-    arms       of cases.ARMS: which are timed; the kernel and the exact one are always
-    sections   of cases.SECTIONS
-
-    Errors: SpikeplugError for no rounds, or where nothing is left to measure.
-    """
-
-    operators: tuple[str, ...]
-    quick: bool = False
-    rounds: int = 21
-    memory: bool = True
-    arms: tuple[str, ...] = ARMS
-    sections: tuple[str, ...] = SECTIONS
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise SpikeplugError(f"runs is {self.rounds}; give at least 1.")
-        if not self.cases and not self.of_models:
-            what, where = ", ".join(self.operators), ", ".join(self.sections) or "none"
-            raise SpikeplugError(f"nothing to measure of {what} in these sections: {where}; choose others.")
-
-    @property
-    def cases(self) -> list[Case]:
-        """What is measured of operators."""
-        return cases(self.operators, self.quick, self.sections)
-
-    @property
-    def of_models(self) -> tuple[str, ...]:
-        """The sections that need a model."""
-        return tuple(section for section in self.sections if section in OF_MODELS)
-
-    @property
-    def timed(self) -> tuple[str, ...]:
-        """The arms that are timed, in order; the contract runs others too."""
-        return tuple(arm for arm in ARMS if arm in (*self.arms, *ALWAYS))
-
-    @property
-    def budget(self) -> float:
-        """Seconds a base may take in all rounds; if one takes more, there are fewer."""
-        return 1.0 if self.quick else 10.0
-
-    @property
-    def others(self) -> float:
-        """Seconds an arm that is no base may take in all rounds before it runs in fewer."""
-        return 0.4 * self.budget
-
-
-@dataclass(frozen=True)
 class Subject:
-    """A model that is measured, and the token ids (1, N) it reads. given: as the command line got it, to load it again
-    where memory is measured."""
+    """A model to measure, and the token ids (1, N) it reads.
+
+    given   the model as on the command line, to load it again in the processes that measure memory
+    """
 
     model: PreTrainedModel
     ids: Tensor
@@ -96,7 +43,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class _Step:
-    """stage: what is told of it. seconds: how long it takes, roughly. run: of the rows so far, those after it."""
+    """A step of the run.
+
+    stage     its name, for the progress bar
+    seconds   an estimate of its time
+    run       the rows before it -> the rows after it
+    """
 
     stage: str
     seconds: float
@@ -104,16 +56,16 @@ class _Step:
 
     @property
     def weight(self) -> int:
-        """Whole seconds, for the progress bar."""
+        """Return whole seconds, for the progress bar."""
         return max(1, round(self.seconds))
 
 
 def measure(settings: Settings, subject: Subject | None = None, progress: Progress | None = None) -> list[Row]:
-    """Measure operators, and a model if there is one.
+    """Measure operators, and a model if there is one; return the rows.
 
     Errors: SpikeplugError for a model that cannot be converted.
     """
-    tell = progress or (lambda stage, done, total: None)
+    tell = progress or silent
     steps = [*_of_operators(settings)]
     if subject is not None and settings.of_models:
         steps += _of_model(Pair(subject.model, subject.ids, settings.quick), subject, settings)
@@ -158,7 +110,7 @@ def _adding(found: Callable[[], list[Row]]) -> _Run:
 
 
 def _weighing(arm: str, of: Mapping[_Key, _Item], ask: Callable[[list[_Item]], list[float | None]]) -> _Run:
-    """Fill in the arm's peak memory in the cases `of`, where it has other figures."""
+    """Return a step that fills in the arm's peak memory in the cases `of`, where the arm has other figures."""
 
     def run(rows: list[Row]) -> list[Row]:
         there = [row.case for row in rows if row.arm == arm and row.equal and row.case in of]
@@ -178,13 +130,13 @@ def _head_of_work(work: Work, subject: Subject) -> Row:
 
 @torch.inference_mode()
 def measured(case: Case, settings: Settings) -> list[Row]:
-    """The rows of one case; one without figures if its contract is not kept."""
+    """Return the rows of one case; one row without figures if its contract is broken."""
     return _rows(_head_of_case(case), arms(case, settings.arms), settings)
 
 
 @torch.inference_mode()
 def _of_work(work: Work, pair: Pair, subject: Subject, settings: Settings) -> list[Row]:
-    """None of a model whose contract is not kept: that has a row of its own."""
+    """Return the rows of some work; none if the model's contract is broken, which has a row of its own."""
     if not pair.kept:
         return []
     found = work.make(work.length, wanted(work.names, settings.arms))
@@ -192,7 +144,7 @@ def _of_work(work: Work, pair: Pair, subject: Subject, settings: Settings) -> li
 
 
 def _rows(head: Row, found: dict[str, Arm], settings: Settings, tokens: int | None = None) -> list[Row]:
-    """Where there is a closed form the contract comes first, whether that is timed or not."""
+    """Return the rows of these arms. The contract is checked first wherever there is a closed form."""
     if "closed" in found and not contract.kept(found):
         return [broken(head)]
     timed = {name: arm for name, arm in found.items() if name in settings.timed}

@@ -1,4 +1,4 @@
-"""The rows of a run as tables for people: one line a case, times over torch's exact op side by side."""
+"""The rows of a run as tables for people: a line per case, with times divided by those of torch's exact op."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from spikeplug.bench.growth import growths
-from spikeplug.bench.results import Row
+from spikeplug.bench.results import Row, growths
+from spikeplug.measurement.table import titled
 
 _TITLES = {
     "operators": "Operators: time over that of torch's exact op (median over interleaved rounds)",
@@ -20,13 +20,13 @@ _OTHERS = ("copy", "published", "closed", "simulated")
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """A table a section, and one of how times grow."""
+    """Return a table per section, and one of how times grow."""
     found = [_section(section, [row for row in rows if row.section == section]) for section in _TITLES]
     return [table for table in (*found, _growth(rows)) if table.row_count]
 
 
 def by_case(rows: Sequence[Row]) -> list[dict[str, Row]]:
-    """The rows of each case, by arm."""
+    """Return the rows of each case, by arm."""
     cases: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         cases.setdefault((*row.case, str(row.size)), {})[row.arm] = row
@@ -34,7 +34,7 @@ def by_case(rows: Sequence[Row]) -> list[dict[str, Row]]:
 
 
 def duration(seconds: float | None) -> str:
-    """Three digits and a unit."""
+    """Return three digits and a unit."""
     if seconds is None:
         return ""
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
@@ -44,7 +44,7 @@ def duration(seconds: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """A ratio, at most three digits."""
+    """Return a ratio with at most three digits."""
     if ratio is None:
         return ""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
@@ -55,15 +55,9 @@ def _section(section: str, rows: Sequence[Row]) -> Table:
     speeds = any(row.tokens_per_second is not None for row in rows)
     copies = any(row.times_copy is not None for row in rows)
     peaks = any(row.peak_mib is not None for row in rows)
-    table = Table("what", "shape", title=_TITLES[section])
-    for name in ("exact", "kernel", "kernel ×", *(f"{arm} ×" for arm in arms)):
-        table.add_column(name, justify="right")
-    for name in (
-        *(("kernel/copy",) * copies),
-        *(("tokens/s exact, kernel",) * speeds),
-        *(("MiB exact, kernel",) * peaks),
-    ):
-        table.add_column(name, justify="right")
+    columns = ["exact", "kernel", "kernel ×", *(f"{arm} ×" for arm in arms)]
+    columns += ["kernel/copy"] * copies + ["tokens/s exact, kernel"] * speeds + ["MiB exact, kernel"] * peaks
+    table = titled(_TITLES[section], "what", "shape", numbers=columns)
     for case in by_case(rows):
         kernel = case["kernel"]
         name = f"{kernel.name}{f', {kernel.axis}' if kernel.axis else ''}"
@@ -88,11 +82,10 @@ def _both(case: dict[str, Row], figure: str) -> str:
 
 
 def _growth(rows: Sequence[Row]) -> Table:
-    table = Table("operator", "axis", "what grows", "sizes", title="Growth: p of time ~ size^p")
     found = [growth for growth in growths(rows) if growth.exponent is not None]
     arms = list(dict.fromkeys(growth.arm for growth in found))
-    for arm in arms:
-        table.add_column(arm, justify="right")
+    title = "Growth: p of time ~ size^p"
+    table = titled(title, "operator", "axis", "what grows", "sizes", numbers=arms)
     for operator, axis in dict.fromkeys((growth.operator, growth.axis) for growth in found):
         of = {growth.arm: growth for growth in found if (growth.operator, growth.axis) == (operator, axis)}
         first = next(iter(of.values()))

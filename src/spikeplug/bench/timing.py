@@ -1,7 +1,7 @@
-"""Ratios of times, from interleaved runs in one process. Imports nothing but Python's own: other environments load it.
+"""Ratios of times, from interleaved runs in one process. Imports only the standard library: other environments load it.
 
-A round runs every arm once, one right after the other, and gives one ratio for each pair of arms; a figure is the
-median of these ratios. Whatever slows the machine down for a while slows both sides of a ratio.
+A round runs every arm once, one right after the other, and gives one ratio for each pair of arms. A figure is the
+median of these ratios. What slows the machine down for a while slows both sides of a ratio.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-#: Seconds from which on a first call is not repeated to warm up: most of it was work, as what is compiled has had its
-#: output checked before.
+#: Seconds from which on a first call is not repeated to warm up: most of it was work. Compiled code has run before,
+#: when its output was checked.
 _LONG = 2.0
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call of each arm, by round; None in rounds that a slow arm sat out."""
+    """Seconds of one call of each arm, by round; None in rounds in which a slow arm did not run."""
 
     rounds: Mapping[str, Sequence[float | None]]
 
     def count(self, arm: str) -> int:
-        """Rounds in which the arm ran."""
+        """Return the number of rounds in which the arm ran."""
         return len(self._measured(arm))
 
     def seconds(self, arm: str) -> float:
-        """Median time of one call."""
+        """Return the median time of one call."""
         return statistics.median(self._measured(arm))
 
     def ratio(self, arm: str, base: str) -> tuple[float, float, float]:
-        """First quartile, median and third quartile, over rounds, of the arm's time over the base's of that round."""
+        """Return first quartile, median and third quartile of the arm's time over the base's of the same round."""
         pairs = zip(self.rounds[arm], self.rounds[base], strict=True)
         ratios = sorted(a / b for a, b in pairs if a is not None and b is not None)
         if len(ratios) == 1:
@@ -56,12 +56,12 @@ def interleaved(
     shortest: float = 5e-4,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
-    """Run the arms in turn, `rounds` times; who begins changes from round to round.
+    """Run the arms in turn, `rounds` times; the arm that begins changes from round to round.
 
-    Every arm runs before anything is timed: it compiles, allocates and fills its caches there. An arm is called often
-    enough in a round to take `shortest` seconds. Arms in `bases` run in all rounds; if one of them would take more than
-    `budget` seconds in all, there are fewer rounds. Any other arm that would take more than `others` seconds in all
-    runs in fewer of them, spread evenly. No arm runs in fewer than `least`, so that one disturbed round is no figure.
+    Every arm runs before anything is timed, so that it compiles, allocates and fills its caches. In a round, an arm is
+    called often enough to take `shortest` seconds. Arms in `bases` run in all rounds; if one of them would take more
+    than `budget` seconds in total, there are fewer rounds. Any other arm that would take more than `others` seconds
+    runs in fewer rounds, spread evenly. No arm runs in fewer than `least`, so that one disturbed round decides nothing.
     """
     once = {name: _warm(function, clock) for name, function in arms.items()}
     calls = {name: min(1000, max(1, math.ceil(shortest / max(seconds, 1e-9)))) for name, seconds in once.items()}
@@ -87,7 +87,7 @@ def interleaved(
 
 
 def _warm(function: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Seconds of a call once warm; of the first where that took long, since then most of it was work."""
+    """Return the seconds of a warm call, or of the first call if that took long."""
     first = _timed(function, 1, clock)
     return first if first > _LONG else _timed(function, 1, clock)
 
@@ -100,7 +100,7 @@ def _timed(function: Callable[[], object], calls: int, clock: Callable[[], float
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float | None:
-    """The p of seconds ~ size^p, by least squares over the logarithms; None of fewer than two sizes."""
+    """Return the p of seconds ~ size^p, by least squares over the logarithms; None for fewer than two sizes."""
     if len(sizes) < 2:
         return None
     slope, _ = statistics.linear_regression([math.log(x) for x in sizes], [math.log(y) for y in seconds])

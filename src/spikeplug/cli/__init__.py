@@ -1,9 +1,10 @@
-"""The command line. Bad input ends with one line on stderr and exit code 2, Ctrl-C with 130; a bug shows its trace."""
+"""The command line. Bad input ends with one line on stderr and exit code 2, Ctrl-C with 130, bugs with a traceback."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -16,14 +17,17 @@ from spikeplug.cli.bench import bench_command
 from spikeplug.cli.evaluate import evaluate_command
 from spikeplug.cli.lm_eval import lm_eval_command
 from spikeplug.cli.ops import ops_command
+from spikeplug.cli.output import prepare_streams, printing
 from spikeplug.cli.report import report_command
 from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.processes import is_first_process
 
 
 class OneLineErrors(TyperGroup):
-    """Tells of bad input in one line."""
+    """Reports bad input in one line."""
 
     def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command and exit with its code."""
         if not options.pop("standalone_mode", True):
             return super().main(*args, **{**options, "standalone_mode": False})
         try:
@@ -32,7 +36,7 @@ class OneLineErrors(TyperGroup):
             _refuse(str(error))
         except typer.TyperException as error:
             _refuse(error.format_message())
-        if code == 130:  # what typer makes of a KeyboardInterrupt
+        if code == 130:  # typer's code for a KeyboardInterrupt
             print("spikeplug: interrupted", file=sys.stderr)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -51,29 +55,36 @@ app = typer.Typer(
 )
 
 
-class _Telling(logging.Handler):
-    """A line of stderr, as that is when it is written: above the progress bar, if there is one."""
+class _OnStderr(logging.Handler):
+    """Writes a line to the stderr of the moment: above the progress bar, if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print("spikeplug:", record.getMessage(), file=sys.stderr)
 
 
-def _tell_of_compiling() -> None:
-    """What kernels log: that one is compiled, which takes seconds. Under torchrun one process tells it."""
-    if os.environ.get("RANK", "0") == "0":
+def _report_compiling() -> None:
+    """Show what kernels log: that one is compiled, which takes seconds. Under torchrun one process shows it."""
+    if is_first_process():
         log = logging.getLogger("spikeplug.kernels")
         log.setLevel(logging.INFO)
-        log.addHandler(_Telling())
-        log.propagate = False  # told once, whatever else a command sets up
+        log.addHandler(_OnStderr())
+        log.propagate = False  # shown once, whatever else a command sets up
 
 
 def main() -> None:
-    """The console script."""
-    _tell_of_compiling()
-    # Integer operators are many short parallel loops. A waiting thread that spins for long takes the core another
-    # needs: on a busy machine that made a run tens of times slower (docs/log.md). Read when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    app(prog_name="spikeplug")
+    """Run the command line with this process's arguments, and exit with its code."""
+    try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see spikeplug.__main__
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        prepare_streams()
+        _report_compiling()
+        # Integer operators are many short parallel loops. A waiting thread that spins for long takes the core that
+        # another needs: on a busy machine that made a run tens of times slower (docs/log.md). Read by torch's import.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        app(prog_name="spikeplug")
+    except KeyboardInterrupt:  # outside a command
+        print("spikeplug: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)
@@ -83,10 +94,12 @@ def root(
 ) -> None:
     """Spiking operators for the nonlinearities of Transformers."""
     if version:
-        typer.echo(f"spikeplug {spikeplug.__version__}")
+        with printing():
+            typer.echo(f"spikeplug {spikeplug.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        with printing():
+            typer.echo(context.get_help())
 
 
 app.command("eval")(evaluate_command)
@@ -94,5 +107,5 @@ app.command("audit")(audit_command)
 app.command("ops")(ops_command)
 app.command("bench")(bench_command)
 app.command("report")(report_command)
-# Everything after "lm-eval" is lm-eval's to read, --help included.
+# lm-eval reads everything after "lm-eval", --help included.
 app.command("lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True})(lm_eval_command)

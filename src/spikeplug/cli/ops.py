@@ -1,22 +1,20 @@
-"""`spikeplug ops`: every operator and primitive against float64, beside baselines, and the bounds put to the test."""
+"""`spikeplug ops`: every operator and primitive against float64, compared with baselines, and the bounds searched."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from spikeplug.errors import SpikeplugError
-
-# torch takes seconds to import: it is imported where it is used, so that --help is quick.
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from spikeplug.evidence import Study
+from spikeplug.cli.options import Json, PresetOption, Threads, lengths_in, names_in, set_threads
+from spikeplug.cli.output import deliver, status_console
+from spikeplug.measurement.files import check_outputs, write_text
+from spikeplug.measurement.progress import shown_on
+from spikeplug.measurement.record import write_record
+from spikeplug.presets import read_preset
 
 #: What --quick takes in place of the defaults.
 _QUICK: dict[str, Any] = {"elements": 1 << 12, "candidates": 24, "steps": 30, "grid": 1 << 13}
@@ -27,111 +25,64 @@ def ops_command(
     operators: Annotated[str, typer.Option(help='Names, or "primitives". Default: all.')] = "all",
     dimensions: Annotated[str | None, typer.Option(help="Vector lengths. Default: 8,64,256,1024,8192.")] = None,
     distributions: Annotated[
-        str | None, typer.Option(help="Of gaussian, activations (recorded from SmolLM2), adversarial. Default: all.")
+        str | None,
+        typer.Option(help="Out of gaussian, activations (recorded from SmolLM2), adversarial. Default: all."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="default, narrow, paper, or a JSON or TOML file.")] = "default",
+    preset: PresetOption = "default",
     bounds: Annotated[bool, typer.Option("--bounds", help="Search for the worst error; compare with bounds.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer inputs; dimensions 8,256; no recorded activations unless asked for.")
+        bool, typer.Option("--quick", help="Fewer inputs; dimensions 8,256; no recorded activations unless named.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of the inputs.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads. Default: torch's choice.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
+    threads: Threads = None,
+    json: Json = None,
     csv: Annotated[Path | None, typer.Option(help="Write the measurements to this file.")] = None,
 ) -> None:
-    """Measure every spiking operator against float64, beside its baselines."""
+    """Measure every spiking operator against float64, compared with its baselines."""
     start = time.perf_counter()
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    chosen = read_preset(preset)
+    options: dict[str, Any] = dict(_QUICK) if quick else {}
+    if dimensions is not None or quick:
+        given = _QUICK_DIMENSIONS if dimensions is None else dimensions
+        options["dimensions"] = lengths_in(given, "dimensions", "8,256")
+    if distributions is not None or quick:
+        options["distributions"] = names_in(_QUICK_DISTRIBUTIONS if distributions is None else distributions)
+    check_outputs({"--json": json, "--csv": csv}, [("--preset", preset)])
+    console = status_console()
     with console.status("Starting"):
-        import torch
-
-        from spikeplug.evaluation.record import check_writable, write_record, write_text
         from spikeplug.evidence import SUBJECTS, Settings, make_study_record, study
         from spikeplug.evidence.record import measurements_csv
         from spikeplug.evidence.results import PRIMITIVES
-        from spikeplug.presets import read_preset
+        from spikeplug.evidence.table import tables
 
-        chosen: dict[str, Any] = dict(_QUICK) if quick else {}
-        if dimensions is not None or quick:
-            chosen["dimensions"] = _lengths(_QUICK_DIMENSIONS if dimensions is None else dimensions)
-        if distributions is not None or quick:
-            chosen["distributions"] = _names(_QUICK_DISTRIBUTIONS if distributions is None else distributions)
-        names = (*SUBJECTS, PRIMITIVES) if operators == "all" else _names(operators)
-        settings = Settings(numerics=read_preset(preset).numerics, operators=names, bounds=bounds, seed=seed, **chosen)
-        for path in (json, csv):
-            if path is not None:
-                check_writable(path, "--json" if path is json else "--csv")
-        if threads is not None:
-            torch.set_num_threads(threads)
-    with _progress(console) as progress:
+        names = names_in(operators) or (*SUBJECTS, PRIMITIVES)
+        settings = Settings(
+            numerics=chosen.numerics,
+            realisation=chosen.realisation,
+            operators=names,
+            bounds=bounds,
+            seed=seed,
+            **options,
+        )
+        set_threads(threads)
+    with shown_on(console) as progress:
         found = study(settings, progress=progress)
-    _show(preset, found, time.perf_counter() - start)
+    arguments = {
+        "operators": list(settings.operators),
+        "dimensions": list(settings.dimensions),
+        "distributions": list(settings.distributions),
+        "preset": preset,
+        "bounds": bounds,
+        "quick": quick,
+        "elements": settings.elements,
+        "seed": seed,
+        "threads": threads,
+    }
+    writes: list[partial[None]] = []
     if csv is not None:
-        write_text(measurements_csv(found), csv, "--csv")
+        writes.append(partial(write_text, measurements_csv(found), csv, "--csv"))
     if json is not None:
-        arguments = {
-            "operators": list(settings.operators),
-            "dimensions": list(settings.dimensions),
-            "distributions": list(settings.distributions),
-            "preset": preset,
-            "bounds": bounds,
-            "quick": quick,
-            "elements": settings.elements,
-            "seed": seed,
-            "threads": threads,
-        }
-        write_record(make_study_record(found, settings.numerics, arguments), json)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
-def _lengths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise SpikeplugError(f"dimensions is {text!r}; give whole numbers with commas between, e.g. 8,256.") from error
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar with the time left on a terminal; elsewhere a line now and then, with it."""
-    if not console.is_terminal:
-        start = told = 0.0
-
-        def report(stage: str, done: int, total: int) -> None:
-            nonlocal start, told
-            now = time.perf_counter()
-            if done == 0:
-                start = now  # of measuring, or of the recording before it
-            elif now - told < 5:
-                return
-            left = f", about {(now - start) / done * (total - done):.0f} s left" if done else ""
-            console.print(f"{stage} ({done} of {total}{left})", highlight=False)
-            told = now
-
-        yield report
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=60.0) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
-
-
-def _show(preset: str, found: Study, seconds: float) -> None:
-    from rich.console import Console
-
-    from spikeplug.evidence.table import tables
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(180, console.width))
-    console.print(f"Operators of the preset {preset}", markup=False, style="bold")
-    for table in tables(found):
-        console.print(table)
-    console.print(f"Total time {seconds:.0f} s.")
+        record = make_study_record(found, chosen.numerics, chosen.realisation, arguments)
+        writes.append(partial(write_record, record, json))
+    total = f"Total time {time.perf_counter() - start:.0f} s."
+    deliver(writes, [f"Operators of the preset {preset}", *tables(found), total])

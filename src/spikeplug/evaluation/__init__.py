@@ -1,28 +1,46 @@
-"""Exact and converted side by side: loading, perplexity, multiple choice, and the JSON record of a run."""
+"""Evaluate a language model exact and converted, side by side, and audit what any model runs in floating point.
 
-from spikeplug.evaluation.items import Question, read_questions
-from spikeplug.evaluation.loading import find_source, load
-from spikeplug.evaluation.processes import Processes, joined
-from spikeplug.evaluation.record import make_record, schema, write_record
-from spikeplug.evaluation.results import ChoiceResult, Evaluation, PerplexityResult
-from spikeplug.evaluation.run import Settings, evaluate
-from spikeplug.evaluation.text import default_text, read_text
+Names are imported when they are first used, so that a command line can check its arguments before torch is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spikeplug.lazy import names_of
+
+if TYPE_CHECKING:
+    from spikeplug.evaluation.inspection import Inspection, inspect_model
+    from spikeplug.evaluation.results import (
+        ChoiceResult,
+        Evaluation,
+        PerplexityResult,
+        TextFacts,
+        make_record,
+        schema,
+    )
+    from spikeplug.evaluation.run import evaluate
+    from spikeplug.evaluation.settings import Settings
 
 __all__ = [
     "ChoiceResult",
     "Evaluation",
+    "Inspection",
     "PerplexityResult",
-    "Processes",
-    "Question",
     "Settings",
-    "default_text",
+    "TextFacts",
     "evaluate",
-    "find_source",
-    "joined",
-    "load",
+    "inspect_model",
     "make_record",
-    "read_questions",
-    "read_text",
     "schema",
-    "write_record",
 ]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "inspection": ("Inspection", "inspect_model"),
+        "results": ("ChoiceResult", "Evaluation", "PerplexityResult", "TextFacts", "make_record", "schema"),
+        "run": ("evaluate",),
+        "settings": ("Settings",),
+    },
+)

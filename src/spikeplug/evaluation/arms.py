@@ -1,17 +1,17 @@
-"""Two arms, one model: the same work exact and converted, one right after the other."""
+"""Run the same work on the exact and on the converted model, one right after the other."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
-from spikeplug import conversion
-from spikeplug.evaluation.results import ConversionReport
+from spikeplug.conversion import Report
+from spikeplug.measurement.comparing import converted
 from spikeplug.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pair(Generic[T]):
-    """What both arms made of the same work, and the wall-clock seconds of each."""
+    """The results of both models for the same work, and the wall-clock seconds of each."""
 
     exact: T
     converted: T
@@ -31,40 +31,35 @@ class Pair(Generic[T]):
 
 
 class Arms:
-    """Runs a piece of work on the exact and on the converted model, taking turns in who goes first.
+    """Runs a piece of work on the exact and on the converted model; they take turns in which runs first.
 
-    Taking turns keeps caches, clocks and neighbours on the machine from favouring one arm. Only the work is timed, not
-    the conversion. The model is exact again after every call, whatever happens.
+    Taking turns keeps caches, clocks and other load on the machine from favouring one of them. Only the work is timed,
+    not the conversion. The model is exact again after every call, whatever happens.
     """
 
     def __init__(
         self, model: PreTrainedModel, numerics: Numerics, operators: Sequence[str] | None, exclude: str | None
     ) -> None:
         self.model = model
-        self._config, self._operators, self._exclude = numerics, operators, exclude
+        self._numerics, self._operators, self._exclude = numerics, operators, exclude
         self._converted_first = False
 
-    @contextmanager
-    def converted(self) -> Iterator[ConversionReport]:
-        """The model with spiking operators inside, exact outside."""
-        report = conversion.convert(self.model, self._config, operators=self._operators, exclude=self._exclude)
-        try:
-            yield report
-        finally:
-            conversion.revert(self.model)
+    def converted(self) -> AbstractContextManager[Report]:
+        """Return a block in which the model is converted."""
+        return converted(self.model, self._numerics, self._operators, self._exclude)
 
     def both(self, work: Callable[[], T]) -> Pair[T]:
-        """Do `work` in each arm."""
+        """Do `work` with both models."""
         converted_first, self._converted_first = self._converted_first, not self._converted_first
         if converted_first:
             with self.converted():
-                converted, converted_seconds = self._timed(work)
+                spiking, spiking_seconds = self._timed(work)
             exact, exact_seconds = self._timed(work)
         else:
             exact, exact_seconds = self._timed(work)
             with self.converted():
-                converted, converted_seconds = self._timed(work)
-        return Pair(exact, converted, exact_seconds, converted_seconds)
+                spiking, spiking_seconds = self._timed(work)
+        return Pair(exact, spiking, exact_seconds, spiking_seconds)
 
     def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
         start = time.perf_counter()

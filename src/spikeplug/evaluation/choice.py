@@ -1,4 +1,4 @@
-"""Multiple choice: which continuation does a model find most likely, per token?"""
+"""Multiple choice: which continuation has the highest likelihood per token?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from spikeplug.evaluation.arms import Arms
-from spikeplug.evaluation.items import Item
 from spikeplug.evaluation.results import ChoiceResult
+from spikeplug.measurement.items import Item
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What both arms made of one item: whether each was right, whether they agreed."""
+    """The results of both models for one item: whether each was right, and whether they agreed."""
 
     exact_right: bool
     converted_right: bool
@@ -31,7 +31,7 @@ class Answer:
 
 
 def answer_item(arms: Arms, item: Item) -> Answer:
-    """Both arms on one item."""
+    """Return the results of both models for one item."""
     pair = arms.both(partial(answer, arms.model, item))
     return Answer(
         exact_right=pair.exact == item.label,
@@ -43,7 +43,7 @@ def answer_item(arms: Arms, item: Item) -> Answer:
 
 
 def choice_result(task: str, answers: Sequence[Answer]) -> ChoiceResult:
-    """Accuracy of both arms on the same items."""
+    """Return the accuracy of both models on the same items, at least one."""
     count = len(answers)
     exact_right = sum(answer.exact_right for answer in answers)
     converted_right = sum(answer.converted_right for answer in answers)
@@ -64,16 +64,16 @@ def choice_result(task: str, answers: Sequence[Answer]) -> ChoiceResult:
 
 
 def answer(model: PreTrainedModel, item: Item) -> int:
-    """Index of the choice with the best score, the first among equals; -1, which no label is, if a score is NaN."""
+    """Return the index of the choice with the best score, the first among equals; -1 (never right) for a NaN."""
     scores = choice_scores(model, item)
     return -1 if bool(scores.isnan().any()) else int(scores.argmax())
 
 
 def choice_scores(model: PreTrainedModel, item: Item) -> Tensor:
-    """Mean log-likelihood per token of each choice after the prompt: float64 (choices,).
+    """Return the mean log-likelihood per token of each choice after the prompt: float64 (choices,).
 
-    The prompt is read once; its keys and values are shared by the choices, which are read side by side, padded on the
-    right. Attention is causal, so no score sees the padding.
+    The prompt is read once, and the choices share its keys and values. They are read as one batch, padded on the
+    right. Attention is causal, so the padding changes no score.
     """
     device, count = model.device, len(item.choices)
     lengths = torch.tensor([len(choice) for choice in item.choices], device=device)

@@ -1,4 +1,4 @@
-"""What any model executes in floating point, exact and converted: one forward of each on made-up inputs."""
+"""Audit any model exact and converted: one forward of each on made-up inputs (the record: docs/audit-json.md)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spikeplug.conversion import Audit, Report, audit, convert, revert
+from spikeplug.conversion import Audit, Report, audit
 from spikeplug.errors import SpikeplugError
-from spikeplug.evaluation.record import origin
+from spikeplug.measurement.comparing import converted as converted_model
+from spikeplug.measurement.record import origin
 from spikeplug.numerics import Numerics
+from spikeplug.presets import as_numerics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-INSPECTION_SCHEMA_VERSION = 1
-# Where the model does not say: samples and frames of sound, frequency bands, side of an image.
+#: Raised by every change that a reader of the file could notice.
+INSPECTION_SCHEMA_VERSION = 2
+# Sizes of inputs where the config has none: samples and frames of sound, frequency bands, side of an image.
 _SAMPLES, _FRAMES, _BANDS, _SIDE = 16000, 128, 80, 224
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """inputs: shape of each argument; error: largest change of the output, over its largest value (None: unknown)."""
+    """What one forward of each model executed in floating point.
+
+    inputs             shape of each argument of the forward
+    report             of the conversion
+    exact, converted   float nonlinearities executed before and after it
+    error              largest change of the output over its largest value; None: unknown
+    """
 
     inputs: dict[str, list[int]]
     report: Report
@@ -34,7 +43,7 @@ class Inspection:
     error: float | None
 
     def to_record(self, numerics: Numerics, arguments: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of the JSON file; docs/audit-json.md describes them."""
+        """Return the values of the JSON file."""
         return {
             "schema_version": INSPECTION_SCHEMA_VERSION,
             **origin(),
@@ -51,38 +60,44 @@ class Inspection:
 
 def inspect_model(
     model: PreTrainedModel,
-    numerics: Numerics,
+    numerics: Numerics | str = "default",
     *,
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
     tokens: int = 64,
 ) -> Inspection:
-    """Run the model on `tokens` made-up tokens (or an image, or sound) before and after `convert`; it is reverted.
+    """Return what the model executes in floating point on made-up inputs, exact and converted. It is reverted.
+
+    tokens   length of the text, for models that read text
+    numerics, operators, exclude   as of `convert`
 
     Errors: SpikeplugError if tokens is below 1 or the model does not run on made-up inputs, and those of `convert`.
     """
-    if tokens < 1:
-        raise SpikeplugError(f"tokens is {tokens}; give at least 1.")
+    check_length(tokens)
+    numerics = as_numerics(numerics)
     with torch.inference_mode():
         inputs = _inputs_that_run(model, tokens)
         with audit(model) as exact:
             expected = model(**inputs)
-        report = convert(model, numerics, operators=operators, exclude=exclude)
-        try:
-            with audit(model) as converted:
-                output = model(**inputs)
-        finally:
-            revert(model)
+        names = None if operators is None else tuple(operators)
+        with converted_model(model, numerics, names, exclude) as report, audit(model) as converted:
+            output = model(**inputs)
     shapes = {name: list(value.shape) for name, value in inputs.items()}
     return Inspection(shapes, report, exact, converted, _relative_error(output, expected))
 
 
+def check_length(tokens: int) -> None:
+    """Refuse a made-up text without tokens. Errors: SpikeplugError."""
+    if tokens < 1:
+        raise SpikeplugError(f"tokens is {tokens}; give at least 1.")
+
+
 def _inputs_that_run(model: PreTrainedModel, tokens: int) -> dict[str, Tensor]:
-    reason = f"its forward asks for {model.main_input_name}"
+    reason = f"its forward takes {model.main_input_name}"
     for inputs in made_up_inputs(model, tokens):
         try:
             model(**inputs)
-        except Exception as error:  # a stranger's forward may raise anything
+        except Exception as error:  # an unknown forward may raise anything
             given = ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
             reason = f"on {given}: {type(error).__name__}: {error}"
         else:
@@ -94,7 +109,7 @@ def _inputs_that_run(model: PreTrainedModel, tokens: int) -> dict[str, Tensor]:
 
 
 def made_up_inputs(model: PreTrainedModel, tokens: int) -> list[dict[str, Tensor]]:
-    """What the model's forward may ask for, whatever is most of it first; one row of each, always the same values."""
+    """Return arguments that the model's forward may take, the most complete first; always the same values."""
     config, main = model.config, model.main_input_name
     known = inspect.signature(model.forward).parameters
     generator = torch.Generator().manual_seed(0)

@@ -1,30 +1,22 @@
-"""Perplexity, agreement and divergence of two models that read the same windows."""
+"""Perplexity, agreement and divergence of both models on the same windows."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.arms import Arms
 from spikeplug.evaluation.results import PerplexityResult
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-# Logits are turned to float64 this many at a time (8 MiB a tensor), so that the comparison costs little memory.
-_CHUNK = 1 << 20
+from spikeplug.measurement.comparing import Predictions, compare, next_token_logits
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Sums over a few predictions of one window, in float64; `max_kl` is their largest divergence, or NaN."""
+    """Float64 sums over a few predictions of one window; `max_kl` is their largest divergence, or NaN."""
 
     predictions: int
     agreements: int
@@ -36,55 +28,40 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Reading:
-    """What both arms made of one window: plain numbers, so that they can be sent between processes."""
+    """The results of both models for one window, as plain numbers, so that processes can exchange them."""
 
     chunks: tuple[Chunk, ...]
     exact_seconds: float
     converted_seconds: float
 
 
-def compare(exact: Tensor, converted: Tensor, targets: Tensor) -> Iterator[Chunk]:
-    """Two models' logits (predictions, vocabulary) for the same target ids (predictions,)."""
-    rows = max(1, _CHUNK // exact.shape[-1])
-    for start in range(0, len(targets), rows):
-        chunk = slice(start, start + rows)
-        p = exact[chunk].double().log_softmax(-1)
-        q = converted[chunk].double().log_softmax(-1)
-        target = targets[chunk, None]
-        probability = p.exp()
-        # 0 log 0 = 0: a token the exact model rules out adds nothing, whatever the other says of it.
-        terms = (probability * (p - q)).masked_fill_(probability == 0.0, 0.0)
-        divergence = terms.sum(-1).clamp_min_(0.0)
-        yield Chunk(
-            predictions=target.numel(),
-            agreements=int((p.argmax(-1) == q.argmax(-1)).sum()),
-            exact_nll=-p.gather(-1, target).sum().item(),
-            converted_nll=-q.gather(-1, target).sum().item(),
-            kl=divergence.sum().item(),
-            max_kl=divergence.max().item(),
-        )
-
-
 def read_window(arms: Arms, window: Tensor) -> Reading:
-    """Both arms on one window of token ids (context,).
+    """Return the results of both models for one window of token ids (context,).
 
-    Errors: SpikeplugError if the exact model itself yields NaN.
+    Errors: SpikeplugError if the exact model yields NaN.
     """
     window = window.to(arms.model.device)
     pair = arms.both(partial(next_token_logits, arms.model, window[None]))
-    chunks = tuple(compare(pair.exact, pair.converted, window[1:]))
-    if any(math.isnan(chunk.exact_nll) for chunk in chunks):
-        raise SpikeplugError(
-            "the exact model itself yields NaN: its weights are damaged, or the dtype is too narrow for it (try "
-            "--dtype float32)."
-        )
+    chunks = tuple(map(summed, compare(pair.exact, pair.converted, window[1:])))
     return Reading(chunks, pair.exact_seconds, pair.converted_seconds)
 
 
-def perplexity_result(context: int, readings: Sequence[Reading]) -> PerplexityResult:
-    """The figures of all windows of one length. An overflowing perplexity is infinite.
+def summed(found: Predictions) -> Chunk:
+    """Return the sums of some predictions."""
+    return Chunk(
+        predictions=found.kl.numel(),
+        agreements=int(found.agree.sum()),
+        exact_nll=found.exact.sum().item(),
+        converted_nll=found.converted.sum().item(),
+        kl=found.kl.sum().item(),
+        max_kl=found.kl.max().item(),
+    )
 
-    Sums run chunk by chunk in the order of the windows: whoever read a window, no bit depends on it.
+
+def perplexity_result(context: int, readings: Sequence[Reading]) -> PerplexityResult:
+    """Return the figures of all windows of one length. A perplexity that overflows is infinite.
+
+    Sums run chunk by chunk in the order of the windows, so no bit depends on which process read a window.
     """
     chunks = [chunk for reading in readings for chunk in reading.chunks]
     predictions = sum(chunk.predictions for chunk in chunks)
@@ -109,14 +86,8 @@ def perplexity_result(context: int, readings: Sequence[Reading]) -> PerplexityRe
     )
 
 
-def next_token_logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Logits (context - 1, vocabulary) of every prediction whose target lies in ids (1, context)."""
-    logits: Tensor = model(input_ids=ids, use_cache=False).logits
-    return logits[0, :-1]
-
-
 def _sum(values: Iterable[float]) -> float:
-    """One after the other: from Python 3.12 on, sum() of floats carries a correction along, and gives other bits."""
+    """Add one after the other: from Python 3.12 on, sum() compensates rounding and gives other bits."""
     total = 0.0
     for value in values:
         total += value

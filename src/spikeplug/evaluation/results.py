@@ -1,25 +1,30 @@
-"""What an evaluation found: frozen records, and the one function that turns them into JSON values.
+"""What an evaluation found, and the JSON record of it (`eval.schema.json`).
 
 Units: seconds are wall clock, percentages lie in [0, 100] (a change may be negative), KL divergences are in nats.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from spikeplug.measurement.record import finite, origin, read_schema
+from spikeplug.numerics import Numerics
+
+#: Raised by every change that a reader of the file could notice.
+SCHEMA_VERSION = 3
+
 
 class ConversionReport(Protocol):
-    """What is used of the report of `spikeplug.convert`."""
+    """The part of the report of `spikeplug.convert` that is used here."""
 
     def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFacts:
-    """Which text was read: the reference text differs from one Python version to the next."""
+    """Which text was read. The reference text differs between Python versions."""
 
     characters: int
     tokens: int
@@ -28,11 +33,11 @@ class TextFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class PerplexityResult:
-    """Both models on the same windows of one length. A prediction is made at every position but a window's last.
+    """Both models on the same windows of one length. Every position of a window but the last makes a prediction.
 
-    perplexity = exp(mean negative log-likelihood over all predictions);
-    agreement  = share of the predictions with the same most likely token;
-    KL         = sum_v p_v (log p_v - log q_v), p the exact and q the converted distribution of one prediction.
+    perplexity = exp(mean negative log-likelihood over all predictions)
+    agreement  = share of the predictions with the same most likely token
+    KL         = Σ_v p_v (log p_v - log q_v), p the exact and q the converted distribution of one prediction
     """
 
     context: int
@@ -69,8 +74,8 @@ class ChoiceResult:
 class Evaluation:
     """Everything one run of `evaluate` found.
 
-    The results' seconds are added up over the pieces of work, whichever of the processes did them; `seconds` is the
-    wall clock of the whole run.
+    The seconds of the results are added up over the pieces of work, in whichever process they ran. `seconds` is the
+    wall clock of the whole run. `saturations` are those of this run alone.
     """
 
     text: TextFacts
@@ -82,7 +87,7 @@ class Evaluation:
     processes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; what is not a finite number becomes null (JSON knows no NaN)."""
+        """Return JSON values; what is not a finite number is None."""
         values = {
             "text": asdict(self.text),
             "perplexity": [asdict(result) for result in self.perplexity],
@@ -95,12 +100,20 @@ class Evaluation:
         return {name: finite(value) for name, value in values.items()}
 
 
-def finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: such a figure is null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
+def make_record(
+    evaluation: Evaluation, numerics: Numerics, arguments: Mapping[str, Any], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of the JSON file, as `eval.schema.json` describes them."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **origin(),
+        "arguments": dict(arguments),
+        "numerics": numerics.to_dict(),
+        "model": dict(model),
+        **evaluation.to_dict(),
+    }
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the file."""
+    return read_schema("spikeplug.evaluation", "eval.schema.json")

@@ -1,4 +1,4 @@
-"""The side-by-side run: settings in, everything that was found out."""
+"""Evaluate: settings in, the results of both models out."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from spikeplug import saturation
-from spikeplug.conversion.check import check_request
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.arms import Arms
 from spikeplug.evaluation.choice import answer_item, choice_result
-from spikeplug.evaluation.items import Item, Question, continuation_items, encode_question
-from spikeplug.evaluation.perplexity import next_token_logits, perplexity_result, read_window
-from spikeplug.evaluation.processes import Processes
+from spikeplug.evaluation.perplexity import perplexity_result, read_window
 from spikeplug.evaluation.results import ConversionReport, Evaluation, TextFacts
-from spikeplug.evaluation.text import cut_windows, default_text, encode
-from spikeplug.numerics import Numerics
+from spikeplug.evaluation.settings import Settings
+from spikeplug.measurement.comparing import evaluation_mode, next_token_logits
+from spikeplug.measurement.items import Item, continuation_items, encode_question
+from spikeplug.measurement.processes import Processes
+from spikeplug.measurement.progress import Progress, silent
+from spikeplug.measurement.text import (
+    check_context,
+    check_vocabulary,
+    cut_windows,
+    default_text,
+    encode,
+    positions_of,
+)
 from spikeplug.presets import as_numerics
 
 if TYPE_CHECKING:
@@ -32,48 +40,9 @@ if TYPE_CHECKING:
 CONTINUATION_TASK = "continuation"
 
 
-class Progress(Protocol):
-    """Hears how far a run is: what is being done now, and how many of all tokens are done."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to evaluate. Errors: SpikeplugError for a value out of its domain.
-
-    contexts   window lengths in tokens, each at least 2
-    tokens     tokens of the text read at each context (at least one window)
-    choices    number of "pick the true continuation" items
-    tasks      further multiple-choice tasks: (name, questions)
-    text       the text; None: the reference text of this Python (`pydoc_data.topics`)
-    """
-
-    numerics: Numerics = field(default_factory=Numerics)
-    operators: tuple[str, ...] | None = None  # all
-    exclude: str | None = None
-    contexts: tuple[int, ...] = (512, 2048)
-    tokens: int = 4096
-    choices: int = 32
-    tasks: tuple[tuple[str, tuple[Question, ...]], ...] = ()
-    text: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        as_numerics(self.numerics)
-        check_request(self.operators, self.exclude)
-        if not self.contexts or min(self.contexts) < 2:
-            raise SpikeplugError(f"context is {min(self.contexts, default='empty')}; it must be 2 tokens or more.")
-        if len(set(self.contexts)) < len(self.contexts):
-            raise SpikeplugError("a context is given twice; name each length once.")
-        for name, value in (("tokens", self.tokens), ("choices", self.choices)):
-            if value < 1:
-                raise SpikeplugError(f"{name} is {value}; it must be 1 or more.")
-
-
 @dataclass(frozen=True)
 class _Work:
-    """Everything the models will read, in token ids, before the first of them runs."""
+    """Everything the models will read, in token ids, prepared before the first of them runs."""
 
     text: TextFacts
     windows: tuple[Tensor, ...]
@@ -82,11 +51,11 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What is done in one go: one window or one item."""
+    """One window or one item; `work` returns a Reading or an Answer."""
 
     stage: str
     tokens: int
-    work: Callable[[], Any]  # a Reading of a window, an Answer to an item
+    work: Callable[[], Any]
 
 
 def evaluate(
@@ -99,35 +68,33 @@ def evaluate(
 ) -> Evaluation:
     """Compare an exact causal language model with its converted self, side by side on the same tokens.
 
-    The model is converted and reverted around each piece of work, and comes back as it was. The saturation counts of
-    the process start anew. `processes`: windows and items are dealt out to these, each with a whole model of its own;
-    all of them must call this function with the same settings, and all get the same answer, which, on the same number
-    of threads, is that of one process but for the seconds. `progress` hears of this process's own share.
+    The model is converted and reverted around each piece of work, and afterwards it is as before. The saturation counts
+    of the result are those of this call; the counts of the process go on.
 
-    Errors: SpikeplugError for a text, context or task that does not fit the model and for a model that cannot be
-    converted, both before the model runs; for a model that yields NaN before conversion.
+    processes   share the windows and items, each with a whole model of its own. All of them must call this function
+                with the same settings, and all get the same result. On the same number of threads it is that of one
+                process, except for the seconds
+    progress    receives the share of this process
+
+    Errors: SpikeplugError, before the model runs, for a text, context or task that does not fit the model and for a
+    model that cannot be converted; later for a model that yields NaN before conversion.
     """
     start = time.perf_counter()
     settings, processes = settings or Settings(), processes or Processes()
     work = _prepare(model, tokenizer, settings)
-    arms = Arms(model, settings.numerics, settings.operators, settings.exclude)
+    arms = Arms(model, as_numerics(settings.numerics), settings.operators, settings.exclude)
     pieces = _pieces(arms, work)
-    modes = {module: module.training for module in model.modules()}
-    model.train(False)
-    try:
+    with evaluation_mode(model):
         with arms.converted() as report:
             pass  # a model that cannot be converted is refused before anything runs
         mine = processes.share([piece.tokens for piece in pieces])
-        found = _done(arms, work, {index: pieces[index] for index in mine}, progress)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+        found = _done(arms, work, {index: pieces[index] for index in mine}, progress or silent)
     return _gathered(work, processes.gather(found), report, processes.size, start)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What one process found: results by number of the piece; or why it stopped."""
+    """The results of one process by number of the piece, or the reason why it stopped."""
 
     results: dict[int, Any]
     saturations: dict[str, int]
@@ -135,7 +102,7 @@ class _Found:
 
 
 def _pieces(arms: Arms, work: _Work) -> list[_Piece]:
-    """All pieces in order: windows by context, then items by task."""
+    """Return all pieces in order: windows by context, then items by task."""
     pieces = [
         _Piece(f"context {len(window)}", len(window), partial(read_window, arms, window))
         for windows in work.windows
@@ -146,30 +113,29 @@ def _pieces(arms: Arms, work: _Work) -> list[_Piece]:
     return pieces
 
 
-def _done(arms: Arms, work: _Work, pieces: Mapping[int, _Piece], progress: Progress | None) -> _Found:
-    """Do some of the pieces. Bad input does not end this process before it has told the others."""
+def _done(arms: Arms, work: _Work, pieces: Mapping[int, _Piece], progress: Progress) -> _Found:
+    """Do some of the pieces. A refusal is returned, so that the other processes get it too."""
     total, done = sum(piece.tokens for piece in pieces.values()), 0
-    report = progress or (lambda stage, done, total: None)
-    report("warm-up", 0, total)
+    progress("warm-up", 0, total)
     warm_up = min(work.windows, key=lambda windows: windows.shape[1])[:1].to(arms.model.device)
     arms.both(partial(next_token_logits, arms.model, warm_up))
-    saturation.reset_saturations()
     results: dict[int, Any] = {}
-    for index, piece in pieces.items():
-        report(piece.stage, done, total)
-        try:
-            results[index] = piece.work()
-        except SpikeplugError as error:
-            return _Found({}, {}, str(error))
-        done += piece.tokens
-        report(piece.stage, done, total)
-    return _Found(results, saturation.saturations())
+    with saturation.counting() as counts:
+        for index, piece in pieces.items():
+            progress(piece.stage, done, total)
+            try:
+                results[index] = piece.work()
+            except SpikeplugError as error:
+                return _Found({}, {}, str(error))
+            done += piece.tokens
+            progress(piece.stage, done, total)
+    return _Found(results, counts.to_dict())
 
 
 def _gathered(
     work: _Work, everyone: Sequence[_Found], report: ConversionReport, processes: int, start: float
 ) -> Evaluation:
-    """What all processes found, put in order and added up. Errors: SpikeplugError if one of them failed."""
+    """Return the results of all processes, in order and added up. Errors: SpikeplugError if one of them failed."""
     for found in everyone:
         if found.failure:
             raise SpikeplugError(found.failure)
@@ -192,32 +158,17 @@ def _gathered(
 
 
 def _prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Settings) -> _Work:
-    longest = _positions(model)
-    if max(settings.contexts) > longest:
-        raise SpikeplugError(
-            f"the context of {max(settings.contexts)} is above the model's {longest} positions: give a smaller --context."
-        )
+    check_context(model, max(settings.contexts))
     text = default_text() if settings.text is None else settings.text
     ids = encode(tokenizer, text)
     windows = tuple(cut_windows(ids, context, settings.tokens) for context in settings.contexts)
-    tasks = [(CONTINUATION_TASK, continuation_items(ids, settings.choices, settings.seed))]
+    tasks = []
+    if settings.choices:
+        tasks.append((CONTINUATION_TASK, continuation_items(ids, settings.choices, settings.seed)))
+    longest = positions_of(model)
     for name, questions in settings.tasks:
         tasks.append((name, tuple(encode_question(tokenizer, question, longest) for question in questions)))
-    _check_vocabulary(model, ids, [item for _, items in tasks for item in items])
+    read = [ids, *(part for _, items in tasks for item in items for part in (item.prompt, *item.choices))]
+    check_vocabulary(model, [max(part, default=0) for part in read])
     digest = hashlib.sha256(text.encode()).hexdigest()
     return _Work(TextFacts(characters=len(text), tokens=len(ids), sha256=digest), windows, tuple(tasks))
-
-
-def _positions(model: PreTrainedModel) -> int:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(positions) if positions else 2**31  # a model without a position table has no limit of its own
-
-
-def _check_vocabulary(model: PreTrainedModel, ids: Sequence[int], items: Sequence[Item]) -> None:
-    weight: Tensor = model.get_input_embeddings().get_parameter("weight")
-    vocabulary = weight.shape[0]
-    highest = max(max(ids), *(max(*item.prompt, *(max(choice) for choice in item.choices)) for item in items))
-    if highest >= vocabulary:
-        raise SpikeplugError(
-            f"the tokenizer yields token {highest}, but the model knows only {vocabulary}: they do not belong together."
-        )

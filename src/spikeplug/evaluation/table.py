@@ -1,34 +1,31 @@
-"""What an evaluation found, as tables for people."""
+"""The results of an evaluation as tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
 from spikeplug.evaluation.results import ChoiceResult, Evaluation, PerplexityResult
+from spikeplug.measurement.table import saturation_table, titled
 
 
 def tables(evaluation: Evaluation) -> list[RenderableType]:
-    """Perplexity, multiple choice, conversion and saturations, in the order to show them."""
+    """Return perplexity, multiple choice (if there was any), conversion and saturations, in the order to show them."""
     return [
         perplexity_table(evaluation.perplexity, evaluation.processes),
-        choice_table(evaluation.choices),
+        *([choice_table(evaluation.choices)] if evaluation.choices else []),
         conversion_table(evaluation.conversion.to_dict()),
         saturation_table(evaluation.saturations),
     ]
 
 
 def perplexity_table(results: Sequence[PerplexityResult], processes: int = 1) -> Table:
-    """A column for each context length. Times of several processes are added up, and said to be."""
+    """Return a column per context length. The times of several processes are added up, and the rows say so."""
     summed, each = ("", "") if processes == 1 else (f", sum of {processes} processes", ", per process")
-    table = _table("Perplexity")
-    table.add_column("")
-    for result in results:
-        table.add_column(f"context {result.context}", justify="right")
+    table = titled("Perplexity", "", numbers=[f"context {result.context}" for result in results])
     rows = {
         "windows": [f"{result.windows}" for result in results],
         "perplexity, exact": [f"{result.exact_perplexity:.4f}" for result in results],
@@ -47,11 +44,9 @@ def perplexity_table(results: Sequence[PerplexityResult], processes: int = 1) ->
 
 
 def choice_table(results: Sequence[ChoiceResult]) -> Table:
-    """A row for each task."""
-    table = _table("Multiple choice")
-    table.add_column("task")
-    for name in ("items", "exact", "converted", "same pick", "time ratio"):
-        table.add_column(name, justify="right")
+    """Return a row per task."""
+    columns = ("items", "exact", "converted", "same pick", "time ratio")
+    table = titled("Multiple choice", "task", numbers=columns)
     for result in results:
         table.add_row(
             result.task,
@@ -65,29 +60,10 @@ def choice_table(results: Sequence[ChoiceResult]) -> Table:
 
 
 def conversion_table(report: Mapping[str, Any]) -> Table:
-    """A row for each kind of operator: what was replaced, what was left and why. The JSON has every place by name."""
-    table = _table("Conversion")
-    table.add_column("operator")
-    table.add_column("replaced", justify="right")
-    table.add_column("left", justify="right")
+    """Return a row per operator: what was replaced, what was left and why. The JSON names every place."""
+    table = titled("Conversion", "operator", numbers=("replaced", "left"))
     table.add_column("why left")
     for operator, count in report["counts"].items():
         reasons = (entry["reason"] for entry in report["entries"] if entry["operator"] == operator and entry["reason"])
         table.add_row(operator, f"{count['replaced']}", f"{count['left']}", "; ".join(dict.fromkeys(reasons)))
     return table
-
-
-def saturation_table(saturations: Mapping[str, int]) -> Table:
-    """A row for each kind of clamp that happened."""
-    table = _table("Saturations")
-    table.add_column("what was clamped")
-    table.add_column("values", justify="right")
-    for event, count in saturations.items():
-        table.add_row(event, f"{count:,}")
-    if not saturations:
-        table.add_row("nothing", "0")
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

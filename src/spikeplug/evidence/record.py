@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import resources
 from typing import Any
 
-from spikeplug.evaluation.record import origin
-from spikeplug.evaluation.results import finite
 from spikeplug.evidence.results import BoundRow, Study
+from spikeplug.measurement.record import finite, origin, read_schema
 from spikeplug.numerics import Numerics
+from spikeplug.realisation import Realisation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Numbers per input; longer inputs are left out of the file.
 _LONGEST = 256
 
 
-def make_study_record(found: Study, numerics: Numerics, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def make_study_record(
+    found: Study, numerics: Numerics, realisation: Realisation, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return JSON values, as `ops.schema.json` describes them; numbers that are not finite become null."""
     values = {
         "measurements": [asdict(row) for row in found.rows],
@@ -35,15 +35,14 @@ def make_study_record(found: Study, numerics: Numerics, arguments: Mapping[str, 
         **origin(),
         "arguments": dict(arguments),
         "numerics": numerics.to_dict(),
+        "realisation": realisation.to_dict(),
         **{name: finite(value) for name, value in values.items()},
     }
 
 
 def study_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the file."""
-    text = resources.files("spikeplug.evidence").joinpath("ops.schema.json").read_text(encoding="utf-8")
-    values: dict[str, Any] = json.loads(text)
-    return values
+    return read_schema("spikeplug.evidence", "ops.schema.json")
 
 
 def measurements_csv(found: Study) -> str:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeplug.conversion.match import find
-from spikeplug.evaluation.loading import find_source, load
-from spikeplug.evaluation.text import default_text, encode
+from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.text import default_text, encode
 from spikeplug.operators import RECORDS
 
 if TYPE_CHECKING:

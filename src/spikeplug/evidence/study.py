@@ -27,7 +27,7 @@ def study(
     record: Callable[[int], Mapping[str, Tensor]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Study:
-    """Run the study. It resets the process's saturation counts first.
+    """Run the study. Its saturations are those of this call; the counts of the process go on.
 
     record    tokens -> recorded activations by role; called once, and only if needed. None: those of the default model
     progress  (stage, done, total) -> None, called before each stage
@@ -41,15 +41,14 @@ def study(
     if "activations" in settings.distributions and names:
         report("recording activations", 0, 1)
         pools = (record or _default_record)(settings.tokens)
-    saturation.reset_saturations()
     work = [*_measurements(settings, names, pools)]
     searches = [*_searches(settings, names)] if settings.bounds else []
     rows: list[Row] = []
     total = len(work) + len(searches)
-    for done, (stage, piece) in enumerate(work):
-        report(stage, done, total)
-        rows += piece()
-    saturations = saturation.saturations()
+    with saturation.counting() as saturations:
+        for done, (stage, piece) in enumerate(work):
+            report(stage, done, total)
+            rows += piece()
     found: list[BoundRow] = []
     for done, (stage, search) in enumerate(searches, len(work)):
         report(stage, done, total)
@@ -60,7 +59,7 @@ def study(
         facts=tuple(facts(name, settings.numerics, settings.realisation) for name in names),
         figures=tuple(_figures(settings, names)),
         bounds=tuple(found),
-        saturations=saturations,
+        saturations=saturations.to_dict(),
         seconds=time.perf_counter() - start,
     )
 

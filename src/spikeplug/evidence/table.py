@@ -8,10 +8,10 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
-from spikeplug.evaluation.table import saturation_table
 from spikeplug.evidence.facts import Facts, code_text, mean_events
 from spikeplug.evidence.published import Figure
 from spikeplug.evidence.results import BoundRow, Row, Study
+from spikeplug.measurement.table import saturation_table
 
 
 def tables(found: Study) -> list[RenderableType]:

@@ -1,16 +1,16 @@
-"""lm-eval (the Language Model Evaluation Harness) on spiking models.
+"""Run lm-eval (the Language Model Evaluation Harness) on spiking models.
 
     import spikeplug.harness                                   # registers the model name "spiking"
-    lm_eval.simple_evaluate(model="spiking", model_args="pretrained=NAME,spiking_config=paper", tasks=[...])
+    lm_eval.simple_evaluate(model="spiking", model_args="pretrained=NAME,preset=paper", tasks=[...])
 
-Importing this room is quick: the model class is imported when lm-eval asks for it. It needs the extra
+Importing this package is quick: the model class is imported when lm-eval asks for it. It needs the extra
 `spikeplug[lm-eval]`. Errors: SpikeplugError if lm-eval is not installed.
 """
 
 from spikeplug.errors import SpikeplugError
 
 try:
-    import lm_eval.models  # noqa: F401  # lm-eval fills its registry here; ours comes after
+    import lm_eval.models  # noqa: F401  # lm-eval fills its registry here; our entry follows
     from lm_eval.api.registry import model_registry
 except ModuleNotFoundError as error:
     raise SpikeplugError(

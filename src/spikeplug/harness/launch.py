@@ -1,4 +1,4 @@
-"""Handing over to lm-eval, with its refusals told as ours."""
+"""Hand over to lm-eval, and report its refusals in one sentence."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from lm_eval._cli import HarnessCLI
 from lm_eval._cli.run import Run
 
 from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.processes import is_first_process
 
 if TYPE_CHECKING:
     from spikeplug.harness.compare import HarnessComparison
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that writes files and prints, under torchrun or accelerate launch too."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-
-
 def run_other_command(given: Sequence[str]) -> None:
-    """lm-eval's `ls` and `validate`, as they are."""
+    """Run the `ls` and `validate` of lm-eval unchanged."""
     harness = HarnessCLI()
     harness.execute(harness._parser.parse_args([*given]))
 
 
 def run_lm_eval(arguments: argparse.Namespace) -> None:
-    """lm-eval's own run, which prints its own tables. Errors: SpikeplugError for what lm-eval refuses."""
+    """Run lm-eval, which prints its own tables. Errors: SpikeplugError for what lm-eval refuses."""
     _log(logging.INFO)
     with explained():
         Run._execute(arguments)
 
 
 def run_comparison(arguments: argparse.Namespace) -> HarnessComparison | None:
-    """Exact and spiking on the same tasks; None in a process that is not the first. Errors: as `run_lm_eval`."""
+    """Return both models' results on the same tasks; None in a process that is not the first.
+
+    Errors: as `run_lm_eval`.
+    """
     from spikeplug.harness.compare import compare
 
     _log(logging.WARNING)
@@ -55,7 +54,7 @@ def _log(level: int) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Refusals of lm-eval, and data that cannot be had, in one sentence; bugs keep their trace."""
+    """Turn refusals of lm-eval, and data that cannot be read, into SpikeplugErrors. Bugs keep their traceback."""
     try:
         yield
     except SpikeplugError:
@@ -77,7 +76,7 @@ def explained() -> Iterator[None]:
 
 
 def _raised_by_lm_eval(error: BaseException) -> bool:
-    """Whether lm-eval itself raised it, which is how it refuses; not a library or a model under it."""
+    """Return whether the error was raised in lm-eval itself, which is how it refuses, not in a library below it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -86,6 +85,7 @@ def _raised_by_lm_eval(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of the message, without the full stop; a KeyError quotes its own."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Paired statistics: is the difference between two models on the same items more than chance?
+"""Paired statistics: test whether two models differ on the same items by more than chance.
 
 Notation: item i has the value e_i in the exact model and s_i in the spiking one; d_i = s_i - e_i; n items.
 """
@@ -19,10 +19,10 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Paired:
-    """What a metric says of both models. Standard errors and p are None where they cannot be had.
+    """A metric of both models. Standard errors and p are None where they cannot be computed.
 
     difference           spiking - exact
-    difference_error     standard error of the paired difference: it knows that both models saw the same items
+    difference_error     standard error of the paired difference: both models saw the same items
     test, p              "McNemar", "t" or "swap", and its two-sided p: 1 where no item changed
     changed              items whose value differs; lost: exact better, gained: spiking better (0/1 metrics only)
     """
@@ -42,9 +42,9 @@ class Paired:
 
 
 def paired_mean(exact: Sequence[float], spiking: Sequence[float]) -> Paired:
-    """Both means, and what the items say of their difference.
+    """Return both means, and the statistics of their difference.
 
-    se(mean) = sd / sqrt(n) with n - 1 in the variance, which is lm-eval's; se(difference) = sd(d) / sqrt(n).
+    se(mean) = sd / sqrt(n) with n - 1 in the variance, as in lm-eval; se(difference) = sd(d) / sqrt(n).
     Values that are all 0 or 1: McNemar's exact test. Others: paired t-test.
     """
     e, s = np.asarray(exact, dtype=np.float64), np.asarray(spiking, dtype=np.float64)
@@ -75,10 +75,14 @@ def paired_aggregate(
     draws: int = DRAWS,
     likelihoods: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Paired:
-    """A metric that is no mean over items, such as F1, a correlation or a perplexity: aggregate(values of all items).
+    """Return a metric that is not a mean over items, e.g. F1, a correlation or a perplexity.
 
-    Standard errors: bootstrap over items, the same items for both models. p: `swap_test`; where `likelihoods` (the
-    log-likelihood of each item in both models) are given, the paired t-test on these, which perplexities follow.
+    aggregate     values of all items -> the metric
+    draws         resamples and random swaps
+    likelihoods   log-likelihoods of each item in both models, for perplexities
+
+    Standard errors come from a bootstrap over items, the same items for both models. p comes from `swap_test`, or from
+    the paired t-test on the likelihoods if there are any.
     """
     n = len(exact)
     random = np.random.default_rng(_SEED)
@@ -107,7 +111,7 @@ def paired_aggregate(
 
 
 def combined(parts: Sequence[Paired], weights: Sequence[float]) -> Paired:
-    """The weighted mean of metrics of different items (weights sum to 1): errors add in squares, p from the normal."""
+    """Return the weighted mean of metrics of different items (weights sum to 1). Errors add in squares; p is normal."""
     errors = [
         _combined_error([getattr(part, name) for part in parts], weights)
         for name in ("exact_error", "spiking_error", "difference_error")
@@ -131,16 +135,19 @@ def combined(parts: Sequence[Paired], weights: Sequence[float]) -> Paired:
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """McNemar's exact two-sided p: min(1, 2 P[X <= min(lost, gained)]), X binomial(lost + gained, 1/2)."""
+    """Return the p of McNemar's exact test, two-sided: min(1, 2 P[X <= min(lost, gained)]).
+
+    X is binomial(lost + gained, 1/2).
+    """
     n, term, total = lost + gained, 1, 0
     for k in range(min(lost, gained) + 1):
         total += term
         term = term * (n - k) // (k + 1)  # C(n, k + 1)
-    return min(1.0, 2 * total / (1 << n))  # whole numbers until the one division
+    return min(1.0, 2 * total / (1 << n))  # integers until the last division
 
 
 def paired_t(differences: NDArray[np.float64]) -> float | None:
-    """Two-sided p of the paired t-test of mean(d) = 0 with n - 1 degrees of freedom; 1 if all d are 0."""
+    """Return the two-sided p of the paired t-test of mean(d) = 0 with n - 1 degrees of freedom; 1 if all d are 0."""
     from scipy import stats
 
     d = np.asarray(differences, dtype=np.float64)
@@ -155,7 +162,7 @@ def paired_t(differences: NDArray[np.float64]) -> float | None:
 def swap_test(
     exact: Sequence[Any], spiking: Sequence[Any], aggregate: Callable[[list[Any]], float], *, draws: int = DRAWS
 ) -> float | None:
-    """Two-sided p of the randomisation test: swap both models' values of each item with probability 1/2.
+    """Return the two-sided p of the randomisation test: swap both models' values of each item with probability 1/2.
 
     p = (1 + draws whose |difference| is at least the observed one) / (1 + draws). None if a difference is NaN.
     """

@@ -1,4 +1,4 @@
-"""From the logged samples of two lm-eval runs to rows of a table: by task, by group, and the mean."""
+"""Turn the logged samples of two lm-eval runs into rows of a table: by task, by group, and the mean."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _SLOW_DRAWS = 100  # lm-eval's own number for these
 
 @dataclass(frozen=True)
 class Row:
-    """A metric of a task, of a group of tasks, or the mean over what stands side by side.
+    """A metric of a task, of a group of tasks, or the mean over tasks and groups.
 
-    kind is "task", "group" or "mean"; `tasks` the number of tasks in it; `higher_is_better` None if lm-eval does not
-    say.
+    kind               "task", "group" or "mean"
+    higher_is_better   None if lm-eval does not say
+    tasks              number of tasks in the row
     """
 
     kind: str
@@ -37,7 +38,7 @@ class Row:
 def all_rows(
     tasks: Mapping[str, Any], groups: Mapping[str, Any], exact: Mapping[str, Any], spiking: Mapping[str, Any]
 ) -> tuple[Row, ...]:
-    """Rows of all tasks, then of groups with an aggregate of their own, then means.
+    """Return rows of all tasks, then of groups with an aggregate of their own, then means.
 
     tasks, groups     lm-eval's objects, by name
     exact, spiking    lm-eval's results, with "samples"
@@ -70,7 +71,7 @@ def all_rows(
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(metric, filter) of keys like "acc,none"; not the errors, nor what is no number."""
+    """Yield (metric, filter) of keys like "acc,none", except errors and values that are not numbers."""
     for key, value in results.items():
         metric, comma, name = key.partition(",")
         if comma and not metric.endswith("_stderr") and metric != "bypass" and isinstance(value, (int, float)):
@@ -78,7 +79,7 @@ def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _pairs(exact: Sequence[Any], spiking: Sequence[Any], metric: str, key: str) -> list[tuple[Any, Any]]:
-    """The metric's values of each item in both runs, in the order of the items."""
+    """Return the metric's values of each item in both runs, in the order of the items."""
     values = []
     for samples in (exact, spiking):
         values.append({item["doc_id"]: item[metric] for item in samples if item["filter"] == key and metric in item})
@@ -90,11 +91,11 @@ def _statistics(pairs: Sequence[tuple[Any, Any]], aggregate: Any) -> Paired | No
         return None
     exact, spiking = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metrics on a resample that lacks a class
+        warnings.simplefilter("ignore")  # metrics warn on a resample that lacks a class
         if aggregate is metrics.mean:
             try:
                 return paired_mean([float(value) for value in exact], [float(value) for value in spiking])
-            except (TypeError, ValueError):  # a metric of the task's own, whose values are no numbers
+            except (TypeError, ValueError):  # the task has a metric of its own whose values are not numbers
                 return None
         draws = _SLOW_DRAWS if aggregate in _SLOW else DRAWS
         likelihoods = None
@@ -104,12 +105,12 @@ def _statistics(pairs: Sequence[tuple[Any, Any]], aggregate: Any) -> Paired | No
 
 
 def _likelihoods(values: Sequence[Any]) -> list[float]:
-    """The log-likelihood of each item: the value, or the first of (log-likelihood, weight)."""
+    """Return the log-likelihood of each item: the value, or the first of (log-likelihood, weight)."""
     return [float(value[0] if isinstance(value, (tuple, list)) else value) for value in values]
 
 
 def _group(name: str, parts: Sequence[Row], value: float) -> Row | None:
-    """A group's mean, weighted by items or not: whichever lm-eval's value shows."""
+    """Return a group's mean, weighted by items or not, whichever equals lm-eval's value."""
     if not parts:
         return None
     items = sum(part.found.items for part in parts)
@@ -121,9 +122,9 @@ def _group(name: str, parts: Sequence[Row], value: float) -> Row | None:
 
 
 def _means(top: Sequence[Row]) -> Iterator[Row]:
-    """The plain mean of each metric over the tasks and groups that have it, where these are two or more.
+    """Yield the plain mean of each metric over the tasks and groups that have it, if there are two or more.
 
-    Where some tasks have acc_norm and others only acc, also the mean of acc_norm where there is one, else acc.
+    If some tasks have acc_norm and others only acc, also yield the mean of acc_norm where there is one, else acc.
     """
     by_metric: dict[tuple[str, str], dict[str, Row]] = {}
     for row in top:

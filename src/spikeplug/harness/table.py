@@ -1,16 +1,15 @@
-"""A comparison as tables for people."""
+"""A comparison of lm-eval results as tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
-from spikeplug.evaluation.table import saturation_table
 from spikeplug.harness.compare import HarnessComparison
 from spikeplug.harness.rows import Row
+from spikeplug.measurement.table import headline, saturation_table, titled
 
 _LEGEND = (
     "± standard error; of the difference, paired by item. p, two-sided: McNemar's exact test for 0/1 metrics, paired "
@@ -20,11 +19,10 @@ _LEGEND = (
 
 
 def comparison_tables(found: HarnessComparison) -> list[RenderableType]:
-    """The title, the metrics, a legend, the saturations, in the order to show them."""
+    """Return the title, the metrics, a legend and the saturations, in the order to show them."""
     counts = found.conversion["counts"]
     replaced = ", ".join(f"{count['replaced']} {name}" for name, count in counts.items() if count["replaced"])
-    model = found.model
-    title = f"{model['name']} ({model['type']}, {model['parameters'] / 1e6:.1f} M parameters, {model['dtype']})"
+    title = headline(found.model)
     tables: list[RenderableType] = [f"{title}\nReplaced: {replaced}", comparison_table(found.rows), _LEGEND]
     if found.saturations:
         tables.append(saturation_table(found.saturations))
@@ -32,13 +30,9 @@ def comparison_tables(found: HarnessComparison) -> list[RenderableType]:
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """A row for each metric of each task, then groups and means."""
-    table = Table(title="Exact and spiking", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.pad_edge = False
-    for name in ("task", "metric"):
-        table.add_column(name, overflow="fold")
-    for name in ("items", "exact", "spiking", "difference", "p", "changed"):
-        table.add_column(name, justify="right")
+    """Return a row per metric of each task, then groups and means."""
+    numbers = ("items", "exact", "spiking", "difference", "p", "changed")
+    table = titled("Exact and spiking", "task", "metric", numbers=numbers)
     last = None
     for row in rows:
         if row.kind != "task" and last == "task":
@@ -65,7 +59,7 @@ def _with_error(value: float, error: float | None, sign: str = "") -> str:
 
 
 def _number(value: float, sign: str = "") -> str:
-    """Four decimals, as lm-eval has them; fewer above 100; an exponent where nothing else would be short."""
+    """Return four decimals, as lm-eval does; fewer above 100; an exponent for very small and very large values."""
     if value != 0 and not 5e-5 <= abs(value) < 1e5:
         return f"{value:{sign}.1e}"
     return f"{value:{sign}.4f}" if abs(value) < 100 else f"{value:{sign}.1f}"

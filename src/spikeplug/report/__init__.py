@@ -1,23 +1,42 @@
-"""How errors build up through a model: studies measured into a folder that can be gone on with, and a page of them."""
+"""Measure how errors build up through a model, into a folder from which a run can be resumed, and draw a page of it.
 
-from spikeplug.report.export import make_record, schema, write_tables
-from spikeplug.report.folder import RunFolder, read
-from spikeplug.report.page import plotly, render, render_sections
-from spikeplug.report.run import run
-from spikeplug.report.sections import sections_of
-from spikeplug.report.settings import STUDIES, Settings
+Names are imported when they are first used, so that a command line can check its arguments before torch is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spikeplug.lazy import names_of
+
+if TYPE_CHECKING:
+    from spikeplug.report.folder import RunFolder, check_folder, read
+    from spikeplug.report.page import make_record, render, schema, write_tables
+    from spikeplug.report.runner import run
+    from spikeplug.report.sections import STUDIES, sections_of
+    from spikeplug.report.settings import Settings
 
 __all__ = [
     "STUDIES",
     "RunFolder",
     "Settings",
+    "check_folder",
     "make_record",
-    "plotly",
     "read",
     "render",
-    "render_sections",
     "run",
     "schema",
     "sections_of",
     "write_tables",
 ]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "folder": ("RunFolder", "check_folder", "read"),
+        "page": ("make_record", "render", "schema", "write_tables"),
+        "runner": ("run",),
+        "sections": ("STUDIES", "sections_of"),
+        "settings": ("Settings",),
+    },
+)

@@ -1,4 +1,4 @@
-"""What the spiking operators of a model are really given: a few rows of each kind of call, and how many there are."""
+"""Capture real inputs of a model's spiking operators: one row per kind of call, and how many rows there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeplug.library import OPERATORS
 from spikeplug.operators.attention.call import visible_keys
-from spikeplug.report.bench import Bench, Change
+from spikeplug.report.comparison import Change, Comparison
 
 #: Operators with two inputs of one shape.
 _PAIRS = frozenset({"divide"})
@@ -21,12 +21,12 @@ _PAIRS = frozenset({"divide"})
 
 @dataclass(frozen=True)
 class Call:
-    """All calls of one operator at one width, of one token.
+    """All calls of one operator at one width.
 
-    arguments   of the first of these calls, cut to the chosen token's first row: (1, width), or attention's tensors for
-                one query of one head and the keys it may attend to
-    width       elements of a row; for attention, the keys that a query may attend to, on average
-    rows        rows a token, over all calls
+    arguments   of the first of these calls, cut to the chosen token's first row: (1, width); of attention, one query of
+                one head and the keys it may attend to
+    width       elements of a row; of attention, the mean number of keys that a query may attend to
+    rows        rows per token, over all calls
     """
 
     operator: str
@@ -35,7 +35,7 @@ class Call:
     rows: float
 
     def cut(self, width: int) -> tuple[Any, ...]:
-        """The arguments with rows of `width` elements, or of as many as there are."""
+        """Return the arguments with rows of `width` elements, or of as many as there are."""
         if self.operator != "attention":
             return tuple(x[..., :width] if isinstance(x, Tensor) else x for x in self.arguments)
         query, key, value, *rest = self.arguments
@@ -43,41 +43,44 @@ class Call:
 
     @property
     def available(self) -> int:
-        """Elements of the row that is kept."""
+        """Return the elements of the row that is kept."""
         first: Tensor = self.arguments[1 if self.operator == "attention" else 0]
         return first.shape[-2 if self.operator == "attention" else -1]
 
 
 class Watch(TorchDispatchMode):
-    """Within the block, `heard(operator, arguments, output)` for every call of a spiking operator, numerics left out."""
+    """Calls `observe(operator, arguments, output)` for every call of a spiking operator within the block.
 
-    def __init__(self, heard: Callable[[str, tuple[Any, ...], Tensor], None]) -> None:
+    The numerics are left out of the arguments.
+    """
+
+    def __init__(self, observe: Callable[[str, tuple[Any, ...], Tensor], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._heard = heard
+        self._observe = observe
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))
         if function.namespace == "spikeplug" and (name := function.name().split("::")[1].split(".")[0]) in OPERATORS:
-            # Without: what is computed of it would be redirected to spiking operators by the model's own scope.
+            # Else the model's own scope would redirect what the observer computes to spiking operators.
             with torch._C.DisableTorchFunction():
-                self._heard(name, args[:-1], output)
+                self._observe(name, args[:-1], output)
         return output
 
 
 @torch.inference_mode()
-def calls(bench: Bench) -> tuple[Call, ...]:
-    """Every kind of call that the converted model makes on the first window."""
+def calls(comparison: Comparison) -> tuple[Call, ...]:
+    """Return every kind of call that the converted model makes on the first window."""
     found: dict[tuple[Any, ...], Call] = {}
-    token, tokens = bench.settings.token % bench.settings.context, bench.settings.context
+    token, tokens = comparison.settings.token % comparison.settings.context, comparison.settings.context
 
-    def heard(name: str, arguments: tuple[Any, ...], _: Tensor) -> None:
+    def observe(name: str, arguments: tuple[Any, ...], _: Tensor) -> None:
         call = (_attention if name == "attention" else _rows)(name, arguments, token, tokens)
         plain = tuple(x for x in call.arguments if not isinstance(x, Tensor))
         key = (name, round(call.width), plain)
         found[key] = replace(found[key], rows=found[key].rows + call.rows) if key in found else call
 
-    with bench.converted(Change(bench.numerics)), Watch(heard):
-        bench.model(input_ids=bench.windows[:1], use_cache=False)
+    with comparison.converted(Change(comparison.numerics)), Watch(observe):
+        comparison.model(input_ids=comparison.windows[:1], use_cache=False)
     return tuple(found.values())
 
 
@@ -90,7 +93,7 @@ def _rows(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Cal
     width = tensors[0].shape[-1]
     flat = [x.reshape(-1, width) for x in tensors]
     count = flat[0].shape[0]
-    # Rows run over tokens, and over heads or rotary frequencies too: the one that stands where the token does.
+    # Rows run over tokens, and over heads or rotary frequencies too: take the one at the token's place.
     place = min(count - 1, token * count // tokens)
     kept = iter([x[place : place + 1].clone() for x in flat])
     rest = tuple(next(kept) if isinstance(x, Tensor) else x for x in arguments)
@@ -100,7 +103,7 @@ def _rows(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Cal
 
 
 def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Call:
-    query, key, value, mask, sinks, *rest = arguments
+    query, key, value, mask, scaling, softcap, sinks = arguments
     token = min(token, query.shape[2] - 1)
     visible = torch.ones(key.shape[2], dtype=torch.bool, device=key.device)
     width = float(key.shape[2])
@@ -114,6 +117,8 @@ def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -
         key[:1, :1, visible].clone(),
         value[:1, :1, visible].clone(),
         None,
+        scaling,
+        softcap,
         None if sinks is None else sinks[:1].clone(),
     )
-    return Call(name, (*small, *rest), width, math.prod(query.shape[:3]) / tokens)
+    return Call(name, small, width, math.prod(query.shape[:3]) / tokens)

@@ -1,11 +1,13 @@
-"""What a numerics costs: neuron updates a token, by simulating small pieces of what the model's operators are given.
+"""Estimate what numerics cost: neuron updates per token, from simulations of small pieces of a model's real inputs.
 
     updates = Σ over kinds of call   rows · (a + b·width)
 
-a and b from two simulations of one real row, cut to two small widths: every operator's population grows by the element
-(attention's by the key). The ordered group has 2^n neurons and more for each quotient, too many to simulate at large n;
-its updates grow by 2^n·(T + 1), so it is simulated at two small n and scaled. Counted: membrane updates, idle ones
-included (see `neurons.Events`). Not counted: matrix products, and what Events does not count.
+a and b come from two simulations of one real row, cut to two small widths: every operator's populations grow with the
+elements (attention's with the keys). An ordered group has 2^n neurons or more per quotient, too many to simulate at
+large n. Its updates grow as 2^n·(T + 1), so it is simulated at two small n and scaled.
+
+Counted are membrane updates, idle ones included (`neurons.Events`). Not counted: matrix products with weights, and what
+Events does not count.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from typing import Any
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.presets import as_realisation
 from spikeplug.realisation import Realisation
 from spikeplug.report.capture import Call
 
@@ -27,35 +28,39 @@ _WIDTHS = (8, 16)
 _SMALL_BITS, _SMALL_STEPS = (5, 6), 32
 
 
-def updates_per_token(calls: Sequence[Call], numerics: Numerics) -> dict[str, Any]:
-    """{"updates_per_token": all, "by_operator": {name: its share}}."""
+def updates_per_token(calls: Sequence[Call], numerics: Numerics, realisation: Realisation) -> dict[str, Any]:
+    """Return {"updates_per_token": all, "by_operator": {name: its share}}."""
+    if realisation.steps is not None:  # T is at most 2^n
+        realisation = replace(realisation, steps=min(realisation.steps, 1 << numerics.bits))
     found: Counter[str] = Counter()
     for call in calls:
         narrow, wide = (min(width, call.available) for width in _WIDTHS)
-        wide_cost = _row(call, wide, numerics)
-        slope = (wide_cost - _row(call, narrow, numerics)) / (wide - narrow) if wide > narrow else wide_cost / wide
+        wide_cost = _row(call, wide, numerics, realisation)
+        slope = wide_cost / wide
+        if wide > narrow:
+            slope = (wide_cost - _row(call, narrow, numerics, realisation)) / (wide - narrow)
         found[call.operator] += round(call.rows * max(0.0, wide_cost + slope * (call.width - wide)))
     return {"updates_per_token": sum(found.values()), "by_operator": dict(sorted(found.items()))}
 
 
-def _row(call: Call, width: int, numerics: Numerics) -> float:
-    realisation = as_realisation(None, numerics)
+def _row(call: Call, width: int, numerics: Numerics, realisation: Realisation) -> float:
     if realisation.division != "ordered":
-        return _simulated(call, width, numerics, realisation)
+        return simulated(call, width, numerics, realisation)
     small = replace(realisation, steps=_SMALL_STEPS if realisation.code == "count" else None)
     few, many = (replace(numerics, bits=bits) for bits in _SMALL_BITS)
-    low, high = _simulated(call, width, few, small), _simulated(call, width, many, small)
+    low, high = simulated(call, width, few, small), simulated(call, width, many, small)
     per_neuron = (high - low) / (_neuron_steps(many, small) - _neuron_steps(few, small))
     return low + per_neuron * (_neuron_steps(numerics, realisation) - _neuron_steps(few, small))
 
 
 def _neuron_steps(numerics: Numerics, realisation: Realisation) -> int:
-    """What the updates of an ordered group grow by."""
+    """Return what the updates of an ordered group are proportional to."""
     steps = realisation.time_steps(numerics.bits) if realisation.code == "count" else 1
     return (1 << numerics.bits) * (steps + 1)
 
 
-def _simulated(call: Call, width: int, numerics: Numerics, realisation: Realisation) -> float:
+def simulated(call: Call, width: int, numerics: Numerics, realisation: Realisation) -> float:
+    """Return the membrane updates of one row, cut to `width` elements."""
     events = Events(realisation)
     OPERATORS[call.operator](*call.cut(width), numerics=numerics, events=events)
     return float(events.membrane_updates)

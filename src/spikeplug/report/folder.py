@@ -1,41 +1,44 @@
-"""The folder of a run: a header, one JSON line a row, and a lock. What was written once is never lost or doubled."""
+"""The folder of a run: a header, one JSON line per row, and a lock. No row is lost, and none is measured twice."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.evaluation.record import write_record
+from spikeplug.measurement.record import mismatch, read_schema, write_record
 
 HEADER, ROWS, LOCK = "header.json", "rows.jsonl", "lock"
 #: Raised by every change that a reader of the files could notice.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class RunFolder:
-    """Rows by (study, key), in the order in which they were measured. Made by `opened` for writing, `read` without."""
+    """Rows by (study, key), in the order in which they were measured. See `opened` and `read`."""
 
     def __init__(self, path: Path, header: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
         self.path, self.header, self.rows = path, dict(header), rows
         self._by_key = {(row["study"], row["key"]): row for row in rows}
 
     def find(self, study: str, key: str) -> dict[str, Any] | None:
-        """The values of a row, if it was measured."""
+        """Return the values of a row, None if it was not measured."""
         row = self._by_key.get((study, key))
         return None if row is None else row["values"]
 
     def append(self, study: str, key: str, seconds: float, values: dict[str, Any]) -> None:
-        """Add a row, on the disk before this returns. Errors: SpikeplugError if it cannot be written."""
+        """Add a row; it is on the disk when this returns. Errors: SpikeplugError if it cannot be written."""
         row = {"study": study, "key": key, "seconds": round(seconds, 3), "values": values}
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         try:
-            with (self.path / ROWS).open("ab") as file:
+            with open(_opened(self.path / ROWS, os.O_WRONLY | os.O_APPEND), "wb") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
@@ -45,26 +48,42 @@ class RunFolder:
         self._by_key[study, key] = row
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a folder that is not new, empty or of a run. Changes nothing. Errors: SpikeplugError."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise SpikeplugError(f"{path} is a file: give a folder to --out.")
+        there = sorted(file.name for file in path.iterdir()) if path.exists() else []
+        for name in {HEADER, ROWS, LOCK} & set(there):
+            if not stat.S_ISREG((path / name).lstat().st_mode):
+                raise SpikeplugError(f"{path / name} is not a regular file: give another --out.")
+        if LOCK in there and not re.fullmatch(rb"\d*\n?", (path / LOCK).read_bytes()[:64]):
+            raise SpikeplugError(f"{path / LOCK} is not the lock of a report: give another --out.")
+    except OSError as error:
+        raise _cannot("read", path, error) from error
+    if HEADER in there:
+        _header(path)
+    elif set(there) - {LOCK}:
+        raise SpikeplugError(f"the folder {path} holds files that are not a report's: give another --out.")
+
+
 @contextmanager
 def opened(path: Path, header: Mapping[str, Any]) -> Iterator[RunFolder]:
-    """The folder of this run, new or gone on with, and nobody else's until the block ends.
+    """Yield the folder of this run, new or resumed. No other process can open it until the block ends.
 
-    header["arguments"] must be those of the rows that are there.
-    Errors: SpikeplugError if another process has it, it holds a run of other arguments or something else, or it cannot
-    be written.
+    header["arguments"] must equal those of the rows that are there.
+    Errors: SpikeplugError if another process has it, it holds a run of other arguments or other files, or it cannot be
+    written.
     """
-    if path.exists() and not path.is_dir():
-        raise SpikeplugError(f"{path} is a file: give a folder to --out.")
-    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in (HEADER, LOCK)):
-        raise SpikeplugError(f"the folder {path} holds something else than a report: give another --out.")
+    check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = _opened(path / LOCK, os.O_RDWR)
     except OSError as error:
         raise _cannot("write", path, error) from error
     try:
         try:
-            # The system drops this lock when the process ends, however it ends.
+            # The system releases this lock when the process ends, for whatever reason.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
@@ -79,16 +98,27 @@ def opened(path: Path, header: Mapping[str, Any]) -> Iterator[RunFolder]:
 
 
 def read(path: Path) -> RunFolder:
-    """What is in the folder of a run, finished or not, also while it goes on. Errors: SpikeplugError if it is none."""
+    """Return what is in the folder of a run, finished or not, also while it is written.
+
+    Errors: SpikeplugError if it is not such a folder, or damaged.
+    """
     if not (path / HEADER).is_file():
         raise SpikeplugError(f"{path} holds no report: give the folder that --out named.")
-    header = _header(path)
-    return RunFolder(path, header, _rows(path)[0])
+    return RunFolder(path, _header(path), _rows(path)[0])
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Open a file of the folder, made if missing; never another file through a symbolic link."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return descriptor
 
 
 def _resumed(path: Path, header: Mapping[str, Any]) -> RunFolder:
     if not (path / HEADER).exists():
-        write_record(header, path / HEADER)
+        write_record(header, path / HEADER, "--out")
         return RunFolder(path, header, [])
     there = _header(path)
     for name, value in header["arguments"].items():
@@ -105,38 +135,59 @@ def _resumed(path: Path, header: Mapping[str, Any]) -> RunFolder:
 
 
 def _header(path: Path) -> dict[str, Any]:
+    schema = read_schema("spikeplug.report", "report.schema.json")
+    schema["required"] = [name for name in schema["required"] if name != "studies"]
     try:
         header = json.loads((path / HEADER).read_text(encoding="utf-8"))
-        if header["schema_version"] != SCHEMA_VERSION or not isinstance(header["arguments"], dict):
+        if isinstance(header, dict) and header.get("schema_version") not in (None, SCHEMA_VERSION):
             raise ValueError("it was written by another version")
+        if (wrong := mismatch(header, schema)) is not None:
+            raise ValueError(wrong)
     except OSError as error:
         raise _cannot("read", path / HEADER, error) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SpikeplugError(f"{path / HEADER} is damaged ({error}): give another --out.") from error
     return dict(header)
 
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """All whole rows, and how many bytes they take."""
+    """Return all whole rows, and how many bytes they take."""
     try:
         content = (path / ROWS).read_bytes() if (path / ROWS).exists() else b""
     except OSError as error:
         raise _cannot("read", path / ROWS, error) from error
+    studies = read_schema("spikeplug.report", "report.schema.json")["properties"]["studies"]["properties"]
     whole = content.rfind(b"\n") + 1
     rows = []
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            row = json.loads(line)
-            rows.append({name: row[name] for name in ("study", "key", "seconds", "values")})
-        except (ValueError, KeyError, TypeError) as error:
+            rows.append(_row(json.loads(line), studies))
+        except (ValueError, RecursionError) as error:
             raise SpikeplugError(
-                f"line {number} of {path / ROWS} is damaged: take it out, or give another --out."
+                f"line {number} of {path / ROWS} is damaged ({error}): take it out, or give another --out."
             ) from error
     return rows, whole
 
 
+def _row(row: Any, studies: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row. Errors: ValueError if it is not one of its study."""
+    if not isinstance(row, dict) or row.get("study") not in studies:
+        raise ValueError("it is not a row of a study")
+    study = row.pop("study")
+    if (wrong := _mismatch_of_row(row, studies[study]["items"])) is not None:
+        raise ValueError(wrong)
+    return {"study": study, **{name: row[name] for name in ("key", "seconds", "values")}}
+
+
+def _mismatch_of_row(row: dict[str, Any], schema: Mapping[str, Any]) -> str | None:
+    """Return the mismatch of the kind of row that the key names, which says more than that of any other kind."""
+    kinds = schema.get("anyOf", [schema])
+    named = [kind for kind in kinds if mismatch(row.get("key"), kind["properties"]["key"]) is None]
+    return mismatch(row, (named or kinds)[0])
+
+
 def _difference(there: Any, now: Any) -> tuple[Any, Any]:
-    """The first thing that differs: of two configs or models, the field."""
+    """Return the two values that differ first: of dictionaries, those of a field, with its name."""
     if isinstance(there, dict) and isinstance(now, dict):
         name = next(name for name in {**now, **there} if there.get(name) != now.get(name))
         return f"{name} {there.get(name)}", now.get(name)

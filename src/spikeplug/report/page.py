@@ -1,23 +1,21 @@
-"""One HTML file of a run: everything inlined, nothing loaded."""
+"""Render a run as a page, as one JSON object (`report.schema.json`) and as CSV tables."""
 
 from __future__ import annotations
 
-import html
-import json
-from collections.abc import Mapping, Sequence
-from importlib import resources
+import csv
+import io
+from pathlib import Path
 from typing import Any
 
-from spikeplug.errors import SpikeplugError
-from spikeplug.report.section import Headline, Plot, Section, Table, number
+from spikeplug.measurement.files import write_text
+from spikeplug.measurement.page import render_sections
+from spikeplug.measurement.record import read_schema
+from spikeplug.measurement.section import Table
 from spikeplug.report.sections import sections_of
-
-# What the browser itself enforces: no address is ever asked for anything.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def render(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The page of these rows, whichever are there. Errors: SpikeplugError if plotly is not installed."""
+    """Return the page of the rows that there are. Errors: SpikeplugError if plotly is not installed."""
     name = str(header["arguments"]["model"]["name"])
     return render_sections(
         sections_of(header, rows),
@@ -29,40 +27,32 @@ def render(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     )
 
 
-def render_sections(
-    sections: Sequence[Section], *, title: str, heading: str, subtitle: str, command: str, facts: Mapping[str, Any]
-) -> str:
-    """A page of any sections, and which command made it. Errors: SpikeplugError if plotly is not installed."""
-    drawings: list[list[dict[str, Any]]] = []
-    body = "\n".join(_section(section, drawings) for section in sections)
-    data = json.dumps(drawings, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
-    return _asset("page.html").format(
-        policy=_POLICY,
-        title=html.escape(title),
-        heading=html.escape(heading),
-        command=html.escape(command),
-        style=_asset("page.css"),
-        subtitle=html.escape(subtitle),
-        links="".join(f'<a href="#{section.name}">{html.escape(section.title)}</a>' for section in sections),
-        headlines="".join(_headline(headline) for section in sections for headline in section.headlines),
-        sections=body,
-        facts=_fact_table(facts),
-        data=data,
-        plotly=plotly().replace("</script", "<\\/script"),
-        script=_asset("page.js"),
-    )
+def make_record(header: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the header, and the rows of each study in the order in which they were measured."""
+    studies: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        studies.setdefault(row["study"], []).append({name: row[name] for name in ("key", "seconds", "values")})
+    return {**header, "studies": studies}
 
 
-def plotly() -> str:
-    """plotly.js, as the package plotly carries it. Errors: SpikeplugError if it is not installed."""
-    try:
-        return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
-    except (ImportError, OSError) as error:
-        raise SpikeplugError("the page needs the package plotly: pip install 'spikeplug[report]'") from error
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the record."""
+    return read_schema("spikeplug.report", "report.schema.json")
 
 
-def _asset(name: str) -> str:
-    return resources.files("spikeplug.report").joinpath(f"assets/{name}").read_text(encoding="utf-8")
+def write_tables(header: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write each table of the page as `folder`/NAME.csv. Errors: SpikeplugError if it cannot be written."""
+    written = []
+    for section in sections_of(header, rows):
+        for part in section.parts:
+            if isinstance(part, Table):
+                written.append(folder / f"{part.name}.csv")
+                buffer = io.StringIO()
+                writer = csv.writer(buffer, lineterminator="\n")
+                writer.writerow(part.columns)
+                writer.writerows(part.rows)
+                write_text(buffer.getvalue(), written[-1], "--csv")
+    return written
 
 
 def _subtitle(header: dict[str, Any]) -> str:
@@ -79,67 +69,13 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
 
 
-def _headline(headline: Headline) -> str:
-    label, value, note = (html.escape(text) for text in (headline.label, headline.value, headline.note))
-    return f'<div class="card"><span class="label">{label}</span><span class="value">{value}</span><span>{note}</span></div>'
-
-
-def _section(section: Section, drawings: list[list[dict[str, Any]]]) -> str:
-    parts = "\n".join(_plot(part, drawings) if isinstance(part, Plot) else _table(part) for part in section.parts)
-    return (
-        f'<section id="{section.name}"><h2>{html.escape(section.title)}</h2>'
-        f'<p class="lead">{html.escape(section.lead)}</p><div class="parts">{parts}</div></section>'
-    )
-
-
-def _plot(plot: Plot, drawings: list[list[dict[str, Any]]]) -> str:
-    number_ = len(drawings)
-    drawings.append([{"traces": drawing.traces, "layout": drawing.layout} for drawing in plot.drawings])
-    chooser = ""
-    if len(plot.drawings) > 1:
-        options = "".join(
-            f'<option value="{i}"{" selected" * (i == plot.first)}>{html.escape(drawing.label)}</option>'
-            for i, drawing in enumerate(plot.drawings)
-        )
-        label = html.escape(f"Shown in: {plot.title}")
-        chooser = f'<select data-plot="{number_}" aria-label="{label}">{options}</select>'
-    return (
-        f'<figure class="{"small" if plot.small else "wide"}">'
-        f'<div class="head"><h3>{html.escape(plot.title)}</h3>{chooser}</div>'
-        f'<div class="plot" id="plot-{number_}"></div><figcaption>{html.escape(plot.reading)}</figcaption></figure>'
-    )
-
-
-def _table(table: Table) -> str:
-    columns = "".join(
-        f'<th scope="col" aria-sort="none"><button>{html.escape(column)}</button></th>' for column in table.columns
-    )
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in table.rows)
-    return (
-        f'<details class="table" data-table="{table.name}"{" open" * table.open}><summary>{html.escape(table.title)} '
-        f"({len(table.rows)} rows)</summary>"
-        f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div></details>'
-    )
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        shown = f"{value:,}" if isinstance(value, int) else number(value, 4)
-        return f'<td class="number" data-value="{value!r}">{shown}</td>'
-    return f"<td>{'–' if value is None else html.escape(str(value))}</td>"
-
-
 def _facts(header: dict[str, Any]) -> dict[str, Any]:
-    arguments, environment = header["arguments"], header["environment"]
+    arguments = header["arguments"]
     return {
         **{f"numerics: {name}": value for name, value in arguments["numerics"].items() if value is not None},
+        **{f"realisation: {name}": value for name, value in arguments["realisation"].items() if value is not None},
         "text, SHA-256": arguments["text"],
         "hash of the arguments": header["hash"],
-        **environment,
+        **header["environment"],
         "commit": header["commit"] or "not run from a checkout",
     }
-
-
-def _fact_table(facts: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
-    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'

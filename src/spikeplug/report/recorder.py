@@ -1,87 +1,75 @@
-"""Rasters: spikes and membranes of small populations, recorded while they are simulated."""
+"""Record rasters: spikes and membranes of small populations while they are simulated."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events
-
-# What is kept of a population: spikes of so many neurons of so many groups, and a few membranes.
+# What is kept of a population: spikes of some neurons of some groups, and a few membranes.
 _GROUPS, _NEURONS, _TRACES = 12, 64, 6
 
 
-@dataclass(eq=False)
-class Recorder(Events):
-    """Counts events like any other, and keeps what `observe` is told, one population after the other.
+class Population(Protocol):
+    """The part of `neurons.Population` that is used here."""
 
-    A population is what one line of one call of a primitive steps: the restoring neuron of a division, say. Of a large
-    one, evenly spaced neurons are kept.
-    """
+    @property
+    def name(self) -> str: ...
 
-    populations: list[Population] = field(default_factory=list)
-    _by_line: dict[tuple[FrameType, int, int], Population] = field(default_factory=dict)
+    @property
+    def kind(self) -> str: ...
 
-    def observe(self, membrane: Tensor, spikes: Tensor | None = None) -> None:
-        primitive = sys._getframe(2)  # whoever called integrate or lif_step
-        key = (primitive, primitive.f_lineno, membrane.numel())
-        if key not in self._by_line:
-            name = primitive.f_code.co_name.strip("_")
-            size = membrane.shape[-1] if membrane.dim() else 1
-            self._by_line[key] = Population(name, membrane.numel() // max(1, size), size, spikes is not None)
-            self.populations.append(self._by_line[key])
-        self._by_line[key].keep(membrane, spikes)
-
-    def done(self) -> None:
-        """Let go of the calls."""
-        self._by_line.clear()
+    @property
+    def width(self) -> int: ...
 
 
 @dataclass
-class Population:
-    """primitive: the simulating function; threshold: whether it spikes. Each step adds to the lists.
+class Raster:
+    """Some neurons of one population, step by step.
 
-    The neurons are so many groups (an element's quotient, say) of `size` neurons, and numbered through.
+    The population is `groups` groups (one per element of the input) of `size` neurons each, numbered throughout.
+    name, kind, width   of the population; width in bits
     """
 
-    primitive: str
+    name: str
+    kind: str
+    width: int
     groups: int
     size: int
-    threshold: bool
     membranes: list[list[int]] = field(default_factory=list)
     spikes: list[list[int]] = field(default_factory=list)
 
     def keep(self, membrane: Tensor, spikes: Tensor | None) -> None:
-        """One step."""
+        """Add one step. Shapes: of the whole population, or such that broadcast to it."""
         self.membranes.append(membrane.reshape(-1)[self.traced].tolist())
-        if spikes is not None:
-            fired = spikes.expand(membrane.shape).reshape(-1)[self.shown]
-            self.spikes.append(self.shown[fired].tolist())
+        fired = self.shown[:0] if spikes is None else self._fired(membrane, spikes)
+        self.spikes.append(fired.tolist())
+
+    def _fired(self, membrane: Tensor, spikes: Tensor) -> Tensor:
+        return self.shown[spikes.expand(membrane.shape).reshape(-1)[self.shown].to(torch.bool)]
 
     @property
     def shown(self) -> Tensor:
-        """Whose spikes are kept."""
+        """Return the numbers of the neurons whose spikes are kept."""
         return (_spread(self.groups, _GROUPS)[:, None] * self.size + _spread(self.size, _NEURONS)).flatten()
 
     @property
     def traced(self) -> Tensor:
-        """Whose membranes are kept: one neuron of each group, or several of one."""
+        """Return the numbers of the neurons whose membranes are kept: one of each group, or several of one group."""
         if self.groups == 1:
             return _spread(self.size, _TRACES)
         return _spread(self.groups, _TRACES) * self.size + self.size // 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: spikes as [step, neuron] pairs."""
+        """Return plain values; spikes are [step, neuron] pairs."""
         return {
-            "primitive": self.primitive,
+            "name": self.name,
+            "kind": self.kind,
+            "width": self.width,
             "groups": self.groups,
             "size": self.size,
-            "threshold": self.threshold,
             "steps": len(self.membranes),
             "spikes": [[step, neuron] for step, fired in enumerate(self.spikes) for neuron in fired],
             "traced": self.traced.tolist(),
@@ -89,6 +77,27 @@ class Population:
         }
 
 
+class Recorder:
+    """An observer of `neurons.Events`: keeps one raster per population and shape, in the order of their first steps."""
+
+    def __init__(self) -> None:
+        self._rasters: dict[tuple[str, torch.Size], Raster] = {}
+
+    def __call__(self, population: Population, membrane: Tensor, spikes: Tensor | None = None) -> None:
+        """Keep one step of a population: its membranes before a reset, and its spikes if it has a threshold."""
+        key = (population.name, membrane.shape)
+        if key not in self._rasters:
+            size = membrane.shape[-1] if membrane.dim() else 1
+            groups = membrane.numel() // max(1, size)
+            self._rasters[key] = Raster(population.name, population.kind, population.width, groups, size)
+        self._rasters[key].keep(membrane, spikes)
+
+    @property
+    def rasters(self) -> list[Raster]:
+        """Return the rasters so far."""
+        return list(self._rasters.values())
+
+
 def _spread(count: int, most: int) -> Tensor:
-    """At most so many places, evenly spaced from the first to the last."""
+    """Return at most `most` places, evenly spaced from the first to the last of `count`."""
     return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().to(torch.int64)

@@ -10,7 +10,7 @@ import torch
 from gpu_kernel_cases import CONFIGS, DEVICE, DTYPES, assert_equal, dtypes, seeded
 from torch import Tensor
 
-from spikeplug import Numerics, SpikeplugError, functional, operators
+from spikeplug import Numerics, SpikeplugError, functional
 from spikeplug.codes import encode, encode_for_product
 from spikeplug.kernels.gpu import attention as host
 from spikeplug.kernels.gpu import attention_codes

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gpu_kernel_cases import BLOCKS, CONFIGS, DEVICE, DTYPES, FEW, SHAPES, assert_equal, dtypes, rows, seeded
 
-from spikeplug import Numerics, SpikeplugError, functional, operators
+from spikeplug import Numerics, SpikeplugError, functional
 from spikeplug.kernels.gpu import launch
 from spikeplug.library import OPERATORS
 from spikeplug.presets import PRESETS

@@ -6,13 +6,14 @@ Without a GPU, the registry is made to choose the Triton kernels for CPU tensors
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from adversarial import edges
 from torch import Tensor
 
-from spikeplug import Numerics
-from spikeplug.kernels import registry
+from spikeplug import Numerics, functional
+from spikeplug.kernels import closed_forms, registry
 from spikeplug.saturation import reset_saturations, saturations
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,6 +34,21 @@ SHAPES = ((5,), (1, 1), (123, 123), (2, 3, 4097), (3, 0), (0, 4))
 BLOCKS = ((64, 64, 1), (64, 128, 512), (512, 64, 1), (512, 64, 4096))
 #: Some of `rows`, where many programs would take the interpreter long.
 FEW = [2, 5, 7, 15, 18, 23]
+
+
+class Closed:
+    """The functions of `spikeplug.functional` in closed form: `Closed().softmax(x)`."""
+
+    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+        def run(*arguments: Any, **settings: Any) -> Tensor:
+            with closed_forms():
+                result: Tensor = getattr(functional, name)(*arguments, **settings)
+            return result
+
+        return run
+
+
+operators = Closed()
 
 
 def dtypes(numerics: Numerics) -> tuple[torch.dtype, ...]:

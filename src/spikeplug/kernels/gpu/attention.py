@@ -132,7 +132,7 @@ def _attention(
         "BLOCK_DV": widths[1],
         "enable_fp_fusion": False,
     }
-    with on_device(query):
+    with on_device(query), counter("softmax: row not finite", query.device) as ledger:
         attention_kernel[(-(-rows * groups // blocks.rows), batches * key_heads)](
             key_sums=coded_keys.sums,
             ranges=ranges,
@@ -151,7 +151,7 @@ def _attention(
             key=key,
             value=value,
             broken=broken,
-            ledger=counter("softmax: row not finite", query.device),
+            ledger=ledger,
             **_strides("key", key.stride(), "channel"),
             **_strides("value", value.stride(), "channel"),
             BLOCK_ROWS=_RARE_ROWS,

@@ -71,7 +71,8 @@ def encode_values(x: Tensor, bits: int) -> tuple[Codes, Tensor]:
     Also returns, int8 (B·G), 1 for the heads with a value that is not finite. Such values are coded as 0, and counted.
     """
     broken = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.int8, device=x.device)
-    return _coded(x, bits, broken, counter("input: not finite", x.device), values=True), broken
+    with counter("input: not finite", x.device) as ledger:
+        return _coded(x, bits, broken, ledger, values=True), broken
 
 
 def _coded(x: Tensor, bits: int, broken: Tensor, ledger: Tensor, *, values: bool) -> Codes:

@@ -47,11 +47,11 @@ def run_rows(kernel: Any, x: Tensor, dtype: torch.dtype, event: str, **given: An
     count, dimension = x.shape
     output = torch.empty(count, dimension, dtype=dtype, device=x.device)
     shape = block_shape(count, dimension)
-    with on_device(x):
+    with on_device(x), counter(event, x.device) as ledger:
         kernel[(-(-count // shape.rows),)](
             x=x,
             output=output,
-            ledger=counter(event, x.device),
+            ledger=ledger,
             count=count,
             dimension=dimension,
             ROWS=shape.rows,

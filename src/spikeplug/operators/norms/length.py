@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ class Length(NamedTuple):
     dropped: int
 
 
+@lru_cache(maxsize=256)  # asked before every call of a kernel
 def length_places(dimension: int, numerics: Numerics, operator: str) -> tuple[int, int]:
     """Return (bits, dropped) of the length of `dimension` elements and an extension.
 

@@ -1,0 +1,105 @@
+"""Deliver results: first the files, then the tables, on any standard output: pipe, terminal, ASCII or none."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.table import folded
+
+#: Columns where the standard output is not a terminal and COLUMNS is not set.
+_WIDTH = 120
+#: Spellings for an output that cannot show a character.
+_ASCII = {"±": "+/-", "×": "x", "·": "*", "–": "-", "…": "...", "µ": "u", "Σ": "sum", "²": "^2", "↑": "up", "↓": "down"}
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # handled by `printing`; rich itself would exit
+
+
+def status_console(*, quiet: bool = False) -> Console:
+    """Return a console on the standard error, for progress and messages."""
+    return Console(stderr=True, quiet=quiet)
+
+
+def deliver(writes: Iterable[Callable[[], object]], parts: Iterable[RenderableType]) -> None:
+    """Write all files, then print the parts; tables are folded to the width there is.
+
+    A file that cannot be written costs neither the other files nor the tables.
+    Errors: SpikeplugError of the first file that could not be written, once everything else is done.
+    """
+    failures = []
+    for write in writes:
+        try:
+            write()
+        except SpikeplugError as error:
+            failures.append(error)
+    console = _Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = _Console(highlight=False, width=_WIDTH)
+    with printing():
+        for part in parts:
+            for piece in folded(part, console.width) if isinstance(part, Table) else [part]:
+                console.print(piece, markup=False)
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print within the block. A reader that closed the pipe has read what it wanted: that is not an error.
+
+    Errors: SpikeplugError if the standard output cannot be written for another reason, such as a full disk.
+    """
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        raise SpikeplugError(
+            f"cannot write to the standard output: {error.strerror or error}; free some space, or redirect it."
+        ) from error
+
+
+def prepare_streams() -> None:
+    """Make every stream usable: a closed one discards what is written, an ASCII one spells what it cannot show."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # else the next file that is opened would get this number, and all that is printed
+            os.open(os.devnull, os.O_RDWR)
+    codecs.register_error("spikeplug", _spelled)
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="spikeplug")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last flush succeed."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError, AttributeError):
+        pass  # the output has no descriptor

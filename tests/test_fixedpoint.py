@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from adversarial import edges, integers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeplug import fixedpoint
+from spikeplug.errors import SpikeplugError
+from spikeplug.fixedpoint import matrix_product
 
 
 @given(st.floats(-1e6, 1e6), st.integers(0, 30))
@@ -42,3 +45,27 @@ def test_bit_length() -> None:
 
 def test_halving_rounds_half_up() -> None:
     assert fixedpoint.halve_to_nearest(torch.arange(6)).tolist() == [0, 1, 1, 2, 2, 3]
+
+
+def test_matrix_product_is_exact_at_its_widest() -> None:
+    """Every operand at its largest magnitude, more keys than one block: the worst case of the width argument."""
+    keys = (1 << 16) + 3
+    weight = torch.full((1, keys), 1 << 22, dtype=torch.int64)
+    value = torch.full((keys, 2), 1 << 15, dtype=torch.int64)
+    value[:, 1] *= -1
+    assert matrix_product(weight, value, 22, 15).tolist() == [[keys << 37, -(keys << 37)]]
+    weight[0, 0] -= 1  # an odd total, which float64 would round above 2^53
+    assert matrix_product(weight, value, 22, 15)[0, 0].item() == (keys << 37) - (1 << 15)
+
+
+@pytest.mark.parametrize("bits", [(24, 24), (30, 20), (12, 41)])
+def test_matrix_product_equals_torch(bits: tuple[int, int]) -> None:
+    a = integers(6 * 300, bits[0]).view(6, 300)
+    b = -integers(300 * 5, bits[1], seed=2).view(300, 5)
+    assert torch.equal(matrix_product(a, b, *bits), a @ b)
+
+
+def test_matrix_product_refuses_what_does_not_fit() -> None:
+    one = torch.ones(1, 1, dtype=torch.int64)
+    with pytest.raises(SpikeplugError, match="does not fit"):
+        matrix_product(one, one, 30, 24)

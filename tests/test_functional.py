@@ -13,6 +13,7 @@ from spikeplug import Numerics, functional
 from spikeplug.errors import SpikeplugError
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
+from spikeplug.presets import PRESETS
 
 X = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
 WEIGHT, BIAS = torch.linspace(0.5, 2, 8), torch.linspace(-1, 1, 8)
@@ -41,15 +42,16 @@ def call(name: str, **how: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_config_and_events_are_keywords_of_all(name: str) -> None:
+def test_numerics_and_events_are_keywords_of_all(name: str) -> None:
     parameters = inspect.signature(getattr(functional, name)).parameters
     assert parameters["events"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert "numerics" in parameters
+    assert parameters["numerics"].kind is inspect.Parameter.KEYWORD_ONLY
     events = Events()
     assert torch.equal(call(name, events=events), call(name))
     assert events.spikes > 0
     assert torch.equal(call(name, numerics=Numerics()), call(name))
     assert not torch.equal(call(name, numerics=Numerics(bits=6)), call(name))
+    assert torch.equal(call(name, numerics="narrow"), call(name, numerics=PRESETS["narrow"].numerics))
     assert getattr(functional, name).__doc__
 
 
@@ -62,8 +64,10 @@ def test_bad_input_is_one_sentence(name: str) -> None:
         with pytest.raises(SpikeplugError) as caught:
             getattr(functional, name)(bad, *others)
         assert "\n" not in str(caught.value)
-    with pytest.raises(SpikeplugError, match="give a Numerics"):
-        call(name, numerics="paper")
+    with pytest.raises(SpikeplugError, match="unknown preset 'nothing-here'"):
+        call(name, numerics="nothing-here")
+    with pytest.raises(SpikeplugError, match="numerics is a int: give Numerics"):
+        call(name, numerics=8)
 
 
 def test_norms_multiply_and_add_their_parameters() -> None:

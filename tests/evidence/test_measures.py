@@ -67,14 +67,20 @@ def test_probability_that_is_lost() -> None:
 
 def test_last_places() -> None:
     ours, exact = Numerics(), torch.tensor([[0.3, 1.0], [1.1, -3.0], [0.0, 0.0]], dtype=torch.float64)
-    assert last_place("vector", exact, "softmax", ours)[:2].tolist() == [[2.0**-16], [4 * 2.0**-16]]
-    assert last_place("vector", exact, "softmax", PAPER).item() == 2.0**-8
-    assert last_place("element", exact, "exp", PAPER)[0].tolist() == [2.0**-9, 2.0**-8]
-    assert last_place("step", exact, "cos", ours).item() == 2.0**-16
-    octaves = last_place("octaves", exact, "log_softmax", ours).item()
-    assert octaves == pytest.approx(2.0**-16 * math.log(2))
-    assert last_place("octaves", exact, "log_softmax", PAPER).item() == 2.0**-8
-    assert last_place("octaves", exact, "log", PAPER).item() == pytest.approx(2.0**-8 * math.log(2))
+
+    def lsb(name: str, numerics: Numerics = ours) -> torch.Tensor:
+        return last_place(SUBJECTS[name], exact, numerics)
+
+    assert lsb("softmax")[:2].tolist() == [[2.0**-16], [4 * 2.0**-16]]
+    assert lsb("softmax", PAPER).item() == 2.0**-8
+    assert lsb("exp", PAPER)[0].tolist() == [2.0**-9, 2.0**-8]
+    assert lsb("cos").item() == 2.0**-16
+    assert lsb("log_softmax").item() == pytest.approx(2.0**-16 * math.log(2))
+    assert lsb("log_softmax", PAPER).item() == 2.0**-8
+    assert lsb("log", PAPER).item() == pytest.approx(2.0**-8 * math.log(2))
+    narrow = Numerics(scale_block=1)
+    assert lsb("silu", narrow)[1].tolist() == [2.0 * 2.0**-16, 4 * 2.0**-16], "a block of channels has its own"
+    assert lsb("softmax", narrow)[1].tolist() == [4 * 2.0**-16], "keys have one"
 
 
 def test_every_operator_of_the_library_is_measured() -> None:

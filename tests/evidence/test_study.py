@@ -84,7 +84,7 @@ def test_draws(pools: dict[str, torch.Tensor]) -> None:
 
 def test_rows(found: Study) -> None:
     spiking = [row for row in found.rows if row.method == "spiking" and row.name in SUBJECTS]
-    expected = sum(3 * (1 if subject.elementwise else 2) for subject in SUBJECTS.values())
+    expected = sum(3 * (1 if subject.record.elementwise else 2) for subject in SUBJECTS.values())
     assert len(spiking) == expected
     assert {row.method for row in found.rows} == {"spiking", *(baseline.name for baseline in BASELINES)}
     for row in found.rows:
@@ -98,24 +98,46 @@ def test_rows(found: Study) -> None:
     assert {figure.operator for figure in found.figures} == {"softmax", "silu", "rms_norm"}
 
 
-@pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
-def test_facts(numerics: Numerics) -> None:
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_facts(preset: str) -> None:
+    numerics, realisation = PRESETS[preset]
     for name in SUBJECTS:
         one = facts(name, numerics)
         assert one.neurons > 0
         assert one.steps > 0
-        assert one.time_steps * one.levels == 2**numerics.bits or numerics.code == "phase"
+        assert 0 < one.widest <= 64
+        assert one.time_steps * one.levels == 2**numerics.bits or realisation.code == "phase"
         assert (one.smallest is None) == (one.largest is None)
     softmax = facts("softmax", numerics)
-    if numerics.shift_scaling:
-        # S - 1 neurons find a segment, one climbs, one halves; a restoring neuron and its read-out divide.
-        assert softmax.populations == {"exponential": 8 * 33, "sum": 1, "division": 16}
+    if preset == "default":
+        expected = {
+            "maximum": 8 + 1 + 1 + 1,  # racers, winner, read-out, and the clamp's threshold
+            "ceiling": 1,
+            "distance": 8,
+            "exp": 8 * (31 + 1 + 1),  # S - 1 neurons find a segment, one climbs, one adds the knot
+            "decay": 8,
+            "sum": 1,
+            "numerator": (8 + 1 + 1) + 23 + 8,  # the largest, its leading one, shifts
+            "places": 1,
+            "exponent": 1,
+            "denominator": 27 + 1,
+            "divide": 8 * (1 + 1),  # a restoring neuron and its read-out
+            "round": 8,
+        }
         assert softmax.table_bytes == 33 * 24 / 8
         assert softmax.scale == "a power of two per vector"
     else:
-        assert softmax.populations == {"exponential": 8 * 67, "sum": 1, "division": 8 * 256}
+        # K + 1 neurons find a segment, one climbs, one shifts, one adds; a neuron divides per level.
+        expected = {"maximum": 11, "distance": 8, "exp": 8 * (65 + 3), "sum": 1, "divide": 8 * 256}
         assert (softmax.smallest, softmax.largest) == (2.0**-8, 1)
         assert (softmax.time_steps, softmax.levels) == (32, 8)
+    assert softmax.populations == expected
+    assert softmax.neurons == sum(expected.values())
+
+
+def test_facts_of_another_realisation() -> None:
+    ordered = facts("softmax", Numerics(), Realisation(division="ordered"))
+    assert ordered.populations["divide"] == 8 * (4 << 16)
 
 
 def test_the_record_follows_its_schema(found: Study) -> None:
@@ -161,7 +183,8 @@ def test_tables(found: Study) -> None:
         ({"dimensions": (0,)}, "a dimension is 0"),
         ({"dimensions": (8193,)}, "between 1 and 8192"),
         ({"dimensions": (8, 8)}, "each dimension once"),
-        ({"numerics": "paper"}, "numerics is a str"),
+        ({"numerics": "nothing-here"}, "unknown preset 'nothing-here'"),
+        ({"numerics": 8}, "numerics is a int: give Numerics"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], message: str) -> None:

@@ -38,11 +38,12 @@ def populations() -> dict[str, Any]:
     verbs = {verb: verb_counts(verb) for verb in CASES}
     return {
         "verbs": {**verbs, "divide, by the published group": verb_counts("divide", paper)},
-        "operators": {name: {preset: _kinds(name, preset) for preset in PRESETS} for name in SAMPLES},
+        "operators": {name: {preset: kinds(name, preset) for preset in PRESETS} for name in SAMPLES},
     }
 
 
-def _kinds(name: str, preset: str) -> dict[str, str]:
+def kinds(name: str, preset: str) -> dict[str, str]:
+    """Return the populations of an operator's samples, with their kinds."""
     events = Events()
     run(name, numerics=PRESETS[preset].numerics, events=events)
     return {population.name: population.kind for population in events.populations.values()}

@@ -46,6 +46,26 @@ both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", 
 #: Numerics for which the bounds of operators/README.md are written out again here.
 ACCURATE = [Numerics(), Numerics(bits=8), Numerics(bits=12, working_bits=16, segments=8, fraction_bits=10)]
 accurate = pytest.mark.parametrize("numerics", ACCURATE, ids=lambda c: f"{c.bits} bits")
+#: Rows that are not finite, huge, denormal or all equal.
+ROWS = [
+    [nan, 1.0, 2.0],
+    [inf, 1.0, 2.0],
+    [-inf, 1.0, 2.0],
+    [inf, -inf, 0.0],
+    [inf, inf, inf],
+    [-inf, -inf, -inf],
+    [nan, inf, -inf],
+    [0.0, 0.0, 0.0],
+    [-0.0, 0.0, -0.0],
+    [1e30, -1e30, 1.0],
+    [3.4e38, 3.4e38, -3.4e38],
+    [-1e30, -1.1e30, -3.4e38],
+    [-3.4028235e38] * 3,
+    [1e-45, 1e-40, -1e-45],
+    [1e-30, 2e-30, 0.0],
+    [1e30, 1e-30, 1e-45],
+]
+#: Kinds of `vectors`.
 KINDS = ["plain", "huge", "tiny", "outlier", "zero", "mixed", "not finite", "deep"]
 
 
@@ -71,7 +91,7 @@ def vectors(kind: str, shape: tuple[int, ...] = (6, 19)) -> Tensor:
 
 
 def rows(dimension: int, count: int = 24) -> Tensor:
-    """Return Gaussian rows, heavy-tailed ones as LLM activations have them, a constant, a one-hot, tiny ones; float64."""
+    """Return float64 rows: Gaussian, heavy-tailed as LLM activations are, a constant, a one-hot, tiny ones."""
     torch.manual_seed(dimension)
     x = torch.randn(count, dimension, dtype=torch.float64) * torch.logspace(-3, 2, count, dtype=torch.float64)[:, None]
     x[1::4, 0] *= 500

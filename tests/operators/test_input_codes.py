@@ -1,4 +1,4 @@
-"""Narrow codes: what arrives in input_bits bits, and scales shared by blocks of channels."""
+"""Operators on narrow codes: inputs of input_bits bits, and scales shared by blocks of channels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
-from spikeplug.coding import encode, received
-from spikeplug.errors import SpikeplugError
-from spikeplug.numerics import Numerics
-from spikeplug.operators import attention, layer_norm, rms_norm, silu, softmax
-from spikeplug.operators.blocks import arriving
-from spikeplug.operators.rotary import cos
-from spikeplug.presets import PRESETS, read_preset
+from spikeplug.codes import as_input, as_received
+from spikeplug.functional import attention, cos, layer_norm, rms_norm, silu, softmax
+from spikeplug.presets import PRESETS
 
 NARROW = PRESETS["narrow"].numerics
 
@@ -28,33 +22,10 @@ def blockwise(function: Any, x: Tensor, block: int) -> Tensor:
     return torch.cat([function(part) for part in x.split(block, -1)], -1)
 
 
-@given(st.integers(5, 20), st.integers(-60, 60), st.integers(0, 1000))
-def test_what_arrives_is_the_nearest_code(bits: int, exponent: int, seed: int) -> None:
-    x = torch.randn(3, 11, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
-    y = received(x, bits)
-    step = torch.exp2(torch.frexp(x.abs().amax(-1, keepdim=True)).exponent.float() - bits)
-    assert bool(((y / step) == (y / step).round()).all())
-    assert bool(((y - x).abs() <= step / 2).all())
-    assert bool(((y / step).abs() <= 2**bits).all())
-    # Encoded again with at least two bits more, nothing is lost.
-    code = encode(y, bits + 2)
-    assert torch.equal(code.mantissa * torch.exp2(code.exponent.float()), y)
-
-
-def test_what_has_no_code_passes() -> None:
-    x = torch.tensor([[1.0, math.inf, 0.3], [math.nan, -math.inf, -7.1], [0.0, 0.0, 0.0], [1e-45, 0.0, 0.0]])
-    y = received(x, 8)
-    assert torch.equal(y.isnan(), x.isnan())
-    assert torch.equal(y.isinf(), x.isinf())
-    assert torch.equal(y[0], torch.tensor([1.0, math.inf, 38 / 128]))
-    assert torch.equal(y[2:], torch.zeros(2, 3))
-    assert received(x, None) is x
-
-
 @pytest.mark.parametrize("dimension", [1, 31, 32, 33, 64, 100])
 def test_blocks_have_scales_of_their_own(dimension: int) -> None:
     x = torch.randn(5, dimension) * torch.logspace(-6, 6, dimension)
-    assert torch.equal(arriving(x, NARROW), blockwise(lambda part: received(part, 8), x, 32))
+    assert torch.equal(as_input(x, NARROW), blockwise(lambda part: as_received(part, 8), x, 32))
     assert torch.equal(silu(x, numerics=NARROW), blockwise(lambda part: silu(part, numerics=NARROW), x, 32))
 
 
@@ -113,28 +84,3 @@ def test_attention_does_not_depend_on_later_keys() -> None:
             query[:, :, :rows], key[:, :, :rows], value[:, :, :rows], causal[:rows, :rows], numerics=NARROW
         )
         assert torch.allclose(part, whole[:, :, :rows], rtol=0, atol=0)
-
-
-def test_bad_values() -> None:
-    for fields in (
-        {"input_bits": 4},
-        {"input_bits": 21},
-        {"input_bits": True},
-        {"query_key_bits": 7},
-        {"query_key_bits": 21},
-        {"query_key_bits": 16.0},
-        {"scale_block": 0},
-        {"scale_block": 1.5},
-    ):
-        with pytest.raises(SpikeplugError, match=next(iter(fields))):
-            Numerics(**fields)
-    with pytest.raises(SpikeplugError, match="scale_block needs shift_scaling"):
-        Numerics(scale_block=32, shift_scaling=False, divide_last=False)
-
-
-def test_presets_by_name() -> None:
-    assert read_preset("narrow") == NARROW
-    assert Numerics.from_token(NARROW.token) == NARROW
-    for name in PRESETS:
-        with pytest.raises(SpikeplugError, match=name):
-            read_preset("nothing-here")

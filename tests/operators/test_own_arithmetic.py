@@ -1,7 +1,7 @@
 """Between encoding and decoding, an operator computes by verbs alone: what its own code does to integers is watched.
 
-Free are what is wiring, not computing: a constant place by which bits are split or joined, the sign of a synapse, casts,
-views and copies. Whatever else there is stands in ALLOWED, with its reason.
+Wiring is no computing: a constant place by which bits are split or joined, the sign of a synapse, casts, views, copies.
+Whatever else there is stands in ALLOWED, with its reason.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ ALLOWED: dict[tuple[str, str], tuple[set[str], str]] = {
     ("elements/log.py", "logarithm_integers"): ({"sub"}, EXPONENT),
     ("exponentials.py", "falling"): ({"gt"}, LEDGER),
     ("gates/gate.py", "open_gate"): ({"lt", "gt"}, LEDGER),
+    ("norms/vector_norm.py", "_rows"): ({"add"}, EXPONENT),
     ("ratio.py", "Ratio.__call__"): ({"ge"}, LEDGER),
     ("ratio.py", "Ratio.scaled"): ({"sub"}, EXPONENT),
     ("ratio.py", "normalise"): ({"rsub"}, EXPONENT),

@@ -1,4 +1,4 @@
-"""Every operand keeps within the bits an operator states for it, and every membrane and threshold within its population's.
+"""Operands keep within the bits an operator states, membranes and thresholds within those of their population.
 
 In closed form on inputs that are nasty, by an `Arithmetic` that checks; neuron by neuron on small ones.
 """
@@ -111,6 +111,9 @@ def test_operands_keep_within_their_bits(name: str, kind: str, monkeypatch: pyte
             tensors = [vectors(kind, (1, 2, rows, 8)) for rows in (3, 5, 5)][: len(record.inputs)]
         else:
             tensors = [vectors(kind), vectors(kind).flip(0)][: len(record.inputs)]
+            full = torch.full((2, 700), 0.9999)
+            long = [full, -full][: len(record.inputs)]  # long, and as large everywhere as codes can be
+            record.spiking(*long, *record.settings, on=on)
         for dtype in (torch.float32, torch.float64):
             record.spiking(*(x.to(dtype) for x in tensors), *record.settings, on=on)
 

@@ -1,4 +1,4 @@
-"""Arguments for every verb of `Arithmetic`: one large case, whose events are pinned; and any two tensors of any width."""
+"""Arguments for every verb of `Arithmetic`: one large case, whose events are pinned, and tensors of any width."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from adversarial import integers
 from torch import Tensor
 
+from spikeplug.neurons import Events, Scope
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
@@ -17,6 +18,11 @@ from spikeplug.primitives.norm import CordicSpec, RootSpec
 Case = Callable[[Arithmetic], Tensor]
 #: Widest operand of a verb whose answer is as wide as its operand and a sign.
 WIDEST = 62
+
+
+def scope(events: Events | None = None) -> Scope:
+    """Return where a primitive finds its populations: in `events`, or in some that are thrown away."""
+    return Scope(Events() if events is None else events, "test")
 
 
 def signed(count: int, bits: int, seed: int = 0) -> Tensor:

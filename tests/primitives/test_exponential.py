@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from adversarial import integers
+from primitives.cases import scope
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.neurons import Events
 from spikeplug.primitives import exponential
 from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential, piecewise, power_of_half, simulate
 
@@ -33,7 +33,7 @@ def test_shift_form_on_all_16_bit_inputs(spec: ShiftExponential) -> None:
     distance = torch.arange(1 << 16, dtype=torch.int32)
     value = power_of_half(distance, spec)
     for part in distance.split(1 << 14):
-        simulated = simulate.power_of_half(part, spec, Events())
+        simulated = simulate.power_of_half(part, spec, scope())
         assert torch.equal(simulated, value[int(part[0]) : int(part[-1]) + 1])
     _check_shift_bound(distance, value, spec)
     assert bool((value.diff() <= 0).all()), "2^-x must not rise"
@@ -44,7 +44,7 @@ def test_shift_form_on_wide_inputs(spec: ShiftExponential) -> None:
     distance = integers(110_000, 31).to(torch.int32)
     value = power_of_half(distance, spec)
     for part, expected in zip(distance.split(1 << 15), value.split(1 << 15), strict=True):
-        assert torch.equal(simulate.power_of_half(part, spec, Events()), expected)
+        assert torch.equal(simulate.power_of_half(part, spec, scope()), expected)
     _check_shift_bound(distance, value, spec)
 
 
@@ -69,7 +69,7 @@ def test_piecewise_form_on_all_16_bit_inputs(spec: PiecewiseExponential) -> None
     x = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32)
     value = piecewise(x, spec)
     for part, expected in zip(x.split(1 << 13), value.split(1 << 13), strict=True):
-        assert torch.equal(simulate.piecewise(part, spec, Events()), expected)
+        assert torch.equal(simulate.piecewise(part, spec, scope()), expected)
     _check_piecewise_bound(x, value, spec)
 
 
@@ -78,7 +78,7 @@ def test_piecewise_form_on_wide_inputs() -> None:
     x = torch.where(torch.arange(len(x)) % 2 == 0, x, -x).to(torch.int32)
     value = piecewise(x, PAPER)
     for part, expected in zip(x.split(1 << 14), value.split(1 << 14), strict=True):
-        assert torch.equal(simulate.piecewise(part, PAPER, Events()), expected)
+        assert torch.equal(simulate.piecewise(part, PAPER, scope()), expected)
     _check_piecewise_bound(x, value, PAPER)
 
 
@@ -132,6 +132,6 @@ def test_impossible_piecewise_specs_are_refused(fields: tuple[float, int, int, i
 def test_empty_inputs() -> None:
     empty = torch.zeros(0, 4, dtype=torch.int32)
     assert exponential.power_of_half(empty, SHIFTS[0]).shape == (0, 4)
-    assert simulate.power_of_half(empty, SHIFTS[0], Events()).shape == (0, 4)
+    assert simulate.power_of_half(empty, SHIFTS[0], scope()).shape == (0, 4)
     assert piecewise(empty, PAPER).shape == (0, 4)
-    assert simulate.piecewise(empty, PAPER, Events()).shape == (0, 4)
+    assert simulate.piecewise(empty, PAPER, scope()).shape == (0, 4)

@@ -9,11 +9,13 @@ from typing import NamedTuple
 import pytest
 import torch
 from adversarial import integers
+from primitives.cases import scope
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
-from spikeplug.operators.gates import CURVE_END, GELU, curve_table
+from spikeplug.operators.gates.gate import CURVE_END, curve_table
+from spikeplug.operators.gates.gelu import GATES
 from spikeplug.primitives.exponential import ShiftExponential
 from spikeplug.primitives.interpolation import Interpolation, interpolate, simulate
 
@@ -31,7 +33,7 @@ class Table(NamedTuple):
 
 
 def curve(form: str, unit: float, fraction_bits: int) -> Table:
-    gate = GELU[form]
+    gate = GATES[form]
     assert gate.curve is not None
     function = gate.curve
     spec = curve_table(gate, unit, fraction_bits)
@@ -91,7 +93,7 @@ def test_simulated_equals_closed(name: str) -> None:
     x = every_input(spec)
     closed = interpolate(x, spec)
     chunks = x.split(max(1, (1 << 21) // spec.segments))
-    simulated = torch.cat([simulate.interpolate(part, spec, events) for part in chunks])
+    simulated = torch.cat([simulate.interpolate(part, spec, scope(events)) for part in chunks])
     assert simulated.dtype == closed.dtype
     assert torch.equal(simulated, closed)
     assert events.table_reads == 2 * len(x)
@@ -139,7 +141,7 @@ def test_whole_tables_and_gathered_knots_agree(monkeypatch: pytest.MonkeyPatch) 
     assert whole.dtype == torch.int64, "a knot does not fit int32"
     monkeypatch.setattr("spikeplug.primitives.interpolation.closed._WHOLE", 0)
     assert torch.equal(interpolate(x, spec), whole)
-    assert torch.equal(simulate.interpolate(x, spec, Events()), whole)
+    assert torch.equal(simulate.interpolate(x, spec, scope()), whole)
 
 
 def test_by_hand() -> None:
@@ -147,7 +149,7 @@ def test_by_hand() -> None:
     assert interpolate(torch.arange(9), spec).tolist() == [0, 2, 5, 7, 10, 7, 4, 1, -3], "rounded towards the left knot"
     assert interpolate(torch.arange(9, dtype=torch.int32), spec).dtype == torch.int32
     assert interpolate(torch.zeros(0, 3, dtype=torch.int32), spec).shape == (0, 3)
-    assert simulate.interpolate(torch.zeros(0, 3, dtype=torch.int32), spec, Events()).shape == (0, 3)
+    assert simulate.interpolate(torch.zeros(0, 3, dtype=torch.int32), spec, scope()).shape == (0, 3)
     assert interpolate(torch.tensor(8), spec).shape == ()
 
 

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 from adversarial import all_pairs, edges, integers
+from primitives.cases import scope
+from watching import Watching
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.neurons import Events
 from spikeplug.primitives import norm
 from spikeplug.primitives.norm import CordicSpec, RootSpec, simulate
 
@@ -19,9 +20,9 @@ def test_root_of_all_16_bit_inputs() -> None:
     expected = torch.tensor([math.isqrt(value) for value in range(1 << 16)])
     spec = RootSpec(8)
     assert torch.equal(norm.root(square, spec), expected)
-    assert torch.equal(simulate.root(square, spec, Events()), expected)
+    assert torch.equal(simulate.root(square, spec, scope()), expected)
     for part, root in zip(square.split(1 << 13), expected.split(1 << 13), strict=True):
-        assert torch.equal(simulate.root_population(part, 255, Events()), root)
+        assert torch.equal(simulate.root_population(part, 255, scope()), root)
 
 
 def test_root_of_wide_inputs_and_the_neighbours_of_squares() -> None:
@@ -32,19 +33,19 @@ def test_root_of_wide_inputs_and_the_neighbours_of_squares() -> None:
     assert len(square) > 100_000
     expected = torch.tensor([math.isqrt(value) for value in square.tolist()])
     assert torch.equal(norm.root(square, spec), expected)
-    assert torch.equal(simulate.root(square, spec, Events()), expected)
+    assert torch.equal(simulate.root(square, spec, scope()), expected)
 
 
 def test_squares_of_all_8_bit_inputs() -> None:
     x = torch.arange(256)
-    assert torch.equal(simulate.square_population(x, 255, Events()), x * x)
-    assert torch.equal(simulate.square_sum(x.unsqueeze(-1), 8, Events()), norm.square_sum(x.unsqueeze(-1)))
+    assert torch.equal(simulate.square_population(x, 255, scope()), x * x)
+    assert torch.equal(simulate.square_sum(x.unsqueeze(-1), 8, scope()), norm.square_sum(x.unsqueeze(-1)))
 
 
 def test_square_sums_of_wide_vectors() -> None:
     x = integers(120_000, 21).view(-1, 60)
     x = torch.where(torch.arange(60) % 3 == 0, -x, x)
-    assert torch.equal(simulate.square_sum(x, 21, Events()), norm.square_sum(x))
+    assert torch.equal(simulate.square_sum(x, 21, scope()), norm.square_sum(x))
 
 
 def test_cordic_of_all_pairs_at_8_bits() -> None:
@@ -52,7 +53,7 @@ def test_cordic_of_all_pairs_at_8_bits() -> None:
     pairs = torch.stack([a, b], -1)
     spec = CordicSpec(8, 8)
     value = norm.cordic(pairs, spec)
-    assert torch.equal(simulate.cordic(pairs, spec, Events()), value)
+    assert torch.equal(simulate.cordic(pairs, spec, scope()), value)
     _check_cordic_bound(pairs, value, spec)
 
 
@@ -62,8 +63,34 @@ def test_cordic_of_wide_vectors(iterations: int, dimension: int) -> None:
     vectors = integers(60_000 // dimension * dimension, 22, seed=iterations).view(-1, dimension)
     spec = CordicSpec(iterations, 22)
     value = norm.cordic(vectors, spec)
-    assert torch.equal(simulate.cordic(vectors, spec, Events()), value)
+    assert torch.equal(simulate.cordic(vectors, spec, scope()), value)
     _check_cordic_bound(vectors, value, spec)
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 4, 8, 9, 577, 4096])
+def test_every_neuron_of_the_tree_holds_the_longest_vector_there_is(dimension: int) -> None:
+    """Its norm is sqrt(d) times the largest element's: the phases of the gain's train grow with the tree."""
+    longest, events = torch.full((1, dimension), (1 << 22) - 1), Watching()
+    spec = CordicSpec(8, 22)
+    assert torch.equal(simulate.cordic(longest, spec, scope(events)), norm.cordic(longest, spec))
+    events.check()
+
+
+def test_square_sums_hold_the_longest_vector_there_is() -> None:
+    longest, events = torch.full((1, 1024), -(1 << 21) + 1), Watching()
+    assert torch.equal(simulate.square_sum(longest, 21, scope(events)), norm.square_sum(longest))
+    events.check()
+
+
+def test_ordered_norms_are_the_restoring_ones() -> None:
+    x = torch.arange(-127, 128).view(-1, 5)
+    square = norm.square_sum(x)
+    assert torch.equal(simulate.square_sum_ordered(x, 7, scope()), square)
+    assert torch.equal(simulate.root_ordered(square, RootSpec(9), scope()), norm.root(square, RootSpec(9)))
+    with pytest.raises(SpikeplugError, match="more than the 65,536 that can be simulated"):
+        simulate.square_sum_ordered(x, 22, scope())
+    with pytest.raises(SpikeplugError, match="norm='restoring'"):
+        simulate.root_ordered(square, RootSpec(17), scope())
 
 
 def _check_cordic_bound(x: torch.Tensor, value: torch.Tensor, spec: CordicSpec) -> None:

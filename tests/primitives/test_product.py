@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from adversarial import all_pairs, edge_pairs, integers
+from primitives.cases import scope
 
-from spikeplug.errors import SpikeplugError
-from spikeplug.fixedpoint import matrix_product
 from spikeplug.neurons import Events
 from spikeplug.primitives import product
 from spikeplug.primitives.product import simulate
@@ -15,13 +14,13 @@ from spikeplug.primitives.product import simulate
 
 def test_gate_of_all_pairs_at_8_bits() -> None:
     a, b = all_pairs(8)
-    assert torch.equal(simulate.gate(a, b, 8, Events()), product.gate(a, b))
-    assert torch.equal(simulate.gate(a, -b, 8, Events()), -(a * b))
+    assert torch.equal(simulate.gate(a, b, 8, scope()), product.gate(a, b))
+    assert torch.equal(simulate.gate(a, -b, 8, scope()), -(a * b))
 
 
 def test_gate_of_wide_pairs() -> None:
     a, b = edge_pairs(110_000, 24, 30)
-    assert torch.equal(simulate.gate(a, b, 24, Events()), product.gate(a, b))
+    assert torch.equal(simulate.gate(a, b, 24, scope()), product.gate(a, b))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (4, 123, 7), (2, 0, 3), (0, 4, 3)])
@@ -31,35 +30,11 @@ def test_dot(shape: tuple[int, int, int]) -> None:
     value = (integers(2 * k * n, 16, seed=3) - (1 << 15)).view(2, k, n)
     expected = weight @ value
     assert torch.equal(product.dot(weight, value, 22, 15), expected)
-    assert torch.equal(simulate.dot(weight, value, 23, Events()), expected)
-    assert torch.equal(simulate.accumulate(weight, 22, Events()), product.accumulate(weight))
-
-
-def test_matrix_product_is_exact_at_its_widest() -> None:
-    """Every operand at its largest magnitude, more keys than one block: the worst case of the width argument."""
-    keys = (1 << 16) + 3
-    weight = torch.full((1, keys), 1 << 22, dtype=torch.int64)
-    value = torch.full((keys, 2), 1 << 15, dtype=torch.int64)
-    value[:, 1] *= -1
-    assert matrix_product(weight, value, 22, 15).tolist() == [[keys << 37, -(keys << 37)]]
-    weight[0, 0] -= 1  # an odd total, which float64 would round above 2^53
-    assert matrix_product(weight, value, 22, 15)[0, 0].item() == (keys << 37) - (1 << 15)
-
-
-@pytest.mark.parametrize("bits", [(24, 24), (30, 20), (12, 41)])
-def test_matrix_product_equals_torch(bits: tuple[int, int]) -> None:
-    a = integers(6 * 300, bits[0]).view(6, 300)
-    b = -integers(300 * 5, bits[1], seed=2).view(300, 5)
-    assert torch.equal(matrix_product(a, b, *bits), a @ b)
-
-
-def test_matrix_product_refuses_what_does_not_fit() -> None:
-    one = torch.ones(1, 1, dtype=torch.int64)
-    with pytest.raises(SpikeplugError, match="does not fit"):
-        matrix_product(one, one, 30, 24)
+    assert torch.equal(simulate.dot(weight, value, 23, scope()), expected)
+    assert torch.equal(simulate.accumulate(weight, 22, scope()), product.accumulate(weight))
 
 
 def test_synops_are_spikes_times_fan_out() -> None:
     events = Events()
-    simulate.dot(torch.tensor([[5, 3]]), torch.ones(2, 7, dtype=torch.int64), 3, events)
+    simulate.dot(torch.tensor([[5, 3]]), torch.ones(2, 7, dtype=torch.int64), 3, scope(events))
     assert (events.spikes, events.synops, events.steps) == (4, 28, 3)  # 101b and 011b

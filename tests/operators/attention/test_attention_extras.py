@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from typing import Any
 
 import pytest
 import torch
+from operators.inputs import CONFIGS as ALL
+from operators.inputs import both, inf, nan, same
 from torch import Tensor
 
+from spikeplug.codes import natural_unit
+from spikeplug.functional import attention, attention_weights
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention import attention, attention_weights
-from spikeplug.operators.scores import natural_unit
-from spikeplug.presets import PRESETS
+from spikeplug.operators.attention import tiles
 from spikeplug.saturation import saturations
 
-nan, inf = math.nan, math.inf
-PAPER = PRESETS["paper"].numerics
 CONFIGS = {
-    "default": Numerics(),
-    "narrow, blocks of 4": dataclasses.replace(PRESETS["narrow"].numerics, scale_block=4),
-    "paper": PAPER,
-    "8 bits": Numerics(bits=8, working_bits=14),
-    "ordered": Numerics(bits=4, working_bits=8, division="ordered", code="count", steps=4),
-    "piecewise, scaled": dataclasses.replace(PAPER, shift_scaling=True),
-    "shift, floored": Numerics(divide_last=False, shift_scaling=False, bits=6, working_bits=12),
+    name: ALL[name]
+    for name in ("default", "narrow, blocks of 4", "paper", "8 bits", "ordered", "piecewise, scaled", "shift, floored")
 }
-both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
 each = pytest.mark.parametrize("name", CONFIGS)
 EXTRAS = ["bias", "softcap", "sinks", "all"]
 
@@ -63,23 +55,17 @@ def exact_scaling(numerics: Numerics, softcap: float | None) -> float:
     return 0.25 / unit
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.nan_to_num(12345.0), b.nan_to_num(12345.0)) and torch.equal(a.isnan(), b.isnan())
-
-
 @each
 @pytest.mark.parametrize("which", EXTRAS)
 def test_simulated_equals_closed(name: str, which: str) -> None:
-    query, key, value = tensors()
+    query, key, value = tensors(1)
     value[0, 0, 2] *= 1e6
-    value[1, 1, 3] = 0.0
-    options: dict[str, Any] = {"numerics": CONFIGS[name], **extras(which)}
-    events = Events()
-    assert torch.equal(attention(query, key, value, **options), attention(query, key, value, events=events, **options))
-    assert events.steps > 0
-    assert torch.equal(
-        attention_weights(query, key, **options), attention_weights(query, key, events=Events(), **options)
-    )
+    value[0, 1, 3] = 0.0
+    options: dict[str, Any] = {"numerics": CONFIGS[name].numerics, **extras(which, 1)}
+    for run, given in ((attention, (query, key, value)), (attention_weights, (query, key))):
+        events = Events(CONFIGS[name].realisation)
+        assert torch.equal(run(*given, **options), run(*given, events=events, **options))
+        assert events.steps > 0
 
 
 @both
@@ -92,7 +78,7 @@ def test_no_result_depends_on_tiles_or_batch(which: str, numerics: Numerics, mon
         query[0, 2, 3], options["mask"][1, 1, 4, 5] = nan, nan
     whole, weights = attention(query, key, value, **options), attention_weights(query, key, **options)
     for tile in (1, 60):
-        monkeypatch.setattr("spikeplug.operators.tiles._TILE", tile)
+        monkeypatch.setattr(tiles, "_TILE", tile)
         assert same(attention(query, key, value, **options), whole)
         assert same(attention_weights(query, key, **options), weights)
     monkeypatch.undo()
@@ -134,7 +120,7 @@ def test_a_causal_row_does_not_see_later_keys(softcap: float | None, numerics: N
 def test_a_bias_of_zeros_is_no_mask_and_one_that_hides_is_a_bool_mask(name: str, softcap: float | None) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, heads, n, 16) for heads, n in ((4, 9), (2, 11), (2, 11)))
-    options: dict[str, Any] = {"numerics": CONFIGS[name], "softcap": softcap}
+    options: dict[str, Any] = {"numerics": CONFIGS[name].numerics, "softcap": softcap}
     plain = attention(query, key, value, **options)
     visible = torch.rand(2, 1, 9, 11) < 0.5
     visible[0, :, 3] = False
@@ -158,7 +144,7 @@ def test_a_sink_is_one_more_key_without_a_value(name: str, softcap: float | None
     query, key, value = tensors()
     sinks = torch.tensor([3.0, -2.5, 9.75, -inf])
     bias = extras("bias")["mask"] if masked else torch.zeros(2, 4, 5, 7)
-    options: dict[str, Any] = {"numerics": CONFIGS[name], "softcap": softcap}
+    options: dict[str, Any] = {"numerics": CONFIGS[name].numerics, "softcap": softcap}
     longer_key = torch.cat([key, torch.zeros(2, 2, 1, 8)], 2)
     longer_bias = torch.cat([bias, sinks.view(1, 4, 1, 1).expand(2, 4, 5, 1)], -1)
     mask = bias if masked else None
@@ -176,7 +162,7 @@ def test_a_sink_is_one_more_key_without_a_value(name: str, softcap: float | None
 @each
 def test_a_sink_of_minus_infinity_is_none(name: str) -> None:
     query, key, value = tensors()
-    options: dict[str, Any] = {"numerics": CONFIGS[name], "mask": extras("bias")["mask"]}
+    options: dict[str, Any] = {"numerics": CONFIGS[name].numerics, "mask": extras("bias")["mask"]}
     sinks = torch.full((4,), -inf)
     assert torch.equal(attention(query, key, value, sinks=sinks, **options), attention(query, key, value, **options))
     assert torch.equal(attention_weights(query, key, sinks=sinks, **options), attention_weights(query, key, **options))
@@ -209,7 +195,7 @@ def test_grouped_heads_equal_repeated_heads(numerics: Numerics) -> None:
 def test_where_every_probability_is_divided_these_are_what_weighs(name: str) -> None:
     """The output is the weights times the values, which are coded without loss here."""
     query, key, value = tensors()
-    options: dict[str, Any] = {"numerics": CONFIGS[name], **extras("all")}
+    options: dict[str, Any] = {"numerics": CONFIGS[name].numerics, **extras("all")}
     value = value.round()
     product = attention_weights(query, key, **options) @ value.repeat_interleave(2, 1)
     assert torch.equal(product, attention(query, key, value, **options))

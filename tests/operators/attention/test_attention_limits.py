@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
+from spikeplug.functional import attention, attention_weights
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention import attention, attention_weights
 from spikeplug.presets import PRESETS
 from spikeplug.saturation import saturations
 

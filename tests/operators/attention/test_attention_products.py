@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeplug.coding import encode_for_product
+from spikeplug.codes import encode_for_product
+from spikeplug.functional import attention, attention_weights
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.operators.attention import attention, attention_weights
-from spikeplug.operators.attention_products import query_key_product
-from spikeplug.operators.tiles import Tile
+from spikeplug.operators.attention import tiles
+from spikeplug.operators.attention.products import query_key_product
+from spikeplug.operators.attention.tiles import Tile
 from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
@@ -41,19 +42,19 @@ def whole(query: Tensor, key: Tensor) -> Tile:
 def test_a_score_is_the_product_of_the_codes_rounded_once(bits: int, dtype: torch.dtype) -> None:
     query, key = random(1, 2, 3, 5, 24).to(dtype), random(1, 2, 7, 24).to(dtype)
     numerics, factor = Numerics(query_key_bits=bits), 0.31
-    found = query_key_product(query, key, factor, numerics, Closed())(whole(query, key))
-    (q, q_exponent, _), (k, k_exponent, _) = (encode_for_product(x, bits) for x in (query.flatten(2, 3)[0], key[0]))
-    total = (q.to(torch.int64)[:, :, None] * k.to(torch.int64)[:, None]).sum(-1)
-    expected = total.double() * (torch.exp2(q_exponent.double()) * factor) * torch.exp2(k_exponent.double()).mT
+    found = query_key_product(query, key, factor, Closed(numerics))(whole(query, key))
+    q, k = (encode_for_product(x, bits) for x in (query.flatten(2, 3)[0], key[0]))
+    total = (q.mantissa.to(torch.int64)[:, :, None] * k.mantissa.to(torch.int64)[:, None]).sum(-1)
+    expected = total.double() * (torch.exp2(q.exponent.double()) * factor) * torch.exp2(k.exponent.double()).mT
     assert torch.equal(found, expected.to(dtype))
-    simulated = query_key_product(query, key, factor, numerics, Simulated(numerics))(whole(query, key))
+    simulated = query_key_product(query, key, factor, Simulated(numerics))(whole(query, key))
     assert torch.equal(simulated, found)
 
 
 def test_without_bits_the_product_is_the_models_own() -> None:
     query, key = random(1, 2, 3, 5, 24), random(1, 2, 7, 24)
     numerics = Numerics(query_key_bits=None)
-    found = query_key_product(query, key, 0.5, numerics, Closed())(whole(query, key))
+    found = query_key_product(query, key, 0.5, Closed(numerics))(whole(query, key))
     assert torch.equal(found, (query * 0.5).flatten(2, 3)[0] @ key[0].mT)
 
 
@@ -65,7 +66,7 @@ def test_reals_give_the_same_bits_in_any_tile_batch_and_order_of_channels(
     shown = None if mask is None else torch.ones(9, 13, dtype=torch.bool).tril(4)
     output, weights = attention(query, key, value, shown), attention_weights(query, key, shown)
     for tile in (1, 60):
-        monkeypatch.setattr("spikeplug.operators.tiles._TILE", tile)
+        monkeypatch.setattr(tiles, "_TILE", tile)
         assert torch.equal(attention(query, key, value, shown), output)
         assert torch.equal(attention_weights(query, key, shown), weights)
     monkeypatch.undo()
@@ -85,10 +86,10 @@ def test_the_products_events_are_counted() -> None:
     spikes = sum(
         int(((encode_for_product(query, 16).mantissa.abs() >> place) & 1).sum()) for place in range(15)
     )  # 15 bits of magnitude, phase by phase
-    extra = with_codes.spikes - without.spikes
-    # The weights' own spikes differ by what the scores' last bits do.
-    assert abs(extra - spikes) < 0.02 * spikes
-    assert with_codes.steps == without.steps + 15
+    train, product = (with_codes.populations[name] for name in ("attention/scores/operand", "attention/scores"))
+    assert (train.kind, train.spikes, train.synops) == ("input", spikes, spikes * 4)
+    assert (product.kind, product.steps, product.membrane_updates) == ("accumulator", 15, 15 * 4 * 3 * 4)
+    assert not {name for name in without.populations if name.startswith("attention/scores")}
 
 
 @pytest.mark.parametrize("bad", [nan, inf, -inf])

@@ -11,17 +11,17 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from test_accuracy import CONFIGS, inputs, weight_error
+from operators.inputs import ACCURATE, PAPER, rows, weight_error
 from torch import Tensor
 
+from spikeplug.functional import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
 from spikeplug.numerics import Numerics
-from spikeplug.operators import gates
-from spikeplug.operators.activations import gelu, mish, relu_squared, sigmoid, silu, softplus, tanh
-from spikeplug.presets import PRESETS
+from spikeplug.operators.gates.gate import CURVE_END
+from spikeplug.operators.gates.gelu import GATES
 from spikeplug.saturation import saturations
 
 inf = math.inf
-SHIFT_CONFIGS = [*CONFIGS, Numerics(bits=20, working_bits=24, fraction_bits=16, segments=256)]
+SHIFT_CONFIGS = [*ACCURATE, Numerics(bits=20, working_bits=24, fraction_bits=16, segments=256)]
 
 
 class Activation(NamedTuple):
@@ -125,11 +125,11 @@ def check_bound(name: str, x: Tensor, numerics: Numerics) -> None:
     assert float(excess.max()) <= 0, f"{name} is beyond its bound at x = {float(x.flatten()[excess.argmax()])}"
 
 
-@pytest.mark.parametrize("dimension", [1, 7, 64, 577])
+@pytest.mark.parametrize("dimension", [1, 2, 7, 64, 577, 4096])
 @widths
 @each
 def test_bounds_on_heavy_tails(name: str, numerics: Numerics, dimension: int) -> None:
-    check_bound(name, inputs(dimension), numerics)
+    check_bound(name, rows(dimension), numerics)
 
 
 @widths
@@ -145,7 +145,7 @@ def test_bounds_on_a_fine_grid(name: str, numerics: Numerics) -> None:
     ("beta", "threshold"), [(1.0, 20.0), (0.3, 20.0), (5.0, 2.0), (1e-3, 1.0), (1.0, 0.0), (2, inf)]
 )
 def test_softplus_of_any_beta_and_threshold(beta: float, threshold: float) -> None:
-    x, numerics = inputs(64), Numerics()
+    x, numerics = rows(64), Numerics()
     # F.softplus itself overflows with a threshold of inf.
     exact = torch.where(beta * x > threshold, x, torch.logaddexp(torch.zeros(()), beta * x) / beta)
     error = (softplus(x, beta, threshold) - exact).abs()
@@ -157,7 +157,7 @@ def test_softplus_of_any_beta_and_threshold(beta: float, threshold: float) -> No
 def test_the_paper_config_is_near(name: str) -> None:
     """Within H: chords and slopes of exp (3.8e-3, at most half of which is left), and two floors to 2^-8 at most."""
     x = torch.linspace(-1.2, 1.2, 241, dtype=torch.float64)
-    error = (ACTIVATIONS[name].spiking(x, numerics=PRESETS["paper"].numerics) - ACTIVATIONS[name].exact(x)).abs().max()
+    error = (ACTIVATIONS[name].spiking(x, numerics=PAPER) - ACTIVATIONS[name].exact(x)).abs().max()
     assert error < 4e-3 + 2 * 2.0**-8
     assert saturations() == {}
 
@@ -165,7 +165,7 @@ def test_the_paper_config_is_near(name: str) -> None:
 def test_sigmoids_of_opposites_sum_to_one() -> None:
     """1/(1 + t) and t/(1 + t) share t: only the two output roundings, 1/2 LSB each, and a dropped bit of t remain."""
     for numerics in SHIFT_CONFIGS:
-        x = inputs(64)
+        x = rows(64)
         y, opposite = sigmoid(torch.cat([x, -x], -1), numerics=numerics).chunk(2, -1)
         assert float((y + opposite - 1).abs().max()) <= 2.0 ** (1 - numerics.bits) + 2.0 ** (1 - numerics.working_bits)
 
@@ -188,10 +188,10 @@ def test_tanh_caps_scores_finely() -> None:
 
 def test_curves_are_as_flat_as_their_tables_need() -> None:
     """|g''| <= 4 octaves up to the table's end, where g is past every width; the share's slope is at most 0.4."""
-    for gate in (gates.GELU["none"], gates.GELU["tanh"]):
+    for gate in (GATES["none"], GATES["tanh"]):
         assert gate.curve is not None
         h = 1e-3
-        octaves = [gate.curve(i * h) / math.log(2) for i in range(int(gates.CURVE_END / h) + 1)]
+        octaves = [gate.curve(i * h) / math.log(2) for i in range(int(CURVE_END / h) + 1)]
         bends = [abs(a - 2 * b + c) / h**2 for a, b, c in zip(octaves, octaves[1:], octaves[2:], strict=False)]
         assert max(bends) <= 4
         assert octaves[-1] > 29

@@ -1,4 +1,4 @@
-"""Log-softmax: simulated equals closed, the bound of operators/README.md, and rows that are nasty."""
+"""Log-softmax: the bound of operators/README.md, and rows that are nasty."""
 
 from __future__ import annotations
 
@@ -6,24 +6,12 @@ import math
 
 import pytest
 import torch
-from test_accuracy import inputs, weight_error
-from test_simulation import CONFIGS, KINDS, NoFloat, same, vectors
-from torch import Tensor
+from operators.inputs import PAPER, accurate, both, inf, nan, rows, weight_error
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.neurons import Events
+from spikeplug.functional import log_softmax, softmax
 from spikeplug.numerics import Numerics
-from spikeplug.operators import log_softmax, softmax
-from spikeplug.operators.log_softmax import Far, log_softmax_integers
-from spikeplug.operators.scores import encode_scores
-from spikeplug.presets import PRESETS
-from spikeplug.primitives.arithmetic import Closed, Simulated
 from spikeplug.saturation import saturations
-
-nan, inf = math.nan, math.inf
-PAPER = PRESETS["paper"].numerics
-both = pytest.mark.parametrize("numerics", [Numerics(), PAPER], ids=["default", "paper"])
-ACCURATE = [Numerics(), Numerics(bits=8), Numerics(bits=12, working_bits=16, segments=8, fraction_bits=10)]
 
 
 def bound(dimension: int, numerics: Numerics) -> float:
@@ -35,9 +23,9 @@ def bound(dimension: int, numerics: Numerics) -> float:
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 7, 64, 577, 4096])
-@pytest.mark.parametrize("numerics", ACCURATE, ids=lambda c: f"{c.bits} bits")
+@accurate
 def test_the_bound(numerics: Numerics, dimension: int) -> None:
-    x = inputs(dimension)
+    x = rows(dimension)
     assert bool(((log_softmax(x, numerics=numerics) - x.log_softmax(-1)).abs() <= bound(dimension, numerics)).all())
     if dimension > 1:
         x[:, -1] = -inf
@@ -60,29 +48,6 @@ def test_the_published_form_is_its_own_softmaxs_logarithm() -> None:
     assert bool((error >= -inner).all())
     assert bool((error <= inner + 2.0**-8).all())
     assert saturations() == {}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("kind", [*KINDS, "deep"])
-def test_simulated_equals_closed(name: str, kind: str) -> None:
-    x, numerics, events = vectors(kind, (4, 7)), CONFIGS[name], Events()
-    if kind == "deep":
-        x[0, 0], x[1, 1:3], x[2, :] = -1e30, torch.finfo(torch.float32).min, torch.finfo(torch.float32).min
-    assert same(log_softmax(x, numerics=numerics), log_softmax(x, numerics=numerics, events=events))
-    assert events.membrane_updates > 0
-
-
-@pytest.mark.parametrize("simulated", [False, True])
-@pytest.mark.parametrize("name", CONFIGS)
-def test_no_float_between_encoding_and_decoding(name: str, simulated: bool) -> None:
-    numerics = CONFIGS[name]
-    for kind in ("plain", "huge"):
-        scores = encode_scores(vectors(kind, (2, 5)), 1.0, numerics)
-        far = Far(scores.integers < 0, scores.integers, torch.full_like(scores.integers, 120))
-        with NoFloat():
-            on = Simulated(numerics) if simulated else Closed()
-            log_softmax_integers(scores, None, numerics, on)
-            log_softmax_integers(scores, far, numerics, on)
 
 
 def test_huge_and_deep_scores_are_torchs() -> None:
@@ -145,16 +110,8 @@ def test_any_dim(dim: int, numerics: Numerics) -> None:
 
 
 @both
-def test_shapes_layouts_dtypes_and_blocks(numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_without_a_deep_score_is_as_one_with(numerics: Numerics, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(14, 20) * 4
-    whole = log_softmax(x, numerics=numerics)
-    assert torch.equal(log_softmax(torch.empty(28, 60)[::2, ::3].copy_(x), numerics=numerics), whole)
-    assert torch.equal(log_softmax(x.t().contiguous().t(), numerics=numerics), whole)
-    for dtype in (torch.float16, torch.bfloat16):
-        y: Tensor = x.to(dtype)
-        assert torch.equal(log_softmax(y, numerics=numerics), log_softmax(y.float(), numerics=numerics).to(dtype))
-    for shape in ((), (0,), (0, 4), (4, 0), (2, 0, 3)):
-        assert log_softmax(torch.ones(shape), numerics=numerics).shape == shape
     x[3, 4] = -1e30  # one block has a deep score, the others none
     whole = log_softmax(x, numerics=numerics)
     monkeypatch.setattr("spikeplug.operators.rows.BLOCK", 50)
@@ -165,8 +122,3 @@ def test_arguments() -> None:
     for dim in (2, -3, 1.0, None, "x", True):
         with pytest.raises(SpikeplugError, match="log_softmax got dim"):
             log_softmax(torch.zeros(2, 2), dim)  # type: ignore[arg-type]
-    with pytest.raises(SpikeplugError, match="numerics"):
-        log_softmax(torch.zeros(2), numerics="paper")  # type: ignore[arg-type]
-    for bad in (torch.tensor([1, 2]), torch.tensor([True]), [1.0], None, torch.tensor([1j])):
-        with pytest.raises(SpikeplugError, match="takes a"):
-            log_softmax(bad)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_ste
 
 
 def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits < 2^62; x's dtype.
+    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits (below 2^62), by a race.
 
     Each element sends the phase code of x + 2^bits, most significant bit first: bits + 2 steps.
     In each step, a neuron that is still in the race fires if its bit is 1.
@@ -52,10 +52,7 @@ def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return whether x >= threshold, bool, broadcast, of |x|, |threshold| <= 2^bits.
-
-    One neuron per element, one step.
-    """
+    """Return whether x >= threshold, bool, broadcast, of |x|, |threshold| <= 2^bits: a neuron per element, one step."""
     wide = x.to(torch.int64)
     if isinstance(threshold, Tensor):
         wide, threshold = torch.broadcast_tensors(wide, threshold)

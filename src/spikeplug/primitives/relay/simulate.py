@@ -92,10 +92,7 @@ def round_half(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope) -> Tensor:
-    """Return x clamped to [low, high], of |x| <= 2^bits; None means no limit.
-
-    There is one threshold neuron per limit; its spike replaces x by the limit.
-    """
+    """Return x within [low, high], |x| <= 2^bits: a threshold neuron per limit, whose spike puts it in x's place."""
     for limit, name, sign in ((low, "low", -1), (high, "high", 1)):
         if limit is None:
             continue

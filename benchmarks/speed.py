@@ -1,34 +1,32 @@
-"""Write the README's speeds from a run of `spikeplug bench`: `python benchmarks/speed.py RESULTS_FOLDER`.
+"""Write the tables of docs/speed.md, and a sentence into README.md: `python benchmarks/speed.py FOLDER`.
 
-Expects bench.json and bench.csv there, as `make bench` makes them, and keeps the second beside this file.
+Reads bench.json and bench.csv in FOLDER, as `make bench` makes them, and copies bench.csv to speed-cpu.csv here.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import readme
+import pages
 
 KEPT = Path(__file__).parent / "speed-cpu.csv"
 
 
 def table(run: dict[str, Any]) -> str:
-    """Two Markdown tables: operators, then the layer and the model."""
-    cases: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
-    for row in run["rows"]:
-        case = tuple(row[name] for name in ("section", "name", "model", "shape"))
-        cases.setdefault(case, {})[row["arm"]] = row
+    """Return two Markdown tables: operators, then the model."""
+    cases = _cases(run)
     machine = run["environment"]
     where = f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}"
     lines = [
         f"Time of a spiking operator over that of torch's op and of a plain copy, and of the published float recipe "
         f"over that of the spiking operator: medians over interleaved rounds, float32, results allocated by all "
         f"sides ({where}; "
-        f"`make bench`, [all rows](benchmarks/speed-cpu.csv)):",
+        f"`make bench`, [all rows](../benchmarks/speed-cpu.csv)):",
         "",
         "| | shape | / torch | / copy | recipe / spiking |",
         "|---|---|---:|---:|---:|",
@@ -42,6 +40,33 @@ def table(run: dict[str, Any]) -> str:
         if section == "model" and "exact" in arms and "simulated" not in arms:
             lines.append(f"| {name}, {shape} | {_of(arms, 'exact')} | {_memory(arms)} |")
     return "\n".join(lines)
+
+
+def line(run: dict[str, Any]) -> str:
+    """Return the README's sentence: whole models."""
+    times = {
+        (name, shape): _of(arms, "exact")
+        for (section, name, _, shape), arms in _cases(run).items()
+        if section == "model" and "exact" in arms and "simulated" not in arms
+    }
+    (prefill, prompt), (decode, cached) = (
+        max((case for case in times if case[0] == name), key=lambda case: int(re.sub(r"\D", "", case[1])))
+        for name in ("prefill", "decode")
+    )
+    machine = run["environment"]
+    return (
+        f"- **Speed**, SmolLM2-135M, spiking / exact: {times[prefill, prompt]} for a prompt of {prompt}, "
+        f"{times[decode, cached]} for a token {cached} ({machine['cpu']}, {machine['threads']} threads; `make bench`, "
+        "[all figures](docs/speed.md))."
+    )
+
+
+def _cases(run: dict[str, Any]) -> dict[tuple[str, ...], dict[str, dict[str, Any]]]:
+    cases: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for row in run["rows"]:
+        case = tuple(row[name] for name in ("section", "name", "model", "shape"))
+        cases.setdefault(case, {})[row["arm"]] = row
+    return cases
 
 
 def _of(arms: dict[str, dict[str, Any]], base: str) -> str:
@@ -62,7 +87,8 @@ def _memory(arms: dict[str, dict[str, Any]]) -> str:
 
 def main(folder: Path) -> None:
     run = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
-    readme.write("speed", table(run))
+    pages.write("docs/speed.md", "speed", table(run))
+    pages.write("README.md", "speed", line(run))
     shutil.copyfile(folder / "bench.csv", KEPT)
 
 

@@ -1,10 +1,10 @@
-"""SpikingJelly's temporal-difference operators beside torch's: `python benchmarks/spikingjelly_operators.py [FILE]`.
+"""Time SpikingJelly's temporal-difference operators: `python benchmarks/spikingjelly_operators.py [FILE]`.
 
-Runs in an environment of its own, without spikeplug (`make bench-spikingjelly`). T = 32 time steps whose inputs add up
-to x; the ratio is the time of all of them over the time of torch's op on x once: both give one output. Two ways to run
-an operator, both SpikingJelly's: the whole sequence at once ("m", which holds all T steps in memory) and step by step
-("s"). Shapes are those of `spikeplug bench`, and so are rounds and medians (src/spikeplug/bench/timing.py). No figure
-where the steps' outputs do not add up to torch's output within 1e-4 of its largest magnitude.
+Runs in an environment of its own, without spikeplug (`make bench-spikingjelly`). The inputs of T = 32 time steps add up
+to x. The ratio is the time of all steps over the time of torch's op on x once: both give one output. SpikingJelly runs
+an operator in two ways: the whole sequence at once ("m", which holds all T steps in memory) and step by step ("s").
+Shapes, rounds and medians are those of `spikeplug bench` (src/spikeplug/bench/timing.py). A ratio is reported only if
+the steps' outputs add up to torch's output within 1e-4 of its largest magnitude.
 
 Options: --quick (a few rows), --runs N, --threads N.
 """
@@ -39,7 +39,7 @@ SHAPES = {
 
 
 def timing() -> ModuleType:
-    """spikeplug's own way to time, which imports nothing of spikeplug."""
+    """Return the module that `spikeplug bench` times with, which imports nothing of spikeplug."""
     path = Path(__file__).parents[1] / "src" / "spikeplug" / "bench" / "timing.py"
     spec = importlib.util.spec_from_file_location("timing", path)
     assert spec is not None
@@ -50,7 +50,7 @@ def timing() -> ModuleType:
 
 
 def operator(name: str, width: int) -> tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]:
-    """SpikingJelly's module, made anew, and torch's op."""
+    """Return a function that makes SpikingJelly's module, and torch's op."""
     weight, bias = torch.ones(width), torch.zeros(width)
     ways: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] = {
         "softmax": (lambda: td.TDSoftmax(dim=-1), lambda x: torch.softmax(x, -1)),
@@ -69,7 +69,7 @@ def operator(name: str, width: int) -> tuple[Callable[[], nn.Module], Callable[[
 
 
 def measured(name: str, shape: tuple[int, int], runs: int) -> list[dict[str, object]]:
-    """A record for each way to run the operator; a ratio only where the sum of its steps is torch's output."""
+    """Return a record for each way to run the operator; it has a ratio if the steps add up to torch's output."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator) * (3 if name == "softmax" else 1)
     sequence = (x / STEPS).expand(STEPS, *shape).contiguous()
@@ -117,7 +117,7 @@ def measured(name: str, shape: tuple[int, int], runs: int) -> list[dict[str, obj
 
 @torch.inference_mode()
 def main() -> int:
-    parser = argparse.ArgumentParser(description="SpikingJelly's temporal-difference operators beside torch's own.")
+    parser = argparse.ArgumentParser(description="Time SpikingJelly's temporal-difference operators.")
     parser.add_argument("file", type=Path, nargs="?", default=Path("results/bench-spikingjelly.json"))
     parser.add_argument("--quick", action="store_true", help="64 rows of each")
     parser.add_argument("--runs", type=int, default=7)

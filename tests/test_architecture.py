@@ -20,7 +20,7 @@ LAYERS = [
     "presets",
     "saturation",
     "fixedpoint",
-    "coding",
+    "codes",
     "neurons",
     "primitives",
     "operators",

@@ -20,6 +20,8 @@ from spikeplug.evaluation import schema
 SMALL = ("--context", "16,64", "--tokens", "128", "--choices", "3")
 SOURCE = str(Path(cli.__file__).parents[2])
 
+pytestmark = pytest.mark.slow  # starts processes
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

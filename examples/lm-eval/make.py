@@ -1,4 +1,4 @@
-"""Writes the data of the example tasks: `python examples/lm-eval/make.py`. The same files every time."""
+"""Write the data of the example tasks, the same every time: `python examples/lm-eval/make.py`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SERIES = {
 
 
 def items() -> list[dict[str, object]]:
-    """Multiple choice: what comes next in a series?"""
+    """Return multiple-choice items that ask what comes next in a series."""
     draw = random.Random(0)
     found: list[dict[str, object]] = []
     for series in SERIES.values():
@@ -49,7 +49,7 @@ def items() -> list[dict[str, object]]:
 
 
 def texts() -> list[dict[str, object]]:
-    """Short texts to predict."""
+    """Return short texts to predict."""
     found: list[dict[str, object]] = []
     for name, series in SERIES.items():
         steps = " ".join(f"After {first} comes {second}." for first, second in itertools.pairwise(series))
@@ -58,7 +58,7 @@ def texts() -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Both files, beside this one."""
+    """Write both files into the folder of this one."""
     for name, records in (("series.jsonl", items()), ("texts.jsonl", texts())):
         lines = [json.dumps(record) + "\n" for record in records]
         Path(__file__).with_name(name).write_text("".join(lines), encoding="utf-8")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikeplug import Numerics, functional
 
-CONFIG = Numerics(bits=14)  # not the default: that the numerics arrives shows
+CONFIG = Numerics(bits=14)  # not the default, so that the test shows which numerics are used
 
 
 def tensor(*shape: int, seed: int = 0) -> Tensor:

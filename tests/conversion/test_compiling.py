@@ -21,6 +21,7 @@ from spikeplug.presets import PRESETS
 
 # What torch itself deprecates inside while it traces.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

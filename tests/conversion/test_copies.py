@@ -55,6 +55,7 @@ def test_copies_live_on_their_own(duplicate: Any) -> None:
     revert(model)
 
 
+@pytest.mark.slow
 def test_a_whole_model_saved_by_torch_runs_in_a_new_process(tmp_path: Path) -> None:
     model = tiny_model(num_hidden_layers=1)
     convert(model, PRESETS["paper"].numerics)

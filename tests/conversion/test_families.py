@@ -19,6 +19,8 @@ from spikeplug.presets import PRESETS
 #: attention is nearly one-hot, magnify that.
 BOUND = 2e-3
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
 def test_an_architecture_is_converted_whole(architecture: Architecture) -> None:

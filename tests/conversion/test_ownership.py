@@ -182,7 +182,7 @@ def test_symbolic_tracing_and_scripting_are_refused() -> None:
 
 
 def _deprecated() -> pytest.WarningsRecorder:
-    return pytest.warns(DeprecationWarning)
+    return pytest.warns(DeprecationWarning, match="jit")
 
 
 def test_of_threads_that_convert_one_model_one_wins() -> None:

@@ -87,6 +87,7 @@ def test_the_weights_are_ordinary_ones(folder: Path) -> None:
     assert model.hf_quantizer.is_compileable
 
 
+@pytest.mark.slow
 def test_without_spikeplug_transformers_loads_the_exact_model_and_with_it_the_spiking_one(tmp_path: Path) -> None:
     model = tiny_model(num_hidden_layers=1)
     exact = logits(model, tokens())

@@ -12,9 +12,9 @@ from torch import Tensor
 from spikeplug import functional
 from spikeplug import nn as spiking
 from spikeplug.library import OPERATORS
-from spikeplug.operators import RECORDS
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
+from spikeplug.operators import RECORDS
 from spikeplug.presets import PRESETS
 
 

@@ -14,7 +14,7 @@ MANTISSA_BITS = {torch.float32: 23, torch.float64: 52}
 BIAS = {torch.float32: 127, torch.float64: 1023}
 INTEGER = {torch.float32: torch.int32, torch.float64: torch.int64}
 
-#: Which elements share an exponent: all (a fixed step), a vector along the last dimension, a block of channels, or none.
+#: Which elements share an exponent: all (a fixed step), a vector along the last dimension, a block, or none.
 Granularity = Literal["fixed", "vector", "block", "element"]
 
 

@@ -14,7 +14,7 @@ from spikeplug.errors import SpikeplugError
 
 
 def count_code(values: Tensor, steps: int, levels: int) -> Tensor:
-    """Return the rate code of values in [0, T·L]: spike counts (T, ...), each at most L, spread as evenly as integers allow.
+    """Return the rate code of values in [0, T·L]: spike counts (T, ...), each at most L, spread evenly.
 
     Step t sends floor((t+1)·q/T) - floor(t·q/T). Errors: T or L < 1, a value outside [0, T·L].
     """

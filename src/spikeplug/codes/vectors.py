@@ -16,7 +16,7 @@ from spikeplug.saturation import record
 def encode(x: Tensor, bits: int, *, floor: float = 0.0, twos_complement: bool = False) -> Coded:
     """Encode each vector along the last dimension with `bits` bits, sign included: |mantissa| <= 2^(bits-1).
 
-    x: float32 or float64. The mantissa is rounded to nearest, ties to even: |x - mantissa·2^exponent| <= 2^(exponent-1).
+    x: float32 or float64. Rounded to nearest, ties to even: |x - mantissa·2^exponent| <= 2^(exponent-1).
     The scale 2^exponent is the smallest power of two that holds both the largest magnitude and `floor` (a value by
     which the vector is extended, such as RMSNorm's sqrt(eps·d)). It is never below 2^-126 (float64: 2^-1022): smaller
     vectors lose low bits, and denormal ones code as 0.

@@ -65,7 +65,7 @@ def methods_that_call(cls: type[nn.Module], wanted: frozenset[str]) -> tuple[str
         for name, method in vars(base).items():
             if name in found or name.startswith("_"):
                 continue
-            # Not nn.Module's housekeeping, such as `to` or `extra_repr`; nor class and static methods, which have no self.
+            # Not nn.Module's housekeeping, such as `to`; nor class and static methods, which have no self.
             own = isinstance(method, types.FunctionType) and name != "forward" and not hasattr(nn.Module, name)
             called = (called.removeprefix(_OWN) for called in (_names_of(cls, (), method) if own else ()))
             found[name] = not wanted.isdisjoint(called)

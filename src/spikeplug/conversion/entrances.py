@@ -1,7 +1,7 @@
 """Teach torch's other ways into a module of plugs and scopes: shallow copies, recomputation, symbolic tracing.
 
-Each of them goes past a module's `forward`, or calls a part of it after the scope was left. What cannot be made right is
-refused. Installed once, when the conversion is imported; a model that is not converted is not affected.
+Each of them goes past a module's `forward`, or calls a part of it after the scope was left.
+What cannot be made right is refused.
 """
 
 from __future__ import annotations

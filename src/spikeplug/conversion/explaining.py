@@ -80,7 +80,7 @@ def explain(model: nn.Module, inputs: Mapping[str, Any] | tuple[Any, ...] | Tens
     if not any(is_spiking(module) for module in model.modules()):
         raise SpikeplugError(f"{type(model).__name__} is not converted: call spikeplug.convert(model) first.")
     positional, named = _arguments(inputs)
-    calls: Counter[tuple[str, ...]] = Counter()
+    calls: Counter[tuple[str, str, str, str, str, str]] = Counter()
     with Running(model) as running:
 
         def count(call: Call, kernel: str, reason: str) -> None:
@@ -90,7 +90,7 @@ def explain(model: nn.Module, inputs: Mapping[str, Any] | tuple[Any, ...] | Tens
 
         with torch.no_grad(), reported_to(count):
             model(*positional, **named)
-    return Explanation(tuple(ExplainedEntry(*place, calls=number) for place, number in calls.items()))  # type: ignore[misc, arg-type]
+    return Explanation(tuple(ExplainedEntry(*place, number) for place, number in calls.items()))
 
 
 def _arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -47,7 +47,7 @@ _LINEAR_FORWARDS = frozenset(cls.forward for cls in (nn.Linear, Conv1D, nn.Bilin
 
 @dataclass(frozen=True)
 class Found:
-    """Describe one place.
+    """Describe one place where a model computes something, and what can run there.
 
     path       module path
     name       what is computed: an operator, or the torch function that the module's own code calls

@@ -134,7 +134,7 @@ def _implementation(module: nn.Module) -> str:
 
 
 def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
-    """Return the attention implementation of every module whose config attention modules, or modules around them, read."""
+    """Return the implementation of every module whose config attention modules, or modules around them, read."""
     around = {"", *attending}.union(*(_ancestors(path) for path in attending))
     if not attending:
         return {}

@@ -1,4 +1,4 @@
-"""Change a module in the one way there is: a plug, an object that holds only the module, replaces its `forward`.
+"""Replace a module's `forward` by a plug: an object that holds only the module. Nothing else of a module changes.
 
 Class, parameters, buffers, names, hooks, mode and device stay as they are.
 So everything that finds modules by class or parameters by name keeps working.
@@ -137,7 +137,7 @@ class ScopePlug(Plug):
         self.label = "spiking calls" if operators else "exact"
 
     def overrides(self) -> dict[str, Callable[..., Any]]:
-        """Return the attributes that the module gets: the other methods that call such functions have the scope, too."""
+        """Return the attributes that the module gets: other methods that call such functions have the scope, too."""
         names = frozenset(name for name, operators in NAMES.items() if operators & self.operators)
         methods = methods_that_call(type(self.module), names) if names else ()  # type: ignore[arg-type]
         return super().overrides() | {name: ScopedMethod(self, name) for name in methods}

@@ -75,7 +75,7 @@ def rms_norm_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
 
 
 def of_the_largest(bound: Bound) -> Bound:
-    """Return the same bound, relative to the vector's largest element instead; all outputs of a vector then share it."""
+    """Return the same bound, relative to the vector's largest element; all outputs of a vector then share it."""
 
     def largest(x: Tensor, *, numerics: Numerics) -> Tensor:
         limit = bound(x, numerics=numerics)

@@ -1,4 +1,4 @@
-"""Spiking operators: encode, compose primitives, decode. `RECORDS` holds everything that is known of each."""
+"""Define the spiking operators: encode, compose primitives, decode. `RECORDS` holds everything known of each."""
 
 from collections.abc import Mapping
 
@@ -19,5 +19,5 @@ _FILES = (
     *(rms_norm, layer_norm, vector_norm),
     *(cos, sin, exp, log, sqrt, rsqrt, square, reciprocal, divide),
 )
-#: Every operator by name. Everything else derives from it: functions, modules, redirection, audit, measurements, docs.
+#: Every operator by name. Functions, modules, redirection, audit, measurements and docs derive from it.
 RECORDS: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in _FILES}

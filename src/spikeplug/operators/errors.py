@@ -1,7 +1,7 @@
-"""State what the parts of operators lose: both exponentials, the norm, the output's rounding. Bounds are made of them.
+"""State the errors of the parts of operators, of which the bounds are made.
 
-Proofs and formulas: README.md in this folder for the shift exponential and scales of the vector's own; docs/ops.md for
-the published form.
+README.md in this folder has proofs and formulas for the shift exponential and power-of-two scales.
+docs/ops.md has those of the published form.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from spikeplug.numerics import Numerics
 
 
 def relative(delta: float) -> float:
-    """ε/(1-ε)."""
+    """Return ε/(1-ε)."""
     return delta / (1 - delta)
 
 
 def weight_error(numerics: Numerics, *, curved: bool = False, fine: bool = False, scores: bool = False) -> float:
-    """δ of operators/README.md: relative error of 2^-x from the input's step, chords and knots.
+    """Return δ of operators/README.md: the relative error of 2^-x from the input's step, chords and knots.
 
-    curved: the exponent comes from a table, off by 2^(1-F) octaves. fine: tanh's own input and table. scores: the step
-    is that in which scores arrive.
+    curved  the exponent comes from a table, off by 2^(1-F) octaves
+    fine    the input and table of tanh
+    scores  the input step is that of encoded scores
     """
     fraction_bits, segments = numerics.fraction_bits, numerics.segments
     if scores:
@@ -45,8 +46,12 @@ def weight_error(numerics: Numerics, *, curved: bool = False, fine: bool = False
 
 
 class Falling(NamedTuple):
-    """absolute: bound of |t̂ - exp(-g)|, t̂ being 0 for g > H; above: bool, whether -g may exceed H, where t̂ is
-    exp(H); near: bool, whether it may as well not (`absolute` holds there too)."""
+    """Hold the error of t̂ = exp(-g).
+
+    absolute  bound of |t̂ - exp(-g)|, with t̂ = 0 for g > H
+    above     bool: whether -g may exceed H, where t̂ is exp(H)
+    near      bool: whether -g may be on either side of H; `absolute` holds there too
+    """
 
     absolute: Tensor
     above: Tensor
@@ -56,13 +61,17 @@ class Falling(NamedTuple):
 def falling_error(
     g: Tensor, numerics: Numerics, half_range: float, *, curved: bool = False, scores: bool = False
 ) -> Falling:
-    """Of t̂ = exp(-g), g in nats coded with F fraction bits. curved: g comes from a table, off by 2^(1-F).
-    scores: coded as scores arrive.
+    """Return the error of t̂ = exp(-g), g in nats, coded with F fraction bits.
 
-    Shift: δ·t and two floors. Chords on [-H, H], K segments, w = 2H/K + 2^-F wide (knots lie on the input's grid):
-    relative w²/8·e^w (chord), 2^-16 (intercept of 16 bits), (e^w - 1)·2^-8 (slope of 8 bits), the input's step s,
-    e^s - 1; then 3/2 LSB of 2^-P. Beyond H nothing is left: t itself, at most exp(-H). Within a step of ±H both may
-    be the case, and both are counted.
+    curved  g comes from a table, off by 2^(1-F)
+    scores  g has the input step of encoded scores
+
+    Shift: δ·t and two floors.
+    Chords on [-H, H]: K segments, w = 2H/K + 2^-F wide (knots lie on the input's grid).
+    Their relative errors are w²/8·e^w (chord), 2^-16 (intercept of 16 bits) and (e^w - 1)·2^-8 (slope of 8 bits).
+    The input's step s adds e^s - 1; then 3/2 LSB of 2^-P.
+    Beyond H the result is 0, and the error is t itself, at most exp(-H).
+    Within a step of ±H, both cases are possible, and the bound includes both.
     """
     t = (-g).clamp(max=half_range + 1).exp()
     unit = 2.0**-numerics.working_bits
@@ -85,10 +94,11 @@ def falling_error(
 
 
 def silenced(distance: Tensor, numerics: Numerics) -> Tensor:
-    """exp(-distance) of scores that may lie beyond the range of numerics.input_bits, and so send no spike; else 0.
+    """Return exp(-distance) of scores that may lie beyond the range of numerics.input_bits, else 0.
 
-    distance >= 0, in nats, from the row's largest. The row's ceiling is up to an octave above it, and codes may be
-    half a step off at both ends.
+    A score beyond the range sends no spike.
+    distance >= 0 is in nats, from the row's largest score.
+    The row's ceiling is up to an octave above that score, and codes may be half a step off at both ends.
     """
     if numerics.input_bits is None:
         return torch.zeros_like(distance)
@@ -98,18 +108,18 @@ def silenced(distance: Tensor, numerics: Numerics) -> Tensor:
 
 
 def as_coded(x: Tensor, numerics: Numerics) -> Tensor:
-    """Queries or keys as their codes of numerics.query_key_bits carry them."""
+    """Return queries or keys as their codes of numerics.query_key_bits represent them."""
     if numerics.query_key_bits is None:
         return x
     return decode(encode_for_product(x, numerics.query_key_bits), x.dtype)
 
 
 def product_error(query: Tensor, key: Tensor, scaling: float, numerics: Numerics) -> Tensor:
-    """η (rows, 1): the most by which a score of the row moves when queries and keys are coded.
+    """Return η (rows, 1): the most by which a score of the row changes when queries and keys are coded.
 
-    An element is off by at most half a step h, and query·key by h_q·‖k‖₁ + h_k·‖q‖₁ + D·h_q·h_k. Half the step would
-    not have done: h <= max(x_max / (2^(b-1) - 1), ‖x‖₂ / (2^(b-1/2) - sqrt(D)/2)), b = query_key_bits, as rounding
-    adds sqrt(D)/2 at most to a norm.
+    An element is off by at most half a step h. So query·key is off by h_q·‖k‖₁ + h_k·‖q‖₁ + D·h_q·h_k.
+    The encoder takes the smallest step that fits: h <= max(x_max / (2^(b-1) - 1), ‖x‖₂ / (2^(b-1/2) - sqrt(D)/2)).
+    b = query_key_bits; rounding adds at most sqrt(D)/2 to a norm.
     """
     if numerics.query_key_bits is None:
         return torch.zeros_like(query[..., :1])
@@ -128,7 +138,7 @@ def product_error(query: Tensor, key: Tensor, scaling: float, numerics: Numerics
 def length_error(dimension: int, numerics: Numerics) -> float:
     """Return λ: the relative error of ‖x‖ over `dimension` elements (or that many and an extension).
 
-    Vectors that are summed in parts are within it: their floors and the root's coarser unit lose less than the last term.
+    It includes vectors summed in parts: their floors and the root's coarser unit lose less than the last term.
     """
     levels = dimension.bit_length()
     angle = levels * 2.0 ** (1 - 2 * numerics.iterations) if numerics.norm == "cordic" else 0.0
@@ -136,18 +146,23 @@ def length_error(dimension: int, numerics: Numerics) -> float:
 
 
 def output_rounding(y: Tensor, numerics: Numerics, half: float = 2.0, *, channels: bool = True) -> Tensor:
-    """half·y_max·2^-n: half an LSB of a vector's own scale (channels: of a block's of numerics.scale_block); without
-    shift_scaling the floor to 2^-n."""
+    """Return half·y_max·2^-n: half an LSB of a vector's own scale; without shift_scaling, the floor to 2^-n.
+
+    channels  the vector is one of channels, cut into blocks of numerics.scale_block
+    """
     if not numerics.shift_scaling:
         return torch.full_like(y, 2.0**-numerics.bits)
     return (half * block_maximum(y, numerics if channels else None) * 2.0**-numerics.bits).expand_as(y)
 
 
 def block_maximum(y: Tensor, numerics: Numerics | None) -> Tensor:
-    """Return the largest |y| of each element's block of `scale_block`; y's shape, or (..., 1) where it is a vector's."""
+    """Return the largest |y| of each element's block of `scale_block`.
+
+    y's shape; (..., 1) if the block is the whole vector.
+    """
     return largest_in_blocks(y, None if numerics is None else numerics.scale_block)
 
 
 def within_scores(x: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
-    """Return the bound, infinite for rows with scores of 2^(28-F) and more, which give up fraction bits."""
+    """Return `bound`, replaced by infinity in rows with scores of 2^(28-F) and more, which lose fraction bits."""
     return bound.masked_fill(x.abs().amax(-1, keepdim=True) >= 2.0 ** (28 - numerics.fraction_bits), math.inf)

@@ -1,4 +1,4 @@
-"""Compute exponentials of one number: what gates, curves and exp share."""
+"""Compute exponentials of one number, for gates, curves and exp."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from spikeplug.saturation import record
 
 
 def falling(distance: Tensor, on: Arithmetic, exponential: ShiftExponential | None = None) -> Tensor:
-    """Return t = exp(-distance), distance >= 0 as `encode_distance` gives it: in Q(P), int64, 0 <= t <= 1.
+    """Return t = exp(-distance) in Q(P), int64, 0 <= t <= 1.
 
-    exponential: a 2^-x of its own for the shift form, with the fraction bits of `distance`.
+    distance     >= 0, as `encode_distance` returns it
+    exponential  another 2^-x for the shift form, with the fraction bits of `distance`; None: that of the numerics
     """
     if on.numerics.exponential == "shift":
         spec = exponential or shift_exponential(on.numerics)

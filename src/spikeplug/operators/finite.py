@@ -1,4 +1,4 @@
-"""Run an activation on the finite elements of its input, and give the others what torch gives."""
+"""Run an activation on the finite elements of its input; the others give what torch gives."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from spikeplug.saturation import record
 
 
 def elementwise(rows: Callable[[Tensor], Tensor], x: Tensor, on: Arithmetic, ends: tuple[float, float]) -> Tensor:
-    """Return `rows` over blocks of finite float32 or float64 vectors, in x's shape and dtype.
+    """Return `rows` of blocks of finite float32 or float64 vectors, in x's shape and dtype.
 
-    ends: the results for x = -inf and +inf. NaN gives NaN. Nothing is computed from these, so the finite elements of
-    their vector are unharmed. Errors: SpikeplugError if x is not a floating-point tensor.
+    ends  the results for x = -inf and x = +inf
+
+    NaN gives NaN. Elements that are not finite do not affect the finite elements of their vector.
+    Errors: SpikeplugError if x is not a floating-point tensor.
     """
     as_real(x, on.operator)
     if x.numel() == 0:

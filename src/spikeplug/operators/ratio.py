@@ -1,4 +1,4 @@
-"""Scale an output: to a power of two of the vector's own, or to a fixed step; and divide, which most operators end in."""
+"""Scale an output, to a power of two per vector or to a fixed step; and divide, as most operators do last."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ EXPONENT_BITS = 13
 def normalise(magnitude: Tensor, width: int, bits: int, on: Arithmetic) -> tuple[Tensor, Tensor]:
     """Return (q, exponent), int64: magnitude ≈ q·2^exponent, with `bits` bits in each vector's largest element.
 
-    magnitude: int64 (..., d), 0 <= magnitude < 2^width <= 2^62. The vector's leading one sets one shift for all: left
-    is exact, right rounds to nearest (half up), off by at most 1/2, so q <= 2^bits. exponent: (..., 1).
+    magnitude  int64 (..., d), 0 <= magnitude < 2^width <= 2^62
+    exponent   (..., 1)
+
+    The vector's leading one sets one shift for all elements. A left shift is exact.
+    A right shift rounds to nearest (half up), off by at most 1/2, so q <= 2^bits.
     """
     position = on.leading_one(on.maximum(magnitude, width), width)
     places = on.add(-position, bits + 1, 7, "places")  # one guard bit, which is rounded away
@@ -29,9 +32,10 @@ def normalise(magnitude: Tensor, width: int, bits: int, on: Arithmetic) -> tuple
 
 
 def fixed_step(magnitude: Tensor, fraction_bits: int, width: int, on: Arithmetic) -> Tensor:
-    """Return magnitude >= 0 of more than n fraction bits with n = `bits` of them; 0 <= magnitude < 2^width.
+    """Return a magnitude with n = `bits` fraction bits; 0 <= magnitude < 2^width, with more than n fraction bits.
 
-    Rounded to nearest (off by at most 1/2 LSB); without shift_scaling floored, as published (low by less than 1).
+    It is rounded to nearest (off by at most 1/2 LSB). Without shift_scaling it is floored, as published (low by less
+    than 1).
     """
     drop = fraction_bits - on.numerics.bits
     if on.numerics.shift_scaling:
@@ -41,13 +45,13 @@ def fixed_step(magnitude: Tensor, fraction_bits: int, width: int, on: Arithmetic
 
 @dataclass(frozen=True)
 class Ratio:
-    """Divide vectors: y = A / B · 2^exponent, A >= 0 along the last dimension; the numerics say how y is scaled.
+    """Divide vectors: y = A / B · 2^exponent, A >= 0 along the last dimension; the numerics decide how y is scaled.
 
-    numerator_bits   A < 2^numerator_bits
-    denominator_bits B < 2^denominator_bits
-    largest_output   the largest |y| of the published group, which has 2^n · largest_output neurons
-    per_element      B has the shape of A and at least working_bits bits; else it is (..., 1) and of any size
-    channels         the vector is one of channels, which `scale_block` cuts; else (keys) it has one scale
+    numerator_bits    A < 2^numerator_bits
+    denominator_bits  B < 2^denominator_bits
+    largest_output    the largest |y| of the published group, which has 2^n · largest_output neurons
+    per_element       B has the shape of A and at least working_bits bits; else it is (..., 1) and of any size
+    channels          the vector is one of channels, which `scale_block` cuts; else (keys) it has one scale
     """
 
     numerator_bits: int
@@ -57,11 +61,12 @@ class Ratio:
     channels: bool = True
 
     def __call__(self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, on: Arithmetic) -> Coded:
-        """Return y, int64.
+        """Return y; int64.
 
-        shift_scaling: each vector is shifted so that its largest element fills working_bits; n + 1 bits are divided
-        out and the guard bit rounded away, so |q - y·2^-exponent| <= 1/2 + 2^(n+3-working_bits).
-        Without: q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
+        With shift_scaling, each vector is shifted until its largest element fills working_bits.
+        n + 1 bits are divided out, and the guard bit is rounded away: |q - y·2^-exponent| <= 1/2 +
+        2^(n+3-working_bits).
+        Without, q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
         """
         bits = on.numerics.bits
         if on.numerics.shift_scaling:
@@ -69,7 +74,7 @@ class Ratio:
             return in_blocks(partial(self.scaled, on=on), block, numerator, denominator, exponent)
         assert isinstance(exponent, int)  # a fixed step needs a fixed scale; negative as fraction bits are
         limit = self.largest_output << bits
-        # 2^n·A must fit 60 bits; what is dropped of A lies as far below its lowest output bit as A is wide.
+        # 2^n·A must fit 60 bits. The bits dropped from A lie as far below the lowest output bit as A is wide.
         drop = max(0, self.numerator_bits + bits - 60)
         places = -exponent - drop
         spec = DivideSpec(self.numerator_bits - drop, self.denominator_bits + places, bits, limit)
@@ -79,7 +84,7 @@ class Ratio:
         return fixed(quotient, bits, limit.bit_length())
 
     def scaled(self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, on: Arithmetic) -> Coded:
-        """Return y with a scale per vector, whatever the numerics say of it."""
+        """Return y with a scale per vector, regardless of `shift_scaling`."""
         bits, width, denominator_bits = on.numerics.bits, on.numerics.working_bits, self.denominator_bits
         # The leading one of the largest element sets the shift of the whole vector.
         top = on.maximum(numerator, self.numerator_bits, "numerator/maximum")

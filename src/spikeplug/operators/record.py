@@ -1,4 +1,4 @@
-"""Define the record of an operator: everything that is known of it, in the file that holds its formula."""
+"""Define the record of an operator: everything known of it, in the file that holds its formula."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spikeplug.numerics import Numerics
 #: vector: one power of two per vector with shift_scaling, else the step 2^-n. element: a power of two per element.
 #: octaves, step: the fixed step 2^-n, in octaves (times ln 2 where decoded) or as it is.
 Scale = Literal["vector", "element", "octaves", "step"]
-#: The inputs an operator of one number can tell apart: codes of an exponent, a turn, or two octaves; or no such list.
+#: The inputs that an operator of one number can distinguish: codes of an exponent, a turn, or two octaves; or None.
 Grid = Literal["exponent", "turn", "octaves", None]
 #: (*inputs, numerics) -> the largest |spiking - exact|, in the shape of the operator's output.
 Bound = Callable[..., Tensor]
@@ -27,7 +27,7 @@ _SCHEMA = {"Tensor": "Tensor", "Tensor | None": "Tensor?", "int": "int", "bool":
 
 @dataclass(frozen=True)
 class Spelling:
-    """Name torch functions that an operator stands for, and say how a call of theirs becomes a call of it.
+    """Name torch functions that an operator replaces, and how a call of them becomes a call of the operator.
 
     names  as torch and its documentation spell them, in any of torch's namespaces
     call   (operator, *arguments, **keywords) of the torch function -> its result; NotImplemented leaves the call as it
@@ -40,25 +40,25 @@ class Spelling:
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """Everything that the package knows of one operator.
+    """Hold everything that the package knows of one operator.
 
-    name       of the torch op, the public function, reports and records
-    family     operators with the same tests: softmax, attention, gate, curve, norm, element, wave
-    formula    in one line
-    spiking    (*arguments, on) -> Tensor, on float tensors: encode, integers by the verbs of `on`, decode
-    exact      (*arguments) -> Tensor: the float function; it gives shape, dtype and the straight-through gradient
-    inputs     which kind of number each tensor argument is (evidence/distributions.py draws it)
-    settings   the arguments after them in tests and measurements
-    scale      of the output
+    name         of the torch op, the public function, reports and records
+    family       operators with the same tests: softmax, attention, gate, curve, norm, element, wave
+    formula      in one line
+    spiking      (*arguments, on) -> Tensor, on float tensors: encode, run integers by the verbs of `on`, decode
+    exact        (*arguments) -> Tensor: the float function; it gives shape, dtype and the straight-through gradient
+    inputs       kind of number of each tensor argument (evidence/distributions.py draws it)
+    settings     the arguments after them in tests and measurements
+    scale        of the output
     elementwise  the result of an element does not depend on the others of its vector
-    grid       which inputs a search for the worst error goes through
-    bound      the proven bound
-    largest    numerics -> the largest output of the published group, which has 2^n neurons per unit of it
-    input_range  numerics -> beyond which something is lost, in words
-    spellings  torch functions that a converted model redirects to it
-    modules    class, by its full name -> (module) -> the arguments after the tensor
-    aten       ATen ops that are this operator in float, for the audit
-    module     name of the class in `spikeplug.nn`; empty: none
+    grid         inputs that a search for the worst error tries
+    bound        the proven bound
+    largest      numerics -> the largest output of the published group, which has 2^n neurons per unit of it
+    input_range  numerics -> the inputs beyond which something is lost, in words
+    spellings    torch functions that a converted model redirects to it
+    modules      full name of a class -> (module) -> the arguments after the tensor
+    aten         ATen ops that compute this operator in float, for the audit
+    module       name of the class in `spikeplug.nn`; empty: none
     """
 
     name: str
@@ -111,7 +111,7 @@ def elementwise(*names: str) -> tuple[Spelling, ...]:
 
 
 def rounded_once(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return run(x), computed in float32 and rounded once if x is shorter: for what takes more than one step."""
+    """Return run(x), computed in float32 and rounded once if x is shorter; for functions of more than one step."""
     return run(x.float()).to(x.dtype) if x.element_size() < 4 else run(x)
 
 
@@ -125,5 +125,5 @@ def rescaled(name: str, before: float = 1.0, after: float = 1.0, offset: float =
 
 
 def no_settings(module: Any) -> tuple[Any, ...]:
-    """Return the arguments of a module whose operator has no settings."""
+    """Return (), the arguments of a module whose operator has no settings."""
     return ()

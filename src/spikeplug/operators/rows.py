@@ -18,7 +18,7 @@ BLOCK = 1 << 17
 def by_rows(operator: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """Return operator(x, *others), applied to blocks (rows, d) of x (..., d), and blocks of `others` (..., any).
 
-    The result has x's dtype and x's shape, but for the last dimension, which is what the operator makes it.
+    The result has x's dtype. It has x's shape, except for the last dimension, which the operator decides.
     """
     rows = [part.reshape(-1, part.shape[-1]) for part in (x, *others)]
     step = max(1, BLOCK // x.shape[-1])
@@ -36,8 +36,9 @@ def by_rows(operator: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tens
 def by_elements(operator: Callable[[Tensor], Tensor], x: Tensor, on: Arithmetic) -> Tensor:
     """Return operator over x's elements, in blocks (N, 1) of float32 or float64; x's shape and dtype.
 
-    Every element is a vector of one, with a power of two of its own. So precision is relative, whatever the dynamic
-    range, and `shift_scaling` has no meaning here. Errors: SpikeplugError if x is not a floating-point tensor.
+    Every element has a power-of-two scale of its own.
+    So precision is relative over the whole dynamic range, and `shift_scaling` does not matter here.
+    Errors: SpikeplugError if x is not a floating-point tensor.
     """
     as_real(x, on.operator)
     if x.numel() == 0:

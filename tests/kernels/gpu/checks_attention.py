@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_kernel_cases import CONFIGS, DEVICE, DTYPES, assert_equal, dtypes, seeded
+from gpu_kernel_cases import CONFIGS, DEVICE, DTYPES, assert_equal, dtypes, operators, seeded
 from torch import Tensor
 
 from spikeplug import Numerics, SpikeplugError, functional

@@ -1,4 +1,4 @@
-"""Attention's keys and values, each coded once, in the panels that product.py multiplies with."""
+"""Code attention's keys and values, each once, in the panels that product.py multiplies with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEP_OF_KEYS = PANEL * PANELS_AT_ONCE
 
 @compiled
 def code(x, codes, scale, most):
-    """codes <- round(x·scale) within ±most; Σ codes², in 64 bits: each square fits 32."""
+    """Set codes to round(x·scale) within ±most; return Σ codes² in 64 bits: each square fits 32."""
     vectors = codes.size // CODES
     total = code_vectors(x, codes, vectors, scale, most) if vectors else np.int64(0)
     for i in range(vectors * CODES, codes.size):
@@ -39,7 +39,7 @@ def code(x, codes, scale, most):
 
 @compiled
 def code_for_product(x, pattern, codes, bits):
-    """(exponent, plain): codes <- x as `encode_for_product` codes it, with so many bits, 16 at most.
+    """Set codes to x as `encode_for_product` codes it, with at most 16 bits; return (exponent, plain).
 
     x: float32; pattern: its bits. What is not finite, or so large that its scale is not a normal float32, is not plain.
     """
@@ -66,7 +66,7 @@ def code_for_product(x, pattern, codes, bits):
 
 @compiled
 def code_value(x, pattern, codes, bits):
-    """(exponent, finite): codes <- x as `encode` codes it in two's complement of so many bits, 16 at most."""
+    """Set codes to x as `encode` codes it in two's complement of at most 16 bits; return (exponent, finite)."""
     magnitude = largest_magnitude(pattern)
     exponent = np.int64(scale_exponent(min(magnitude, np.int32(INFINITE - 1)), bits))
     code(x, codes, np.float32(power_of_two(max(-exponent, -126))), np.float32((1 << (bits - 1)) - 1))
@@ -75,7 +75,7 @@ def code_value(x, pattern, codes, bits):
 
 @compiled
 def transpose(rows, columns):
-    """columns[j·PANEL + i] <- rows[i, j], 32 bits each."""
+    """Set columns[j·PANEL + i] to rows[i, j], 32 bits each."""
     pairs = rows.shape[1]
     blocks = pairs // PANEL
     if blocks:
@@ -140,14 +140,14 @@ def head_at(address, head, heads, by_batch, by_head):
 
 @inlined
 def vector_at(address, key, pitch, channels):
-    """(x, its bits) of one vector of float32; `pitch` elements from one to the next."""
+    """Return (x, its bits) of one vector of float32; `pitch` elements from one to the next."""
     place = address + 4 * key * pitch
     return floats(place, 1, channels)[0], integers(place, 1, channels)[0]
 
 
 @compiled
 def code_keys(block, unit, head, start, codes, panels, scales):
-    """panels, scales[...] <- the keys of one unit from `start` on; codes: a panel's, int16 (PANEL, channels, even)."""
+    """Code the keys of one unit from `start` on into panels and scales; codes: a panel's, int16 (PANEL, channels)."""
     address = head_at(block[AT.key], head, block[AT.heads], block[AT.key_batch], block[AT.key_head])
     channels = block[AT.channels]
     for member in range(STEP_OF_KEYS):
@@ -167,7 +167,7 @@ def code_keys(block, unit, head, start, codes, panels, scales):
 
 @compiled
 def code_values(block, unit, head, start, codes, panels, exponents):
-    """panels, exponents[...] <- the values of one unit from `start` on; codes: a pair's, int16 (2, full panels)."""
+    """Code the values of one unit from `start` on into panels and exponents; codes: a pair's, int16 (2, channels)."""
     address = head_at(block[AT.value], head, block[AT.heads], block[AT.value_batch], block[AT.value_head])
     width = block[AT.width]
     count = codes.shape[1] // PANEL

@@ -1,4 +1,4 @@
-"""Attention's kernel: a few rows of a key head from queries to output, over the keys that any of them may see.
+"""Run attention's kernel: a few rows of a key head from queries to output, over the keys that any of them may see.
 
 Two exact products with the rows' weights in between; no more of the scores is in memory than those rows'.
 """
@@ -54,7 +54,7 @@ class _Rows(NamedTuple):
 
 @compiled
 def take_queries(block, rows, key_head, first, present):
-    """Code the queries, find what their rows may see; (low, high), the range of keys that any of them does."""
+    """Code the queries, and find what their rows may see; return (low, high), the range of keys of them all."""
     channels, low, high = block[AT.channels], block[AT.keys], 0
     for member in range(present):
         at = query_at(block, key_head, first + member)
@@ -75,7 +75,7 @@ def take_queries(block, rows, key_head, first, present):
 
 @compiled
 def score(rows, panels, scales, low, high, present, products):
-    """rows.scores <- products of queries and keys from `low` to `high`. panels: address of the head's; scales too."""
+    """Set rows.scores to products of queries and keys from `low` to `high`. panels, scales: the head's; an address."""
     stride = rows.codes.shape[1]
     for strip in range(low, high, _STRIP):
         end = min(strip + _STRIP, high)
@@ -94,7 +94,7 @@ def score(rows, panels, scales, low, high, present, products):
 
 @compiled
 def weigh_row(block, rows, key_head, index, member, low, high, exponents, table, mantissas, octaves, radix):
-    """A row's scores to its weights, in limbs from `low` to `high`."""
+    """Turn a row's scores into its weights, in limbs from `low` to `high`."""
     start, stop = rows.starts[member], rows.stops[member]
     if block[AT.bias] != 0:
         at = bias_at(block, key_head, index) + 4 * start
@@ -129,7 +129,7 @@ def weigh_row(block, rows, key_head, index, member, low, high, exponents, table,
 
 @compiled
 def sum_values(rows, panels, stride, low, high, present, chunk, place):
-    """rows.sums <- weights times values from `low` to `high`. panels: address of the head's, `stride` keys each."""
+    """Set rows.sums to weights times values from `low` to `high`. panels: address of the head's, `stride` keys each."""
     rows.sums[:present] = 0.0
     pitch = rows.sums.shape[1]
     for begin in range(low, high, TERMS):

@@ -1,4 +1,4 @@
-"""One row of attention between its two products: scores to weights in limbs, and sums to the output."""
+"""Turn one row of attention from scores into weights in limbs, and from sums into the output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ALL = np.int64(0x0101010101010101)
 
 @compiled
 def seen_range(address, keys):
-    """(start, stop, all) of a row of bytes: outside, every key is hidden; inside, whether all are visible.
+    """Return (start, stop, all) of a row of bytes: outside every key is hidden; all: whether all inside are visible.
 
     (0, 0, True) where none is. Eight bytes at a time, as a causal row is half hidden.
     """
@@ -53,28 +53,28 @@ def seen_range(address, keys):
 
 @compiled
 def hide(scores, visible):
-    """scores <- -inf where not visible."""
+    """Set scores to -inf where not visible."""
     for i in range(visible.size):
         scores[i] = scores[i] if visible[i] else np.float32(-np.inf)
 
 
 @compiled
 def add(scores, bias):
-    """scores <- scores + bias."""
+    """Add a bias to scores, in place."""
     for i in range(bias.size):
         scores[i] = np.float32(scores[i] + bias[i])
 
 
 @compiled
 def scale_products(products, scales, scores, factor):
-    """scores <- the exact products, times both vectors' scales and the factor: rounded once to float32."""
+    """Set scores to the exact products times both vectors' scales and the factor, rounded once to float32."""
     for i in range(scores.size):
         scores[i] = np.float32(products[i] * factor * scales[i])
 
 
 @compiled
 def total_weight(mantissas, octaves):
-    """Σ mantissa >> octaves."""
+    """Return Σ mantissa >> octaves."""
     total = np.int64(0)
     for i in range(mantissas.size):
         total += shift_right(mantissas[i], np.int32(min(octaves[i], np.int32(31))))
@@ -83,7 +83,7 @@ def total_weight(mantissas, octaves):
 
 @compiled
 def lags(octaves, exponents):
-    """octaves <- octaves - exponents of the values; the smallest."""
+    """Subtract the exponents of the values from octaves, in place; return the smallest."""
     ahead = np.int32(FARTHEST)
     for i in range(exponents.size):
         lag = np.int32(octaves[i] - exponents[i])
@@ -94,7 +94,7 @@ def lags(octaves, exponents):
 
 @compiled
 def row_weights(scores, mantissas, octaves, exponents, table, fraction_bits):
-    """(total, ahead, plain) of a row; mantissas and octaves <- its weights before `weigh`.
+    """Return (total, ahead, plain) of a row; set mantissas and octaves to its weights before `weigh`.
 
     scores: of the keys, which a sink may follow. With nothing to attend to the mantissas are 0.
     """
@@ -115,7 +115,7 @@ def row_weights(scores, mantissas, octaves, exponents, table, fraction_bits):
 
 @compiled
 def weigh(mantissas, octaves, high, low, ahead, radix):
-    """high·2^radix + low = mantissas >> (octaves - ahead)."""
+    """Set high·2^radix + low to mantissas >> (octaves - ahead)."""
     mask, places = np.int32((1 << radix) - 1), np.int32(radix)
     for i in range(high.size):
         weight = shift_right(mantissas[i], np.int32(min(np.int32(octaves[i] - ahead), np.int32(31))))
@@ -125,7 +125,7 @@ def weigh(mantissas, octaves, high, low, ahead, radix):
 
 @compiled
 def divide(sums, quotients, output, total, ahead, bits, width):
-    """output <- sums over the total, n = bits of the row's largest: `Ratio.scaled`, decoded."""
+    """Set the output to the sums over the total, n = bits of the row's largest: `Ratio.scaled`, decoded."""
     largest = np.int64(0)
     for i in range(output.size):
         largest = max(largest, as_integer(abs(sums[i])))

@@ -1,4 +1,4 @@
-"""Gated inputs x·σ(g(x)), and the sigmoid itself: encode, open the gate, divide, in passes over a row in cache."""
+"""Run gated inputs x·σ(g(x)), and the sigmoid itself: encode, open the gate, divide, in passes over a row in cache."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from spikeplug.primitives.interpolation import interpolate, whole_table
 
 @compiled
 def extremes(bits):
-    """(largest magnitude, largest) of a row of float32 given as bits: the second negative if all elements are."""
+    """Return (largest magnitude, largest) of a row of float32 given as bits: the second negative if all are."""
     magnitude, largest = np.int32(0), np.int32(-MAGNITUDE)
     for i in range(bits.size):
         magnitude = np.int32(max(magnitude, np.int32(bits[i] & MAGNITUDE)))
@@ -56,7 +56,7 @@ def extremes(bits):
 
 @compiled
 def open_gates(x, indices, octaves, unit, limit, mask, places):
-    """By how much gates open, |g| = round(|x·unit|) up to limit: indices <- |g| & mask, octaves <- |g| >> places."""
+    """Set indices to |g| & mask and octaves to |g| >> places, with the opening |g| = round(|x·unit|) up to limit."""
     for i in range(x.size):
         opening = np.int32(rint(min(abs(np.float32(x[i] * unit)), limit)))
         indices[i] = np.int32(opening & mask)
@@ -65,13 +65,13 @@ def open_gates(x, indices, octaves, unit, limit, mask, places):
 
 @inlined
 def amplitude_of(x, scale):
-    """round(x·scale), or 1 for a scale of 0: the sigmoid's."""
+    """Return round(x·scale), or 1 for a scale of 0: the sigmoid's."""
     return np.int32(rint(x * scale)) if scale > 0 else np.int32(1)
 
 
 @compiled
 def largest_share(x, falls, octaves, scale, one):
-    """The largest |amplitude|·factor: what the gate lets through, in Q(P), is all where x is not negative, else t."""
+    """Return the largest |amplitude|·factor: the gate lets all through where x is not negative, else t, in Q(P)."""
     largest = np.int64(0)
     for i in range(x.size):
         factor = np.float64(shift_right(falls[i], octaves[i]) if x[i] < 0 else one)
@@ -82,8 +82,9 @@ def largest_share(x, falls, octaves, scale, one):
 
 @compiled
 def divide(x, falls, octaves, scale, one, lift, bits):
-    """falls <- |amplitude|·factor·2^lift over 1 + t, n = bits of the row's largest, with the sign of x:
-    `Ratio.scaled`.
+    """Set falls to |amplitude|·factor·2^lift over 1 + t, n = bits of the row's largest, with the sign of x.
+
+    As `Ratio.scaled` does.
 
     floor(2^(n+1)·A/B) with A < 2^P <= 2^24 and B = 1 + t <= 2^25 is estimated in float32: two operands and a quotient
     rounded are off by less than 3·2^-24 of 2^(n+1) <= 2^21, so the estimate, cut, by at most 1. The remainder
@@ -105,7 +106,7 @@ def divide(x, falls, octaves, scale, one, lift, bits):
 
 @compiled
 def multiply(x, weight):
-    """x <- x·weight."""
+    """Multiply x by a weight, in place."""
     for i in range(x.size):
         x[i] *= weight[i]
 

@@ -1,4 +1,4 @@
-"""RMSNorm and LayerNorm: encode, sum of squares, root, divide, in passes over a row in cache."""
+"""Run RMSNorm and LayerNorm: encode, sum of squares, root, divide, in passes over a row in cache."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LARGEST_EPS = 1e30
 
 @compiled
 def encode(x, mantissas, scale):
-    """mantissas <- round(x·scale); the sum of their squares."""
+    """Set mantissas to round(x·scale); return the sum of their squares."""
     squares = np.int64(0)
     for i in range(x.size):
         mantissa = np.int32(rint(x[i] * scale))
@@ -54,7 +54,7 @@ def encode(x, mantissas, scale):
 
 @compiled
 def encode_to_centre(x, mantissas, scale):
-    """mantissas <- round(x·scale); (their sum, the least, the largest)."""
+    """Set mantissas to round(x·scale); return (their sum, the least, the largest)."""
     total, least, largest = np.int64(0), MAGNITUDE, np.int32(-MAGNITUDE)
     for i in range(x.size):
         mantissa = np.int32(rint(x[i] * scale))
@@ -66,13 +66,13 @@ def encode_to_centre(x, mantissas, scale):
 
 @inlined
 def rounded(x):
-    """x rounded half up in magnitude, int32; x + 1/2 exact."""
+    """Return x rounded half up in magnitude, int32; x + 1/2 exact."""
     return np.int32(x + np.copysign(0.5, x))
 
 
 @compiled
 def centre(mantissas, dimension, total):
-    """mantissas <- mantissas·dimension - total, rounded half up in magnitude; the sum of their squares.
+    """Set mantissas to mantissas·dimension - total, rounded half up in magnitude; return the sum of their squares.
 
     dimension and total times one power of two: every product and difference is exact, below 2^53 of its units.
     """
@@ -86,8 +86,10 @@ def centre(mantissas, dimension, total):
 
 @compiled
 def divide(mantissas, output, weight, bias, numerators, factor, exponent):
-    """output <- round(2^n·floor(|mantissa|·numerators)/B) with the mantissa's sign, ·2^exponent, times weight, plus
-    bias (of no elements: none); factor = 2^n/B. `Ratio.scaled`, decoded as `decode` does it."""
+    """Set the output to round(2^n·floor(|mantissa|·numerators)/B)·2^exponent with the mantissa's sign, factor = 2^n/B.
+
+    As `Ratio.scaled` and `decode` do; then times weight, plus bias (of no elements: none).
+    """
     plain, unit, wide = steps_of(exponent)
     for i in range(mantissas.size):
         quotient = quotient_of(floor(abs(np.float64(mantissas[i])) * numerators), factor)

@@ -1,4 +1,4 @@
-"""How vectors of float32 become codes, and codes panels: what LLVM does not make of loops this short by itself.
+"""Turn vectors of float32 into codes, and codes into panels: what LLVM does not make of loops this short by itself.
 
 Each verb takes arrays, contiguous along their last dimension, and does full vectors only; what is left over is its
 caller's.
@@ -25,17 +25,17 @@ _EIGHT = ir.VectorType(ir.IntType(16), PANEL)
 
 
 def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    """The address of an array."""
+    """Return the address of an array."""
     return builder.ptrtoint(context.make_array(kind)(context, builder, array).data, LONG)
 
 
 def _vector(builder: Any, address: Any, size: int, place: Any, kind: Any) -> Any:
-    """A pointer to a vector, so many elements of `size` bytes after an address."""
+    """Return a pointer to a vector, so many elements of `size` bytes after an address."""
     return builder.inttoptr(builder.add(address, builder.mul(place, LONG(size))), kind.as_pointer())
 
 
 def _loop(builder: Any, count: Any, start: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-    """What `body(i, carried)` carries on, from `start`, after i = 0, ..., count - 1; count: more than 0."""
+    """Return what `body(i, carried)` carries on, from `start`, after i = 0, ..., count - 1; count: more than 0."""
     before = builder.basic_block
     loop, after = builder.append_basic_block("vectors"), builder.append_basic_block("done")
     builder.branch(loop)
@@ -56,7 +56,7 @@ def _loop(builder: Any, count: Any, start: list[Any], body: Callable[[Any, list[
 
 @intrinsic
 def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any, most: Any) -> tuple[Any, Any]:
-    """codes <- round(x·scale) within ±most < 2^15, of count·CODES elements, count > 0; the sum of their squares, int64.
+    """Set count·CODES codes to round(x·scale) within ±most < 2^15, count > 0; return the sum of their squares, int64.
 
     x: float32; codes: int16.
     """
@@ -91,7 +91,7 @@ def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any
 def interleave_vectors(
     typing_context: Any, first: Any, second: Any, target: Any, count: Any, pitch: Any
 ) -> tuple[Any, Any]:
-    """target[i·pitch] <- first[i·PANEL], second[i·PANEL], first[i·PANEL + 1], ... of PANEL elements each, int16;
+    """Set target[i·pitch] to first[i·PANEL], second[i·PANEL], first[i·PANEL + 1], ... of PANEL elements each, int16;
     i < count, count > 0. target: int32, of which each holds a pair."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -114,7 +114,7 @@ def interleave_vectors(
 
 @intrinsic
 def transpose_vectors(typing_context: Any, rows: Any, columns: Any, count: Any, pitch: Any) -> tuple[Any, Any]:
-    """columns[j·PANEL + i] <- rows[i·pitch + j], 32 bits each, i < PANEL, j < count·PANEL, count > 0."""
+    """Set columns[j·PANEL + i] to rows[i·pitch + j], 32 bits each, i < PANEL, j < count·PANEL, count > 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows, columns, count, pitch = arguments

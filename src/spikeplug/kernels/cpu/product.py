@@ -1,4 +1,4 @@
-"""Exact products of small integers: 16 bits a factor, pairs of products in 32 bits.
+"""Multiply small integers exactly: 16 bits per factor, pairs of products in 32 bits.
 
 A panel holds, for PANEL columns, pairs of consecutive terms side by side, so that one instruction multiplies 16 numbers
 and adds the pairs (vpmaddwd on x86; the generic form here is what LLVM makes it, or its like, from).
@@ -41,19 +41,19 @@ def lanes(places: Sequence[int]) -> Any:
 
 
 def spread(builder: Any, x: Any, kind: Any) -> Any:
-    """A vector of nothing but x."""
+    """Return a vector of nothing but x."""
     nothing, same = ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(WORD, kind.count), [0] * kind.count)
     return builder.shuffle_vector(builder.insert_element(nothing, x, WORD(0)), nothing, same)
 
 
 def _add_pairs(builder: Any, total: Any, factor: Any, column: Any) -> Any:
-    """total + (a0·b0 + a1·b1, a0·b2 + a1·b3, ...) of a factor's pair (address) and a panel's pairs, in 32 bits."""
+    """Return total + (a0·b0 + a1·b1, a0·b2 + a1·b3, ...), of a pair at `factor` and a panel's pairs, in 32 bits."""
     pair = builder.bitcast(spread(builder, builder.load(factor, align=2), SUMS), HALVES)
     return builder.add(total, add_within_pairs(builder, pair, column))
 
 
 def add_within_pairs(builder: Any, a: Any, b: Any) -> Any:
-    """(a0·b0 + a1·b1, a2·b2 + a3·b3, ...) of HALVES, as SUMS."""
+    """Return (a0·b0 + a1·b1, a2·b2 + a3·b3, ...) of HALVES, as SUMS."""
     product = builder.mul(builder.sext(a, _PRODUCTS), builder.sext(b, _PRODUCTS))
     nothing = ir.Constant(_PRODUCTS, ir.Undefined)
     even, odd = (builder.shuffle_vector(product, nothing, lanes(range(i, 2 * PANEL, 2))) for i in range(2))
@@ -61,7 +61,7 @@ def add_within_pairs(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _at(builder: Any, address: Any, size: int, elements: Any, kind: Any) -> Any:
-    """A pointer so many elements of `size` bytes after an address."""
+    """Return a pointer so many elements of `size` bytes after an address."""
     return builder.inttoptr(builder.add(address, builder.mul(elements, LONG(size))), kind.as_pointer())
 
 
@@ -116,7 +116,7 @@ def _narrow(rows: int) -> Any:
 
 
 def _wide(rows: int) -> Any:
-    """output[r, :PANEL] += Σ_pairs (high limbs[r]·2^radix + low limbs[r])·panel, for `rows` rows.
+    """Return a verb: output[r, :PANEL] += Σ_pairs (high limbs[r]·2^radix + low limbs[r])·panel, for `rows` rows.
 
     limbs: address of int16 (rows·LIMBS, PITCH), a row's high limbs, then its low ones. panel: address of int16
     (pairs, PANEL, 2). place: 2^radix, a double. output: address of doubles (rows, pitch), which stay below 2^53. pairs:

@@ -1,4 +1,4 @@
-"""Softmax in three passes over a row that stays in cache: the maximum, the weights and their sum, the division."""
+"""Run softmax in three passes over a row that stays in cache: maximum, weights and their sum, division."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LOWEST = np.float32(MASKED)
 
 @compiled
 def largest_score(bits):
-    """(largest, magnitude) of a row of float32 given as bits: both as bits. NaN has the largest magnitude of all."""
+    """Return (largest, magnitude) of a row of float32 given as bits, as bits. NaN has the largest magnitude."""
     largest, magnitude = np.int32(-(1 << 31)), np.int32(0)
     for i in range(bits.size):
         b = bits[i]
@@ -52,7 +52,7 @@ def largest_score(bits):
 
 @compiled
 def is_plain(largest, magnitude, fraction_bits):
-    """No NaN, no +inf, and no maximum that is too large for its fraction bits; all masked is plain."""
+    """Return whether there is no NaN, no +inf, and no maximum too large for its fraction bits; all masked is plain."""
     if magnitude > INFINITE or largest == INFINITE:
         return False
     # exponent + 1 bit for log2(e) + F <= 29, as in `excess_places`.
@@ -61,7 +61,7 @@ def is_plain(largest, magnitude, fraction_bits):
 
 @compiled
 def ceiling_of(largest, scale, fraction_bits):
-    """M: the largest score, an integer, rounded up to a whole octave."""
+    """Return M: the largest score, an integer, rounded up to a whole octave."""
     octave = np.int64(1) << fraction_bits
     score = np.int64(rint(max(np.float32(largest * scale), _LOWEST)))
     return np.int32((score + (octave - 1)) & -octave)
@@ -69,7 +69,7 @@ def ceiling_of(largest, scale, fraction_bits):
 
 @compiled
 def distances(x, fractions, octaves, scale, ceiling, fraction_bits):
-    """Of each score its distance below M: the fraction, and the octaves."""
+    """Set fractions and octaves to the distance of each score below M."""
     mask, places = np.int32((1 << fraction_bits) - 1), np.int32(fraction_bits)
     for i in range(x.size):
         distance = np.int32(ceiling - np.int32(rint(max(x[i] * scale, _LOWEST))))
@@ -79,7 +79,7 @@ def distances(x, fractions, octaves, scale, ceiling, fraction_bits):
 
 @compiled
 def decay(mantissas, octaves, weights):
-    """weights <- mantissas >> octaves; (sum, largest)."""
+    """Set weights to mantissas >> octaves; return (sum, largest)."""
     total, largest = np.int64(0), np.int32(0)
     for i in range(mantissas.size):
         weight = shift_right(mantissas[i], np.int32(min(octaves[i], np.int32(31))))
@@ -91,7 +91,7 @@ def decay(mantissas, octaves, weights):
 
 @compiled
 def divide(weights, total, largest, bits, width):
-    """weights <- the weights over their sum, n = bits of the largest: `Ratio.scaled`, decoded, as bits of float32."""
+    """Divide the weights by their sum, in place, n = bits of the largest: `Ratio.scaled`, as bits of float32."""
     lift, drop = width - bit_length(np.int64(largest)), width - bit_length(total)
     denominator = total << drop if drop >= 0 else total >> -drop
     down = np.int32(max(-lift, 0))

@@ -1,4 +1,4 @@
-"""What the kernels' loops are written in: integer verbs that stay in 32 bits, rounding, casts of bits.
+"""Define what the kernels' loops are written in: integer verbs that stay in 32 bits, rounding, casts of bits.
 
 Numba widens every integer expression to 64 bits, which costs the vector form of a loop; these say what is meant.
 """
@@ -27,7 +27,7 @@ MINUS_INFINITY = np.int32(0x7F800000 - (1 << 31))
 
 
 def _emit(name: str) -> Any:
-    """An LLVM intrinsic of one argument, of the same type."""
+    """Return a verb for an LLVM intrinsic of one argument, of the same type."""
 
     @intrinsic
     def verb(typing_context: Any, x: Any) -> Any:
@@ -46,7 +46,7 @@ floor = _emit("llvm.floor")
 
 @intrinsic
 def shift_right(typing_context: Any, x: Any, places: Any) -> Any:
-    """x >> places in the width of x, 0 <= places < that width."""
+    """Return x >> places in the width of x, 0 <= places < that width."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ashr(*arguments)
@@ -56,7 +56,7 @@ def shift_right(typing_context: Any, x: Any, places: Any) -> Any:
 
 @intrinsic
 def shift_left(typing_context: Any, x: Any, places: Any) -> Any:
-    """x << places in the width of x, what is beyond it dropped, 0 <= places < that width."""
+    """Return x << places in the width of x, what is beyond dropped, 0 <= places < that width."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.shl(*arguments)
@@ -66,7 +66,7 @@ def shift_left(typing_context: Any, x: Any, places: Any) -> Any:
 
 @intrinsic
 def shifted_product(typing_context: Any, a: Any, b: Any, places: Any) -> Any:
-    """(a·b) >> places of int32 >= 0, the product in 64 bits, the result in 32, 0 <= places < 64."""
+    """Return (a·b) >> places of int32 >= 0, the product in 64 bits, the result in 32, 0 <= places < 64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b, places = (builder.zext(value, ir.IntType(64)) for value in arguments)
@@ -76,7 +76,7 @@ def shifted_product(typing_context: Any, a: Any, b: Any, places: Any) -> Any:
 
 
 def _cast(result: Any, argument: Any) -> Any:
-    """The same bits as another type."""
+    """Return a verb that gives the same bits another type."""
 
     @intrinsic
     def verb(typing_context: Any, x: Any) -> Any:
@@ -95,7 +95,7 @@ as_double, as_integer = _cast(types.float64, types.int64), _cast(types.int64, ty
 
 @intrinsic
 def bit_length(typing_context: Any, x: Any) -> Any:
-    """Bits of an int64 x >= 0: 0 for 0."""
+    """Return the bits of an int64 x >= 0: 0 for 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.sub(ir.IntType(64)(64), builder.ctlz(arguments[0], ir.IntType(1)(0)))
@@ -105,7 +105,7 @@ def bit_length(typing_context: Any, x: Any) -> Any:
 
 @intrinsic
 def power_of_two(typing_context: Any, exponent: Any) -> Any:
-    """2^exponent as a double, -1022 <= exponent <= 1023, by writing the exponent field."""
+    """Return 2^exponent as a double, -1022 <= exponent <= 1023, by writing the exponent field."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         wide = ir.IntType(64)
@@ -117,7 +117,7 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 @inlined
 def quotient_of(numerator, factor):
-    """floor(2^n·A/B + 1/2), int32, of a double A < 2^P and the double factor = 2^n/B, B < 2^P, P <= 24, n <= 20.
+    """Return floor(2^n·A/B + 1/2), int32; doubles A < 2^P and factor = 2^n/B, B < 2^P, P <= 24, n <= 20.
 
     y + 1/2 with y = 2^n·A/B is a multiple of 1/(2B) >= 2^-25; the rounded factor, product and sum, all below 2^(n+2),
     are off by less than 2^(n-49) <= 2^-29. So 2^-27 more lifts every integer safely and carries nothing else over one.
@@ -127,46 +127,46 @@ def quotient_of(numerator, factor):
 
 @inlined
 def with_sign(x, sign_of):
-    """x >= 0 (int32) with the sign of `sign_of`."""
+    """Return x >= 0 (int32) with the sign of `sign_of`."""
     sign = shift_right(sign_of, np.int32(31))
     return np.int32(np.int32(x ^ sign) - sign)
 
 
 @inlined
 def absolute(x):
-    """|x|, int32."""
+    """Return |x|, int32."""
     return with_sign(x, x)
 
 
 @inlined
 def magnitude_of(bits):
-    """|x| of a float32 given as bits, as bits."""
+    """Return |x| of a float32 given as bits, as bits."""
     return np.int32(bits & MAGNITUDE)
 
 
 @compiled
 def look_up(indices, table):
-    """indices[i] <- table[indices[i]]."""
+    """Replace each index by its entry of the table."""
     for i in range(indices.size):
         indices[i] = table[np.uint32(indices[i])]
 
 
 @inlined
 def steps_of(exponent):
-    """For `decoded`: whether 2^exponent is a normal float32, then it, and it as a double; |exponent| <= 1000."""
+    """Return, for `decoded`, whether 2^exponent is a normal float32, it, and it as a double; |exponent| <= 1000."""
     plain = -126 <= exponent <= 127
     return plain, np.float32(power_of_two(exponent if plain else np.int64(0))), power_of_two(exponent)
 
 
 @inlined
 def decoded(quotient, plain, unit, wide):
-    """quotient·2^exponent, |quotient| < 2^24: rounded once, and only where it is denormal."""
+    """Return quotient·2^exponent, |quotient| < 2^24: rounded once, and only where it is denormal."""
     return np.float32(quotient) * unit if plain else np.float32(np.float64(quotient) * wide)
 
 
 @compiled
 def decode(quotients, output, exponent):
-    """output <- quotients·2^exponent, |quotients| < 2^24."""
+    """Set the output to quotients·2^exponent, |quotients| < 2^24."""
     plain, unit, wide = steps_of(exponent)
     for i in range(quotients.size):
         output[i] = decoded(quotients[i], plain, unit, wide)
@@ -174,7 +174,7 @@ def decode(quotients, output, exponent):
 
 @compiled
 def largest_magnitude(bits):
-    """The largest |x| of a row of float32 given as bits, as bits; INFINITE or more if one is not finite."""
+    """Return the largest |x| of a row of float32 given as bits, as bits; INFINITE or more if one is not finite."""
     largest = np.int32(0)
     for i in range(bits.size):
         largest = np.int32(max(largest, np.int32(bits[i] & MAGNITUDE)))
@@ -197,14 +197,14 @@ def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
 
 @compiled
 def fetch(x):
-    """Ask for x (float32) to be brought to the nearest cache, while something else is done."""
+    """Ask for x (float32) to be brought to the nearest cache, while the loop goes on."""
     for i in range(0, x.size, 16):
         _prefetch(x, i)
 
 
 @compiled
 def exponent_of(magnitude):
-    """frexp's exponent of a finite float32 >= 0 given as bits: 2^(e-1) <= x < 2^e; 0 gives 0."""
+    """Return frexp's exponent of a finite float32 >= 0 given as bits: 2^(e-1) <= x < 2^e; 0 gives 0."""
     if magnitude >= 1 << 23:
         return (magnitude >> 23) - 126
     return bit_length(np.int64(magnitude)) - 149 if magnitude > 0 else 0
@@ -212,7 +212,7 @@ def exponent_of(magnitude):
 
 @compiled
 def scale_exponent(magnitude, bits):
-    """`coding._scale`: the exponent of an LSB with which a magnitude (as bits) fills bits - 1 bits."""
+    """Return the exponent of an LSB, as `coding._scale`, with which a magnitude (as bits) fills bits - 1 bits."""
     if magnitude == 0:
         return -126
     return min(max(exponent_of(magnitude) - (bits - 1), -126), 127)
@@ -220,7 +220,7 @@ def scale_exponent(magnitude, bits):
 
 @compiled
 def square_root(square):
-    """floor(sqrt(S)), 0 <= S < 2^62: the double root is off by less than 1."""
+    """Return floor(sqrt(S)), 0 <= S < 2^62: the double root is off by less than 1."""
     root = np.int64(np.sqrt(np.float64(square)))
     while root * root > square:
         root -= 1

@@ -1,4 +1,4 @@
-"""Cosine and sine: phase, quarter wave, sign, element by element."""
+"""Run cosine and sine: phase, quarter wave, sign, element by element."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TURNS = 0.5 / math.pi
 
 @compiled
 def wave(x, output, knots, rest_bits, quarters, bits, width):
-    """output <- sin of x a number of quarters on: `encode_phase` and `sine_integers`, decoded."""
+    """Set the output to sin of x a number of quarters on: `encode_phase` and `sine_integers`, decoded."""
     steps, turn = power_of_two(width), (np.int64(1) << width) - 1
     quarter, half = np.int64(1) << (width - 2), np.int64(1) << (width - bits - 1)
     last, unit = np.int64(knots.size - 2), np.float32(power_of_two(-bits))

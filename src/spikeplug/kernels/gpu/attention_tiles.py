@@ -1,4 +1,4 @@
-"""Run attention's kernel: one program for a key head and a block of rows; two passes over the keys, all sums exact.
+"""Run attention's kernel: one program per key head and block of rows, two passes over the keys, all sums exact.
 
 Why two passes. With s a score in integers and M the row's largest, rounded up to a whole octave, a weight is
 w >> (M - s)/2^F, and w, the mantissa of 2^s, does not depend on M: only the shift does. A key's value then counts

@@ -1,4 +1,4 @@
-"""Verbs of the kernels: what coding.py, fixedpoint.py and the primitives do, on blocks in registers.
+"""Define the verbs of the kernels: what coding.py, fixedpoint.py and the primitives do, on blocks in registers.
 
 Every verb gives the bits of its namesake. Kernels are launched with enable_fp_fusion=False: a product that is rounded
 before it is added to (encoding, weight and bias) must not be fused with the addition.
@@ -20,13 +20,13 @@ MASKED = tl.constexpr(-(1 << 30))
 
 @triton.jit
 def magnitude_bits(x):
-    """The bits of |x|, float32 -> int32: ordered as |x| is, with NaN above infinity."""
+    """Return the bits of |x|, float32 -> int32: ordered as |x| is, with NaN above infinity."""
     return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
 @triton.jit
 def nearest(x):
-    """round(x), half to even, int32; |x| <= 2^30."""
+    """Return round(x), half to even, int32; |x| <= 2^30."""
     # From 2^23 on a float32 is an integer; below, adding 2^23 leaves no room for a fraction.
     size = tl.abs(x)
     size = tl.where(size < 8388608.0, (size + 8388608.0) - 8388608.0, size).to(tl.int32)
@@ -35,13 +35,13 @@ def nearest(x):
 
 @triton.jit
 def nearest_small(x):
-    """round(x), half to even, int32; |x| <= 2^22: the integer stands in the low bits of x + 1.5·2^23."""
+    """Return round(x), half to even, int32; |x| <= 2^22: the integer stands in the low bits of x + 1.5·2^23."""
     return (x + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000
 
 
 @triton.jit
 def nearest_mantissa(x, BITS: tl.constexpr):
-    """round(x), half to even, int32; |x| <= 2^(BITS - 1)."""
+    """Return round(x), half to even, int32; |x| <= 2^(BITS - 1)."""
     if BITS <= 23:
         return nearest_small(x)
     else:
@@ -50,19 +50,19 @@ def nearest_mantissa(x, BITS: tl.constexpr):
 
 @triton.jit
 def power_of_two(exponent):
-    """2^exponent in float32; exponents beyond the normal range take its nearest end."""
+    """Return 2^exponent in float32; exponents beyond the normal range take its nearest end."""
     return (tl.minimum(tl.maximum(exponent + 127, 1), 254) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def power_of_two_wide(exponent):
-    """2^exponent in float64, |exponent| <= 1022; infinity for 1024."""
+    """Return 2^exponent in float64, |exponent| <= 1022; infinity for 1024."""
     return ((exponent.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def scale_exponent(bits, BITS: tl.constexpr):
-    """coding.encode's exponent for a vector whose largest magnitude has these `bits`: it then fills BITS - 1 bits.
+    """Return coding.encode's exponent for a vector whose largest magnitude, given as bits, then fills BITS - 1 bits.
 
     Denormals and 0 have a field of 0, which lies below the lowest exponent as their own would.
     """
@@ -71,14 +71,14 @@ def scale_exponent(bits, BITS: tl.constexpr):
 
 @triton.jit
 def decode(q, exponent):
-    """q·2^exponent in float32, the scale in two halves, as coding.decode."""
+    """Return q·2^exponent in float32, the scale in two halves, as coding.decode."""
     half = exponent >> 1
     return q.to(tl.float32) * power_of_two(half) * power_of_two(exponent - half)
 
 
 @triton.jit
 def widened(x):
-    """x, float16, bfloat16 or float32, in float32."""
+    """Return x, float16, bfloat16 or float32, in float32."""
     if x.dtype == tl.bfloat16:  # written out, as the interpreter does not know its denormals
         return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
     else:
@@ -87,7 +87,7 @@ def widened(x):
 
 @triton.jit
 def rounded(y, dtype: tl.constexpr):
-    """y, float32 and no NaN, in the dtype torch's conversion would give: half to even."""
+    """Return y, float32, in the dtype as torch's conversion would: half to even; a NaN is one of torch's own."""
     if dtype == tl.bfloat16:  # written out, as the interpreter cuts the low bits off
         bits = y.to(tl.int32, bitcast=True)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -98,7 +98,7 @@ def rounded(y, dtype: tl.constexpr):
 
 @triton.jit
 def bit_length(x):
-    """Bits of 0 <= x < 2^62, int32. float64 holds 31 bits exactly, and its exponent field is their length."""
+    """Return the bits of 0 <= x < 2^62, int32: the exponent field of a float64, which holds 31 bits exactly."""
     x = x.to(tl.int64)
     high = x >> 31
     field = (tl.where(high > 0, high, x).to(tl.float64).to(tl.int64, bitcast=True) >> 52).to(tl.int32)
@@ -107,13 +107,13 @@ def bit_length(x):
 
 @triton.jit
 def shift(x, places):
-    """x·2^places for either sign of places, floored; int64 in and out."""
+    """Return x·2^places for either sign of places, floored; int64 in and out."""
     return (x << tl.maximum(places, 0).to(tl.int64)) >> tl.minimum(tl.maximum(-places, 0), 63).to(tl.int64)
 
 
 @triton.jit
 def chord(x, knots, LAST: tl.constexpr, REST: tl.constexpr):
-    """Interpolation of rising or falling knots[0..LAST + 1], REST bits a segment, at x >= 0; int32.
+    """Return the interpolation of rising or falling knots[0..LAST + 1], REST bits per segment, at x >= 0; int32.
 
     The product of a rise and a rest stays below 2^31 for every table in use but the coarsest 2^-x, `half_to_the`.
     """
@@ -126,7 +126,7 @@ def chord(x, knots, LAST: tl.constexpr, REST: tl.constexpr):
 
 @triton.jit
 def half_to_the(distance, knots, F: tl.constexpr, REST: tl.constexpr, P: tl.constexpr):
-    """2^-(distance / 2^F) in Q(P) without its octaves (those are distance >> F): the mantissa, int32.
+    """Return 2^-(distance / 2^F) in Q(P) without its octaves (those are distance >> F): the mantissa, int32.
 
     knots fall, from 2^P to 2^(P-1), over segments of 2^REST inputs.
     """
@@ -144,19 +144,21 @@ def half_to_the(distance, knots, F: tl.constexpr, REST: tl.constexpr, P: tl.cons
 
 @triton.jit
 def decay(weight, octaves):
-    """weight >> octaves, octaves >= 0."""
+    """Return weight >> octaves, octaves >= 0."""
     return weight >> tl.minimum(octaves, 31)
 
 
 @triton.jit
 def reciprocal(b, K: tl.constexpr):
-    """2^K / b in float32, correctly rounded, for `quotient`; int32 0 < b < 2^24."""
+    """Return 2^K / b in float32, correctly rounded, for `quotient`; int32 0 < b < 2^24."""
     return tl.div_rn(tl.full(b.shape, 1 << K, tl.float32), b.to(tl.float32))
 
 
 @triton.jit
 def quotient(a, b, inverse, K: tl.constexpr):
-    """floor(2^K·a / b), int32, for 0 <= a < 2^P, 2^(P-1) <= b < 2^P, P <= 24, K <= 21, inverse = reciprocal(b).
+    """Return floor(2^K·a / b), int32, for 0 <= a < 2^P, 2^(P-1) <= b < 2^P, P <= 24, K <= 21.
+
+    inverse: reciprocal(b).
 
     b = 1 beside a = 0 is 0 as well: what a silent denominator, B = 0, is replaced by.
 
@@ -170,7 +172,9 @@ def quotient(a, b, inverse, K: tl.constexpr):
 
 @triton.jit
 def quotient_each(a, b, K: tl.constexpr):
-    """floor(2^K·a / b), int32, for 0 <= a < 2^P, 2^P <= b <= 2^(P+1), P <= 24, K <= 21: a denominator an element.
+    """Return floor(2^K·a / b), int32, for 0 <= a < 2^P, 2^P <= b <= 2^(P+1), P <= 24, K <= 21.
+
+    For a denominator per element.
 
     Proof. Q = 2^K·a/b < 2^21. b = 2^P + t rounds by a relative 2^-24 at most, the hardware's fast division is off by 2
     units in the last place, at most 2^-22 (more where the result is denormal; it is 0 or at least 2^-25): the estimate
@@ -181,14 +185,14 @@ def quotient_each(a, b, K: tl.constexpr):
 
 @triton.jit
 def corrected(a, b, estimate, K: tl.constexpr):
-    """floor(2^K·a / b) from an estimate of it that is off by one at most."""
+    """Return floor(2^K·a / b) from an estimate of it that is off by one at most."""
     rest = (a << K) - estimate * b
     return estimate + (rest >= b).to(tl.int32) - (rest < 0).to(tl.int32)
 
 
 @triton.jit
 def denominator_of(total, N: tl.constexpr, P: tl.constexpr):
-    """(B, its reciprocal, places): total·2^places = B fills P bits; int32, float32, int32. A total of 0 becomes 1."""
+    """Return (B, its reciprocal, places): total·2^places = B fills P bits; int32, float32, int32. 0 becomes 1."""
     places = P - bit_length(total)
     denominator = tl.maximum(shift(total, places), 1).to(tl.int32)
     return denominator, reciprocal(denominator, N + 1), places

@@ -179,7 +179,7 @@ def _shifted(size, places):
 
 @triton.jit
 def _centred(mantissa, total, dimension, places, inside):
-    """c with its sign, at P - 1 bits, 0 beyond the row; int32."""
+    """Return c with its sign, at P - 1 bits, 0 beyond the row; int32."""
     c = tl.where(inside, mantissa.to(tl.int64) * dimension - total, 0)
     size = _shifted(tl.abs(c), places).to(tl.int32)
     return tl.where(c < 0, -size, size)

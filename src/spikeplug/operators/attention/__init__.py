@@ -1,1 +1,1 @@
-"""Attention: queries, keys, values and masks in; weighted values, or the weights, out."""
+"""Compute attention, or its weights, from queries, keys, values and masks."""

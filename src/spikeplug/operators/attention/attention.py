@@ -1,4 +1,4 @@
-"""Attention from queries to outputs: scores, weights, value product, and one division per head channel at the end."""
+"""Compute attention from queries to outputs: scores, weights, value product, and one division per head channel."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ def attention(
 ) -> Tensor:
     """Return softmax(cap(query·keyᵀ·scaling) + mask)·value with a spiking softmax; (B, H, Q, Dv), dtype of query.
 
-    Arguments and errors: `AttentionCall`.
+    Arguments and errors: see `AttentionCall`.
 
-    query·keyᵀ is an integer product of codes of query_key_bits, exact, scaled and rounded once to float32 (float64 for
-    float64); with None, the model's own float product. Bias and sinks are added in that dtype. With divide_last the
-    value product runs in integers, exactly; without, each probability is divided and decoded on its own and the value
-    product is the model's (the published form).
-    A row that may attend to nothing gives 0; one with a NaN or +inf score, bias or sink gives NaN. A NaN or inf value
-    affects only the rows that may attend to it.
+    query·keyᵀ is an exact integer product of codes of query_key_bits.
+    Each score is scaled and rounded once, to float32 (float64 for float64). Bias and sinks are added in that dtype.
+    With query_key_bits=None, query·keyᵀ is the model's own float product.
+    With divide_last, the value product runs in integers, exactly.
+    Without, each probability is divided and decoded on its own, and the value product is the model's (the published
+    form).
+
+    A row without a visible key gives 0. A row with a NaN or +inf score, bias or sink gives NaN.
+    A NaN or infinite value affects only the rows that may attend to it.
     """
     call = AttentionCall(query, key, value, mask, scaling, softcap, sinks)
     shape = (*query.shape[:3], value.shape[-1])
@@ -62,7 +65,10 @@ def attention(
 
 
 def _spread_nonfinite(output: Tensor, value: Tensor, nonfinite: Tensor, mask: Tensor | None) -> Tensor:
-    """Add what inf and NaN values (coded as 0) would: a visible inf gives inf, NaN or both signs give NaN."""
+    """Add the effect of inf and NaN values, which are coded as 0.
+
+    A visible infinity gives an infinity; NaN, or infinities of both signs, give NaN.
+    """
     batch, heads, rows, _ = output.shape
     if mask is None:
         visible = torch.ones(1, 1, 1, value.shape[-2], dtype=output.dtype, device=output.device)
@@ -93,14 +99,14 @@ def exact(
 
 
 def bound(query: Tensor, key: Tensor, value: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound for the coded scores, and Σ p|v|·(e^(2η) - 1) for what codes move."""
+    """Return the bound for the coded scores, plus Σ p|v|·(e^(2η) - 1) for the coding of queries and keys."""
     scores, moved = coded_scores(query, key, numerics)
     found: Tensor = _of_scores(scores, value, numerics) + scores.softmax(-1) @ value.abs() * moved
     return found
 
 
 def _of_scores(scores: Tensor, value: Tensor, numerics: Numerics) -> Tensor:
-    """Return the bound divided last: README.md. Else Σ bound_i·|v_i| and the values' own n bits; sums are float."""
+    """Return the bound of the form divided last (README.md), or Σ bound_i·|v_i| plus the values' own n bits."""
     p, scale = scores.softmax(-1), value.abs().amax(-1, keepdim=True)
     coding = 2.0 ** (1 - numerics.bits)
     if not numerics.divide_last:

@@ -1,4 +1,4 @@
-"""Attention's weights: the spiking softmax itself, each probability divided and decoded on its own."""
+"""Compute attention's weights: the spiking softmax itself, each probability divided and decoded on its own."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def attention_weights(
 ) -> Tensor:
     """Return the probabilities of attention, (B, H, Q, K), dtype of query.
 
-    Arguments and errors: `AttentionCall`. The sink's own probability is dropped, so that a row sums to less than 1 by
-    it. With divide_last, attention does not divide these; they are what it weighs with, rounded.
+    Arguments and errors: see `AttentionCall`.
+    The sink's own probability is dropped: a row with a sink sums to less than 1.
+    With divide_last, attention weighs the values before dividing; these are the same weights, divided and rounded.
     """
     call = AttentionCall(query, key, None, mask, scaling, softcap, sinks)
     output = query.new_zeros((*query.shape[:3], key.shape[2]))
@@ -56,7 +57,7 @@ def exact(
 ) -> Tensor:
     """Return softmax over keys (and the sink) of softcap·tanh(query·keyᵀ·scaling / softcap) + mask; (B, H, Q, K).
 
-    query (B, H, Q, D), key (B, G, K, D) not repeated; a row that may attend to nothing is 0.
+    query (B, H, Q, D), key (B, G, K, D) not repeated. A row without a visible key is 0.
     """
     groups = query.shape[1] // max(key.shape[1], 1)
     scaling = max(query.shape[-1], 1) ** -0.5 if scaling is None else scaling
@@ -76,7 +77,7 @@ def exact(
 
 
 def bound(query: Tensor, key: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the softmax bound of the coded scores, and p·(e^(2η) - 1) for what codes move."""
+    """Return the softmax bound of the coded scores, plus p·(e^(2η) - 1) for the coding of queries and keys."""
     scores, moved = coded_scores(query, key, numerics)
     found: Tensor = softmax_bound(scores, numerics=numerics) + scores.softmax(-1) * moved
     return found

@@ -1,4 +1,4 @@
-"""Define a call of attention: its tensors, mask, softcap and sinks; check that they fit."""
+"""Define a call of attention: its tensors, mask, softcap and sinks. Check that they fit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from spikeplug.codes import as_real
 from spikeplug.errors import SpikeplugError
 from spikeplug.saturation import record
 
-#: exp(-1e4) is 0 beside any score in use: a bias of at most this hides its key, alone or beside real biases.
+#: exp(-1e4) is 0 compared with the weight of any score in use. So a bias of at most this hides its key.
 HIDDEN = -1e4
-#: Beyond, softcap times a score leaves float32.
+#: Beyond this, softcap times a score exceeds float32.
 _LARGEST_CAP = 1e30
 
 
 class Masking(NamedTuple):
-    """A mask in two parts, both of 4 dimensions, broadcastable to (B, H, Q, K).
+    """Hold a mask in two parts, both of 4 dimensions, broadcastable to (B, H, Q, K).
 
     visible  bool, True = may attend; None if all may
-    bias     floating, in the unit of the scores, finite or NaN or +inf, 0 where a key is hidden; None if there is none
+    bias     floating, in the unit of the scores: finite, NaN or +inf, and 0 where a key is hidden; None without a bias
     """
 
     visible: Tensor | None
@@ -33,19 +33,20 @@ class Masking(NamedTuple):
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """The arguments of attention, in the one order they have everywhere.
+    """Hold the arguments of attention, in the one order they have everywhere.
 
     query    (B, H, Q, D)
     key      (B, G, K, D), not repeated: H must be a multiple of G
     value    (B, G, K, Dv), or None for the weights alone
-    mask     broadcastable to (B, H, Q, K): bool (True = may attend) or floating (added to the scaled and capped scores;
-             at most -1e4 hides, as False does); or int64 with one column, (..., Q, 1): how many keys, from the first on,
-             each row may attend to; or None
-    scaling  of query·keyᵀ; None: D^-0.5
+    mask     broadcastable to (B, H, Q, K), or None:
+             bool (True = may attend);
+             floating, added to the scaled and capped scores (at most -1e4 hides, as False does);
+             or int64 with one column, (..., Q, 1): how many keys, from the first on, each row may attend to
+    scaling  factor of query·keyᵀ; None: D^-0.5
     softcap  scores become softcap·tanh(score / softcap); None: they stay
-    sinks    (H,): one logit per query head that takes part in the row's maximum and sum and has no value; or None
+    sinks    (H,): one logit per query head, part of the row's maximum and sum, without a value; or None
 
-    Errors: SpikeplugError for shapes that do not fit, another mask, a softcap that is not above 0, non-floating tensors.
+    Errors: SpikeplugError for shapes that do not fit, another mask, a softcap <= 0, and tensors that are not floating.
     """
 
     query: Tensor
@@ -66,7 +67,7 @@ class AttentionCall:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Return the dtype the scores are computed in: float32, or float64 if any tensor is."""
+        """Return the dtype in which scores are computed: float64 if any tensor is, else float32."""
         dtypes = [as_real(x, "attention").dtype for x in (self.query, self.key, self.value) if x is not None]
         return torch.float64 if torch.float64 in dtypes else torch.float32
 
@@ -77,23 +78,26 @@ class AttentionCall:
 
     @property
     def factor(self) -> float:
-        """Return what query·keyᵀ is multiplied by."""
+        """Return the factor of query·keyᵀ."""
         return max(self.query.shape[-1], 1) ** -0.5 if self.scaling is None else self.scaling
 
     def masking(self, unit: float) -> Masking:
-        """Return what hides and what is added to scores that count in 1/`unit`."""
+        """Return which keys are hidden, and what is added to scores in units of 1/`unit`."""
         return masking(self.mask, self.key.shape[2], self.dtype, unit)
 
 
 def visible_keys(mask: Tensor, keys: int) -> Tensor:
-    """Return a mask of counts (int64) as a bool one: True for that many keys, from the first on. Others stay."""
+    """Return a mask of counts (int64) as a bool mask; other masks are unchanged.
+
+    The bool mask is True for that many keys, from the first on.
+    """
     return torch.arange(keys, device=mask.device) < mask if mask.dtype == torch.int64 else mask
 
 
 def masking(mask: Tensor | None, keys: int, dtype: torch.dtype, unit: float) -> Masking:
-    """Return any mask as what hides and what is added to scores of `dtype`, which count in 1/`unit`.
+    """Return which keys a mask hides, and what it adds to scores of `dtype`, which are in units of 1/`unit`.
 
-    Each element by itself hides or is added, so that no row depends on what stands elsewhere in the mask.
+    Each element hides or is added on its own. So a row does not depend on the rest of the mask.
     """
     if mask is None:
         return Masking(None, None)
@@ -108,7 +112,7 @@ def masking(mask: Tensor | None, keys: int, dtype: torch.dtype, unit: float) -> 
 
 
 def in_unit(x: Tensor, unit: float) -> Tensor:
-    """Return x·unit; a finite x stays finite, and is counted where that takes a clamp."""
+    """Return x·unit. A finite x stays finite; clamped elements are counted."""
     product, limit = x * unit, torch.finfo(x.dtype).max
     beyond = (product.abs() > limit) & torch.isfinite(x)
     record("attention: bias or sink beyond its dtype", beyond)
@@ -134,7 +138,10 @@ def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def check_mask(mask: Tensor | None, target: tuple[int, ...]) -> None:
-    """Raise SpikeplugError unless the mask is None, bool, floating, or counts of visible keys, and broadcasts to `target`."""
+    """Raise SpikeplugError unless the mask fits `target`.
+
+    A mask is None, bool, floating or counts of visible keys, and broadcasts to `target`.
+    """
     if mask is None:
         return
     if not isinstance(mask, Tensor):
@@ -148,7 +155,7 @@ def check_mask(mask: Tensor | None, target: tuple[int, ...]) -> None:
             f"one column, how many keys each row may attend to, not {mask.dtype} of shape {tuple(mask.shape)}; use "
             "mask.bool() or mask.float()."
         )
-    # Not torch.broadcast_shapes, which takes longer than all of attention over a few keys.
+    # torch.broadcast_shapes takes longer than attention over a few keys, so it is not used.
     shape = (1,) * (4 - mask.dim()) + tuple(mask.shape)
     if len(shape) > 4 or any(size not in (1, whole) for size, whole in zip(shape, target, strict=True)):
         raise SpikeplugError(

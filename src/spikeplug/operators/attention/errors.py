@@ -1,4 +1,4 @@
-"""State what coding queries and keys moves: an ingredient of attention's bounds."""
+"""State by how much the coding of queries and keys changes scores, for attention's bounds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ HEAD_DIM = 64
 
 
 def coded_scores(query: Tensor, key: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
-    """Return the scores of the codes of queries and keys, which are exact; and e^(2η) - 1.
+    """Return the scores of the coded queries and keys (which are exact), and e^(2η) - 1.
 
-    Codes move a score by η, and so a probability by a factor of at most e^(2η).
+    Coding changes a score by at most η, and so a probability by a factor of at most e^(2η).
     """
     moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, numerics))
     return as_coded(query, numerics) @ as_coded(key, numerics).mT * HEAD_DIM**-0.5, moved

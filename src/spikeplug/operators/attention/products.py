@@ -1,4 +1,4 @@
-"""Multiply queries and keys, tile by tile: exactly, of integer codes; or by the model's own float product."""
+"""Multiply queries and keys, tile by tile: exactly as integer codes, or by the model's own float product."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ Product = Callable[[Tile], Tensor]
 
 
 def query_key_product(query: Tensor, key: Tensor, factor: float, on: Arithmetic) -> Product:
-    """Return tile -> query·keyᵀ·factor of its rows and keys, (heads, groups·rows, keys), in the dtype of both.
+    """Return a function of a tile, which returns query·keyᵀ·factor of its rows and keys.
 
-    query (B, G, groups, Q, D), key (B, G, K, D), float32 or float64. With query_key_bits, every query and key is a
-    vector of integers and one power of two, their product is an integer below 2^53 and exact, and the score is that,
-    times both scales and the factor in float64, rounded once: no score depends on another, on a tile or on a device.
-    Where a query or key is not finite, the float product says what becomes of it.
+    The result is (heads, groups·rows, keys), in the inputs' dtype.
+    query (B, G, groups, Q, D), key (B, G, K, D), float32 or float64.
+
+    With query_key_bits, every query and key is a vector of integers and one power of two.
+    Their product is an integer below 2^53, so it is exact.
+    A score is this product times both scales and the factor in float64, rounded once.
+    So a score does not depend on other scores, on a tile or on a device.
+    For a query or key that is not finite, the float product gives the score.
     """
     if on.numerics.query_key_bits is None:
         # The factor is folded into the queries.
@@ -44,7 +48,12 @@ def _float_product(query: Tensor, key: Tensor) -> Product:
 
 
 class _Vectors(NamedTuple):
-    """Codes int32, their scale float64 (..., 1), and which vectors are not finite, bool (..., 1), coded as 0."""
+    """Hold vectors as codes.
+
+    codes   int32
+    scale   float64 (..., 1)
+    broken  bool (..., 1): vectors that are not finite, coded as 0
+    """
 
     codes: Tensor
     scale: Tensor
@@ -52,7 +61,7 @@ class _Vectors(NamedTuple):
 
 
 def _coded(x: Tensor, bits: int) -> _Vectors:
-    # Nothing is recorded here: a vector that no one sees does no harm, and a row that sees it is recorded as a row.
+    # Saturations are not recorded here: a hidden vector has no effect, and a row that attends to one records itself.
     broken = ~torch.isfinite(x).all(-1, keepdim=True)
     code = encode_for_product(x.masked_fill(broken, 0.0), bits)
     return _Vectors(code.mantissa, power_of_two(code.exponent, torch.float64), broken)

@@ -1,4 +1,4 @@
-"""Sum attention's rows over the keys of one tile, and divide once per head channel when all tiles are summed."""
+"""Sum attention's rows over the keys of a tile. Divide once per head channel when all tiles are summed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from spikeplug.operators.softmax.softmax import softmax_integers
 from spikeplug.operators.softmax.weights import DISTANCE_BITS, distances, in_range, shift_exponential
 from spikeplug.primitives.arithmetic import Arithmetic
 
-#: Octaves below which no weight·scale can be seen; a hidden key lies further below even for the largest values.
+#: Octaves below which weight·scale has no effect. A hidden key lies further below, even for the largest values.
 FARTHEST = 1 << 12
 
 
 class Sums(NamedTuple):
-    """A row before the division: Σ w·v (..., rows, channels), Σ w and the scale's octaves (..., rows, 1)."""
+    """Hold a row before the division.
+
+    values   Σ w·v (..., rows, channels)
+    weights  Σ w (..., rows, 1)
+    ahead    octaves of the scale (..., rows, 1)
+    """
 
     values: Tensor
     weights: Tensor
@@ -31,9 +36,11 @@ class Sums(NamedTuple):
 def attention_sums(scores: Scores, value: Coded, on: Arithmetic) -> Sums:
     """Return Σ_i 2^-(M - s_i - e_i)·v_i · 2^ahead and Σ_i 2^-(M - s_i), integers.
 
-    scores: (..., rows, keys), in octaves; whatever follows the value's keys (a sink) counts in Σ w alone. value:
-    mantissa (..., keys, channels) of n bits, one exponent e_i per key. The value's exponent joins the score as whole
-    octaves, so every key keeps its own scale, no key's code depends on another's, and the result on no tile or batch.
+    scores  (..., rows, keys) in octaves; a score after the last value (a sink) counts in Σ w only
+    value   mantissa (..., keys, channels) of n bits, one exponent e_i per key
+
+    The value's exponent joins the score as whole octaves, so every key keeps its own scale.
+    No key's code depends on another's, and the result does not depend on tile or batch.
     2^-ahead is the row's largest weight·scale.
     """
     width, keys, fraction_bits = on.numerics.working_bits, value.mantissa.shape[-2], on.numerics.fraction_bits
@@ -43,7 +50,7 @@ def attention_sums(scores: Scores, value: Coded, on: Arithmetic) -> Sums:
     total = on.accumulate(on.decay(mantissa, octaves), width + 1)
     octave_bits = DISTANCE_BITS - fraction_bits + 1
     lag = on.add(octaves[..., :keys], -value.exponent.transpose(-1, -2), octave_bits, "lag")
-    # The bound is met only where all keys are hidden beside a sink: there no hidden key may lead.
+    # The clamp acts only where all keys are hidden and a sink is left: there a hidden key must not set the scale.
     nearest = on.maximum(-lag, octave_bits, "ahead/maximum")
     ahead = on.clamp(-nearest, None, FARTHEST, octave_bits, "ahead/clamp")
     weight = on.decay(mantissa[..., :keys], on.add(lag, -ahead, octave_bits + 1, "octaves"), "decay of values")
@@ -51,7 +58,7 @@ def attention_sums(scores: Scores, value: Coded, on: Arithmetic) -> Sums:
 
 
 def attention_ratio(sums: Sums, keys: int, on: Arithmetic) -> Coded:
-    """Return Σ w·v / Σ w, int64: the one division. A row without a key to attend to gives 0."""
+    """Return Σ w·v / Σ w, int64: the one division. A row without a visible key gives 0."""
     width, key_bits, bits = on.numerics.working_bits, keys.bit_length(), on.numerics.bits
     ratio = Ratio(width + bits + key_bits, width + 1 + key_bits, largest_output=1)
     size = on.magnitude(sums.values, width + bits + key_bits)
@@ -59,12 +66,15 @@ def attention_ratio(sums: Sums, keys: int, on: Arithmetic) -> Coded:
 
 
 class Rows:
-    """The rows' sums, filled tile by tile; divided at the end, all at once."""
+    """Hold the sums of all rows: filled tile by tile, divided at the end."""
 
     def __init__(
         self, shape: tuple[int, ...], groups: int, dtype: torch.dtype, on: Arithmetic, device: torch.device
     ) -> None:
-        """Allocate for a shape (B, H, Q, Dv); the sums have (B, H/groups, groups, Q, ...). Rows of no tile stay 0."""
+        """Allocate for an output (B, H, Q, Dv); the sums have (B, H/groups, groups, Q, ...).
+
+        Rows without a tile stay 0.
+        """
         grouped = (shape[0], shape[1] // groups, groups, shape[2])
         self.shape, self.dtype, self.on, self.last = shape, dtype, on, on.numerics.divide_last
         self.values = torch.zeros(*grouped, shape[3], dtype=torch.int64 if self.last else dtype, device=device)
@@ -73,7 +83,7 @@ class Rows:
         self.undefined: list[tuple[Tile, Tensor]] = []
 
     def add(self, tile: Tile, scores: Scores, value: Coded) -> None:
-        """Sum up one tile, which holds all keys its rows may attend to; scores beyond the value's are sinks."""
+        """Add one tile, which holds all keys that its rows may attend to. Scores after the last value are sinks."""
         place, grouped = (tile.batch, tile.heads, slice(None), tile.rows), (self.values.shape[2], -1)
         if self.last:
             sums = attention_sums(scores, value, self.on)
@@ -87,7 +97,10 @@ class Rows:
             self.undefined.append((tile, scores.undefined))
 
     def divided(self, keys: int) -> Tensor:
-        """Return the output (B, H, Q, Dv), in blocks that stay in cache; keys: how many scores a row has at most."""
+        """Return the output (B, H, Q, Dv), computed in blocks that stay in cache.
+
+        keys  the most scores that a row has
+        """
         output = self.values
         if self.last:
             output = torch.empty_like(self.values, dtype=self.dtype)

@@ -1,4 +1,4 @@
-"""Make attention's scores, tile by tile: query·keyᵀ, softcap, bias, mask and sinks. Made here and nowhere else."""
+"""Make attention's scores, tile by tile: query·keyᵀ, softcap, bias, mask and sinks. All scores are made here."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from spikeplug.primitives.arithmetic import Arithmetic, inside
 def score_tiles(call: AttentionCall, masking: Masking, on: Arithmetic) -> Iterator[tuple[Tile, Tensor]]:
     """Yield (tile, scores (heads, groups·rows, keys)): softcap·tanh(query·keyᵀ·scaling / softcap) + bias.
 
-    Scores are floating, in natural units (octaves or nats) for `encode_scores`, -inf where hidden; masking in natural
-    units. At least one key. With sinks, every row's scores end in its head's sink, one column more than the tile has
-    keys, and no row is left out; without, rows that may attend to nothing are. Run it under `without_autocast`.
+    Scores are floating, in natural units (octaves or nats) for `encode_scores`, and -inf where hidden.
+    `masking` is in natural units. There is at least one key.
+    With sinks, every row is yielded, and its scores end in its head's sink: one column more than the tile has keys.
+    Without sinks, rows without a visible key are left out.
+    Run it under `without_autocast`.
     """
     query, key = call.query.to(call.dtype), call.key.to(call.dtype)
     unit, groups, softcap = natural_unit(on.numerics), call.groups, call.softcap
@@ -49,14 +51,14 @@ def score_tiles(call: AttentionCall, masking: Masking, on: Arithmetic) -> Iterat
 
 
 def _capped(score: Tensor, tile: Tile, groups: int, cap: float, on: Arithmetic) -> Tensor:
-    """Return cap·tanh(score). Every score is a vector of its own: no key's code depends on another's."""
-    if tile.hidden is not None:  # what nobody sees must not reach the ledger
+    """Return cap·tanh(score). Every score has a scale of its own: no score's code depends on another's."""
+    if tile.hidden is not None:  # hidden scores must not be counted as saturations
         score.unflatten(1, (groups, -1)).masked_fill_(tile.hidden, 0.0)
     return tanh(score.unsqueeze(-1), on=inside(on, "softcap")).squeeze(-1) * cap
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which scores stay in float32: in bfloat16 they would be off by more than softmax is fine."""
+    """Return a context in which scores stay in float32; in bfloat16, their error would exceed softmax's own."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

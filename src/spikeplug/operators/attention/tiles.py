@@ -13,7 +13,7 @@ _TILE = 1 << 18
 
 
 class Tile(NamedTuple):
-    """One block: its batch entry, key heads, query rows and keys; and what is masked in it."""
+    """Hold the place of one block (batch entry, key heads, query rows, keys) and its hidden keys."""
 
     batch: int
     heads: slice
@@ -25,8 +25,11 @@ class Tile(NamedTuple):
 def tiles(query: torch.Size, key: torch.Size, visible: Tensor | None, *, every_row: bool = False) -> Iterator[Tile]:
     """Yield blocks of about _TILE scores, cut to the range of keys that any of their rows may attend to.
 
-    query (B, H, Q, D) and key (B, G, K, D), K > 0. visible: bool, 4 dimensions, broadcastable to (B, H, Q, K), or None.
-    Rows that may attend to no key are left out; with every_row, they come with a key that is hidden.
+    query    (B, H, Q, D)
+    key      (B, G, K, D), K > 0
+    visible  bool, 4 dimensions, broadcastable to (B, H, Q, K), or None
+
+    Rows without a visible key are left out; with every_row, they are yielded with one hidden key.
     """
     batch, heads, rows, _ = query
     key_heads, keys = key[1], key[2]
@@ -52,6 +55,9 @@ def tiles(query: torch.Size, key: torch.Size, visible: Tensor | None, *, every_r
 
 
 def cut(x: Tensor, tile: Tile, groups: int) -> Tensor:
-    """Return the tile's part of x (B, H or 1, Q, K): (heads, groups, rows, keys), or (1, rows, keys) if heads share it."""
+    """Return the tile's part of x (B, H or 1, Q, K).
+
+    Its shape is (heads, groups, rows, keys), or (1, rows, keys) if heads share it.
+    """
     part = x[tile.batch, :, tile.rows, tile.keys]
     return part.unflatten(0, (-1, groups))[tile.heads] if part.shape[0] > 1 else part

@@ -1,4 +1,4 @@
-"""Mish: x·tanh(ln(1 + exp(x)))."""
+"""Compute mish: x·tanh(ln(1 + exp(x)))."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def mish_integers(code: Coded, distance: Tensor, on: Arithmetic) -> Coded:
-    """Return x·tanh(ln(1 + exp(x))), int64. code: x, `encode_amplitude`; distance: |x|.
+    """Return x·tanh(ln(1 + exp(x))); int64.
+
+    code      x, of `encode_amplitude`
+    distance  |x|
 
     With t = exp(-|x|): x·(1 + 2t)/(1 + 2t + 2t²) for x >= 0, x·(t² + 2t)/(t² + 2t + 2) for x < 0.
     """
@@ -40,7 +43,7 @@ def mish_integers(code: Coded, distance: Tensor, on: Arithmetic) -> Coded:
 
 
 def mish(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return x·tanh(ln(1 + exp(x))). -inf gives NaN, as torch's does."""
+    """Return x·tanh(ln(1 + exp(x))), elementwise; x's shape and dtype. -inf gives NaN, as in torch."""
 
     def rows(x: Tensor) -> Tensor:
         distance = encode_distance(x, 1.0, on.numerics.fraction_bits, on.numerics)
@@ -50,7 +53,10 @@ def mish(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound: the factor moves by at most 0.323 times a relative error of t, by at most an absolute one."""
+    """Return the bound.
+
+    The factor of x changes by at most 0.323 times a relative error of t, and by at most an absolute error of t.
+    """
     y, unit = F.mish(x), 2.0**-numerics.working_bits
     if numerics.exponential == "shift":
         factor = torch.full_like(x, relative(weight_error(numerics)) / 3) + 4 * unit

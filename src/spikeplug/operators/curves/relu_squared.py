@@ -1,4 +1,4 @@
-"""ReLU²: max(x, 0)², the positive part gated by itself."""
+"""Compute ReLU²: max(x, 0)², the positive part gated by itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def exact(x: Tensor) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return 2x·c + c², c the coding of x, then the output's rounding."""
+    """Return 2x·c + c², with c the coding of x, plus the output's rounding."""
     positive = x.clamp(min=0)
     if numerics.shift_scaling:
         code = x.abs().amax(-1, keepdim=True) * 2.0 ** (1 - numerics.working_bits)
@@ -54,7 +54,7 @@ def _input_range(numerics: Numerics) -> str:
         return narrow_range(numerics)
     if not numerics.shift_scaling:
         return f"to 2^{FIXED_RANGE_BITS}, step 2^-{numerics.fraction_bits}"
-    return f"{numerics.working_bits} bits a vector"
+    return f"{numerics.working_bits} bits per vector"
 
 
 RECORD = Operator(

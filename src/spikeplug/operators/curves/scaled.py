@@ -1,4 +1,4 @@
-"""Scale an activation's output that no division ends in."""
+"""Scale the output of an activation that does not end in a division."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def scaled(magnitude: Tensor, exponent: Tensor, width: int, fraction_bits: int, on: Arithmetic) -> Coded:
-    """Return magnitude·2^exponent with n bits per vector, or with the fixed step 2^-n, floored.
+    """Return magnitude·2^exponent with n bits per vector, or floored to the fixed step 2^-n.
 
-    magnitude: int64, 0 <= magnitude < 2^width. fraction_bits: -exponent of a fixed-point input, which has no finer
-    step than that.
+    magnitude      int64, 0 <= magnitude < 2^width
+    fraction_bits  -exponent of a fixed-point input; its step is not finer than that
     """
     numerics = on.numerics
     if numerics.shift_scaling:

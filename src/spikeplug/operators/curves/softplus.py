@@ -1,4 +1,4 @@
-"""Softplus: max(x, 0) + ln(1 + exp(-|βx|))/β, as two spike trains."""
+"""Compute softplus: max(x, 0) + ln(1 + exp(-|βx|))/β, as two spike trains."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def softplus_integers(code: Coded, distance: Tensor, linear: Tensor, on: Arithmetic) -> tuple[Coded, Coded]:
-    """Return max(x, 0) and log2(1 + exp(-|β·x|)), int64: two trains that meet in one synapse sum.
+    """Return max(x, 0) and log2(1 + exp(-|β·x|)), int64: two spike trains, which the next layer's synapses add.
 
-    code: x, `encode_amplitude`; distance: |β·x|; linear: bool, where the logarithm is cut off.
+    code      x, of `encode_amplitude`
+    distance  |β·x|
+    linear    bool: where the logarithm is cut off
     """
     width = on.numerics.working_bits
     total = on.add(falling(distance, on), 1 << width, width + 1, "total")

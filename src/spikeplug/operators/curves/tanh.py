@@ -1,4 +1,4 @@
-"""Tanh: ±(1 - t)/(1 + t), t = exp(-2|x|)."""
+"""Compute tanh: ±(1 - t)/(1 + t), t = exp(-2|x|)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from spikeplug.primitives.exponential import ShiftExponential
 
 
 def fine_fraction_bits(numerics: Numerics) -> int:
-    """Return the fraction bits of tanh's exponent: 4 more than elsewhere (not for chords), 16 at most."""
+    """Return the fraction bits of tanh's exponent: 4 more than in other activations, 16 at most.
+
+    The chords of the piecewise form have no more than the others.
+    """
     return min(16, numerics.fraction_bits + 4) if numerics.exponential == "shift" else numerics.fraction_bits
 
 
@@ -31,9 +34,10 @@ def _fine(fraction_bits: int, segments: int, width: int) -> ShiftExponential:
 
 
 def tanh_integers(sign_of: Tensor, distance: Tensor, on: Arithmetic) -> Coded:
-    """Return tanh(x) = ±(1 - t)/(1 + t), int64. Odd, to the bit.
+    """Return tanh(x) = ±(1 - t)/(1 + t), int64; odd, to the bit.
 
-    sign_of: int32, negative where x is; distance: 2|x|, `fine_fraction_bits` fraction bits.
+    sign_of   int32, negative where x is
+    distance  2|x|, `fine_fraction_bits` fraction bits
     """
     numerics, width = on.numerics, on.numerics.working_bits
     one = 1 << width
@@ -53,12 +57,12 @@ def tanh_rows(x: Tensor, on: Arithmetic) -> Tensor:
 
 
 def tanh(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return tanh(x), odd to the bit; its exponent is 16 times finer than the other activations' (see README.md)."""
+    """Return tanh(x), odd to the bit. Its exponent is 16 times finer than in other activations (see README.md)."""
     return elementwise(lambda x: tanh_rows(x, on), x, on, ends=(-1.0, 1.0))
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound: (1 - t)/(1 + t) moves by 2D/((1+t)(1+t-D)) with t by D."""
+    """Return the bound: if t changes by D, (1 - t)/(1 + t) changes by 2D/((1+t)(1+t-D))."""
     y, unit = torch.tanh(x), 2.0**-numerics.working_bits
     if numerics.exponential == "shift":
         error = (1 - y * y) / 2 * relative(weight_error(numerics, fine=True)) + 4 * unit

@@ -1,1 +1,1 @@
-"""Functions of single elements, each with a power of two of its own: exp, log, roots, square, quotients."""
+"""Compute functions of single elements, each with a power of two of its own: exp, log, roots, square, quotients."""

@@ -1,4 +1,4 @@
-"""Quotient of single elements: a / b."""
+"""Compute the quotient of single elements: a / b."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from spikeplug.primitives.arithmetic import Arithmetic
 def quotient_integers(numerator: Coded, denominator: Coded, on: Arithmetic) -> Coded:
     """Return numerator / denominator with n significant bits, int64; 0 for a denominator of 0.
 
-    Mantissas >= 0 of shapes (..., 1) that broadcast. Both are shifted to P bits: relative error at most 2^-n from
-    rounding, and 2^(1-P) for a denominator wider than that.
+    The mantissas are >= 0, with shapes (..., 1) that broadcast. Both are shifted to P bits.
+    Relative error: at most 2^-n from rounding, and 2^(1-P) for a denominator wider than P bits.
     """
     exponent = on.add(numerator.exponent, -denominator.exponent, EXPONENT_BITS, "exponent")
     ratio = Ratio(numerator.bits + 1, denominator.bits + 1, largest_output=2)
@@ -30,11 +30,11 @@ def quotient_integers(numerator: Coded, denominator: Coded, on: Arithmetic) -> C
 def divide(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
     """Return a / b with broadcasting; the shape and dtype of torch's a / b (any floating dtypes).
 
-    Every element has its own power-of-two scale: relative error at most 2^-n + 2^(3-P), with all numerics (a fixed
-    step, as the published recipe has inside its operators, has no meaning for numbers of any range).
-    Where b's last dimension is 1 and a's is not, one denominator is coded for each vector of a; the result is the same.
-    x/0 is an infinity, 0/0 NaN, x/inf 0, and NaN stays, as torch's does.
-    Errors: SpikeplugError for a non-floating tensor, shapes that do not broadcast.
+    Every element has its own power-of-two scale, with all numerics: relative error at most 2^-n + 2^(3-P).
+    (The published recipe's fixed step has no meaning for numbers of any range.)
+    If b's last dimension is 1 and a's is not, one denominator is coded per vector of a; the result is the same.
+    As in torch, x/0 is an infinity, 0/0 is NaN, x/inf is 0, and NaN stays NaN.
+    Errors: SpikeplugError for a non-floating tensor, or shapes that do not broadcast.
     """
     as_real(a, "divide")
     as_real(b, "divide")
@@ -55,7 +55,7 @@ def divide(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def divide_rows(a: Tensor, b: Tensor, on: Arithmetic) -> Tensor:
-    """Return a / b of rows (N, d) and (N, d or 1), every element a vector of one."""
+    """Return a / b of rows (N, d) and (N, d or 1); every element has its own scale."""
     a, b = (as_real(part, "divide").unsqueeze(-1) for part in (a, b))
     codes = [encode_elements(part, on.numerics) for part in (a, b)]
     top, bottom = (Coded(on.magnitude(c.mantissa, c.bits + 1), c.exponent, c.bits, "element") for c in codes)

@@ -1,4 +1,4 @@
-"""Exponential of single elements."""
+"""Compute the exponential of single elements."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _OCTAVE_BITS = 12
 
 
 def exponential_integers(exponent_input: Tensor, on: Arithmetic) -> Coded:
-    """Return exp(x) with n bits, int64; exponent_input: int32 (..., 1), F fraction bits.
+    """Return exp(x) with n bits, int64.
 
-    shift      x in octaves: 2^x = 2^-f · 2^k with k = ceil(x) and 0 <= f < 1
-    piecewise  x in nats, exp on [-H, H], H = softmax_half_range
+    exponent_input  x, int32 (..., 1), F fraction bits
+    shift           x in octaves: 2^x = 2^-f · 2^k with k = ceil(x) and 0 <= f < 1
+    piecewise       x in nats, exp on [-H, H], H = softmax_half_range
     """
     numerics = on.numerics
     if numerics.exponential == "shift":
@@ -48,9 +49,9 @@ def exponential_integers(exponent_input: Tensor, on: Arithmetic) -> Coded:
 def exp(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return exp(x), elementwise; same shape and dtype as x (any floating dtype).
 
-    n significant bits with all numerics: relative error at most δ (operators/README.md) + 2^-n. The published PWL form
-    saturates outside [-H, H], H = softmax_half_range: exp(H) above, 0 below, counted.
-    NaN gives NaN, +inf gives +inf, -inf gives 0; whatever exceeds the dtype gives inf, as torch's does.
+    The result has n significant bits with all numerics: relative error at most δ (operators/README.md) + 2^-n.
+    The published PWL form saturates outside [-H, H], H = softmax_half_range: exp(H) above, 0 below, counted.
+    NaN gives NaN, +inf gives +inf, and -inf gives 0. As in torch, a result beyond the dtype is inf.
     Errors: SpikeplugError for a non-floating tensor.
     """
 
@@ -69,7 +70,7 @@ def exp(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return relative δ and 2^-n. By chords: `falling_error` inside [-H, H]; beyond, what saturation loses."""
+    """Return relative δ and 2^-n. By chords: `falling_error` inside [-H, H], and the error of saturation outside."""
     y, lsb = x.exp(), 2.0**-numerics.bits
     if numerics.exponential == "shift":
         delta = weight_error(numerics)

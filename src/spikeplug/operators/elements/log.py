@@ -1,4 +1,4 @@
-"""Logarithm of single elements: the leading one is the whole octaves, a table of log2(1 + f) the rest."""
+"""Compute the logarithm of single elements: the leading one gives whole octaves, a table of log2(1 + f) the rest."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ _WIDEST = 60
 def logarithm_integers(x: Tensor, exponent: Tensor | int, octave: float, on: Arithmetic) -> Tensor:
     """Return octave·log2(x·2^exponent) with P fraction bits, of integers 1 <= x < 2^60; int64.
 
-    octave: what a factor of two counts, 1 (octaves) or ln 2 (nats). x is cut to P bits behind its leading one. Error in
-    LSB of 2^-P, with S = 2^ceil(n/2) segments and k whole octaves in the result: octave·(2^P/(8·S²) + 1)/ln 2 + 3/2,
-    and k/2 more in nats. In octaves, powers of two are exact.
+    octave  the value of a factor of two: 1 (octaves) or ln 2 (nats)
+
+    x is cut to P bits after its leading one.
+    Error in LSB of 2^-P: octave·(2^P/(8·S²) + 1)/ln 2 + 3/2, with S = 2^ceil(n/2) segments.
+    In nats, a result of k whole octaves adds k/2. In octaves, powers of two are exact.
     """
     width = on.numerics.working_bits
     position = on.leading_one(x, _WIDEST, "log/leading_one")  # one more than the whole octaves
@@ -55,7 +57,7 @@ def _table(octave: float, bits: int, width: int) -> Interpolation:
 
 
 def log2_integers(code: Coded, on: Arithmetic) -> Coded:
-    """Return log2 of a code with n fraction bits, mantissa >= 0 (0 is taken for 1); int64."""
+    """Return log2 of a code with n fraction bits, mantissa >= 0 (0 is taken as 1); int64."""
     width = on.numerics.working_bits
     mantissa = on.clamp(code.mantissa.to(torch.int64), 1, None, code.bits + 1)
     value = logarithm_integers(mantissa, code.exponent, 1.0, on)
@@ -66,9 +68,10 @@ def log2_integers(code: Coded, on: Arithmetic) -> Coded:
 def log(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return the natural logarithm, elementwise; same shape and dtype as x (any floating dtype).
 
-    Octaves with n fraction bits (a logarithm is an exponent: its precision is absolute), times ln 2 at decoding.
-    Powers of two are exact. No published form: the preset "paper" floors to its n = 8 fraction bits.
-    0 gives -inf, a negative number and NaN give NaN, +inf gives +inf, as torch's does.
+    The result has n fraction bits in octaves, times ln 2 when decoded: the precision of a logarithm is absolute.
+    Powers of two are exact.
+    There is no published form; the preset "paper" floors to its n = 8 fraction bits.
+    As in torch, 0 gives -inf, a negative number and NaN give NaN, and +inf gives +inf.
     Errors: SpikeplugError for a non-floating tensor.
     """
 
@@ -83,7 +86,7 @@ def log(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the output's rounding, and the table's error."""
+    """Return the output's rounding plus the table's error."""
     lsb = math.log(2) * 2.0**-numerics.bits * (0.5 if numerics.shift_scaling else 1)
     table = 1 / (8 * 4.0 ** math.ceil(numerics.bits / 2)) + 2.0 ** (3 - numerics.working_bits)
     return torch.full_like(x, lsb + table)

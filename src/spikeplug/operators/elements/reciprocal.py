@@ -1,4 +1,4 @@
-"""Reciprocal of single elements: 1 / x."""
+"""Compute the reciprocal of single elements: 1 / x."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def reciprocal(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return 1 / x, elementwise; same shape and dtype as x. As `divide`; 1/0 is inf, 1/inf is 0."""
+    """Return 1 / x, elementwise, as `divide`; same shape and dtype as x. 1/0 is inf, and 1/inf is 0."""
     return by_elements(lambda block: divide_rows(torch.ones_like(block), block, on), x, on)
 
 

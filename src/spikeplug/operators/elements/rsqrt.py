@@ -1,4 +1,4 @@
-"""Reciprocal square root of single elements."""
+"""Compute the reciprocal square root of single elements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def rsqrt(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return 1 / sqrt(x), elementwise; as `sqrt`. 0 gives inf (-0 gives -inf), inf gives 0."""
+    """Return 1 / sqrt(x), elementwise, as `sqrt`. 0 gives inf (-0 gives -inf), and inf gives 0."""
 
     def elements(x: Tensor) -> Tensor:
         code = encode_elements(x, on.numerics)

@@ -1,4 +1,4 @@
-"""State what operators on single elements share: their bound, their range of inputs, and their square root."""
+"""Share between operators on single elements: their bound, their input range, and their square root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spikeplug.primitives.norm import RootSpec
 def root_integers(code: Coded, on: Arithmetic) -> Coded:
     """Return sqrt(code) >= 0, low by less than one LSB; int64, P or P + 1 bits.
 
-    code: `encode_elements`, mantissa >= 0. It is shifted until its exponent is even.
+    code  of `encode_elements`, mantissa >= 0; it is shifted until its exponent is even
     """
     width = on.numerics.working_bits
     odd = on.add(code.exponent, width + 1, EXPONENT_BITS, "odd") & 1  # its lowest bit
@@ -39,7 +39,7 @@ def relative_bound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def element_range(numerics: Numerics) -> str:
-    """Say how many bits an element's code has."""
+    """Return how many bits an element's code has, in words."""
     if numerics.input_bits is not None:
-        return f"{numerics.input_bits} bits and a sign an element"
-    return f"{numerics.working_bits} bits an element"
+        return f"{numerics.input_bits} bits and a sign per element"
+    return f"{numerics.working_bits} bits per element"

@@ -1,4 +1,4 @@
-"""Square root of single elements."""
+"""Compute the square root of single elements."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from spikeplug.primitives.arithmetic import Arithmetic
 def sqrt(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return sqrt(x), elementwise; same shape and dtype as x (any floating dtype).
 
-    n significant bits with all numerics, relative error at most 2^-n + 2^(3-P). The root neuron is used with
-    norm = "cordic" too, which has no root of a number.
-    A negative number and NaN give NaN, +inf gives +inf. Errors: SpikeplugError for a non-floating tensor.
+    The result has n significant bits with all numerics: relative error at most 2^-n + 2^(3-P).
+    The root neuron is used with norm = "cordic" too, as CORDIC has no root of a number.
+    A negative number and NaN give NaN; +inf gives +inf.
+    Errors: SpikeplugError for a non-floating tensor.
     """
 
     def elements(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Square of single elements."""
+"""Compute the square of single elements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def square_integers(code: Coded, on: Arithmetic) -> Coded:
-    """Return the square of a code with n bits, int64. Mantissa: (..., 1)."""
+    """Return the square of a code (mantissa (..., 1)), with n bits; int64."""
     width = on.numerics.working_bits
     quotient, places = normalise(on.square_sum(code.mantissa, width), 2 * width, on.numerics.bits, on)
     exponent = on.add(code.exponent << 1, places, EXPONENT_BITS, "exponent")
@@ -25,7 +25,8 @@ def square_integers(code: Coded, on: Arithmetic) -> Coded:
 def square(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return x², elementwise; same shape and dtype as x (any floating dtype).
 
-    n significant bits with all numerics, relative error at most 2^-n + 2^(3-P). Infinities give +inf, NaN gives NaN.
+    The result has n significant bits with all numerics: relative error at most 2^-n + 2^(3-P).
+    An infinity gives +inf, and NaN gives NaN.
     Errors: SpikeplugError for a non-floating tensor.
     """
 

@@ -1,1 +1,1 @@
-"""Gated inputs, x·σ(g(x)): the sigmoid, SiLU and all forms of GELU."""
+"""Compute gated inputs, x·σ(g(x)): the sigmoid, SiLU and all forms of GELU."""

@@ -1,4 +1,4 @@
-"""Open gates, σ(g(x)), and let inputs through them: one integer core for the sigmoid, SiLU and all forms of GELU."""
+"""Compute gates σ(g(x)) and gated inputs x·σ(g(x)): one integer core for the sigmoid, SiLU and all forms of GELU."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.interpolation import Interpolation
 from spikeplug.saturation import record
 
-#: A curved g is tabulated up to here: both GELUs have g(6) > 29 octaves, so 2^-g is 0 for every width (24 at most).
+#: End of the table of a curved g. Both GELUs have g(6) > 29 octaves, so 2^-g is 0 for every width (24 at most).
 CURVE_END = 6
 
 
 @dataclass(frozen=True)
 class Gate:
-    """σ(g(x)) = 1 / (1 + exp(-g(x))), the share of x that the gate lets through; g odd, rising, in nats.
+    """Define a gate σ(g(x)) = 1 / (1 + exp(-g(x))), the factor by which it multiplies; g is odd, rising, in nats.
 
     slope  g(x) = slope·x: a synaptic weight, folded into the encoder
     curve  g of x >= 0 where it is not a straight line, with |g''| <= 4·ln 2 on [0, CURVE_END]; slope is unused then
@@ -62,16 +62,16 @@ def curve_table(gate: Gate, unit: float, fraction_bits: int) -> Interpolation:
 
 
 def encode_gate(x: Tensor, gate: Gate, numerics: Numerics) -> Tensor:
-    """Encode what opens the gate: g(x) where g is linear (octaves for shift, else nats), else x; int32, F bits."""
+    """Encode the input of the gate: g(x) where g is linear (octaves for shift, else nats), else x; int32, F bits."""
     return encode_exponent(x, gate.slope, numerics, CURVE_END if gate.curve is not None else None)
 
 
 def open_gate(opening: Tensor, gate: Gate, on: Arithmetic) -> tuple[Tensor | None, Tensor, int]:
-    """Return (factor, total, b): σ(g) is factor/total, both in Q(P), int64, total < 2^b; a factor of None is 1.
+    """Return (factor, total, b): σ(g) is factor/total, both in Q(P), int64, total < 2^b. A factor of None is 1.
 
-    opening: `encode_gate`.
-    shift      t = 2^-|g|: g >= 0 gives 1/(1 + t), g < 0 gives t/(1 + t); t <= 1, so nothing overflows.
-    piecewise  t = exp(-g) on [-H, H]: 1/(1 + t), as published.
+    opening    of `encode_gate`
+    shift      t = 2^-|g| <= 1, so nothing overflows: g >= 0 gives 1/(1 + t), g < 0 gives t/(1 + t)
+    piecewise  t = exp(-g) on [-H, H]: 1/(1 + t), as published
     """
     numerics, exponent, width = on.numerics, opening, on.numerics.working_bits
     bits = numerics.fraction_bits + FIXED_RANGE_BITS + 1
@@ -94,7 +94,11 @@ def open_gate(opening: Tensor, gate: Gate, on: Arithmetic) -> tuple[Tensor | Non
 
 
 def gated_integers(code: Coded, opening: Tensor, gate: Gate, on: Arithmetic) -> Coded:
-    """Return x·σ(g(x)), int64. code: x as `encode_amplitude`; opening: the same x as `encode_gate`, of the same sign."""
+    """Return x·σ(g(x)); int64.
+
+    code     x, of `encode_amplitude`
+    opening  the same x, of `encode_gate`
+    """
     bits, width = code.bits, on.numerics.working_bits
     magnitude = on.magnitude(code.mantissa, bits)
     factor, total, total_bits = open_gate(opening, gate, on)
@@ -105,18 +109,18 @@ def gated_integers(code: Coded, opening: Tensor, gate: Gate, on: Arithmetic) -> 
 
 
 def with_sign_of(code: Coded, sign_of: Tensor, on: Arithmetic) -> Coded:
-    """Return the code of a magnitude with the sign of another number."""
+    """Return the code of a magnitude, with the sign of another number."""
     mantissa = on.signed(code.mantissa, sign_of, code.bits + 1)
     return Coded(mantissa, code.exponent, code.bits, code.granularity)
 
 
 def scale_of(code: Coded, numerics: Numerics) -> Tensor | int:
-    """Return an encoded amplitude's exponent, as `Ratio` wants it: an int where the step is fixed."""
+    """Return the exponent of an encoded amplitude as `Ratio` takes it: an int for a fixed step."""
     return code.exponent if numerics.shift_scaling else -numerics.fraction_bits
 
 
 def gated(x: Tensor, gate: Gate, on: Arithmetic) -> Tensor:
-    """Return x·σ(g(x)), elementwise; x's shape and dtype. -inf gives NaN, as torch's gated activations do."""
+    """Return x·σ(g(x)), elementwise; x's shape and dtype. -inf gives NaN, as in torch's gated activations."""
 
     def rows(x: Tensor) -> Tensor:
         code, opening = encode_amplitude(x, on.operator, on.numerics), encode_gate(x, gate, on.numerics)
@@ -126,17 +130,17 @@ def gated(x: Tensor, gate: Gate, on: Arithmetic) -> Tensor:
 
 
 def input_range(numerics: Numerics) -> str:
-    """Say which inputs of an activation are in range."""
+    """Return which inputs of an activation are in range, in words."""
     if numerics.input_bits is not None:
         return narrow_range(numerics)
     inner = "31 octaves" if numerics.exponential == "shift" else f"±{numerics.half_range:g}"
-    wide = f"{numerics.working_bits} bits a vector" if numerics.shift_scaling else f"to 2^{FIXED_RANGE_BITS}"
+    wide = f"{numerics.working_bits} bits per vector" if numerics.shift_scaling else f"to 2^{FIXED_RANGE_BITS}"
     return f"x: {wide}; exponent: {inner}, step 2^-{numerics.fraction_bits}"
 
 
 def narrow_range(numerics: Numerics) -> str:
-    """Say what an input code of input_bits holds."""
-    channels = "a vector" if numerics.scale_block is None else f"for {numerics.scale_block} channels"
+    """Return what an input code of input_bits represents, in words."""
+    channels = "per vector" if numerics.scale_block is None else f"per {numerics.scale_block} channels"
     return f"{numerics.input_bits} bits and a sign {channels}"
 
 
@@ -145,13 +149,13 @@ def largest(numerics: Numerics) -> float:
     return float(1 << FIXED_RANGE_BITS)
 
 
-# --- What a gate loses ---
+# --- The error of a gate ---
 
 
 def gated_bound(
     x: Tensor, numerics: Numerics, exponent: Callable[[Tensor], Tensor], exact: Tensor, *, curved: bool = False
 ) -> Tensor:
-    """Return, of x·σ(g): |x|·(error of σ) + the input's coding + the output's rounding."""
+    """Return the bound of x·σ(g): |x|·(error of σ), the input's coding and the output's rounding."""
     unit, share = 2.0**-numerics.working_bits, torch.sigmoid(exponent(x))
     slope = 2.0 ** -(numerics.fraction_bits + 2) if curved else 0.0  # the step of a curved input, slope at most 0.4
     if numerics.exponential == "shift":
@@ -169,15 +173,15 @@ def gated_bound(
 
 
 def coding_error(x: Tensor, numerics: Numerics) -> Tensor:
-    """Return half a step of a fixed-point input; infinite where it saturates, of which nothing is promised."""
+    """Return half a step of a fixed-point input; infinity where it saturates, as there is no bound there."""
     half = torch.full_like(x, 2.0 ** -(numerics.fraction_bits + 1))
     return half.masked_fill(x.abs() >= float(1 << FIXED_RANGE_BITS), math.inf)
 
 
 def published_share_error(g: Tensor, numerics: Numerics, *, curved: bool = False) -> Tensor:
-    """Return the error of 1/(1 + t), t = exp(-g) by chords on [-H, H], 0 and exp(H) outside.
+    """Return the error of 1/(1 + t), t = exp(-g) by chords on [-H, H], and 0 or exp(H) outside.
 
-    With |t̂ - t| <= D it is D/((1+t)·(1+t-D)).
+    With |t̂ - t| <= D, it is D/((1+t)·(1+t-D)).
     """
     share = torch.sigmoid(g)
     lost = falling_error(g, numerics, numerics.half_range, curved=curved)

@@ -1,4 +1,4 @@
-"""GELU in three forms: with the error function, its tanh form, and x·σ(1.702·x)."""
+"""Compute GELU in three forms: with the error function, its tanh form, and x·σ(1.702·x)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,19 @@ GATES = {"none": Gate(curve=erf_exponent), "tanh": Gate(curve=tanh_exponent), "q
 
 
 def gelu_gate(approximate: str) -> Gate:
-    """Return the gate of a form of GELU. Errors: SpikeplugError for an unknown `approximate`."""
+    """Return the gate of a form of GELU.
+
+    Errors: SpikeplugError for an unknown `approximate`.
+    """
     if not isinstance(approximate, str) or approximate not in GATES:
         raise SpikeplugError(f"gelu got approximate={approximate!r}; choose one of {', '.join(map(repr, GATES))}.")
     return GATES[approximate]
 
 
 def gelu(x: Tensor, approximate: str = "none", *, on: Arithmetic) -> Tensor:
-    """Return x·Φ(x); "tanh": x·(1 + tanh(sqrt(2/π)·(x + 0.044715·x³)))/2; "quick": x·σ(1.702·x). -inf gives NaN.
+    """Return GELU(x), elementwise; x's shape and dtype. -inf gives NaN.
+
+    approximate  "none": x·Φ(x). "tanh": x·(1 + tanh(sqrt(2/π)·(x + 0.044715·x³)))/2. "quick": x·σ(1.702·x)
 
     Errors: SpikeplugError for any other `approximate`.
     """

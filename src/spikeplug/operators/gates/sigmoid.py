@@ -1,4 +1,4 @@
-"""Sigmoid: σ(x) = 1/(1 + exp(-x))."""
+"""Compute the sigmoid: σ(x) = 1/(1 + exp(-x))."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sigmoid(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return σ' · ε + 2^(1-P), then the output's rounding; the published form as in `published_share_error`."""
+    """Return σ' · ε + 2^(1-P), plus the output's rounding; the published form as in `published_share_error`."""
     y, unit = torch.sigmoid(x), 2.0**-numerics.working_bits
     if numerics.exponential == "shift":
         error = y * (1 - y) * relative(weight_error(numerics)) + 2 * unit

@@ -1,4 +1,4 @@
-"""SiLU: x·σ(x)."""
+"""Compute SiLU: x·σ(x)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GATE = Gate()
 
 
 def silu(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return x·σ(x). -inf gives NaN, as torch's does."""
+    """Return x·σ(x), elementwise; x's shape and dtype. -inf gives NaN, as in torch."""
     return gated(x, GATE, on)
 
 

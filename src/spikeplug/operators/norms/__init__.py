@@ -1,1 +1,1 @@
-"""RMSNorm, LayerNorm and the norm of a vector."""
+"""Compute RMSNorm, LayerNorm and the norm of a vector."""

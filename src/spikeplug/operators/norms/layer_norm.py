@@ -1,4 +1,4 @@
-"""LayerNorm: RMSNorm of the centred vector."""
+"""Compute LayerNorm: RMSNorm of the centred vector."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ _WIDEST = 60
 
 
 def layer_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> Coded:
-    """Return c·sqrt(d) / ‖[c, extension]‖, c = d·mantissa - Σ mantissa; int64.
+    """Return c·sqrt(d) / ‖[c, extension]‖ with c = d·mantissa - Σ mantissa; int64.
 
-    mantissa: int32 (..., d), magnitudes at most 2^(P-1); extension: int64 (..., 1) at the scale of c, below 2^60.
-    c is exact. One shift of the vector then brings [c, extension] to P - 1 bits, where RMSNorm's integers begin.
+    mantissa   int32 (..., d), magnitudes at most 2^(P-1)
+    extension  int64 (..., 1) at the scale of c, below 2^60
+
+    c is exact. One shift of the vector then brings [c, extension] to P - 1 bits, for RMSNorm's integers.
     """
     width, dimension = on.numerics.working_bits, mantissa.shape[-1]
     # Codes from 0 on, so that one population sums them: an offset common to all falls out of c.
@@ -44,9 +46,8 @@ def layer_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> 
 def layer_norm(x: Tensor, eps: float, *, on: Arithmetic) -> Tensor:
     """Return (x - mean(x)) / sqrt(variance(x) + eps) over the last dimension; shape and dtype of x.
 
-    A constant vector gives 0, for eps = 0 too. A vector with NaN or an infinity gives NaN, as torch's does.
-    Errors: SpikeplugError for a non-floating or 0-dimensional tensor, eps < 0, more channels than working_bits leaves
-    room for.
+    A constant vector gives 0, also for eps = 0. A vector with NaN or an infinity gives NaN, as in torch.
+    Errors: SpikeplugError for a non-floating or 0-dimensional tensor, eps < 0, or too many channels for working_bits.
     """
     check_norm("layer_norm", x, eps)
     if x.numel() == 0:
@@ -70,7 +71,7 @@ def exact(x: Tensor, eps: float) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return q + B(|y| + q): what coding x loses, then what the root-mean-square core does."""
+    """Return q + B(|y| + q): q is the error of coding x, and B the bound of the root-mean-square part."""
     dimension = x.shape[-1]
     centred = x - x.mean(-1, keepdim=True)
     norm = (centred.square().sum(-1, keepdim=True) + EPS * dimension).sqrt()

@@ -1,4 +1,4 @@
-"""Compute lengths of vectors, and say what the norms share."""
+"""Compute lengths of vectors; check and bound what all norms share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spikeplug.primitives.norm import CordicSpec, RootSpec
 
 #: Widest root of an int64.
 ROOT_BITS = 31
-#: Elements whose squares are summed at once, where a vector is cut: 2^16 squares of 2·23 bits fit int64.
+#: Elements of a part whose squares are summed at once: 2^16 squares of 2·23 bits fit int64.
 PART = 1 << 16
 #: Longest vector: LayerNorm's centred integers, 2·P + log2(d) bits and more, and the divisions stay within 60 bits.
 LONGEST = 1 << 30
@@ -28,7 +28,10 @@ EPS = 1e-5
 
 
 class Length(NamedTuple):
-    """A vector's length: ‖x‖ ≈ integers · 2^dropped, integers below 2^bits; int64 (..., 1)."""
+    """Hold a vector's length: ‖x‖ ≈ integers · 2^dropped.
+
+    integers  int64 (..., 1), below 2^bits
+    """
 
     integers: Tensor
     bits: int
@@ -39,8 +42,8 @@ class Length(NamedTuple):
 def length_places(dimension: int, numerics: Numerics, operator: str) -> tuple[int, int]:
     """Return (bits, dropped) of the length of `dimension` elements and an extension.
 
-    ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1) has at most half of d's bits more than P. Where that exceeds the 31 bits of
-    a root of an int64, the sum of squares loses 2·dropped low bits, and the length `dropped` of them.
+    ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1) exceeds P bits by at most half the bits of d.
+    A root of an int64 has 31 bits. Beyond that, the sum of squares loses 2·dropped low bits, and the length `dropped`.
     Errors: SpikeplugError for a vector that is too long, in the operator's name.
     """
     width, growth = numerics.working_bits, (dimension.bit_length() + 1) // 2
@@ -82,7 +85,10 @@ def length_integers(mantissa: Tensor, extension: Tensor | None, on: Arithmetic) 
 
 
 def _square_sum(mantissa: Tensor, dropped: int, on: Arithmetic) -> Tensor:
-    """Return Σ x² / 2^(2·dropped): whole, or in parts whose sums fit int64, each floored, so that their sum does too."""
+    """Return Σ x² / 2^(2·dropped), floored.
+
+    A vector that is too long is summed in parts whose sums fit int64. Each part is floored, so that their sum fits too.
+    """
     width = on.numerics.working_bits
     if not dropped:
         return on.square_sum(mantissa, width)
@@ -103,9 +109,9 @@ def check_norm(operator: str, x: Tensor, eps: float) -> None:
 
 
 def normed_bound(exact: Tensor, share: Tensor, numerics: Numerics) -> Tensor:
-    """Return |y|·ε/(1-ε), the elements' coding, and the output's rounding.
+    """Return the sum of |y|·ε/(1-ε), the elements' coding, and the output's rounding.
 
-    share: the vector's (extended) largest element over its norm.
+    share  the vector's (extended) largest element over its norm
     """
     dimension = exact.shape[-1]
     length = length_error(dimension, numerics) + 2.0**-16 / math.sqrt(dimension)
@@ -116,5 +122,5 @@ def normed_bound(exact: Tensor, share: Tensor, numerics: Numerics) -> Tensor:
 
 
 def norm_range(numerics: Numerics) -> str:
-    """Say how many bits a vector's code has."""
-    return narrow_range(numerics) if numerics.input_bits is not None else f"{numerics.working_bits} bits a vector"
+    """Return how many bits a vector's code has, in words."""
+    return narrow_range(numerics) if numerics.input_bits is not None else f"{numerics.working_bits} bits per vector"

@@ -1,4 +1,4 @@
-"""RMSNorm: x·sqrt(d) / ‖[x, sqrt(eps·d)]‖."""
+"""Compute RMSNorm: x·sqrt(d) / ‖[x, sqrt(eps·d)]‖."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ SQRT_BITS = 16
 
 
 def rms_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> Coded:
-    """Return x·sqrt(d) / ‖[x, extension]‖, int64.
+    """Return x·sqrt(d) / ‖[x, extension]‖; int64.
 
-    mantissa: int32 (..., d), extension: int32 (..., 1) at the same scale, magnitudes at most 2^(P-1). The scale itself
-    cancels. The norm needs no shift: the encoder's scale already puts the largest magnitude within a factor 4 of the
-    top.
+    mantissa   int32 (..., d), magnitudes at most 2^(P-1)
+    extension  int32 (..., 1) at the same scale, at most 2^(P-1)
+
+    The scale itself cancels.
+    The norm needs no shift: the encoder already puts the largest magnitude within a factor of 4 of 2^(P-1).
     """
     length = length_integers(mantissa, extension, on)
     dimension, width = mantissa.shape[-1], on.numerics.working_bits
@@ -42,8 +44,9 @@ def rms_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> Co
 def rms_norm(x: Tensor, eps: float, *, on: Arithmetic) -> Tensor:
     """Return x / sqrt(mean(x²) + eps) over the last dimension; shape and dtype of x.
 
-    All-zero vectors give 0. A vector with ±inf gives 0 but NaN at the infinities, one with NaN gives NaN, as torch's
-    does. Errors: SpikeplugError for a non-floating or 0-dimensional tensor, or eps < 0.
+    A vector of zeros gives 0. As in torch, a vector with ±inf gives 0, and NaN at the infinities; one with NaN gives
+    NaN.
+    Errors: SpikeplugError for a non-floating or 0-dimensional tensor, or eps < 0.
     """
     check_norm("rms_norm", x, eps)
     if x.numel() == 0:
@@ -69,7 +72,7 @@ def exact(x: Tensor, eps: float) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return |y|·ε/(1-ε), the elements' coding, then the output's rounding."""
+    """Return |y|·ε/(1-ε), plus the elements' coding and the output's rounding."""
     dimension = x.shape[-1]
     root = (x.square().sum(-1, keepdim=True) + EPS * dimension).sqrt()
     share = x.abs().amax(-1, keepdim=True).clamp(min=math.sqrt(EPS * dimension)) / root

@@ -1,4 +1,4 @@
-"""The norm of a vector: sqrt(Σ x²)."""
+"""Compute the norm of a vector: sqrt(Σ x²)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from spikeplug.primitives.arithmetic import Arithmetic
 def vector_norm(x: Tensor, dim: int = -1, keepdim: bool = False, *, on: Arithmetic) -> Tensor:
     """Return sqrt(Σ x²) along `dim`; x's shape without `dim` (or with 1 there), x's dtype.
 
-    n significant bits with all numerics. The vector shares one power-of-two scale; squares and root, or CORDIC tree, by
-    `norm`. Right where x² overflows its dtype. A vector with NaN gives NaN, else one with an infinity +inf.
-    Errors: SpikeplugError for a non-floating tensor, a dim that x does not have, vectors too long for working_bits.
+    The result has n significant bits with all numerics. The vector shares one power-of-two scale.
+    `norm` chooses squares and root, or the CORDIC tree.
+    The result is right even where x² overflows its dtype.
+    A vector with NaN gives NaN; otherwise one with an infinity gives +inf.
+    Errors: SpikeplugError for a non-floating tensor, a dim that x does not have, or a vector that is too long.
     """
     as_real(x, "vector_norm")
     rows = along(dim, x, "vector_norm")

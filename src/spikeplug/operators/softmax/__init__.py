@@ -1,1 +1,1 @@
-"""Softmax and log-softmax."""
+"""Compute softmax and log-softmax."""

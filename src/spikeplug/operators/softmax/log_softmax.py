@@ -1,4 +1,4 @@
-"""Log-softmax: x - max - log(sum of exp(x - max))."""
+"""Compute log-softmax: x - max - log(sum of exp(x - max))."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ from spikeplug.primitives.arithmetic import Arithmetic, Closed
 
 
 class Far(NamedTuple):
-    """Scores so far below their row's largest that F fraction bits of the distance do not fit; they have no weight.
+    """Hold scores so far below their row's largest that F fraction bits of the distance do not fit; their weight is 0.
 
-    elements       bool, which
-    terms, places  their scores are terms·2^places with F fraction bits; int32
+    elements  bool: which scores
+    terms     int32: their scores are terms·2^places, with F fraction bits
+    places    int32
     """
 
     elements: Tensor
@@ -85,11 +86,12 @@ def log_softmax_integers(scores: Scores, far: Far | None, on: Arithmetic) -> Cod
 def log_softmax(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
     """Return x_i - log Σ_j exp(x_j) along `dim`; same shape and dtype as x (any floating dtype).
 
-    Octaves (the published form: nats) with n fraction bits, rounded, or floored without shift_scaling, times ln 2 at
-    decoding. Scores 2^(30-F) and more below their row's largest have a power of two of their own instead.
-    -inf stays -inf, in a row of nothing else too (torch: NaN), as log(softmax). A row with NaN or +inf gives NaN, as
-    torch's does.
-    Errors: SpikeplugError for a non-floating tensor or a dim that x does not have.
+    The result has n fraction bits in octaves (the published form: nats), times ln 2 when decoded.
+    It is rounded, or floored without shift_scaling.
+    Scores 2^(30-F) and more below their row's largest have a power of two of their own instead.
+    -inf stays -inf, as log(softmax), also in a row of only -inf (torch: NaN). A row with NaN or +inf gives NaN, as in
+    torch.
+    Errors: SpikeplugError for a non-floating tensor, or a dim that x does not have.
     """
     as_real(x, "log_softmax")
     rows = along(dim, x, "log_softmax")
@@ -129,7 +131,7 @@ def _far(x: Tensor, unit: float, scores: Scores, numerics: Numerics) -> Far | No
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return rounding, input steps, the sum's relative error ε/(1-ε), and the table of the logarithm."""
+    """Return the sum of rounding, input steps, the sum's relative error ε/(1-ε), and the logarithm's table."""
     segments, unit = 2.0 ** math.ceil(numerics.bits / 2), 2.0**-numerics.working_bits
     octave = math.log(2) if numerics.exponential == "shift" else 1.0
     step = 2.0**-numerics.bits * (0.5 if numerics.shift_scaling else 1.0)

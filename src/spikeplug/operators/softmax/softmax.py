@@ -1,4 +1,4 @@
-"""Softmax: exp(x - max), sum, divide."""
+"""Compute softmax: exp(x - max), sum, divide."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def softmax_integers(scores: Scores, on: Arithmetic) -> Coded:
 def softmax(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
     """Return exp(x_i) / Σ_j exp(x_j) along `dim`; same shape and dtype as x (any floating dtype).
 
-    -inf is a masked key: probability 0; a row of nothing else gives zeros. A row with NaN or +inf gives NaN, as
-    torch's does. Every finite input is in range: huge scores give up low bits, see `encode_scores`.
-    Errors: SpikeplugError for a non-floating tensor or a dim that x does not have.
+    -inf is a masked key, with probability 0; a row of only -inf gives zeros. A row with NaN or +inf gives NaN, as in
+    torch.
+    Every finite input is in range: huge scores lose low bits, see `encode_scores`.
+    Errors: SpikeplugError for a non-floating tensor, or a dim that x does not have.
     """
     as_real(x, "softmax")
     rows = along(dim, x, "softmax")
@@ -52,9 +53,10 @@ def _rows(x: Tensor, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return, with A_i the error of weight i, e_i its value, S = Σ e: (A_i + p_i·ΣA) / (S - ΣA), and the rounding.
+    """Return (A_i + p_i·ΣA) / (S - ΣA), plus the rounding.
 
-    The shift form with scales of its own has the closed form p·(2δ/(1-δ) + (d + 8)·2^(1-P)) + p_max·2^(3-P).
+    A_i is the error of weight i, p_i its probability, and S the sum of all weights.
+    The shift form with power-of-two scales has the closed form p·(2δ/(1-δ) + (d + 8)·2^(1-P)) + p_max·2^(3-P).
     """
     p = x.softmax(-1)
     top = p.amax(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Turn scores into weights, exp(score - max): what softmax, log-softmax and attention share."""
+"""Turn scores into weights, exp(score - max), for softmax, log-softmax and attention."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _OFFSET = -MASKED
 
 
 def row_ceiling(scores: Scores, on: Arithmetic) -> Tensor:
-    """Return M, int32 (..., 1): the row's largest score, rounded up to a whole octave for the shift form.
+    """Return M, int32 (..., 1): the row's largest score, rounded up to a whole octave in the shift form.
 
-    M is never below every possible score, so a row that is all MASKED keeps its distance and gets weight 0.
+    M is at least the smallest possible score. So a row that is all MASKED keeps its distance and gets weight 0.
     """
     ceiling = on.clamp(on.maximum(scores.integers, _BITS), -(1 << SCORE_BITS), None, _BITS, "maximum/clamp")
     if on.numerics.exponential != "shift":
@@ -32,11 +32,11 @@ def row_ceiling(scores: Scores, on: Arithmetic) -> Tensor:
     if scores.places is None:
         # Without its low bits, a phase code is rounded down.
         return on.add(ceiling, (1 << fraction_bits) - 1, DISTANCE_BITS, "ceiling") & -(1 << fraction_bits)
-    # A row that counts in units of 2^places has F - places fraction bits left, and an octave of as many.
+    # A row in units of 2^places has F - places fraction bits left, and an octave has as many bits.
     places = on.clamp(scores.places, None, fraction_bits, EXPONENT_BITS, "octave/clamp")
     left = on.add(-places, fraction_bits, EXPONENT_BITS, "octave/bits")
     octave = on.shift(torch.ones_like(left), left, 1, fraction_bits, "octave")
-    # Shifts are of what is not negative; 2^30 is whole octaves.
+    # A shift takes numbers >= 0, so a whole number of octaves (2^30) is added first.
     raised = on.add(on.add(ceiling, octave, DISTANCE_BITS, "ceiling"), _OFFSET - 1, DISTANCE_BITS, "ceiling/raised")
     whole = on.shift(raised, -left, DISTANCE_BITS, 0, "ceiling/octaves")
     return on.add(on.shift(whole, left, DISTANCE_BITS, fraction_bits, "ceiling/shift"), -_OFFSET, 31, "ceiling/lowered")
@@ -57,7 +57,7 @@ def distances(scores: Scores, on: Arithmetic) -> tuple[Tensor, Tensor]:
 
 
 def in_range(distance: Tensor, on: Arithmetic) -> Tensor:
-    """Return distances as a code of input_bits holds them: beyond its range, as far as a masked score."""
+    """Return distances as a code of input_bits represents them; beyond its range, that of a masked score."""
     if on.numerics.input_bits is None:
         return distance
     limit = 1 << (SCORE_RANGE_BITS + on.numerics.fraction_bits)
@@ -67,20 +67,20 @@ def in_range(distance: Tensor, on: Arithmetic) -> Tensor:
 
 @lru_cache(maxsize=64)  # its table is made once
 def shift_exponential(numerics: Numerics) -> ShiftExponential:
-    """Return the 2^-x of the numerics."""
+    """Return the specification of 2^-x for the numerics."""
     return ShiftExponential(numerics.fraction_bits, numerics.segments, numerics.working_bits)
 
 
 @lru_cache(maxsize=64)
 def piecewise_exponential(half_range: float, numerics: Numerics) -> PiecewiseExponential:
-    """Return the PWL exponential of the numerics on [-half_range, half_range]."""
+    """Return the specification of the PWL exponential on [-half_range, half_range] for the numerics."""
     return PiecewiseExponential(half_range, numerics.segments, numerics.fraction_bits, numerics.working_bits)
 
 
 def weights(scores: Scores, distance: Tensor, on: Arithmetic) -> Tensor:
     """Return exp(score - max), up to a common power of two: integers up to 2^working_bits.
 
-    distance: of the scores, as `distances` returns it.
+    distance  of the scores, as `distances` returns it
     """
     numerics = on.numerics
     distance = in_range(distance, on)
@@ -92,7 +92,7 @@ def weights(scores: Scores, distance: Tensor, on: Arithmetic) -> Tensor:
 
 
 def score_range(numerics: Numerics) -> str:
-    """Say which scores are in range."""
+    """Return which scores are in range, in words."""
     places = numerics.fraction_bits
     if numerics.input_bits is not None:
         unit = "octaves" if numerics.exponential == "shift" else "nats"

@@ -1,1 +1,1 @@
-"""Cosine and sine."""
+"""Compute cosine and sine."""

@@ -1,4 +1,4 @@
-"""Cosine, from a table of one quarter wave."""
+"""Compute the cosine from a table of one quarter wave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sine, from a table of one quarter wave."""
+"""Compute the sine from a table of one quarter wave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute cosine and sine as rotary position embeddings want them: a phase in turns, and a quarter wave in a table."""
+"""Compute cosine and sine for rotary position embeddings: a phase in turns, and a quarter wave in a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spikeplug.saturation import record
 def sine_integers(phase: Tensor, on: Arithmetic) -> Coded:
     """Return sin of a phase of 2^P steps per turn, with n fraction bits (1 is 2^n); int64.
 
-    Quarters 1 and 3 of the turn run the quarter wave backwards, 2 and 3 are negative.
+    Quarters 1 and 3 of the turn read the quarter wave backwards. Quarters 2 and 3 are negative.
     """
     numerics, width = on.numerics, on.numerics.working_bits
     quarter = 1 << (width - 2)
@@ -43,10 +43,11 @@ def quarter_wave(bits: int, width: int) -> Interpolation:
 
 
 def wave(x: Tensor, quarters: int, on: Arithmetic) -> Tensor:
-    """Return sin of x radians and `quarters` quarter turns more, elementwise; x's shape and dtype.
+    """Return sin of x radians plus `quarters` quarter turns, elementwise; x's shape and dtype.
 
-    n fraction bits: the fixed step 2^-n, rounded to nearest; without shift_scaling (the preset "paper") |sin| is
-    floored. There is no published form. 0 and ±1 are exact where the phase is. NaN and infinities give NaN.
+    The result has the fixed step 2^-n, rounded to nearest. Without shift_scaling (the preset "paper"), |sin| is
+    floored.
+    There is no published form. 0 and ±1 are exact where the phase is. NaN and infinities give NaN.
     Error in LSB of 2^-n: 1/2 (floored: 1) + 0.31 + 2^(n-P)·(π + 3/2) + 2^n·|x|·2^-52.
     Errors: SpikeplugError for a non-floating tensor.
     """
@@ -64,7 +65,7 @@ def wave(x: Tensor, quarters: int, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return rounding, chords, phase, knots, and the encoder's float64 product."""
+    """Return the sum of rounding, chords, phase, knots, and the encoder's float64 product."""
     step, fine = 2.0**-numerics.bits, 2.0**-numerics.working_bits
     table = (math.pi / 2) ** 2 / 8 / 4.0 ** math.ceil(numerics.bits / 2) + 1.5 * fine
     phase = fine if numerics.input_bits is None else 2.0**-numerics.input_bits
@@ -72,6 +73,6 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
 
 
 def input_range(numerics: Numerics) -> str:
-    """Say how fine a phase is, and how far it reaches."""
+    """Return how fine a phase is, and how far it reaches, in words."""
     bits = numerics.working_bits if numerics.input_bits is None else numerics.input_bits
     return f"phase of 2^{bits} steps; to 2^52 radians"

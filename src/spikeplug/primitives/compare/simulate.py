@@ -18,7 +18,7 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
     """
     racers, steps = x.shape[-1], bits + 2
     if racers == 1:
-        return x  # alone in the race
+        return x  # one element: nothing to compare
     largest = torch.empty_like(x[..., :1])
     dtype = torch.int32 if steps <= 31 else torch.int64
     race, winner = scope / "race", scope / "winner"
@@ -29,9 +29,9 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
         code = part.to(dtype) + (1 << bits)
         racing, best = torch.ones_like(code), torch.zeros_like(code[..., :1])
         for place in range(bits + 1, -1, -1):
-            # A neuron that is out of the race is inhibited, whatever its bit is.
+            # A neuron out of the race is inhibited: it stays silent even if its bit is 1.
             fired, _ = lif_step((code >> place).bitwise_and_(1), 0, 1, race, enabled=racing)
-            # Both forget what is left of a step: their membranes start at 0 in each.
+            # Race and winner neurons start every step at 0: nothing is carried over.
             won, _ = lif_step(fired.sum(-1, keepdim=True, dtype=dtype), 0, 1, winner, fan_out=racers + 1)
             racing = racing.bitwise_and_(1 - won).bitwise_or_(fired)
             integrate(best, won, scope, leak=1)

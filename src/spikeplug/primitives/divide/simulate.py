@@ -23,13 +23,14 @@ def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scop
     Neuron i holds v_i = Σ_t 2·2^n·A(t) - 2i·B(t) over `steps` steps of count-coded operands.
     In the last step, a go axon adds 1. Neuron i then fires iff v_i >= 1, that is iff 2^n·A >= i·B.
     The denominator's own spikes relay the go spike: without a denominator, no neuron fires.
+    Errors: SpikeplugError if a membrane would need more than 64 bits.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator.to(torch.int64), denominator.to(torch.int64))
     pairs = zip(
         *(x.reshape(-1).split(max(1, _MEMBRANES // spec.largest)) for x in (numerator, denominator)), strict=True
     )
-    # i·B <= N·B, whose bits are those of N - 1 and of B.
+    # i·B <= N·B, which has the bits of N - 1 plus those of B.
     width = max(spec.numerator_bits + spec.fraction_bits, (spec.largest - 1).bit_length() + spec.denominator_bits) + 2
     if width > 64:
         raise SpikeplugError(
@@ -66,9 +67,10 @@ def _ordered_groups(numerator: Tensor, denominator: Tensor, spec: DivideSpec, sc
 def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope) -> Tensor:
     """Return the quotient: the spike train of one neuron with leak ×2, threshold B and soft reset.
 
-    The spike train is the binary expansion of A/B. The numerator arrives phase-coded (most significant bit first), then
-    n empty steps follow. v < B after every reset, so v stays below 2B: the state needs denominator_bits + 1 bits and
-    a sign. The read-out saturates at `limit`.
+    The spike train is the binary expansion of A/B.
+    The numerator is sent phase-coded, most significant bit first. Then n steps without input follow.
+    After every reset v < B, so v stays below 2B: the state needs denominator_bits + 1 bits and a sign.
+    The read-out saturates at `limit`.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator, denominator)
@@ -76,7 +78,7 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
     size = numerator.numel()
     neuron = scope.population("threshold", spec.denominator_bits + 2, size)
     readout, train = scope / "quotient", (scope / "numerator").population("input", 1, size)
-    # A sign, and where the read-out saturates one bit more, which it has before it does.
+    # One bit for the sign. A read-out that saturates needs one more, for its value before the clamp.
     readout.population("accumulator", spec.largest.bit_length() + (1 if spec.limit is None else 2), size)
     for a, b, target in blocks(scope, numerator, denominator, answer):
         highest = _highest(a, b, spec)
@@ -106,7 +108,7 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
 
 
 def _highest(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> int:
-    """Return what no quotient exceeds: that of the largest numerator and the smallest denominator."""
+    """Return an upper bound of all quotients: the largest numerator over the smallest denominator."""
     if numerator.numel() == 0:
         return 0
     return (int(numerator.max()) << spec.fraction_bits) // max(1, int(denominator.min()))

@@ -21,7 +21,7 @@ def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
     """Return weight >> octaves. A neuron leaks by 1/2 for `octaves` steps; repeated floors of halves are one floor."""
     longest = int(octaves.max()) if octaves.numel() else 0
     width = torch.iinfo(weight.dtype).bits
-    steps = min(longest, width)  # after so many halvings every non-negative weight is 0
+    steps = min(longest, width)  # after `width` halvings every non-negative weight is 0
     weight, octaves = torch.broadcast_tensors(weight, octaves)
     decayed = torch.empty_like(weight, memory_format=torch.contiguous_format)
     scope.population("accumulator", width, weight.numel()).steps += steps

@@ -30,13 +30,13 @@ def interpolate(x: Tensor, spec: Interpolation, scope: Scope) -> Tensor:
 
 
 def summed(rise: Tensor, start: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return rise + start, below 2^bits: one neuron per element, charged once by the table's entry. One step."""
+    """Return rise + start, below 2^bits. One neuron per element, one step; the table's entry charges it."""
     scope.population("accumulator", bits + 1, rise.numel()).steps += 1
     return integrate(rise.clone(), start, scope)
 
 
 def ordered(x: Tensor, thresholds: Sequence[int], bits: int, scope: Scope) -> Tensor:
-    """Return how many ordered neurons |x| < 2^bits reaches, int64: a population code of the segment. One step."""
+    """Return how many thresholds |x| < 2^bits reaches, int64: a population code of the segment. One step."""
     reached = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     scope.population("threshold", bits + 1, x.numel() * len(thresholds)).steps += 1
     for current, target in blocks(scope, x, reached):

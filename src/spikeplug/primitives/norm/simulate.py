@@ -87,7 +87,7 @@ def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 
 
 def cordic(x: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
-    """Return ‖x‖ by merges: a sign neuron on y spikes, its spikes steer the shifted adds of the x and y neurons."""
+    """Return ‖x‖ by merges. A sign neuron on y spikes; its spikes choose add or subtract for the x and y neurons."""
     level, depth = x.to(torch.int64), 0
     while level.shape[-1] > 1:
         if level.shape[-1] % 2:

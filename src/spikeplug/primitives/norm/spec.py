@@ -36,7 +36,8 @@ class CordicSpec:
     gain_bits   bits of the constant that removes the gain
 
     A merge turns (x, y) by ±atan(2^-k), k = 0..iterations-1, until y is small; x is then gain·hypot(x, y).
-    The gain is Π sqrt(1 + 4^-k), 1.6467... at 8 iterations. It is not a power of two, so a constant multiplies it away.
+    The gain is Π sqrt(1 + 4^-k), 1.6467... at 8 iterations. It is not a power of two.
+    Multiplying with a constant removes it.
     Relative error of one merge: at most 2^(1-2·iterations) (the angle left over), plus rounding (see README.md).
     Errors: SpikeplugError for a field out of its domain.
     """

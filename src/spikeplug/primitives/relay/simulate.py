@@ -13,7 +13,10 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step
 
 
 def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return a + b of |a|, |b| < 2^bits: two trains into one neuron. A constant b is a bias, which sends no spike."""
+    """Return a + b of |a|, |b| < 2^bits, broadcast. Two spike trains drive one neuron.
+
+    A constant b is a bias: it sends no spike.
+    """
     dtype = torch.result_type(a, b)
     if isinstance(b, int):
         return _driven([(a, None)], bits, bits + 2, dtype, scope, bias=b)
@@ -21,7 +24,7 @@ def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
 
 
 def scale(x: Tensor, factor: int, bits: int, scope: Scope) -> Tensor:
-    """Return x · factor of |x| < 2^bits, int64: the factor is the synapse."""
+    """Return x · factor of |x| < 2^bits; int64. The factor is the weight of the synapse."""
     return _driven([(x, factor)], bits, bits + abs(factor).bit_length() + 1, torch.int64, scope)
 
 
@@ -47,12 +50,12 @@ def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope
 
 
 def magnitude(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return |x| < 2^bits: the populations of both signs, one of them silent, excite one neuron."""
+    """Return |x| of |x| < 2^bits. The populations of both signs excite one neuron; one of them is silent."""
     return _driven([(x.abs(), None)], bits, bits + 1, x.dtype, scope)
 
 
 def signed(magnitude: Tensor, sign_of: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return ±magnitude < 2^bits: the sign's spike selects an inhibitory synapse."""
+    """Return ±magnitude, below 2^bits. The sign's spike selects an inhibitory synapse."""
     negative = (sign_of < 0).to(torch.int32)
     (scope / "sign").population("input", 1, sign_of.numel()).send(negative)
     return _driven([(magnitude, 1 - 2 * negative)], bits, bits + 1, magnitude.dtype, scope)
@@ -82,7 +85,7 @@ def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tens
 
 
 def round_half(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return floor(x/2 + 1/2), |x| < 2^bits: the neuron that holds x gets a bias of 1 and leaks once by 1/2."""
+    """Return floor(x/2 + 1/2) of |x| < 2^bits. The neuron that holds x gets a bias of 1, then leaks once by 1/2."""
     scope.population("accumulator", bits + 2, x.numel()).steps += 2
     membrane = integrate(x.clone(), 1, scope)
     return integrate(membrane, 0, scope, leak=-1)
@@ -101,7 +104,7 @@ def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope)
 
 
 def _send(x: Tensor, bits: int, fan_out: int, scope: Scope) -> None:
-    """Count the spikes of the trains of |x| < 2^bits, each delivered to `fan_out` synapses."""
+    """Count the spikes of |x| < 2^bits, each delivered to `fan_out` synapses."""
     narrow = x.to(torch.int32) if bits <= 31 else x
     scope.population("input", 1, x.numel()).send(popcount(narrow), fan_out)
 
@@ -115,9 +118,11 @@ def _driven(
     *,
     bias: Tensor | int = 0,
 ) -> Tensor:
-    """Return Σ x·synapse + bias of |x| < 2^bits, broadcast; a synapse of None is 1. The bias comes in the last step.
+    """Return Σ x·synapse + bias of |x| < 2^bits, broadcast; a synapse of None is 1.
 
-    width: bits of the sum and its sign; it says how wide the membrane is kept, too.
+    width  bits of the sum and its sign; it also chooses the dtype of the membrane
+
+    The bias is added in the last step.
     """
     tensors = [t for t in (*(t for term in terms for t in term), bias) if isinstance(t, Tensor)]
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
@@ -126,7 +131,7 @@ def _driven(
         _send(x, bits, shape.numel() // max(1, x.numel()), scope / name)
     answer = torch.empty(shape, dtype=dtype, device=tensors[0].device)
     scope.population("accumulator", width, answer.numel()).steps += bits
-    # An answer that fits int32 has a membrane that does: before the last step, it is the answer's leading bits.
+    # If the result fits int32, so does the membrane: before the last step, it holds the result's leading bits.
     state = torch.int32 if width <= 32 or dtype == torch.int32 else torch.int64
     for target, *parts in blocks(scope, answer, *(t.expand(shape) for t in tensors)):
         given = iter(parts)
@@ -145,7 +150,7 @@ def _driven(
 
 
 def _train(x: Tensor, synapse: Tensor | int | None, state: torch.dtype) -> tuple[Tensor, Tensor | int | None]:
-    """Return |x| and what each of its spikes brings: the synapse, of the other sign where x < 0; None is 1."""
+    """Return |x| and the weight of its spikes: the synapse, negated where x < 0; None is 1."""
     x = x.to(state)
     if synapse is not None:
         sign = x.sign()
@@ -154,6 +159,6 @@ def _train(x: Tensor, synapse: Tensor | int | None, state: torch.dtype) -> tuple
 
 
 def _bits(size: Tensor, weight: Tensor | int | None, place: int, out: Tensor) -> Tensor:
-    """Return weight · bit of the size at `place`, written into `out`."""
+    """Write weight · (bit of `size` at `place`) into `out`, and return it."""
     torch.bitwise_right_shift(size, place, out=out).bitwise_and_(1)
     return out if weight is None else out.mul_(weight)

@@ -29,8 +29,6 @@ _SIGNS = {"/": "division", "/=": "division", "**": "power", "**=": "power"}
 _LIBRARIES = frozenset({"math", "cmath", "numpy", "scipy", "numba", "cupy", "jax"})
 #: Attributes and functions that give the sizes of a tensor, which are numbers.
 _SIZES = frozenset({"shape", "size", "dim", "ndim", "numel", "dtype", "device", "config", "finfo", "len"})
-#: Functions of those libraries that only make, count or move numbers.
-_HARMLESS = frozenset({"array", "asarray", "arange", "zeros", "ones", "ceil", "floor", "prod", "gcd", "isnan", "isinf"})
 _NAMESPACES = (types.ModuleType, torch._ops._Ops, torch._ops._OpNamespace, torch._ops.OpOverloadPacket)
 _UNKNOWN = types.SimpleNamespace()
 # What holds functions and is none.
@@ -98,8 +96,8 @@ class _Reader:
 
     def _begin(self) -> None:
         """Begin a statement."""
-        #: Of each value loaded in the statement, whether it is a number.
-        self.given: list[bool] = []
+        #: Of each value loaded in the statement, whether it is a number; None: it may be.
+        self.given: list[bool | None] = []
         #: Functions of other libraries, and how many values were loaded before them.
         self.foreign: list[tuple[str, int]] = []
         self.measured = False  # the next value is an argument of len
@@ -123,11 +121,12 @@ class _Reader:
                 for name in argument if isinstance(argument, tuple) else (argument,):
                     holder, value = name, self._value(name, code)
                     if not self._is_foreign(name, value):
-                        self._give(name in self.numbers or name == "self" or _is_namespace(value))
+                        known = name in self.numbers or name == "self" or _is_namespace(value)
+                        self._give(known or (None if self._is_parameter_of_a_helper(name, code) else False))
                 continue
             if kind in ("LOAD_ATTR", "LOAD_METHOD"):
-                if self.given and argument in _SIZES:
-                    self.given[-1] = True
+                if self.given and not (holder == "self" or _is_namespace(value)):
+                    self.given[-1] = self.given[-1] or argument in _SIZES
                 value = _attribute(value, argument)
                 yield from self._named(argument, value, holder)
             elif kind == "IMPORT_NAME":
@@ -161,9 +160,14 @@ class _Reader:
 
     def _assign(self, name: str, value: Any) -> None:
         self.known[name] = value
-        (self.numbers.add if all(self.given) else self.numbers.discard)(name)
+        (self.numbers.add if all(given is True for given in self.given) else self.numbers.discard)(name)
 
-    def _give(self, number: bool) -> None:
+    def _is_parameter_of_a_helper(self, name: str, code: types.CodeType) -> bool:
+        """Return whether it is a parameter of a plain function, other than forward; they mostly are sizes where math gets them."""
+        names = code.co_varnames[: code.co_argcount]
+        return name in names and code.co_name != "forward"
+
+    def _give(self, number: bool | None) -> None:
         self.given.append(number or self.measured)
         self.measured = False
 
@@ -177,15 +181,18 @@ class _Reader:
     def _is_foreign(self, name: str, value: Any) -> bool:
         """Return whether the value is a function of another library, and remember it until its call."""
         library = _library(value)
-        found = library in _LIBRARIES and callable(value) and not isinstance(value, type) and name not in _HARMLESS
+        found = library in _LIBRARIES and callable(value) and not isinstance(value, type)
         if found:
-            self.foreign.append((f"{FOREIGN}{library}.{getattr(value, '__name__', name)}", len(self.given)))
+            module = getattr(value, "__module__", None) or library
+            self.foreign.append((f"{FOREIGN}{module}.{getattr(value, '__name__', name)}", len(self.given)))
         return found
 
     def _given_tensors(self) -> Iterator[tuple[str, Any]]:
         """Yield the functions of other libraries that were given more than numbers."""
         for name, before in self.foreign:
-            if not all(self.given[before:]):
+            given = self.given[before:]
+            # Python's own functions take one number; a tensor is rare.
+            if False in given or (None in given and not name.startswith(f"{FOREIGN}math.")):
                 yield name, _UNKNOWN
         self.foreign = []
 

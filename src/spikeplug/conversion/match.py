@@ -49,6 +49,11 @@ _COMPOSITES = frozenset(
 _NO_REPLACEMENT = (NONLINEAR | _COMPOSITES) - (
     NAMES.keys() | _FAST_PATHS | {"angle", "gradient"}
 )
+# Modules of other libraries, and names in them, that are nonlinear without being torch's.
+_FOREIGN_MODULES = ("scipy.", "numpy.linalg")
+_FOREIGN_NAMES = frozenset({"power", "cbrt", "arctan", "arctan2", "arcsin", "arccos", "sinh", "cosh", "gamma", "dist"})
+# torch's fused forms that it takes only without function modes.
+_NOT_IN_A_SCOPE = _FAST_PATHS | {"_native_multi_head_attention"}
 # What runs where the redirection of this thread does not reach.
 _THREADS = frozenset({"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Executor", "start_new_thread"}) | {
     "to_thread", "run_in_executor", "torch.fork", "torch.parallel_apply"
@@ -166,7 +171,7 @@ def _why_left(name: str, names: frozenset[str]) -> str:
     if name.startswith(SCRIPTED):
         return "compiled by TorchScript: use the Python function"
     if name.startswith(FOREIGN):
-        return "computed outside of torch"
+        return "computed outside of torch" if _is_foreign_nonlinearity(name.removeprefix(FOREIGN)) else ""
     if name in _NO_REPLACEMENT:
         return f"no spiking operator for {name}"
     if not name.startswith(OF_TORCH):
@@ -177,5 +182,15 @@ def _why_left(name: str, names: frozenset[str]) -> str:
     namespace, _, _function = name.rpartition("::")
     if namespace:
         return f"no spiking operator for {name}" if may_hide_anything(namespace) else ""
-    known = name in NAMES or name in _FAST_PATHS or (name in _NO_REPLACEMENT and name in names)
+    known = name in NAMES or name in _NOT_IN_A_SCOPE or (name in _NO_REPLACEMENT and name in names)
+    if name.endswith("_flatten_weight"):  # housekeeping
+        return ""
     return "" if known or not is_nonlinear(stem(name)) else f"no spiking operator for {name}"
+
+
+def _is_foreign_nonlinearity(name: str) -> bool:
+    """Return whether a function of another library, by its full name, is nonlinear."""
+    module, _, function = name.rpartition(".")
+    if module.startswith(_FOREIGN_MODULES):
+        return True
+    return function in NAMES or function in _FOREIGN_NAMES or is_nonlinear(function) or function in _COMPOSITES

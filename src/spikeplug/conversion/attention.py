@@ -10,6 +10,7 @@ With `output_attentions=True` the probabilities are computed once more, each div
 from __future__ import annotations
 
 import inspect
+import warnings
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from spikeplug import functional
 from spikeplug.conversion.calls import EAGER_ATTENTION
@@ -29,6 +31,13 @@ from spikeplug.operators.attention.call import visible_keys
 
 IMPLEMENTATION = "spiking"
 PLUG = "spikeplug_attention"
+#: What to do about a model that was made from the config of a converted one.
+NOT_CONVERTED = (
+    'make or load the model by from_config or from_pretrained with attn_implementation="sdpa" (or "eager"), then call '
+    "spikeplug.convert on it."
+)
+# Attribute of a mask: the arguments it was made from, so that an excluded layer can make its own.
+_MADE_FROM = "made_from"
 # sdpa gets the mask None where `is_causal` says the same. This attribute marks the mask that replaces such a None.
 _IMPLIED = "implied_by_is_causal"
 # Configs, by identity, of models that ran sdpa before they were converted: such models expect that None.
@@ -55,12 +64,35 @@ def _ran_sdpa(config: Any) -> bool:
 
 
 def check_implementation(module: nn.Module) -> None:
-    """Raise SpikeplugError if the module was converted and its attn_implementation was changed since."""
-    if PLUG in vars(module) and module.config._attn_implementation != IMPLEMENTATION:  # type: ignore[union-attr]
+    """Check that the attn_implementation of a converted module is still ours.
+
+    transformers sets "eager" itself where it wants the weights. Spiking attention gives them, too: it is set back.
+    Errors: SpikeplugError if it was changed to anything else.
+    """
+    if PLUG not in vars(module):
+        return
+    config: Any = module.config
+    if config._attn_implementation == IMPLEMENTATION:
+        return
+    if config._attn_implementation != "eager":
         raise SpikeplugError(
-            f"attn_implementation was set to {module.config._attn_implementation!r} on a converted model: "  # type: ignore[union-attr]
+            f"attn_implementation was set to {config._attn_implementation!r} on a converted model: "
             f'call spikeplug.revert(model) first, or set it back to "{IMPLEMENTATION}".'
         )
+    config._attn_implementation_internal = IMPLEMENTATION
+    warnings.warn(
+        f'attn_implementation was set to "eager" on a converted model, and is "{IMPLEMENTATION}" again, which gives '
+        "attention weights as well: call spikeplug.revert(model) for exact attention.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def own_function(implementation: str) -> str:
+    """Return the name of an attention function that somebody has registered with transformers, or an empty string."""
+    function = ALL_ATTENTION_FUNCTIONS.get(implementation)
+    library = str(getattr(function, "__module__", "")).partition(".")[0]
+    return "" if function is None or library in ("transformers", "spikeplug") else implementation
 
 
 def spiking_attention(
@@ -86,8 +118,7 @@ def spiking_attention(
     plug: AttentionPlug | None = getattr(module, PLUG, None)
     if plug is None:
         raise SpikeplugError(
-            f'{type(module).__name__} has attn_implementation "{IMPLEMENTATION}" but was not converted: give its model '
-            "a config of its own, set another attn_implementation, and call spikeplug.convert(model)."
+            f'{type(module).__name__} has attn_implementation "{IMPLEMENTATION}" but was not converted: {NOT_CONVERTED}'
         )
     if plug.numerics is None:
         kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
@@ -116,11 +147,14 @@ def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     Any other model gets a mask there too.
     """
     mask: Tensor | None = sdpa_mask(*args, **kwargs)
+    made_from = (args, dict(kwargs))
     # (torch.compile cannot read a WeakValueDictionary.)
     if mask is None and (torch.compiler.is_compiling() or not _ran_sdpa(kwargs.get("config"))):
         kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
         mask = sdpa_mask(*args, **kwargs)
         setattr(mask, _IMPLIED, True)
+    if mask is not None:
+        setattr(mask, _MADE_FROM, made_from)
     return mask
 
 
@@ -150,7 +184,16 @@ def _original_attention(
     mask: Tensor | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Tensor | None]:
-    """Run what an excluded layer ran before, with the mask it got before: the model's own eager attention, or sdpa."""
+    """Run what an excluded layer ran before, with the mask it got before.
+
+    That is the model's own eager attention, sdpa, or a function registered with transformers.
+    """
+    if plug.original not in ("eager", "sdpa") and plug.original in ALL_ATTENTION_FUNCTIONS:
+        if (made_from := getattr(mask, _MADE_FROM, None)) is not None:
+            make = AttentionMaskInterface._global_mapping.get(plug.original)
+            mask = None if make is None else make(*made_from[0], **made_from[1])  # without one, transformers gives None
+        output, weights = ALL_ATTENTION_FUNCTIONS[plug.original](module, query, key, value, mask, **kwargs)
+        return output, weights
     # Eager attention is not a registered function: each model file has its own.
     eager = inspect.unwrap(type(module).forward).__globals__.get(EAGER_ATTENTION)
     if plug.original == "eager" and eager is not None:

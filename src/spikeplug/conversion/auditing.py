@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,18 +26,25 @@ from spikeplug.operators import RECORDS
 #: that a spiking operator computes. Composite operations are missing: they are seen in their parts.
 #: Not nonlinear here:
 #: - linear or affine: matrix products, sums, differences, multiplication or division by a number
-#: - computed by thresholds: abs, sign, clamp, comparison, maximum, rounding, where, relu, hardsigmoid and similar
-#: - a product of two tensors (gate * up)
+#: - computed by thresholds: abs, sign, clamp, comparison, maximum, rounding, where, relu, hardsigmoid and similar;
+#:   so is a rounded quotient (floor_divide, fmod, remainder)
+#: - a product of tensors (gate * up, prod, cumprod)
+#: - sums and maxima of magnitudes: the norms of order 0, 1 and infinity
 #: - moving, drawing or casting data, and frexp
 NONLINEAR = frozenset(
     name
     for line in (
         # exponentials, logarithms, powers, roots and quotients
         "xlogy logit logaddexp logaddexp2 logsumexp logcumsumexp",
-        "ldexp pow floor_divide addcdiv fmod remainder hypot prod cumprod",
+        "ldexp pow addcdiv hypot",
         # norms and distances
         "var std var_mean std_mean dist",
-        "_cdist_forward _euclidean_dist _pdist_forward",
+        "_cdist_forward _euclidean_dist _pdist_forward renorm embedding_renorm",
+        # matrix factors and inverses beyond `linalg_`
+        "cholesky cholesky_inverse cholesky_solve triangular_solve geqrf ormqr",
+        # losses
+        "mse_loss smooth_l1_loss huber_loss soft_margin_loss _ctc_loss",
+        "binary_cross_entropy binary_cross_entropy_with_logits",
         # activations
         "erf erfc erfinv elu celu",
         "_addmm_activation _transformer_encoder_layer_fwd",
@@ -48,7 +56,9 @@ NONLINEAR = frozenset(
 ) | frozenset(name for record in RECORDS.values() for name in record.aten)
 #: Families of nonlinear operations, by a part of their names.
 NONLINEAR_FAMILIES = ("softmax", "attention", "batch_norm", "special_", "linalg_", "_rnn", "lstm", "gru")
-_QUOTIENTS = frozenset({*RECORDS["divide"].aten, "floor_divide", "fmod", "remainder"})
+_QUOTIENTS = frozenset(RECORDS["divide"].aten)
+#: Orders of norms that take no root and no power.
+_LINEAR_ORDERS = (0, 1, math.inf, -math.inf)
 # Namespaces that only move data or keep time. Any other namespace could hide what it computes.
 _TRANSPARENT = frozenset({"prim", "prims", "c10d", "_c10d_functional", "profiler"})
 
@@ -166,13 +176,29 @@ def _suspect(func: Any, operands: tuple[Any, ...]) -> str:
         return ""
     if namespace != "aten":
         return f"{namespace}::{name}"
-    name = name.removeprefix("_foreach_")
-    if name.endswith("_") and not name.endswith("__"):
-        name = name[:-1]
-    if name not in NONLINEAR and not any(family in name for family in NONLINEAR_FAMILIES):
+    name = stem(name)
+    if not is_nonlinear(name):
         return ""
     affine = name in _QUOTIENTS and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(operands[1:]))
-    return "" if affine or _is_exact_scaling(name, operands) else str(name)
+    rounded = name in _QUOTIENTS and any(isinstance(leaf, str) for leaf in operands)
+    linear = name == "linalg_vector_norm" and len(operands) > 1 and operands[1] in _LINEAR_ORDERS
+    return "" if affine or rounded or linear or _is_exact_scaling(name, operands) else str(name)
+
+
+def stem(name: str) -> str:
+    """Return the name of a torch operation without the marks of its in-place and list forms."""
+    name = name.removeprefix("_foreach_")
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def is_nonlinear(name: str) -> bool:
+    """Return whether an operation of this name is nonlinear. The name is torch's own, as `stem` gives it."""
+    return name in NONLINEAR or any(family in name for family in NONLINEAR_FAMILIES)
+
+
+def may_hide_anything(namespace: str) -> bool:
+    """Return whether operations of a library may hide what they compute."""
+    return namespace not in _TRANSPARENT | {"aten", "spikeplug"}
 
 
 def _is_exact_scaling(name: str, operands: tuple[Any, ...]) -> bool:

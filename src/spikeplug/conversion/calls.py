@@ -7,24 +7,22 @@ The audit reports what was executed.
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 import sys
 import types
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
-#: Names for `a / b` and `a ** b`, which have none in byte code and are mostly arithmetic on numbers.
-_SIGNS = {"/": "division", "/=": "division", "**": "power", "**=": "power"}
+from spikeplug.conversion.byte_code import OF_TORCH, OWN, SCRIPTED, is_of_torch, read_code
+
 #: transformers calls attention through its interface, or, for "eager", through this function of the model's own file.
 ATTENTION_INTERFACE, EAGER_ATTENTION = "ALL_ATTENTION_FUNCTIONS", "eager_attention_forward"
-#: Prefix of names that are fetched from the module itself; such a name may be one of its children.
-_OWN = "self."
 #: Base classes of models, whose methods are not a model's own.
 _BASES = ("transformers.modeling_utils",)
 #: Packages whose functions count by name: code from other files of theirs is not read.
@@ -40,10 +38,12 @@ def called_names(module: nn.Module) -> frozenset[str]:
     cls, state = type(module), vars(module)
     given = tuple(each for value in state.values() for each in _functions_in(value) if not _is_made_by(each, cls))
     names = _names_of(cls, given) if given else _names_of_class(cls)  # type: ignore[arg-type]
+    if any(isinstance(value, Executor) for value in state.values()):
+        names |= {Executor.__name__}
     # `self.norm(x)` calls a child, even if a function has the same name.
     children = {*state, *module._modules, *module._parameters, *module._buffers}
-    own = {name.removeprefix(_OWN) for name in names if name.startswith(_OWN)}
-    return frozenset(name for name in names if not name.startswith(_OWN)) | (own - children)
+    own = {name.removeprefix(OWN) for name in names if name.startswith(OWN)}
+    return frozenset(name for name in names if not name.startswith(OWN)) | (own - children)
 
 
 @lru_cache(maxsize=4096)
@@ -67,7 +67,7 @@ def methods_that_call(cls: type[nn.Module], wanted: frozenset[str]) -> tuple[str
                 continue
             # Not nn.Module's housekeeping, such as `to`; nor class and static methods, which have no self.
             own = isinstance(method, types.FunctionType) and name != "forward" and not hasattr(nn.Module, name)
-            called = (called.removeprefix(_OWN) for called in (_names_of(cls, (), method) if own else ()))
+            called = (called.removeprefix(OWN) for called in (_names_of(cls, (), method) if own else ()))
             found[name] = not wanted.isdisjoint(called)
     return tuple(name for name, calls in found.items() if calls)
 
@@ -81,37 +81,38 @@ def _names_of(cls: type[nn.Module], given: tuple[Any, ...], start: Any = None) -
         if _is_followed(function, cls):
             todo.append(function)
         else:
-            names.add(function.__name__)
+            names |= _names_for(function)
     while todo:
         function = todo.pop()
         if function.__code__ in seen:
             continue
         seen.add(function.__code__)
-        used = set(_names_in(function.__code__))
+        used, values = read_code(function)
         names |= used
-        plain = {name.removeprefix(_OWN) for name in used} - {EAGER_ATTENTION}
+        plain = {name.removeprefix(OWN) for name in used} - {EAGER_ATTENTION}
         reached = [(method, isinstance(method, types.FunctionType)) for method in _methods(plain, cls)]
-        reached += [(value, _is_followed(value, function)) for value in _values(function, plain)]
+        values = [each for value in values if value is not _eager_of(function) for each in _functions_in(value)]
+        reached += [(value, _is_followed(value, function)) for value in (*values, *_cells(function))]
         todo += [value for value, followed in reached if followed]
-        names |= {value.__name__ for value, followed in reached if not followed}
+        names = names.union(*(_names_for(value) for value, followed in reached if not followed))
     return frozenset(names)
 
 
-def _names_in(code: types.CodeType) -> Iterator[str]:
-    holder = ""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "BINARY_OP" and instruction.argrepr in _SIGNS:
-            yield _SIGNS[instruction.argrepr]
-        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            yield f"{_OWN if holder == 'self' else ''}{instruction.argval}"
-        elif instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_SUPER_ATTR", "IMPORT_FROM"):
-            yield instruction.argval
-        # From Python 3.13 on, one instruction may load two variables; the attribute is that of the second.
-        loaded = instruction.argval if instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) else ""
-        holder = loaded[-1] if isinstance(loaded, tuple) else loaded
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)
+def _eager_of(function: types.FunctionType) -> Any:
+    """Return the eager attention of the function's file: it runs in no converted model."""
+    return function.__globals__.get(EAGER_ATTENTION, function)
+
+
+def _names_for(function: Any) -> set[str]:
+    """Return the names that stand for a function whose code is not read."""
+    if isinstance(function, torch.jit.ScriptFunction):
+        return {f"{SCRIPTED}{function.name}"}
+    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        packet = getattr(function, "overloadpacket", function)
+        name = packet._qualified_op_name.removeprefix("aten::")
+        return {f"{OF_TORCH}{name}", name}
+    name = getattr(function, "__name__", type(function).__name__)
+    return {f"{OF_TORCH}{name}", name} if is_of_torch(function) else {name}
 
 
 def _methods(names: set[str], cls: type[nn.Module]) -> Iterator[Any]:
@@ -125,10 +126,8 @@ def _methods(names: set[str], cls: type[nn.Module]) -> Iterator[Any]:
             yield from _functions_in(method)
 
 
-def _values(function: types.FunctionType, names: set[str]) -> Iterator[Any]:
-    """Yield the functions among the globals of these names, and in the function's closure."""
-    for name in names:
-        yield from _functions_in(function.__globals__.get(name))
+def _cells(function: types.FunctionType) -> Iterator[Any]:
+    """Yield the functions in the function's closure."""
     for cell in function.__closure__ or ():
         try:
             yield from _functions_in(cell.cell_contents)
@@ -145,7 +144,7 @@ def _functions_in(value: Any) -> Iterator[Any]:
         for each in value.values() if type(value) is dict else value:
             if not isinstance(each, (list, tuple, dict)):
                 yield from _functions_in(each)
-    elif isinstance(value, (types.FunctionType, types.BuiltinFunctionType)) or type(value) in _DESCRIPTORS:
+    elif isinstance(value, _PLAIN):
         yield value
         if hasattr(value, "__wrapped__"):
             yield inspect.unwrap(value)
@@ -161,8 +160,16 @@ def _functions_in(value: Any) -> Iterator[Any]:
         yield from _functions_in(value.forward)
 
 
-#: Methods of classes written in C, such as torch.Tensor.exp.
-_DESCRIPTORS = (types.MethodDescriptorType, types.WrapperDescriptorType)
+#: Functions as they are, those written in C and compiled ones included.
+_PLAIN = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    torch.jit.ScriptFunction,
+    torch._ops.OpOverload,
+    torch._ops.OpOverloadPacket,
+)
 
 
 def _is_followed(value: Any, user: Any) -> bool:

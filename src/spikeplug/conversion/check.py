@@ -7,7 +7,7 @@ import re
 import torch
 from torch import nn
 
-from spikeplug.conversion.attention import IMPLEMENTATION
+from spikeplug.conversion.attention import IMPLEMENTATION, NOT_CONVERTED
 from spikeplug.conversion.match import OPERATORS
 from spikeplug.conversion.plug import plug_of
 from spikeplug.errors import SpikeplugError
@@ -48,8 +48,7 @@ def check_model(model: object, record: str) -> None:
     for module in model.modules():
         if getattr(getattr(module, "config", None), "_attn_implementation", None) == IMPLEMENTATION:
             raise SpikeplugError(
-                f'attn_implementation is "{IMPLEMENTATION}" though the model is not converted: load it without, or, '
-                "if it shares its config object with a converted model, revert that model first."
+                f'attn_implementation is "{IMPLEMENTATION}" though the model is not converted: {NOT_CONVERTED}'
             )
 
 

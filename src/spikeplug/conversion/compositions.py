@@ -219,3 +219,173 @@ def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, un
         step = slice(row, row + 1)
         solved = torch.cat([solved, right[..., step, :] - matrix[..., step, :row] @ solved], -2)
     return solved
+
+
+def float_power(input: Any, exponent: Any) -> Any:
+    """Return input^exponent in float64."""
+    input, exponent = (x.double() if isinstance(x, Tensor) else x for x in (input, exponent))
+    return power(input, exponent)
+
+
+def raw_softmax(input: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
+    """Return softmax(x), with the arguments of `torch._softmax`."""
+    return torch.softmax(input, dim, torch.float32 if half_to_float else None)
+
+
+def raw_log_softmax(input: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
+    """Return log_softmax(x), with the arguments of `torch._log_softmax`."""
+    return torch.log_softmax(input, dim, torch.float32 if half_to_float else None)
+
+
+def gumbel_softmax(input: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """Return softmax((x + g) / tau), g the noise that torch draws; one-hot if `hard`, with the gradient of the soft."""
+    noise = -torch.log(torch.empty_like(input).exponential_())
+    soft = torch.softmax((input + noise) / tau, dim)
+    if not hard:
+        return soft
+    chosen = torch.zeros_like(input).scatter_(dim, soft.argmax(dim, keepdim=True), 1.0)
+    return chosen - soft.detach() + soft
+
+
+def distance(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
+    """Return ‖x - y‖_p over all elements."""
+    return torch.linalg.vector_norm(input - other, p)
+
+
+def pairwise_distance(input: Tensor, other: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    """Return ‖x - y + eps‖_p over the last dimension."""
+    return torch.linalg.vector_norm(input - other + eps, p, -1, keepdim)
+
+
+def cdist(input: Tensor, other: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    """Return ‖x_i - y_j‖_p; (..., P, M) and (..., R, M) give (..., P, R)."""
+    return torch.linalg.vector_norm(input[..., :, None, :] - other[..., None, :, :], p, -1)
+
+
+def variance_and_mean(input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Return the variance and the mean, with the arguments of `torch.var_mean`."""
+    return torch.var(input, dim, *args, **kwargs), _mean(input, dim, *args, **kwargs)
+
+
+def deviation_and_mean(input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Return the standard deviation and the mean, with the arguments of `torch.std_mean`."""
+    return torch.std(input, dim, *args, **kwargs), _mean(input, dim, *args, **kwargs)
+
+
+def _mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    return input.mean(None if isinstance(dim, bool) else dim, keepdim)
+
+
+def _reduced(loss: Tensor, reduction: Any, size_average: Any = None, reduce: Any = None) -> Tensor:
+    """Return what torch's losses return for a reduction: a name, or an integer in torch's ops.
+
+    size_average, reduce  the two arguments that it replaced; where ops have the integer
+    """
+    for given in (size_average, reduce):
+        reduction = given if type(given) is int else reduction
+    if isinstance(size_average, bool) or isinstance(reduce, bool):
+        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
+    if reduction in ("none", 0):
+        return loss
+    return loss.mean() if reduction in ("mean", 1) else loss.sum()
+
+
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Any = None,
+) -> Any:
+    """Return the mean of (x - target)²; NotImplemented with weights."""
+    if weight is not None:
+        return NotImplemented
+    return _reduced(torch.square(input - target), reduction, size_average, reduce)
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return -target·ln x - (1 - target)·ln(1 - x), each logarithm at least -100 as in torch."""
+    loss = -target * torch.log(input).clamp_min(-100) - (1 - target) * torch.log(1 - input).clamp_min(-100)
+    return _reduced(loss if weight is None else loss * weight, reduction, size_average, reduce)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+) -> Tensor:
+    """Return (1 - target)·x + ln(1 + exp(-x)), the second term weighted for positive targets."""
+    if isinstance(size_average, Tensor):  # torch's own function has no size_average
+        pos_weight, size_average = size_average, None
+    rest = torch.nn.functional.softplus(-input)
+    rest = rest if pos_weight is None else rest * (1 + (pos_weight - 1) * target)
+    loss = (1 - target) * input + rest
+    return _reduced(loss if weight is None else loss * weight, reduction, size_average, reduce)
+
+
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
+    """Return target·(ln target - x), x being logarithms; 0 where the target is 0."""
+    if log_target:
+        loss = torch.exp(target) * (target - input)
+    else:
+        loss = target * (torch.log(target.clamp_min(torch.finfo(target.dtype).tiny)) - input)
+    if reduction == "batchmean":
+        return loss.sum() / input.shape[0]
+    return _reduced(loss, reduction, size_average, reduce)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return -ln softmax(x) at the target, which is a class or the probability of each class."""
+    dim = 1 if input.dim() > 1 else 0
+    logs, classes = torch.log_softmax(input, dim), input.shape[dim]
+    nll, legacy = torch.nn.functional.nll_loss, {"size_average": size_average, "reduce": reduce}
+    if not target.is_floating_point():
+        if not label_smoothing:
+            return nll(logs, target, weight, ignore_index=ignore_index, reduction=reduction, **legacy)
+        # The smooth part is that of a class of its own: its logarithm is the mean, weighted.
+        scaled = logs if weight is None else logs * _along(weight, logs, dim)
+        smooth = -scaled.sum(dim).masked_fill(target == ignore_index, 0.0)
+        each = nll(logs, target, weight, ignore_index=ignore_index, reduction="none")
+        loss = (1 - label_smoothing) * each + label_smoothing / classes * smooth
+        if reduction != "mean" or any(value is not None for value in legacy.values()):
+            return _reduced(loss, reduction, **legacy)
+        counted = target != ignore_index
+        total = counted.sum() if weight is None else weight[target.clamp_min(0)].masked_fill(~counted, 0.0).sum()
+        return torch.div(loss.sum(), total.to(loss.dtype))
+    target = target * (1 - label_smoothing) + label_smoothing / classes
+    logs = logs if weight is None else logs * _along(weight, logs, dim)
+    loss = -(logs * target).sum(dim)
+    return _reduced(loss.mean() if loss.dim() and reduction == "mean" else loss, reduction, **legacy)
+
+
+def _along(weight: Tensor, values: Tensor, dim: int) -> Tensor:
+    """Return the weight of each class, broadcastable to the values."""
+    return weight.view(-1, *[1] * (values.dim() - dim - 1))

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from spikeplug.conversion.auditing import NONLINEAR
+from spikeplug.conversion.auditing import NONLINEAR, is_nonlinear, may_hide_anything, stem
+from spikeplug.conversion.byte_code import FOREIGN, OF_TORCH, SCRIPTED
 from spikeplug.conversion.calls import ATTENTION_INTERFACE, called_names
 from spikeplug.conversion.norms import Norm, find_norm
 from spikeplug.conversion.plug import ActivationPlug, NormPlug, Plug, ScopePlug, is_foreign
@@ -30,12 +31,33 @@ OPERATORS = tuple(sorted(frozenset().union(*NAMES.values(), (name for name, _ in
 _FAST_PATHS = frozenset({"_transformer_encoder_layer_fwd", "_nested_tensor_from_mask"})
 # A module is only probed for a norm if its code could compute one.
 _NORM_CALLS = frozenset({"rsqrt", "sqrt", "pow", "norm", "layer_norm", "rms_norm", "var", "std", "square", "normalize"})
-# Float nonlinearities without a replacement. Excluded: names that Python's own modules share, or that rarely mean one.
-_NO_REPLACEMENT = (
-    NONLINEAR
-    | {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "instance_norm"}
-    | {"local_response_norm"}
-) - (NAMES.keys() | _FAST_PATHS | {"prod", "fmod", "remainder", "floor_divide", "dist", "angle", "threshold"})
+# torch's functions that are made of nonlinear operations, and are no such operation by name.
+_COMPOSITES = frozenset(
+    name
+    for line in (
+        "cov corrcoef gradient nanmean renorm vander sinc std_mean var_mean local_response_norm instance_norm",
+        "pdist",
+        "det slogdet logdet inverse pinverse matrix_exp matrix_power lu lu_solve qr svd svd_lowrank pca_lowrank",
+        "gaussian_nll_loss ctc_loss poisson_nll_loss multilabel_soft_margin_loss soft_margin_loss",
+        "cosine_embedding_loss triplet_margin_loss triplet_margin_with_distance_loss linear_cross_entropy",
+        "multi_margin_loss rnn_tanh rnn_relu rnn_tanh_cell rnn_relu_cell lstm gru lstm_cell gru_cell",
+    )
+    for name in line.split()
+)
+# Float nonlinearities without a replacement, by a name alone, which may be anybody's. Excluded: names that Python's own
+# modules share, or that rarely mean one.
+_NO_REPLACEMENT = (NONLINEAR | _COMPOSITES) - (NAMES.keys() | _FAST_PATHS | {"angle", "gradient"})
+# Modules of other libraries, and names in them, that are nonlinear without being torch's.
+_FOREIGN_MODULES = ("scipy.", "numpy.linalg")
+_FOREIGN_NAMES = frozenset({"power", "cbrt", "arctan", "arctan2", "arcsin", "arccos", "sinh", "cosh", "gamma", "dist"})
+# torch's fused forms that it takes only without function modes.
+_NOT_IN_A_SCOPE = _FAST_PATHS | {"_native_multi_head_attention"}
+# What runs where the redirection of this thread does not reach.
+_THREADS = frozenset({"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Executor", "start_new_thread"}) | {
+    "to_thread", "run_in_executor", "torch.fork", "torch.parallel_apply"
+}  # fmt: skip
+# Gradients within a forward pass are those of the exact functions.
+_GRADIENTS = frozenset({"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "jacobian", "linearize"})
 
 # Not converted, because linear: a pipeline that makes the whole network spike converts these.
 _LINEAR = "matrix product with a weight"
@@ -129,5 +151,44 @@ def _calls(path: str, module: nn.Module, names: frozenset[str]) -> Iterator[Foun
         operators = NAMES.get(name, frozenset())
         # Redirect every operator that is wanted, not only those found: the names are an under-estimate.
         yield Found(path, name, module, operators, lambda numerics, wanted: ScopePlug(module, numerics, wanted))
-    for name in sorted(names & _NO_REPLACEMENT):
-        yield Found(path, name, module, reason=f"no spiking operator for {name}")
+    for name in sorted(names):
+        reason = _why_left(name, names)
+        if reason:
+            yield Found(path, _shown(name), module, reason=reason)
+
+
+def _shown(name: str) -> str:
+    """Return the name of a function without its prefix."""
+    return name.removeprefix(OF_TORCH).removeprefix(FOREIGN).removeprefix(SCRIPTED)
+
+
+def _why_left(name: str, names: frozenset[str]) -> str:
+    """Return why nothing can replace what a module's code calls by this name, or an empty string."""
+    if name in _THREADS:
+        return "runs in another thread"
+    if name.startswith(SCRIPTED):
+        return "compiled by TorchScript: use the Python function"
+    if name.startswith(FOREIGN):
+        return "computed outside of torch" if _is_foreign_nonlinearity(name.removeprefix(FOREIGN)) else ""
+    if name in _NO_REPLACEMENT:
+        return f"no spiking operator for {name}"
+    if not name.startswith(OF_TORCH):
+        return ""
+    name = name.removeprefix(OF_TORCH)
+    if name in _GRADIENTS:
+        return "a gradient within the forward pass is that of the exact function"
+    namespace, _, _function = name.rpartition("::")
+    if namespace:
+        return f"no spiking operator for {name}" if may_hide_anything(namespace) else ""
+    known = name in NAMES or name in _NOT_IN_A_SCOPE or (name in _NO_REPLACEMENT and name in names)
+    if name.endswith("_flatten_weight"):  # housekeeping
+        return ""
+    return "" if known or not is_nonlinear(stem(name)) else f"no spiking operator for {name}"
+
+
+def _is_foreign_nonlinearity(name: str) -> bool:
+    """Return whether a function of another library, by its full name, is nonlinear."""
+    module, _, function = name.rpartition(".")
+    if module.startswith(_FOREIGN_MODULES):
+        return True
+    return function in NAMES or function in _FOREIGN_NAMES or is_nonlinear(function) or function in _COMPOSITES

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from spikeplug.conversion.attention import AttentionPlug
+from spikeplug.conversion.attention import AttentionPlug, own_function
 from spikeplug.conversion.match import OPERATORS, Found
 from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug
 from spikeplug.conversion.report import Action, Entry
@@ -51,6 +51,12 @@ def decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str 
     )
     chosen = [place.path for place in places if place.operators & wanted]
     if not chosen:
+        others = dict.fromkeys(place.name for place in places if not place.operators and not place.pipeline)
+        if others:
+            raise SpikeplugError(
+                f"the model has nothing to replace: there is no spiking operator for {_listed(others)}; write it in "
+                "functions that have one (docs/ops.md), or give another model."
+            )
         raise SpikeplugError(
             "the model has nothing to replace: give one with attention, a softmax, a norm, an activation or another "
             "nonlinearity."
@@ -69,7 +75,16 @@ def _entry(place: Found, wanted: frozenset[str], excluded: str) -> Entry:
     if not reason:
         reason = excluded if place.operators & wanted else "not among the operators chosen"
     action: Action = "left" if reason else "replaced"
-    return Entry(place.path, place.name, type(place.module).__name__, action, reason, place.pipeline)
+    note = ""
+    if place.plug is None and not reason:
+        dropped = own_function(_implementation(place.module))
+        note = f"in place of the attention function {dropped!r}, which no longer runs" if dropped else ""
+    return Entry(place.path, place.name, type(place.module).__name__, action, reason, place.pipeline, note)
+
+
+def _listed(names: Iterable[str], most: int = 5) -> str:
+    first, *rest = names
+    return ", ".join((first, *rest[: most - 1])) + (f" and {len(rest) + 1 - most} more" if len(rest) >= most else "")
 
 
 def plan(

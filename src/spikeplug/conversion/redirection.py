@@ -15,6 +15,7 @@ from torch import Tensor, overrides
 from torch.overrides import TorchFunctionMode
 
 from spikeplug.conversion import replacements
+from spikeplug.conversion.auditing import stem
 from spikeplug.conversion.replacements import Replacement
 from spikeplug.numerics import Numerics
 
@@ -63,7 +64,7 @@ class Redirection(TorchFunctionMode):
             result = entry.run(*args, **others, numerics=self.numerics)
         if result is NotImplemented:
             return func(*args, **kwargs)
-        if func in _IN_PLACE:
+        if func in _IN_PLACE or (isinstance(func, _ATEN_TYPES) and _aten_name(func).endswith("_")):
             target = args[0]
         return result if target is None else target.copy_(result)
 
@@ -113,7 +114,15 @@ def _entry_of(func: Any) -> Replacement | None:
         return _INTO
     if func is Tensor.__rpow__:
         return _OF_NUMBER
+    if isinstance(func, _ATEN_TYPES):
+        return _ATEN.get(stem(_aten_name(func)))
     return TABLE.get(getattr(func, "__wrapped__", func))
+
+
+def _aten_name(func: Any) -> str:
+    """Return the name of an op of `torch.ops.aten`, or an empty string for another library's."""
+    namespace, _, name = str(getattr(func, "overloadpacket", func)._qualified_op_name).partition("::")
+    return name if namespace == "aten" else ""
 
 
 def _is_real(values: Iterable[Any]) -> bool:
@@ -135,6 +144,15 @@ def _table() -> dict[Callable[..., Any], Replacement]:
 
 
 TABLE = _table()
+_ATEN_TYPES = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
+#: Replacements by the name of the op in `torch.ops.aten`. Its arguments are those of the torch function of that name.
+_ATEN = {
+    f"{prefix}{name}": entry
+    for entry in replacements.ALL
+    for name in entry.names
+    for prefix in ("", "linalg_", "special_")
+    if hasattr(torch.ops.aten, f"{prefix}{name}")
+}
 #: Functions that a mode receives and that have no replacement, `x.shape` included.
 _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().values() for f in functions) - TABLE.keys()
 _INTO, _OF_NUMBER = TABLE[Tensor.__rdiv__], TABLE[Tensor.__rpow__]
@@ -142,4 +160,5 @@ _IN_PLACE = frozenset(f for f in TABLE if f.__name__.endswith("_") and not f.__n
 #: Every name of a redirected function in source code, and the operators that run in its place.
 NAMES = {name: entry.operators for entry in replacements.ALL for stem in entry.names for name in (stem, f"{stem}_")}
 NAMES |= {function.__name__: entry.operators for function, entry in TABLE.items()}
+NAMES |= {name: entry.operators for name, entry in _ATEN.items()}
 NAMES |= {"division": NAMES["div"], "power": NAMES["pow"] | NAMES["rpow"]}

@@ -24,6 +24,8 @@ class Entry:
     action      `replaced` by a spiking operator, or `left` in floating point
     reason      why it was left; empty if it was replaced
     pipeline    True if it is linear: left on purpose, for the pipeline that converts the rest of the network
+    note        what else there is to know of a place that was replaced, such as a function of the user's that no longer
+                runs
     """
 
     path: str
@@ -32,6 +34,7 @@ class Entry:
     action: Action
     reason: str = ""
     pipeline: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,22 @@ class Report:
     def table(self) -> Table:
         """Return a Rich table with one row per operator and reason. Layer numbers become `*`, and are counted."""
         table = Table("operator", "where", "what", title=f"spikeplug: {self.model_class}")
-        for (operator, reason), members in grouped(
-            (*self.replaced, *self.left), lambda entry: (entry.operator, entry.reason)
-        ).items():
-            where = fold_layers(Counter(entry.path for entry in members))
-            table.add_row(operator, where, f"left: {reason}" if reason else "replaced")
+        for (operator, what), members in grouped((*self.replaced, *self.left), _row).items():
+            table.add_row(operator, fold_layers(Counter(entry.path for entry in members)), what)
         return table
 
     def __str__(self) -> str:
         done = ", ".join(f"{count['replaced']} {name}" for name, count in self.counts.items() if count["replaced"])
-        return f"{self.model_class}: {done} replaced, {len(self.leftovers)} nonlinearities left in floating point"
+        notes = "".join(f"; {note}" for note in dict.fromkeys(entry.note for entry in self.entries if entry.note))
+        return (
+            f"{self.model_class}: {done} replaced, {len(self.leftovers)} nonlinearities left in floating point{notes}"
+        )
+
+
+def _row(entry: Entry) -> tuple[str, str]:
+    """Return what tells rows of the table apart."""
+    done = f"left: {entry.reason}" if entry.reason else "replaced"
+    return entry.operator, f"{done}, {entry.note}" if entry.note else done
 
 
 def fold_layers(paths: Mapping[str, int]) -> str:

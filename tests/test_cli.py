@@ -39,14 +39,25 @@ def test_a_run_with_everything_chosen(folder, tmp_path):
     text, numerics, path = tmp_path / "text", tmp_path / "config.toml", tmp_path / "out.json"
     text.write_text("".join(f"line {i}: {i * i}\n" for i in range(100)), encoding="utf-8")
     numerics.write_text("bits = 12\n")
-    chosen = ("--text", text, "--preset", numerics, "--operators", "silu, softmax", "--exclude", r"\.0\.", "--seed", -3)
+    chosen = (
+        "--text",
+        text,
+        "--preset",
+        numerics,
+        "--operators",
+        "silu, attention",
+        "--exclude",
+        r"\.0\.",
+        "--seed",
+        -3,
+    )
     result = run("eval", folder, *SMALL, *chosen, "--dtype", "bfloat16", "--json", path)
     assert result.exit_code == 0, result.output
     values = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.validate(values, schema(), jsonschema.Draft202012Validator)
     assert values["numerics"]["bits"] == 12
     assert values["model"]["dtype"] == "bfloat16"
-    assert values["arguments"]["operators"] == ["silu", "softmax"]
+    assert values["arguments"]["operators"] == ["silu", "attention"]
     assert values["text"]["characters"] == len(text.read_text(encoding="utf-8"))
     replaced = [entry["path"] for entry in values["conversion"]["entries"] if entry["action"] == "replaced"]
     assert replaced == ["model.layers.1.self_attn", "model.layers.1.mlp.act_fn"]

@@ -75,7 +75,7 @@ def test_the_realisation_of_a_preset_reaches_the_facts(tmp_path):
     assert values["numerics"]["bits"] == 6
     (facts,) = values["facts"]
     assert (facts["code"], facts["time_steps"], facts["levels"]) == ("count", 64, 1)
-    assert facts["populations"]["division"] > 1000
+    assert facts["populations"]["divide"] > 1000
 
 
 def test_two_options_of_one_file_are_refused(tmp_path):

@@ -16,6 +16,7 @@ from spikeplug import functional
 from spikeplug import nn as spiking
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
+from spikeplug.operators import RECORDS
 
 X = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
 WEIGHT, BIAS = nn.Parameter(torch.linspace(0.5, 2, 8)), nn.Parameter(torch.linspace(-1, 1, 8))
@@ -24,16 +25,11 @@ NUMERICS = Numerics(bits=12)
 MODULES: dict[str, tuple[Callable[..., nn.Module], Callable[..., Tensor]]] = {
     "Softmax": (lambda **how: spiking.Softmax(1, **how), lambda x, **how: functional.softmax(x, 1, **how)),
     "LogSoftmax": (lambda **how: spiking.LogSoftmax(0, **how), lambda x, **how: functional.log_softmax(x, 0, **how)),
-    "SiLU": (spiking.SiLU, functional.silu),
     "GELU": (lambda **how: spiking.GELU("tanh", **how), lambda x, **how: functional.gelu(x, "tanh", **how)),
-    "Sigmoid": (spiking.Sigmoid, functional.sigmoid),
-    "Tanh": (spiking.Tanh, functional.tanh),
     "Softplus": (
         lambda **how: spiking.Softplus(2.0, 9.0, **how),
         lambda x, **how: functional.softplus(x, 2.0, 9.0, **how),
     ),
-    "Mish": (spiking.Mish, functional.mish),
-    "ReLUSquared": (spiking.ReLUSquared, functional.relu_squared),
     "RMSNorm": (
         lambda **how: spiking.RMSNorm(WEIGHT, 1e-3, **how),
         lambda x, **how: functional.rms_norm(x, WEIGHT, 1e-3, **how),
@@ -42,6 +38,12 @@ MODULES: dict[str, tuple[Callable[..., nn.Module], Callable[..., Tensor]]] = {
         lambda **how: spiking.LayerNorm(WEIGHT, BIAS, 1e-3, **how),
         lambda x, **how: functional.layer_norm(x, WEIGHT, BIAS, 1e-3, **how),
     ),
+}
+# Modules without settings need no entry: their records name them.
+MODULES |= {
+    record.module: (getattr(spiking, record.module), getattr(functional, name))
+    for name, record in RECORDS.items()
+    if record.module and not record.settings
 }
 
 

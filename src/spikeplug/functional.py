@@ -114,6 +114,11 @@ def mish(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | 
     return OPERATORS["mish"](x, numerics=numerics, events=events)
 
 
+def hardswish(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
+    """Return x·min(max(x + 3, 0), 6)/6."""
+    return OPERATORS["hardswish"](x, numerics=numerics, events=events)
+
+
 def relu_squared(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
     """Return max(x, 0)²."""
     return OPERATORS["relu_squared"](x, numerics=numerics, events=events)

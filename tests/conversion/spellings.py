@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from spikeplug import Numerics, functional
+from spikeplug.operators import RECORDS
 
 CONFIG = Numerics(bits=14)  # not the default, so that the test shows which numerics are used
 
@@ -102,10 +105,6 @@ SPELLINGS: dict[str, tuple[Callable[[], Tensor], list[Callable[[], Any]]]] = {
             lambda: F.tanh(X),
             lambda: nn.Tanh()(X),
         ],
-    ),
-    "mish": (
-        lambda: functional.mish(X, numerics=CONFIG),
-        [lambda: F.mish(X), lambda: changed(X.clone(), lambda x: F.mish(x, inplace=True)), lambda: nn.Mish()(X)],
     ),
     "softplus": (
         lambda: functional.softplus(X, 2.0, 15.0, numerics=CONFIG),
@@ -305,3 +304,28 @@ COMPOSED: dict[str, list[Callable[[], Any]]] = {
         lambda: torch.linalg.solve_triangular(MATRIX.T, X, upper=True, left=False).transpose(1, 2),
     ],
 }
+
+
+def derived(name: str) -> tuple[Callable[[], Tensor], list[Callable[[], Any]]]:
+    """Return the spellings of a function of one tensor: in every namespace, as a method, in place, as a module."""
+    calls: list[Callable[[], Any]] = []
+    for spelling in RECORDS[name].spellings[0].names:
+        for namespace in (torch, F, torch.special):
+            if callable(function := getattr(namespace, spelling, None)):
+                calls.append(partial(lambda function: function(X), function))
+                if "inplace" in getattr(getattr(function, "__code__", None), "co_varnames", ()):
+                    calls.append(partial(lambda function: changed(X.clone(), lambda x: function(x, True)), function))
+            if callable(function := getattr(namespace, f"{spelling}_", None)):
+                calls.append(partial(lambda function: changed(X.clone(), function), function))
+        if hasattr(Tensor, spelling):
+            calls.append(lambda: getattr(X, name)())
+    for path in RECORDS[name].modules:
+        cls = getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2])
+        calls.append(lambda cls=cls: cls()(X))
+    return lambda: getattr(functional, name)(X, numerics=CONFIG), calls
+
+
+# Operators of one tensor need no entry: their records say how torch spells them.
+for _name, _record in RECORDS.items():
+    if _record.spellings and not _record.settings and _name not in SPELLINGS and len(_record.inputs) == 1:
+        SPELLINGS[_name] = derived(_name)

@@ -17,10 +17,10 @@ import spikeplug
 from spikeplug import Numerics
 from spikeplug.presets import PRESETS
 
-ALL = ("softmax", "silu", "rms_norm")
+ALL = ("attention", "silu", "rms_norm")
 # name -> family, the model's options, numerics, operators
 CASES: dict[str, tuple[str, dict[str, Any], Numerics, tuple[str, ...]]] = {
-    "heads and norms": ("qwen3", {"hidden_act": "relu"}, Numerics(), ("softmax", "rms_norm")),
+    "heads and norms": ("qwen3", {"hidden_act": "relu"}, Numerics(), ("attention", "rms_norm")),
     "fixed step": ("llama", {}, PRESETS["paper"].numerics, ALL),
     "same scale in both parts": ("qwen3", {"gate": "twin"}, Numerics(), ALL),
     "a scale for each part": ("llama", {}, Numerics(), ALL),

@@ -17,6 +17,7 @@ from torch import Tensor
 from spikeplug.codes import FIXED_RANGE_BITS, Coded, Scores, fixed
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import NUMERICS_VERSION, Numerics
+from spikeplug.operators import RECORDS
 from spikeplug.operators.attention.rows import attention_ratio, attention_sums
 from spikeplug.operators.gates.gate import gated_integers
 from spikeplug.operators.gates.silu import GATE
@@ -87,25 +88,18 @@ _HEADS = (
     _real(14, 1, 2, 7, 6),
 )
 _BIAS, _SINKS = _real(15, 5, 7, bits=6, scale=4), _real(16, 4, bits=6, scale=4)
+#: Of the records' inputs and settings, but for attention, whose mask, softcap and sinks are pinned too.
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "softmax": (_X, -1),
-    "log_softmax": (_X, -1),
+    name: (*(_POSITIVE if role == "positive" else _X for role in record.inputs), *record.settings)
+    for name, record in RECORDS.items()
+} | {
     "attention": (*_HEADS, _BIAS, 0.25, 8.0, _SINKS),
     "attention_weights": (*_HEADS[:2], _BIAS, 0.25, None, None),
-    "gelu": (_X, "none"),
-    "softplus": (_X, 1.0, 20.0),
-    "rms_norm": (_X, 1e-5),
-    "layer_norm": (_X, 1e-5),
-    "vector_norm": (_X, -1, False),
-    "divide": (_X, _POSITIVE),
-    **dict.fromkeys(("silu", "sigmoid", "tanh", "mish", "relu_squared", "cos", "sin", "exp", "square"), (_X,)),
-    **dict.fromkeys(("log", "sqrt", "rsqrt", "reciprocal"), (_POSITIVE,)),
 }
 
 
 def operator_vectors(numerics: Numerics) -> dict[str, list[int]]:
     """The bit patterns of every operator's answer in float32; the operators of the registry, no more and no less."""
-    assert set(ARGUMENTS) == set(OPERATORS)
     return {
         name: OPERATORS[name](*arguments, numerics=numerics).view(torch.int32).flatten().tolist()
         for name, arguments in ARGUMENTS.items()

@@ -64,13 +64,13 @@ def test_a_comparison(folder, examples, tmp_path):
 
 def test_lm_evals_own_run(folder, examples, tmp_path, monkeypatch):
     given = ("--include_path", examples, "--tasks", "spikeplug_series", "--limit", 4, "--output_path", tmp_path)
-    result = run("run", *given, "--model_args", f"pretrained={folder}", "operators=softmax+silu", "dtype=float32")
+    result = run("run", *given, "--model_args", f"pretrained={folder}", "operators=attention+silu", "dtype=float32")
     assert result.exit_code == 0, (result.output, result.exception)
     assert "|spikeplug_series|" in result.stdout
     (own,) = tmp_path.rglob("results_*.json")
     written = json.loads(own.read_text(encoding="utf-8"))["config"]
     assert written["model"] == "spiking"
-    assert written["spikeplug"]["operators"] == ["softmax", "silu"]
+    assert written["spikeplug"]["operators"] == ["attention", "silu"]
     assert written["spikeplug"]["replaced"]["silu"] == 2
     assert written["spikeplug"]["replaced"].get("rms_norm", 0) == 0
 
@@ -94,7 +94,7 @@ def test_the_model_class(folder):
     assert lm.loglikelihood(requests, disable_tqdm=True) == spiking
     spikeplug.convert(plain.model)
     assert plain.loglikelihood(requests, disable_tqdm=True) == spiking
-    assert lm.get_model_info()["spikeplug"]["replaced"]["softmax"] == 2
+    assert lm.get_model_info()["spikeplug"]["replaced"]["attention"] == 2
 
 
 def test_a_model_object_and_a_gguf_file(tmp_path):

@@ -91,7 +91,7 @@ def test_buckets_hold_every_position_once(finished):
 def test_ablation_has_each_operator_each_layer_and_all(finished):
     keys = list(of(finished, "ablation"))
     operators = [key.split("/")[1] for key in keys if key.startswith("operator/")]
-    assert operators == ["cos", "rms_norm", "silu", "sin", "softmax", "all"]
+    assert operators == ["attention", "cos", "rms_norm", "silu", "sin", "all"]
     assert [key for key in keys if key.startswith("layer/")] == ["layer/1", "layer/2"]
     assert [key for key in keys if key.startswith("share/")] == [f"share/{share}" for share in (0, 25, 50, 75, 100)]
 

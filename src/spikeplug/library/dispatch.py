@@ -133,7 +133,8 @@ class Operator:
             return output.clone() if any(output is given for given in call.arguments) else output
 
     def _closed(self, call: Call) -> Tensor:
-        return affine(self.spiking(*call.arguments, numerics=call.numerics), call.weight, call.bias)
+        output = self.spiking(*call.arguments, numerics=call.numerics, events=None)
+        return affine(output, call.weight, call.bias)
 
     def _simulated(self, call: Call, counters: list[Counter]) -> Tensor:
         """Simulate the call with every realisation that a counter wants; the bits are the same each time."""

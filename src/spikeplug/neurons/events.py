@@ -79,7 +79,8 @@ class Events:
     populations  by name, in the order of their first step
 
     Not neurons, and not counted: encoding and decoding, where numbers enter and leave; a constant place by which the
-    bits of a spike train are split or joined, which is a choice of time steps; copies, views and reshapes.
+    bits of a spike train are split or joined, which is a choice of time steps; the sign of a synapse; a constant added
+    to an exponent, which says where a number's point is; copies, views and reshapes.
     """
 
     realisation: Realisation | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from spikeplug.operators.attention import attention, attention_weights
-from spikeplug.operators.curves import mish, relu_squared, softplus, tanh
+from spikeplug.operators.curves import hardswish, mish, relu_squared, softplus, tanh
 from spikeplug.operators.elements import divide, exp, log, reciprocal, rsqrt, sqrt, square
 from spikeplug.operators.gates import gelu, sigmoid, silu
 from spikeplug.operators.norms import layer_norm, rms_norm, vector_norm
@@ -15,7 +15,7 @@ __all__ = ["RECORDS", "Operator"]
 
 _FILES = (
     *(softmax, log_softmax, attention, attention_weights),
-    *(silu, gelu, sigmoid, tanh, softplus, mish, relu_squared),
+    *(silu, gelu, sigmoid, tanh, softplus, mish, relu_squared, hardswish),
     *(rms_norm, layer_norm, vector_norm),
     *(cos, sin, exp, log, sqrt, rsqrt, square, reciprocal, divide),
 )

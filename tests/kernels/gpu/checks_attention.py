@@ -241,16 +241,16 @@ def test_rare_rows_and_the_ledger() -> None:
 
 
 @pytest.mark.parametrize(
-    "numerics",
+    ("numerics", "dtype"),
     [
-        Numerics(),
-        Numerics(bits=17, query_key_bits=17),
-        Numerics(bits=20, working_bits=24, fraction_bits=16),
-        CONFIGS[1],
+        (Numerics(), torch.float32),
+        (Numerics(), torch.bfloat16),
+        (Numerics(bits=17, query_key_bits=17), torch.float32),
+        (CONFIGS[1], torch.float16),
+        (CONFIGS[4], torch.float32),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rare_rows_of_every_kind(numerics: Numerics, dtype: torch.dtype) -> None:
     """Beside each other: too large by a little and by far, both ways; all -inf; NaN; with values of every kind."""
     query, key, value = inputs(2, 4, 2, 7, 40, 16, 16, torch.float32)
@@ -262,9 +262,10 @@ def test_rare_rows_of_every_kind(numerics: Numerics, dtype: torch.dtype) -> None
     value[1, 0, 3, 1], value[1, 0, 4, 1] = torch.inf, -torch.inf
     value[1, 0, 5, 2], value[1, 0, 6, 3] = torch.inf, torch.nan
     value[1, 1] *= 2.0 ** torch.arange(-60, 60, 3, device=DEVICE)[:, None]
-    qkv = tuple(x.to(dtype) for x in (query, key, value))
+    limit = torch.finfo(dtype).max
+    qkv = tuple(torch.where(x.isfinite(), x.clamp(-limit, limit), x).to(dtype) for x in (query, key, value))
     scattered = (torch.rand(2, 4, 7, 40, generator=torch.Generator().manual_seed(0)) < 0.3).to(DEVICE)
-    for mask in (None, causal(7, 40), scattered):
+    for mask in (None, scattered):
         check(qkv, mask, numerics=numerics)
 
 

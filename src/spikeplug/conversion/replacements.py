@@ -81,7 +81,7 @@ def _rounded(input: Any, other: Tensor, mode: str, numerics: Any) -> tuple[Tenso
     if mode == "trunc":
         return quotient.to(dtype), torch.copysign(left, a).to(dtype)
     below = (sign < 0) & (left != 0)
-    quotient = torch.where(below, quotient - 1, quotient)
+    quotient = torch.where(below, quotient - 1, quotient).masked_fill(a.isinf(), torch.nan)  # as torch has it
     return quotient.to(dtype), torch.copysign(torch.where(below, step - left, left), b).to(dtype)
 
 

@@ -77,6 +77,8 @@ def silu(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | 
 
 def swiglu(gate: Tensor, up: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
     """Return gate·σ(gate)·up, LLaMA's gated unit: `silu(gate)`, decoded, times `up`, which broadcasts to it."""
+    if not isinstance(up, Tensor):
+        raise SpikeplugError(f"swiglu takes a torch tensor as up, not a {type(up).__name__}; use torch.as_tensor first.")
     return OPERATORS["silu"](gate, numerics=numerics, events=events, weight=up)
 
 
@@ -209,6 +211,8 @@ def divide(a: Tensor, b: Tensor, *, numerics: Numerics | str | None = None, even
 
 
 def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
+    if parameter is not None and not isinstance(parameter, Tensor):
+        raise SpikeplugError(f"{operator} got a {name} of type {type(parameter).__name__}; give a tensor.")
     if parameter is not None and parameter.shape != x.shape[-1:]:
         raise SpikeplugError(
             f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."

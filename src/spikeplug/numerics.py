@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_type_hints
 
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 
 #: Raised with every change of an output bit of any operator; see CHANGELOG.md and tests/golden.
 NUMERICS_VERSION = 3
@@ -152,11 +152,11 @@ def check_types(record: Any) -> None:
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
         if choices is not None:
             if not isinstance(value, str) or value not in choices:
-                raise SpikeplugError(f"{field.name} is {value!r}; choose one of {', '.join(map(repr, choices))}.")
+                raise SpikeplugError(f"{field.name} is {shown(value)}; choose one of {', '.join(map(repr, choices))}.")
             continue
         expected = {int: (int,), bool: (bool,), float: (int, float)}.get(hint, (int, type(None)))
         if not isinstance(value, expected) or (hint is not bool and isinstance(value, bool)):
-            raise SpikeplugError(f"{field.name} is {value!r}; it must be of type {getattr(hint, '__name__', 'int')}.")
+            raise SpikeplugError(f"{field.name} is {shown(value)}; it must be of type {getattr(hint, '__name__', 'int')}.")
 
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Numerics)}
@@ -166,8 +166,10 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Numerics)
 def _from_token(token: str) -> Numerics:
     try:
         values = json.loads(token)
-    except ValueError as error:
-        raise SpikeplugError(f"{token!r} is not a token of numerics: use Numerics(...).token.") from error
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+    except (ValueError, RecursionError) as error:
+        raise SpikeplugError(f"{shown(token)} is not a token of numerics: use Numerics(...).token.") from error
     return Numerics.from_dict(values)
 
 

@@ -52,6 +52,11 @@ def as_real(x: Tensor, operator: str) -> Tensor:
         raise SpikeplugError(f"{operator} takes a torch tensor, not a {type(x).__name__}; use torch.as_tensor first.")
     if not x.dtype.is_floating_point:
         raise SpikeplugError(f"{operator} takes a floating-point tensor, not {x.dtype}; call .float() first.")
+    if x.layout != torch.strided or x.is_nested:
+        raise SpikeplugError(
+            f"{operator} takes a dense tensor, not a {'nested' if x.is_nested else 'sparse'} one; call .to_dense(), or "
+            "torch.nested.to_padded_tensor, first."
+        )
     return x if x.dtype in BIAS else x.to(torch.float32)
 
 

@@ -26,8 +26,7 @@ from spikeplug.operators import RECORDS
 #: that a spiking operator computes. Composite operations are missing: they are seen in their parts.
 #: Not nonlinear here:
 #: - linear or affine: matrix products, sums, differences, multiplication or division by a number
-#: - computed by thresholds: abs, sign, clamp, comparison, maximum, rounding, where, relu, hardsigmoid and similar;
-#:   so is a rounded quotient (floor_divide, fmod, remainder)
+#: - computed by thresholds: abs, sign, clamp, comparison, maximum, rounding, where, relu, hardsigmoid and similar
 #: - a product of tensors (gate * up, prod, cumprod)
 #: - sums and maxima of magnitudes: the norms of order 0, 1 and infinity
 #: - moving, drawing or casting data, and frexp
@@ -36,7 +35,7 @@ NONLINEAR = frozenset(
     for line in (
         # exponentials, logarithms, powers, roots and quotients
         "xlogy logit logaddexp logaddexp2 logsumexp logcumsumexp",
-        "ldexp pow addcdiv hypot",
+        "ldexp pow floor_divide addcdiv fmod remainder hypot",
         # norms and distances
         "var std var_mean std_mean dist",
         "_cdist_forward _euclidean_dist _pdist_forward renorm embedding_renorm",
@@ -56,7 +55,7 @@ NONLINEAR = frozenset(
 ) | frozenset(name for record in RECORDS.values() for name in record.aten)
 #: Families of nonlinear operations, by a part of their names.
 NONLINEAR_FAMILIES = ("softmax", "attention", "batch_norm", "special_", "linalg_", "_rnn", "lstm", "gru")
-_QUOTIENTS = frozenset(RECORDS["divide"].aten)
+_QUOTIENTS = frozenset({*RECORDS["divide"].aten, "floor_divide", "fmod", "remainder"})
 #: Orders of norms that take no root and no power.
 _LINEAR_ORDERS = (0, 1, math.inf, -math.inf)
 # Namespaces that only move data or keep time. Any other namespace could hide what it computes.
@@ -180,9 +179,8 @@ def _suspect(func: Any, operands: tuple[Any, ...]) -> str:
     if not is_nonlinear(name):
         return ""
     affine = name in _QUOTIENTS and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(operands[1:]))
-    rounded = name in _QUOTIENTS and any(isinstance(leaf, str) for leaf in operands)
     linear = name == "linalg_vector_norm" and len(operands) > 1 and operands[1] in _LINEAR_ORDERS
-    return "" if affine or rounded or linear or _is_exact_scaling(name, operands) else str(name)
+    return "" if affine or linear or _is_exact_scaling(name, operands) else str(name)
 
 
 def stem(name: str) -> str:

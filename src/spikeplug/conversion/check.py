@@ -10,7 +10,7 @@ from torch import nn
 from spikeplug.conversion.attention import IMPLEMENTATION, NOT_CONVERTED
 from spikeplug.conversion.match import OPERATORS
 from spikeplug.conversion.plug import plug_of
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 
 
 def check_request(operators: object, exclude: object) -> None:
@@ -20,10 +20,10 @@ def check_request(operators: object, exclude: object) -> None:
     """
     if operators is not None:
         if isinstance(operators, str) or not isinstance(operators, (tuple, list, set, frozenset)) or not operators:
-            raise SpikeplugError(f"operators is {operators!r}: give a tuple of names from {', '.join(OPERATORS)}.")
+            raise SpikeplugError(f"operators is {shown(operators)}: give a tuple of names from {', '.join(OPERATORS)}.")
         for operator in operators:
             if operator not in OPERATORS:
-                raise SpikeplugError(f"unknown operator {operator!r}: choose from {', '.join(OPERATORS)}.")
+                raise SpikeplugError(f"unknown operator {shown(operator)}: choose from {', '.join(OPERATORS)}.")
     if exclude is None:
         return
     if not isinstance(exclude, str):
@@ -31,7 +31,7 @@ def check_request(operators: object, exclude: object) -> None:
     try:
         re.compile(exclude)
     except (re.error, OverflowError, RecursionError) as error:
-        raise SpikeplugError(f"exclude={exclude!r} is not a regular expression ({error}): correct it.") from error
+        raise SpikeplugError(f"exclude={shown(exclude)} is not a regular expression ({error}): correct it.") from error
 
 
 def check_model(model: object, record: str) -> None:

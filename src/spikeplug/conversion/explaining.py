@@ -98,7 +98,7 @@ def _arguments(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (inputs,), {}
     if isinstance(inputs, tuple):
         return inputs, {}
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, Mapping) and all(isinstance(name, str) for name in inputs):
         return (), dict(inputs)
     raise SpikeplugError(
         f"explain takes a model's inputs as a mapping of keyword arguments, a tuple or a tensor, not a "

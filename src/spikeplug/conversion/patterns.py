@@ -1,20 +1,25 @@
-"""Bound the work that a regular expression can cause, without running it.
+"""Bound the work that a regular expression can cause.
 
 A model's config.json may come from anywhere, and Python's `re` takes exponential time on patterns such as `(a+)+$`.
-This file bounds the number of ways in which the pattern of a config.json can be tried at one place.
+This file bounds the number of ways in which the pattern of a config.json can be tried at one place, and the time that
+any pattern takes for all paths of a model.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 
 #: Longest pattern, in characters: room for a few hundred module paths in full.
 LONGEST = 1 << 16
 #: Most ways to try a pattern at one place: three repeats, or eighteen alternatives of two.
 MOST_WAYS = 1 << 18
+#: Most seconds that a pattern may take for all paths of a model. The ways bound what one path can take on top.
+MOST_SECONDS = 5.0
 #: Ways of one repeat: the length of a module path.
 _REPEAT = 64
 _DEEPEST = 20
@@ -38,6 +43,25 @@ def check_pattern(pattern: str) -> None:
         ) from error
     if ways > MOST_WAYS:
         raise SpikeplugError(f"exclude={shown!r} could take too long to search: use fewer repeats or alternatives.")
+
+
+def matching(pattern: str | None, paths: Iterable[str]) -> frozenset[str]:
+    """Return the paths in which the pattern is found; none for None. Each path is searched once.
+
+    Errors: SpikeplugError if that takes too long.
+    """
+    if pattern is None:
+        return frozenset()
+    search, found, begin = re.compile(pattern).search, set(), time.thread_time()
+    for path in dict.fromkeys(paths):
+        if search(path):
+            found.add(path)
+        if time.thread_time() - begin > MOST_SECONDS:
+            raise SpikeplugError(
+                f"exclude={shown(pattern)} takes too long to search in all module paths: use fewer repeats or "
+                "alternatives."
+            )
+    return frozenset(found)
 
 
 class _UnboundedError(Exception):

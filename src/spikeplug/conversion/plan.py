@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,8 +34,12 @@ class Conversion:
     saved_as: SpikingConfig | None = None
 
 
-def decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str | None) -> tuple[Entry, ...]:
+def decide(
+    places: list[Found], operators: tuple[str, ...] | None, exclude: str | None, matched: frozenset[str]
+) -> tuple[Entry, ...]:
     """Return one entry per place.
+
+    matched  the module paths that `exclude` matches
 
     Errors: SpikeplugError for a request that would not do what it says.
     """
@@ -45,7 +48,7 @@ def decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str 
             raise SpikeplugError(f"the model has no {operator} to replace: leave {operator!r} out of operators.")
     wanted = frozenset(operators or OPERATORS)
     # A module at several paths has one forward: if one path is excluded, it is exact at all.
-    excluded = {id(place.module) for place in places if exclude is not None and re.search(exclude, place.path)}
+    excluded = {id(place.module) for place in places if place.path in matched}
     entries = tuple(
         _entry(place, wanted, f"excluded by {exclude!r}" if id(place.module) in excluded else "") for place in places
     )
@@ -61,7 +64,7 @@ def decide(places: list[Found], operators: tuple[str, ...] | None, exclude: str 
             "the model has nothing to replace: give one with attention, a softmax, a norm, an activation or another "
             "nonlinearity."
         )
-    if exclude is not None and not any(re.search(exclude, path) for path in chosen):
+    if exclude is not None and matched.isdisjoint(chosen):
         raise SpikeplugError(
             f"exclude={exclude!r} finds none of the paths to replace: correct it, the paths look like {chosen[0]!r}."
         )
@@ -93,7 +96,7 @@ def plan(
     places: list[Found],
     entries: tuple[Entry, ...],
     wanted: frozenset[str],
-    exclude: str | None,
+    matched: frozenset[str],
 ) -> tuple[dict[str, Plug], Conversion]:
     """Return every plug by path, and what `revert` needs. The model is not touched."""
     plugs: dict[str, Plug] = {}
@@ -123,12 +126,12 @@ def plan(
         if path not in plugs and id(module) not in seen:
             seen.add(id(module))
             plugs[path] = HostPlug(module, numerics)
-    plugs |= _net(model, numerics, wanted, exclude, seen, around)
+    plugs |= _net(model, numerics, wanted, matched, seen, around)
     return plugs, Conversion(tuple(plugs), attending, _implementations(model, attending))
 
 
 def _net(
-    model: nn.Module, numerics: Numerics, wanted: frozenset[str], exclude: str | None, seen: set[int], around: set[str]
+    model: nn.Module, numerics: Numerics, wanted: frozenset[str], matched: frozenset[str], seen: set[int], around: set[str]
 ) -> dict[str, Plug]:
     """Return a scope around the whole model, and scopes that keep it out of excluded modules.
 
@@ -136,8 +139,7 @@ def _net(
     """
     net: dict[str, Plug] = {}
     for path, module in model.named_modules():
-        excluded = exclude is not None and re.search(exclude, path)
-        if id(module) not in seen and excluded and callable(type(module).forward):
+        if id(module) not in seen and path in matched and callable(type(module).forward):
             net[path] = ScopePlug(module, numerics if path in around else None, frozenset())
         elif id(module) not in seen and module is model:
             net[path] = ScopePlug(module, numerics, wanted)

@@ -15,6 +15,7 @@ from transformers.quantizers.base import HfQuantizer
 
 from spikeplug.conversion.spiking_config import METHOD, SpikingConfig
 from spikeplug.conversion.swap import RECORD, convert, revert
+from spikeplug.errors import SpikeplugError
 
 
 @register_quantizer(METHOD)
@@ -70,7 +71,10 @@ def reverted(model: nn.Module) -> nn.Module:
     """Revert every conversion in the model, and return the model.
 
     A conversion may come from a folder that was saved converted, or from a caller.
+    Errors: SpikeplugError if it is not a torch module.
     """
+    if not isinstance(model, nn.Module):
+        raise SpikeplugError(f"reverted takes a torch module, not a {type(model).__name__}: give it the model.")
     for module in [module for module in model.modules() if RECORD in vars(module)]:
         revert(module)
     return model

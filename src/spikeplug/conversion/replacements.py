@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spikeplug import functional as spiking
@@ -18,6 +19,10 @@ from spikeplug.conversion.multi_head import multi_head_attention, scaled_dot_pro
 from spikeplug.library import OPERATORS
 from spikeplug.operators import RECORDS
 from spikeplug.operators.record import Spelling
+
+
+# A quotient has 15 correct bits with the default numerics, so that three cover every whole number of float32.
+_REFINEMENTS = 3
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,10 @@ class Replacement:
 
 
 def _divide(input: Any, other: Any, *, rounding_mode: Any = None, numerics: Any) -> Any:
-    if rounding_mode is not None or not isinstance(other, Tensor) or isinstance(input, complex):
-        return NotImplemented  # a rounded quotient is a threshold; a constant divisor is a synaptic weight
+    if not isinstance(other, Tensor) or isinstance(input, complex):
+        return NotImplemented  # a constant divisor is a synaptic weight
+    if rounding_mode is not None:
+        return _rounded(input, other, rounding_mode, numerics)[0]
     if not isinstance(input, Tensor):
         return spiking.reciprocal(other, numerics=numerics) * input
     dtype = compositions.common_type(input, other)
@@ -50,6 +57,52 @@ def _divide(input: Any, other: Any, *, rounding_mode: Any = None, numerics: Any)
 
 def _divide_into(input: Tensor, other: Any, *, numerics: Any) -> Any:
     return _divide(other, input, numerics=numerics)
+
+
+def _rounded(input: Any, other: Tensor, mode: str, numerics: Any) -> tuple[Tensor, Tensor]:
+    """Return the whole quotient, rounded down ("floor") or towards zero ("trunc"), and what remains.
+
+    The operator's quotient may be off by one. Thresholds at multiples of the divisor correct it.
+    """
+    a = input if isinstance(input, Tensor) else torch.full_like(other, input)
+    dtype = compositions.common_type(a, other)
+    wide = torch.promote_types(dtype, torch.float32)
+    a, b = torch.broadcast_tensors(a.to(wide), other.to(wide))
+    sign = torch.where(torch.signbit(a) != torch.signbit(b), -1.0, 1.0).to(wide)
+    size, step = a.abs(), b.abs()
+    whole = torch.zeros_like(size)
+    for _ in range(_REFINEMENTS):
+        whole = whole + spiking.divide(size - whole * step, step, numerics=numerics).floor()
+    left = size - whole * step
+    whole = whole + (left >= step).to(wide) - (left < 0).to(wide)
+    whole = torch.where(whole.isfinite(), whole, spiking.divide(size, step, numerics=numerics))
+    left = size - whole * step
+    quotient = whole * sign
+    if mode == "trunc":
+        return quotient.to(dtype), torch.copysign(left, a).to(dtype)
+    below = (sign < 0) & (left != 0)
+    quotient = torch.where(below, quotient - 1, quotient).masked_fill(a.isinf(), torch.nan)  # as torch has it
+    return quotient.to(dtype), torch.copysign(torch.where(below, step - left, left), b).to(dtype)
+
+
+def _floor_divide(input: Any, other: Any, *, numerics: Any) -> Any:
+    return _divide(input, other, rounding_mode="floor", numerics=numerics)
+
+
+def _floor_divide_into(input: Tensor, other: Any, *, numerics: Any) -> Any:
+    return _divide(other, input, rounding_mode="floor", numerics=numerics)
+
+
+def _remainder(input: Any, other: Any, *, numerics: Any) -> Any:
+    return _rounded(input, other, "floor", numerics)[1] if isinstance(other, Tensor) else NotImplemented
+
+
+def _remainder_into(input: Tensor, other: Any, *, numerics: Any) -> Any:
+    return _remainder(other, input, numerics=numerics)
+
+
+def _remainder_of_truncation(input: Any, other: Any, *, numerics: Any) -> Any:
+    return _rounded(input, other, "trunc", numerics)[1] if isinstance(other, Tensor) else NotImplemented
 
 
 def _of_records() -> Iterator[Replacement]:
@@ -79,6 +132,11 @@ ALL = (
     _entry("multi_head_attention_forward", "attention", multi_head_attention),
     _entry("div divide true_divide truediv", "divide", _divide),
     _entry("rdiv rtruediv", "divide", _divide_into),
+    _entry("floor_divide floordiv", "divide", _floor_divide),
+    _entry("rfloordiv", "divide", _floor_divide_into),
+    _entry("remainder mod", "divide", _remainder),
+    _entry("rmod", "divide", _remainder_into),
+    _entry("fmod", "divide", _remainder_of_truncation),
     _parts("pow", "square sqrt rsqrt reciprocal exp log", compositions.power),
     _parts("rpow", "exp", compositions.power_of),
     _parts("polar", "cos sin", compositions.polar),

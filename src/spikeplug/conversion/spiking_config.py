@@ -13,7 +13,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from spikeplug.conversion.check import check_request
 from spikeplug.conversion.patterns import check_pattern
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
 
@@ -46,11 +46,11 @@ class SpikingConfig(QuantizationConfigMixin):
     ) -> None:
         if unknown:
             raise SpikeplugError(
-                f"unknown field {min(unknown)!r} of a SpikingConfig: the fields are numerics, operators, exclude and "
+                f"unknown field {shown(min(unknown))} of a SpikingConfig: the fields are numerics, operators, exclude and "
                 "model_class."
             )
         if quant_method != METHOD:
-            raise SpikeplugError(f"quant_method is {quant_method!r}: leave it out, a SpikingConfig has {METHOD!r}.")
+            raise SpikeplugError(f"quant_method is {shown(quant_method)}: leave it out, a SpikingConfig has {METHOD!r}.")
         if isinstance(exclude, str):
             check_pattern(exclude)
         check_request(operators, exclude)
@@ -94,12 +94,16 @@ def _as_numerics(numerics: Any) -> Numerics:
 
 
 def saved_as(
-    model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None
+    model: nn.Module,
+    numerics: Numerics,
+    operators: Iterable[str] | None,
+    exclude: str | None,
+    matched: frozenset[str],
 ) -> SpikingConfig | None:
     """Return what the model's config.json should say of a conversion.
 
     None if the model has no config.json, or another quantizer.
-    An `exclude` that a config.json may not use is written as the list of paths that it matches.
+    An `exclude` that a config.json may not use is written as the list of paths that it matched.
     """
     if not isinstance(model, PreTrainedModel):
         return None
@@ -110,8 +114,7 @@ def saved_as(
         try:
             check_pattern(exclude)
         except SpikeplugError:
-            paths = [path for path, _ in model.named_modules(remove_duplicate=False) if re.search(exclude, path)]
-            exclude = f"^(?:{'|'.join(map(re.escape, paths))})$"
+            exclude = f"^(?:{'|'.join(map(re.escape, sorted(matched)))})$"
     return SpikingConfig(numerics, operators, exclude, type(model).__name__)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, remember_implementation
 from spikeplug.conversion.check import check_model, check_request
 from spikeplug.conversion.match import OPERATORS, find
+from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plan import Conversion, decide, plan
 from spikeplug.conversion.plug import Plug, is_plugged, plug_of
 from spikeplug.conversion.report import Report
@@ -69,16 +70,17 @@ def _convert(
     model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None, strict: bool
 ) -> Report:
     check_model(model, RECORD)
+    matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
     places = find(model)
-    entries = decide(places, None if operators is None else tuple(operators), exclude)
+    entries = decide(places, None if operators is None else tuple(operators), exclude, matched)
     unknown = [place for place in places if not place.operators and not place.pipeline]
     if strict and unknown:
         raise SpikeplugError(
             f"strict: {len(unknown)} places would stay in floating point, the first {unknown[0].path!r} "
             f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
         )
-    plugs, conversion = plan(model, numerics, places, entries, frozenset(operators or OPERATORS), exclude)
-    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude))
+    plugs, conversion = plan(model, numerics, places, entries, frozenset(operators or OPERATORS), matched)
+    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude, matched))
     try:
         _apply(model, plugs, conversion)
     except BaseException:

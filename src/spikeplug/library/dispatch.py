@@ -25,6 +25,7 @@ from spikeplug.library.transforms import Differentiable, is_transformed
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
+from spikeplug.errors import SpikeplugError
 from spikeplug.realisation import Realisation
 from spikeplug.saturation import not_recorded
 
@@ -96,10 +97,16 @@ class Operator:
         if type(numerics) is not Numerics:
             numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
         if events is None and may_go_direct((*arguments, weight, bias)):
-            return self._run(Call(self.name, arguments, numerics, weight, bias))
+            try:
+                return self._run(Call(self.name, arguments, numerics, weight, bias))
+            except (RuntimeError, TypeError):
+                as_real(arguments[0], self.name)  # what is not dense is found here, so that no other call pays for it
+                raise
         as_real(arguments[0], self.name)
         torch_op.check_devices(self.name, (*arguments, weight, bias))
         if events is not None:
+            if not isinstance(events, Events):
+                raise SpikeplugError(f"events is a {type(events).__name__}: give an Events(), to count into.")
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
         if not torch.compiler.is_compiling() and is_transformed():
             result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)  # type: ignore[no-untyped-call]

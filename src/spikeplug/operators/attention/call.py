@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes import as_real
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 from spikeplug.saturation import record
 
 #: exp(-1e4) is 0 compared with the weight of any score in use. So a bias of at most this hides its key.
@@ -63,6 +63,7 @@ class AttentionCall:
         check_shapes(self.query, self.key, self.key if self.value is None else self.value)
         check_mask(self.mask, (*self.query.shape[:3], self.key.shape[2]))
         check_softcap(self.softcap)
+        check_scaling(self.scaling)
         check_sinks(self.sinks, self.query.shape[1])
 
     @cached_property
@@ -161,6 +162,15 @@ def check_mask(mask: Tensor | None, target: tuple[int, ...]) -> None:
         raise SpikeplugError(
             f"attention got a mask of shape {tuple(mask.shape)}, which does not broadcast to {target}."
         )
+
+
+def check_scaling(scaling: float | None) -> None:
+    """Raise SpikeplugError unless the scaling is a finite number, or None."""
+    if scaling is None or (type(scaling) in (int, float) and math.isfinite(scaling)):
+        return
+    number = isinstance(scaling, (int, float, torch.SymFloat)) and not isinstance(scaling, bool)
+    if not number or (isinstance(scaling, (int, float)) and not math.isfinite(scaling)):
+        raise SpikeplugError(f"attention got scaling={shown(scaling)}; give a finite number, or None for D^-0.5.")
 
 
 def check_softcap(softcap: float | None) -> None:

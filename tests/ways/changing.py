@@ -153,11 +153,12 @@ def _pruned_weights(model: Any) -> None:
 
 
 def _quantized(model: nn.Module, x: Tensor) -> Tensor:
-    return eager(quietly(lambda: torch.ao.quantization.quantize_dynamic(model.float(), {nn.Linear})), x.float())
+    return eager(quietly(lambda: torch.ao.quantization.quantize_dynamic(model, {nn.Linear})), x)
 
 
-def _quantized_first(model: nn.Module, x: Tensor) -> Tensor:
-    return _quantized(model, x)
+def _narrow() -> tuple[nn.Module, Tensor]:
+    model, x = block()
+    return model.float(), x.float()
 
 
 class _Convolution(nn.Module):
@@ -216,7 +217,7 @@ WAYS = (
     Way("a parametrised weight", _changed(_parametrized)),
     Way("`weight_norm`", _changed(_normed_weights)),
     Way("`prune.l1_unstructured`", _changed(_pruned_weights)),
-    Way("`quantize_dynamic`", _quantized, reference=_quantized_first),
+    Way("`quantize_dynamic`", _quantized, _narrow, _quantized),
     Way("`fuse_conv_bn_eval`", _changed(_fused), _convolution, moved=True),
     Way("accelerate: `cpu_offload`", _changed(_offloaded), llama),
     Way("accelerate: `dispatch_model`", _changed(_dispatched), llama),

@@ -6,15 +6,16 @@ import io
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
-from way import Way, attending, eager, is_converted, llama, quietly
+from way import Block, Way, attending, block, eager, is_converted, llama, quietly
 
-from spikeplug.conversion import audit, explain, simulate
+from spikeplug.conversion import audit, convert, explain, simulate
 
 
 def _under(*contexts: Callable[[], Any]) -> Callable[[nn.Module, Tensor], Any]:
@@ -89,6 +90,66 @@ class _Outer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)  # type: ignore[no-any-return]
+
+
+class Gate(nn.Module):
+    """Call a nonlinearity in its own code, and have no part."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x, -1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
+def _of(module: type[nn.Module], *arguments: Any) -> Callable[[], tuple[nn.Module, Tensor]]:
+    return lambda: (module(*arguments).double(), block()[1])
+
+
+def _function_traced(method: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Trace a function that calls a method of the model, which torch.fx does not see as a module."""
+    return lambda model, x: torch.fx.symbolic_trace(lambda x: getattr(model, method)(x))(x)
+
+
+def _prepared_fx(model: nn.Module, x: Tensor) -> Tensor:
+    from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
+
+    return eager(quietly(lambda: quantize_fx.prepare_fx(model, get_default_qconfig_mapping(), (x,))), x)
+
+
+class Threaded(Block):
+    """Compute a part in a thread, or in a pool that lives on."""
+
+    pool: ThreadPoolExecutor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pool is not None:
+            return super().forward(self.pool.submit(self.core, x).result())
+        found: list[Tensor] = []
+        thread = threading.Thread(target=lambda: found.append(self.core(x)))
+        thread.start()
+        thread.join()
+        return super().forward(found[0])
+
+
+class _Twice(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.core(x))
+
+
+def _not_threaded(model: nn.Module, x: Tensor) -> Tensor:
+    plain = _Twice().eval()
+    convert(plain)
+    return eager(plain, x)
+
+
+def _pooled(model: Any, x: Tensor) -> Tensor:
+    with ThreadPoolExecutor(1) as model.pool:
+        output = eager(model, x)
+        # The worker that the model started serves others without its scope.
+        assert torch.equal(model.pool.submit(torch.tanh, x).result(), torch.tanh(x))
+    model.pool = None
+    return output
 
 
 def _in_threads(model: nn.Module, x: Tensor) -> Tensor:
@@ -172,7 +233,19 @@ WAYS = (
         lambda model, x: eager(torch.fx.symbolic_trace(_Outer(model)), x),
         refused=True,
     ),
+    *(
+        Way("`torch.fx.symbolic_trace` of " + name, _function_traced(method), _of(module, *given), refused=True)
+        for name, method, module, given in (
+            ("a function that calls `forward`", "forward", Gate, ()),
+            ("a function that calls another method", "encode", Gate, ()),
+            ("an activation's `forward`", "forward", nn.GELU, ()),
+            ("a norm's `forward`", "forward", nn.LayerNorm, (8,)),
+        )
+    ),
+    Way("`prepare_fx`", _prepared_fx, refused=True),
     Way("`make_fx`", lambda model, x: make_fx(model)(x)(x).detach()),
+    Way("a thread that `forward` starts", eager, _of(Threaded), _not_threaded),
+    Way("a thread pool that `forward` uses", _pooled, _of(Threaded), _not_threaded),
     Way("in several threads", _in_threads),
     Way("in several threads, transformers", _in_threads, llama),
     Way("under `spikeplug.simulate`", _simulated),

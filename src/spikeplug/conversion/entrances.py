@@ -1,4 +1,5 @@
-"""Teach torch's other ways into a module of plugs and scopes: shallow copies, recomputation, symbolic tracing.
+"""Teach torch's other ways into a module of plugs and scopes: shallow copies, recomputation, threads, symbolic
+tracing.
 
 Each of them goes past a module's `forward`, or calls a part of it after the scope was left.
 What cannot be made right is refused.
@@ -7,14 +8,16 @@ What cannot be made right is refused.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch.utils.checkpoint
 from torch import fx, nn
 
 from spikeplug.conversion.plug import plug_of
-from spikeplug.conversion.redirection import in_scope
+from spikeplug.conversion.redirection import in_scope, only
 from spikeplug.errors import SpikeplugError
 
 
@@ -47,12 +50,36 @@ def _refuse_symbolic_trace(root: Any) -> None:
         )
 
 
+def _keep_scope_of_threads() -> None:
+    """Let a thread that is started, or a call that is submitted to a pool, run under the scope of whoever does so."""
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+
+    @functools.wraps(start)
+    def started(thread: threading.Thread) -> None:
+        run = in_scope(thread.run)
+        if run is not thread.run:
+            setattr(thread, "run", run)  # noqa: B010
+        start(thread)
+
+    @functools.wraps(submit)
+    def submitted(pool: ThreadPoolExecutor, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        bound = in_scope(function)
+        if bound is function:
+            return submit(pool, function, *arguments, **keywords)
+        with only(None):  # a worker that this call starts serves others, too
+            return submit(pool, bound, *arguments, **keywords)
+
+    setattr(threading.Thread, "start", started)  # noqa: B010
+    setattr(ThreadPoolExecutor, "submit", submitted)  # noqa: B010
+
+
 def install() -> None:
     """Change the functions of torch that go past a plug."""
     # copy.copy, and torch's own replicas, share the attributes of the original.
     _after(nn.Module, "__setstate__", lambda result, module, *_: _rehome(module))
     _after(nn.Module, "_replicate_for_data_parallel", lambda replica, *_: _rehome(replica))
     _keep_scope_of_recomputation()
+    _keep_scope_of_threads()
     trace = fx.Tracer.trace
 
     @functools.wraps(trace)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from spikeplug import library
 from spikeplug.conversion.attention import check_implementation
@@ -149,6 +149,7 @@ class ScopePlug(Plug):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.detached:
             return self.original(*args, **kwargs)
+        refuse_proxies(self.module, args)
         with self.scope():
             return self.original(*args, **kwargs)
 
@@ -161,6 +162,7 @@ class ScopedMethod:
         self.__name__ = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_proxies(self.plug.module, args)
         method = getattr(type(self.plug.module), self.name)
         with self.plug.scope():
             return method(self.plug.module, *args, **kwargs)
@@ -181,6 +183,7 @@ class ActivationPlug(Plug):
         if self.detached:
             return self.original(*args, **kwargs)  # type: ignore[no-any-return]
         (input,) = (*args, *kwargs.values())  # by any name
+        refuse_proxies(self.module, (input,))
         output = library.OPERATORS[self.operator](input, *self.arguments, numerics=self.numerics)
         return input.copy_(output) if getattr(self.module, "inplace", False) else output
 
@@ -196,6 +199,7 @@ class NormPlug(Plug):
         if self.detached:
             return self.original(*args, **kwargs | ({} if gate is None else {"gate": gate}))  # type: ignore[no-any-return]
         x, *rest = (*args, *kwargs.values())  # by any name
+        refuse_proxies(self.module, (x,))
         gate = rest[0] if rest else gate
         # Reading a tensor's attribute calls every active function mode, so each is read once.
         norm, dtype = self.norm, x.dtype
@@ -219,6 +223,15 @@ class NormPlug(Plug):
             others = torch.promote_types(dtype, others)
         outer = dtype if norm.dtype == "input" else others
         return output if outer is inner else output.to(outer)
+
+
+def refuse_proxies(module: nn.Module, values: tuple[Any, ...]) -> None:
+    """Raise SpikeplugError if a value is of torch.fx's tracer, which would record the module's own functions."""
+    if any(isinstance(value, fx.Proxy) for value in values):
+        raise SpikeplugError(
+            f"torch.fx would trace {type(module).__name__} without its spiking operators: use torch.export.export, or "
+            "revert the model first."
+        )
 
 
 def plug_of(module: nn.Module) -> Plug | None:

@@ -20,8 +20,8 @@ from spikeplug.codes import affine, as_real
 from spikeplug.kernels import registry
 from spikeplug.kernels.protocol import PLAIN, Call
 from spikeplug.kernels.registry import DEVICES, device_type
-from spikeplug.library import torch_op
-from spikeplug.library.transforms import Differentiable, is_transformed
+from spikeplug.library import torch_op, transforms
+from spikeplug.library.transforms import Differentiable, has_duals
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
@@ -108,7 +108,7 @@ class Operator:
             if not isinstance(events, Events):
                 raise SpikeplugError(f"events is a {type(events).__name__}: give an Events(), to count into.")
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
-        if not torch.compiler.is_compiling() and is_transformed():
+        if not torch.compiler.is_compiling() and has_duals():
             result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)  # type: ignore[no-untyped-call]
         else:
             result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
@@ -124,6 +124,7 @@ class Operator:
     def register(self) -> None:
         """Define the torch op."""
         torch_op.define(self.name, self.arguments, self.kernel, self.exact)
+        transforms.define(torch_op.LIBRARY, self.name, self.exact)
 
     def _run(self, call: Call) -> Tensor:
         """Return the result in a new tensor, of any strides."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
 
-_library = torch.library.Library("spikeplug", "FRAGMENT")
+LIBRARY = torch.library.Library("spikeplug", "FRAGMENT")
 
 
 def define(name: str, arguments: str, kernel: Callable[..., Tensor], exact: Callable[..., Tensor]) -> None:
@@ -31,10 +31,10 @@ def define(name: str, arguments: str, kernel: Callable[..., Tensor], exact: Call
     def backward(context: Any, gradient: Tensor) -> tuple[Any, ...]:
         return _gradients(exact, context, gradient)
 
-    _library.define(f"{name}({arguments}, str numerics) -> Tensor")
-    _library.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"spikeplug::{name}", fake, lib=_library)
-    torch.library.register_autograd(f"spikeplug::{name}", backward, setup_context=_keep_inputs, lib=_library)
+    LIBRARY.define(f"{name}({arguments}, str numerics) -> Tensor")
+    LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"spikeplug::{name}", fake, lib=LIBRARY)
+    torch.library.register_autograd(f"spikeplug::{name}", backward, setup_context=_keep_inputs, lib=LIBRARY)
 
 
 def check_devices(operator: str, arguments: tuple[Any, ...]) -> None:

@@ -1,7 +1,7 @@
 """Give operators the rules of torch's transforms: forward mode, torch.func's gradients, and batching by vmap.
 
 A torch op that a library defines has a gradient but none of these. So where a transform or a dual level is active,
-operators run through an autograd function, whose derivative is that of the exact function at the operator's own inputs:
+it runs through an autograd function, whose derivative is that of the exact function at the operator's own inputs:
 straight through the integers, forwards as backwards.
 """
 
@@ -12,15 +12,51 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from spikeplug.errors import SpikeplugError
 
 #: Stands in the saved arguments where a tensor was.
 _TENSOR = object()
 
 
-def is_transformed() -> bool:
-    """Return whether a transform of torch.func or a dual level of forward mode is active."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+def has_duals() -> bool:
+    """Return whether a dual level of forward mode is active outside of torch.func."""
+    return forward_ad._current_level >= 0 and torch._C._functorch.peek_interpreter_stack() is None
+
+
+def define(library: torch.library.Library, name: str, exact: Callable[..., Tensor]) -> None:
+    """Give the torch op `name` its rules for torch.func, also where a graph or a trace calls the op itself.
+
+    Without them, torch drops the tangents of an op that has only a gradient, and says nothing.
+    """
+
+    def transformed(*given: Any) -> Tensor:
+        *arguments, token = given
+        if torch._C._functorch.peek_interpreter_stack().key() == torch._C._functorch.TransformType.Functionalize:
+            return _functional(name, given)
+        result: Tensor = Differentiable.apply(name, exact, token, *arguments)  # type: ignore[no-untyped-call]
+        return result
+
+    library.impl(name, transformed, "FuncTorchDynamicLayerFrontMode")
+
+
+def _functional(name: str, given: tuple[Any, ...]) -> Tensor:
+    """Run a torch op under `functionalize`, which has nothing to do for it but cannot see that."""
+    functorch = torch._C._functorch
+    plain = [
+        functorch._unwrap_functional_tensor(x, True)
+        if isinstance(x, Tensor) and functorch.is_functionaltensor(x)
+        else x
+        for x in given
+    ]
+    level = functorch.peek_interpreter_stack().level()
+    with retrieve_current_functorch_interpreter().lower():
+        output = getattr(torch.ops.spikeplug, name)(*plain)
+    result: Tensor = functorch._wrap_functional_tensor(output, level)
+    return result
 
 
 class Differentiable(torch.autograd.Function):
@@ -51,6 +87,12 @@ class Differentiable(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _name: Any, _exact: Any, _token: Any, *tangents: Any) -> Tensor:
+        if has_duals() and get_proxy_mode() is not None:
+            # torch folds constants of such a graph into leaves, and then fails at the operations in place on them.
+            raise SpikeplugError(
+                "torch.func.linearize cannot record the derivative of a spiking operator: use torch.func.jvp, which "
+                "computes it."
+            )
         exact, tensors = _of_tensors(ctx)
         directions = [
             torch.zeros_like(x) if tangent is None else tangent
@@ -91,7 +133,9 @@ class Differentiable(torch.autograd.Function):
 
 def _vjp(function: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
     """Return function(*primals), and its vector-Jacobian product."""
-    output, pull_back = torch.func.vjp(function, *primals)[:2]
+    # The exact function must stay exact where a converted model's own function mode is active.
+    with torch._C.DisableTorchFunction():
+        output, pull_back = torch.func.vjp(function, *primals)[:2]
     return output, pull_back
 
 

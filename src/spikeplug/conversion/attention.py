@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import torch
@@ -191,7 +191,8 @@ def _original_attention(
     if plug.original not in ("eager", "sdpa") and plug.original in ALL_ATTENTION_FUNCTIONS:
         if (made_from := getattr(mask, _MADE_FROM, None)) is not None:
             make = AttentionMaskInterface._global_mapping.get(plug.original)
-            mask = None if make is None else make(*made_from[0], **made_from[1])  # without one, transformers gives None
+            # Without a mask function, transformers gives None.
+            mask = None if make is None else cast(Any, make)(*made_from[0], **made_from[1])
         output, weights = ALL_ATTENTION_FUNCTIONS[plug.original](module, query, key, value, mask, **kwargs)
         return output, weights
     # Eager attention is not a registered function: each model file has its own.

@@ -163,7 +163,7 @@ class _Reader:
         (self.numbers.add if all(given is True for given in self.given) else self.numbers.discard)(name)
 
     def _is_parameter_of_a_helper(self, name: str, code: types.CodeType) -> bool:
-        """Return whether it is a parameter of a plain function, other than forward; they mostly are sizes where math gets them."""
+        """Return whether it is a parameter of a plain function, other than forward: mostly a size, where math gets it."""
         names = code.co_varnames[: code.co_argcount]
         return name in names and code.co_name != "forward"
 

@@ -249,17 +249,20 @@ def gumbel_softmax(input: Tensor, tau: float = 1, hard: bool = False, eps: float
 
 def distance(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
     """Return ‖x - y‖_p over all elements."""
-    return torch.linalg.vector_norm(input - other, p)
+    length: Tensor = torch.linalg.vector_norm(input - other, p)
+    return length
 
 
 def pairwise_distance(input: Tensor, other: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """Return ‖x - y + eps‖_p over the last dimension."""
-    return torch.linalg.vector_norm(input - other + eps, p, -1, keepdim)
+    length: Tensor = torch.linalg.vector_norm(input - other + eps, p, -1, keepdim)
+    return length
 
 
 def cdist(input: Tensor, other: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
     """Return ‖x_i - y_j‖_p; (..., P, M) and (..., R, M) give (..., P, R)."""
-    return torch.linalg.vector_norm(input[..., :, None, :] - other[..., None, :, :], p, -1)
+    length: Tensor = torch.linalg.vector_norm(input[..., :, None, :] - other[..., None, :, :], p, -1)
+    return length
 
 
 def variance_and_mean(input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

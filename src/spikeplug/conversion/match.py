@@ -53,9 +53,10 @@ _FOREIGN_NAMES = frozenset({"power", "cbrt", "arctan", "arctan2", "arcsin", "arc
 # torch's fused forms that it takes only without function modes.
 _NOT_IN_A_SCOPE = _FAST_PATHS | {"_native_multi_head_attention"}
 # What runs where the redirection of this thread does not reach.
-_THREADS = frozenset({"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Executor", "start_new_thread"}) | {
-    "to_thread", "run_in_executor", "torch.fork", "torch.parallel_apply"
-}  # fmt: skip
+_THREADS = frozenset(
+    {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Executor", "start_new_thread"}
+    | {"to_thread", "run_in_executor", "torch.fork", "torch.parallel_apply"}
+)
 # Gradients within a forward pass are those of the exact functions.
 _GRADIENTS = frozenset({"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "jacobian", "linearize"})
 

@@ -46,11 +46,13 @@ class SpikingConfig(QuantizationConfigMixin):
     ) -> None:
         if unknown:
             raise SpikeplugError(
-                f"unknown field {shown(min(unknown))} of a SpikingConfig: the fields are numerics, operators, exclude and "
-                "model_class."
+                f"unknown field {shown(min(unknown))} of a SpikingConfig: the fields are numerics, operators, exclude "
+                "and model_class."
             )
         if quant_method != METHOD:
-            raise SpikeplugError(f"quant_method is {shown(quant_method)}: leave it out, a SpikingConfig has {METHOD!r}.")
+            raise SpikeplugError(
+                f"quant_method is {shown(quant_method)}: leave it out, a SpikingConfig has {METHOD!r}."
+            )
         if isinstance(exclude, str):
             check_pattern(exclude)
         check_request(operators, exclude)

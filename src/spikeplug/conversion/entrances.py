@@ -52,7 +52,8 @@ def _refuse_symbolic_trace(root: Any) -> None:
 
 def _keep_scope_of_threads() -> None:
     """Let a thread that is started, or a call that is submitted to a pool, run under the scope of whoever does so."""
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    start: Any = threading.Thread.start
+    submit: Any = ThreadPoolExecutor.submit
 
     @functools.wraps(start)
     def started(thread: threading.Thread) -> None:

@@ -140,7 +140,7 @@ def check_fields(cls: type, values: dict[str, Any]) -> None:
     unknown = sorted(set(map(str, values)) - known)
     if unknown:
         raise SpikeplugError(
-            f"{unknown[0]!r} is not a field of {cls.__name__}; the fields are {', '.join(sorted(known))}."
+            f"{shown(unknown[0])} is not a field of {cls.__name__}; the fields are {', '.join(sorted(known))}."
         )
 
 

@@ -112,7 +112,7 @@ def test_recording_never_reads_a_number_and_keeps_few_tensors(monkeypatch):
         for _ in range(2000):
             clamp("x", 3)
     assert sum(map(len, counts._pending.values())) < 300
-    assert sum(map(len, saturation._process._pending.values())) < 300
+    assert len(saturation._process) < 300
     assert counts == {"x": 6000}
 
 

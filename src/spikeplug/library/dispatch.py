@@ -6,10 +6,13 @@ longer than the work of one token.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +32,7 @@ from spikeplug.realisation import Realisation
 from spikeplug.saturation import not_recorded
 
 _DEFAULT = as_numerics(None)
+_LOG = logging.getLogger("spikeplug")
 
 
 class Counter(Protocol):
@@ -53,6 +57,7 @@ _counters: ContextVar[tuple[Counter, ...]] = ContextVar("spikeplug_counters", de
 @contextmanager
 def counted_by(counter: Counter) -> Iterator[None]:
     """Let `counter` count the operators that run in the block; in nested blocks, each counter counts."""
+    _advise_on_threads()
     token = _counters.set((*_counters.get(), counter))
     try:
         yield
@@ -100,6 +105,7 @@ class Operator:
         as_real(arguments[0], self.name)
         torch_op.check_devices(self.name, (*arguments, weight, bias))
         if events is not None:
+            _advise_on_threads()
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
         if not torch.compiler.is_compiling() and is_transformed():
             result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)  # type: ignore[no-untyped-call]
@@ -150,6 +156,16 @@ class Operator:
                     counter.add(self.name, events)
         assert output is not None, "there is a counter"
         return affine(output, call.weight, call.bias)
+
+
+@lru_cache(maxsize=1)
+def _advise_on_threads() -> None:
+    """Log, once, that waiting threads spin: torch reads GOMP_SPINCOUNT when it is imported, before us in this case."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ) and torch.get_num_threads() > 1:
+        _LOG.warning(
+            "torch was imported before spikeplug: on a machine that does other work too, a simulation may take ten "
+            "times as long; import spikeplug first, or set GOMP_SPINCOUNT=10000."
+        )
 
 
 def may_go_direct(arguments: tuple[Any, ...]) -> bool:

@@ -204,7 +204,9 @@ def divide(a: Tensor, b: Tensor, *, numerics: Numerics | str | None = None, even
 
 
 def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
-    if parameter is not None and parameter.shape != x.shape[-1:]:
+    if parameter is None or getattr(x, "is_nested", False):  # nested tensors may have no shape; the operator checks them
+        return parameter
+    if parameter.shape != x.shape[-1:]:
         raise SpikeplugError(
             f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."
         )

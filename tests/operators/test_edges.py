@@ -44,7 +44,9 @@ def test_the_largest_code_is_the_largest_finite_one(bits: int, dtype: torch.dtyp
     expected = [largest, -largest, largest, largest - step, step, 0.0, math.inf, -math.inf, math.nan]
     with counting() as counts:
         received = codes.as_received(x, bits)
-    assert torch.equal(received.nan_to_num(1.0, 2.0, 3.0), torch.tensor([expected], dtype=dtype).nan_to_num(1.0, 2.0, 3.0))
+    assert torch.equal(
+        received.nan_to_num(1.0, 2.0, 3.0), torch.tensor([expected], dtype=dtype).nan_to_num(1.0, 2.0, 3.0)
+    )
     assert counts == {BEYOND_RANGE: 2}
     # Below, a carry to the next power of two stays.
     assert codes.as_received(x.new_tensor([[most / 2]]), bits).item() == top
@@ -71,7 +73,9 @@ def test_operators_of_the_largest_numbers(dtype: torch.dtype) -> None:
             result = function(given, numerics=NARROW)
         assert counts[BEYOND_RANGE] > 0
         assert "input: not finite" not in counts
-        assert torch.equal(result, function(code.to(dtype) if dtype != torch.bfloat16 else code.float(), numerics=NARROW).to(dtype)), name
+        assert torch.equal(
+            result, function(code.to(dtype) if dtype != torch.bfloat16 else code.float(), numerics=NARROW).to(dtype)
+        ), name
         assert torch.equal(result, function(given, numerics=NARROW, events=Events()))
         assert result.isfinite().all()
     assert torch.equal(functional.divide(x, x, numerics=NARROW), torch.ones_like(x))

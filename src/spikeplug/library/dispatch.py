@@ -24,6 +24,7 @@ from spikeplug.kernels import registry
 from spikeplug.kernels.protocol import PLAIN, Call
 from spikeplug.kernels.registry import DEVICES, device_type
 from spikeplug.library import torch_op
+from spikeplug.library.layouts import is_plain, on_values
 from spikeplug.library.transforms import Differentiable, is_transformed
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
@@ -102,6 +103,8 @@ class Operator:
             numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
         if events is None and may_go_direct((*arguments, weight, bias)):
             return self._run(Call(self.name, arguments, numerics, weight, bias))
+        if not all(is_plain(x) for x in (*arguments, weight, bias) if isinstance(x, Tensor)):
+            return self._on_values(arguments, weight, bias, numerics, events)
         as_real(arguments[0], self.name)
         torch_op.check_devices(self.name, (*arguments, weight, bias))
         if events is not None:
@@ -112,6 +115,23 @@ class Operator:
         else:
             result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
         return affine(result, weight, bias)
+
+    def _on_values(
+        self,
+        arguments: tuple[Any, ...],
+        weight: Tensor | None,
+        bias: Tensor | None,
+        numerics: Numerics,
+        events: Events | None,
+    ) -> Tensor:
+        """Return the result for jagged tensors."""
+
+        def run(*values: Any) -> Tensor:
+            *given, weight, bias = values
+            return self(*given, numerics=numerics, events=events, weight=weight, bias=bias)
+
+        names = [argument.split()[-1] for argument in self.arguments.split(", ")]
+        return on_values(self.name, names, run, *arguments, weight, bias)
 
     def kernel(self, *arguments: Any) -> Tensor:
         """Return what the torch op returns. arguments: the op's, which end with the token of the numerics."""
@@ -171,7 +191,7 @@ def _advise_on_threads() -> None:
 def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     """Return whether running a call at once does all that the torch op would do.
 
-    Not with a gradient, compiler, trace, mode, transform, profiler or tensor subclass, nor on several devices. Some of
+    Not with a gradient, compiler, trace, mode, transform, profiler, tensor subclass or layout, nor on several devices. Some of
     these torch tells by private names alone; tests/library/test_direct.py asks for each.
     """
     if torch.compiler.is_compiling() or _is_watched():
@@ -185,7 +205,13 @@ def may_go_direct(arguments: tuple[Any, ...]) -> bool:
                 device = x.device
                 if device_type(device) not in DEVICES:
                     return False
-            if type(x) not in PLAIN or x.device != device or (graded and x.requires_grad):
+            if (
+                type(x) not in PLAIN
+                or x.is_nested
+                or x.layout is not torch.strided
+                or x.device != device
+                or (graded and x.requires_grad)
+            ):
                 return False
     return True
 

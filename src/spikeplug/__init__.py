@@ -5,11 +5,13 @@
   spikeplug.revert(model)                # bit-identical to before
 
 Names are imported on first use, so `import spikeplug` and `spikeplug --help` do not load torch.
-Once spikeplug is imported, transformers' own `from_pretrained` converts again what was saved converted.
+Once spikeplug is imported, torch loads exported programs with spiking operators, and transformers' own
+`from_pretrained` converts again what was saved converted.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -19,8 +21,28 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from typing import Any
 
-    import spikeplug.functional as functional
-    import spikeplug.nn as nn
+    from spikeplug import bench as bench
+    from spikeplug import cli as cli
+    from spikeplug import codes as codes
+    from spikeplug import conversion as conversion
+    from spikeplug import errors as errors
+    from spikeplug import evaluation as evaluation
+    from spikeplug import evidence as evidence
+    from spikeplug import fixedpoint as fixedpoint
+    from spikeplug import functional as functional
+    from spikeplug import harness as harness
+    from spikeplug import kernels as kernels
+    from spikeplug import library as library
+    from spikeplug import measurement as measurement
+    from spikeplug import neurons as neurons
+    from spikeplug import nn as nn
+    from spikeplug import numerics as numerics
+    from spikeplug import operators as operators
+    from spikeplug import presets as presets
+    from spikeplug import primitives as primitives
+    from spikeplug import realisation as realisation
+    from spikeplug import report as report
+    from spikeplug import saturation as saturation
     from spikeplug.conversion import SpikingConfig, audit, convert, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
@@ -68,8 +90,14 @@ _HOME = {
 }
 
 
+_MODULES = frozenset(
+    "bench cli codes conversion errors evaluation evidence fixedpoint functional harness kernels library measurement "
+    "neurons nn numerics operators presets primitives realisation report saturation".split()
+)
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("functional", "nn"):
+    if name in _MODULES:
         return import_module(f"spikeplug.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'spikeplug' has no attribute {name!r}")
@@ -79,32 +107,56 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted({*__all__, *_MODULES, "__version__"})
 
 
-class _TransformersLoader:
-    """Register the conversion with transformers, right after transformers has imported what loads models."""
+class _Registration:
+    """Register operators with torch, and the conversion with transformers, right after these have been imported.
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if name != _LOADS_MODELS:
+    If a module of ours imports them, registration waits until it is complete: it would be imported half.
+    """
+
+    def __init__(self) -> None:
+        #: What is waited for, and the module whose import registers.
+        self._waiting = {"torch": "spikeplug.library", "transformers.modeling_utils": "spikeplug.conversion"}
+        self._depth = 0
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Return the spec that the other finders give, to register after its module has been executed."""
+        if name not in self._waiting and not name.startswith("spikeplug."):
             return None
-        sys.meta_path.remove(self)
-        from importlib.util import find_spec
-
-        spec = find_spec(name)
+        finders = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(name, path, target) for finder in finders if hasattr(finder, "find_spec"))
+        spec: Any = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def exec_module(module: Any) -> None:
-                execute(module)
-                import_module("spikeplug.conversion")
+                self._depth += 1
+                try:
+                    execute(module)
+                finally:
+                    self._depth -= 1
+                self.register()
 
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
+            spec.loader.exec_module = exec_module
+        return spec  # type: ignore[no-any-return]
+
+    def register(self) -> None:
+        """Register with what has been imported; stop looking when nothing is left."""
+        if self._depth:
+            return
+        for name, ours in list(self._waiting.items()):
+            if sys.modules.get(name) is not None:
+                del self._waiting[name]
+                import_module(ours)
+        if not self._waiting and self in sys.meta_path:
+            sys.meta_path.remove(self)
 
 
-_LOADS_MODELS = "transformers.modeling_utils"
-if _LOADS_MODELS in sys.modules:
-    import_module("spikeplug.conversion")
-else:
-    sys.meta_path.insert(0, _TransformersLoader())
+# torch's threads spin while they wait, and take the cores of whoever works. It reads this when it is imported.
+if "torch" not in sys.modules:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+_registration = _Registration()
+sys.meta_path.insert(0, _registration)
+_registration.register()

@@ -10,10 +10,13 @@ from typing import Any
 def names_of(package: str, files: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package whose public names lie in the given files: file -> names.
 
+    The files themselves are found too.
     Errors: AttributeError for a name that no file has.
     """
 
     def find(name: str) -> Any:
+        if name in files:
+            return import_module(f"{package}.{name}")
         for file, names in files.items():
             if name in names:
                 return getattr(import_module(f"{package}.{file}"), name)

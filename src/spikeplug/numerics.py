@@ -8,7 +8,7 @@ import typing
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, Self, get_type_hints
 
 from spikeplug.errors import SpikeplugError, shown
 
@@ -16,8 +16,19 @@ from spikeplug.errors import SpikeplugError, shown
 NUMERICS_VERSION = 3
 
 
+class Fields:
+    """Refuse fields that a dataclass does not have, and fields without a name, in one sentence."""
+
+    def __new__(cls, *positional: Any, **values: Any) -> Self:
+        if positional:
+            first = dataclasses.fields(cls)[0].name  # type: ignore[arg-type]
+            raise SpikeplugError(f"{cls.__name__} takes its fields by name, such as {cls.__name__}({first}=...).")
+        check_fields(cls, values)
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Numerics:
+class Numerics(Fields):
     """The numerics of every operator. The default is ours; the preset "paper" is the published recipe.
 
     bits            n: an operator's output has n fraction bits (n = log2 of the number of levels)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.numerics import check_fields, check_types
+from spikeplug.numerics import Fields, check_fields, check_types
 
 Code = Literal["phase", "count", "population"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Realisation:
+class Realisation(Fields):
     """The populations and spike codes of a simulation. A change here changes events, never an output bit.
 
     code      how a spike train carries n output bits: `phase` (binary, n steps of 0/1), `count` (T steps of up to L

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, StaticCache
 
 from spikeplug.conversion import convert, revert
 from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.caching import cache_of, with_cache
 
 TOLERANCE = 2e-3
 SLIDING: dict[str, dict[str, Any]] = {
@@ -105,8 +106,8 @@ def test_key_value_cache_in_pieces(family: str) -> None:
     with torch.inference_mode():
         cache, pieces = None, []
         for piece in ids.split([6, 1, 4, 1, 1, 1], dim=1):
-            output = model(input_ids=piece, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = model(input_ids=piece, **with_cache(model, cache))
+            cache = cache_of(output)
             pieces.append(output.logits)
     assert relative_error(torch.cat(pieces, dim=1), whole) < 1e-9
 
@@ -118,7 +119,7 @@ def test_static_cache() -> None:
     whole = logits(model, ids)
     with torch.inference_mode():
         cache = StaticCache(config=model.config, max_cache_len=16)
-        pieces = [model(input_ids=piece, past_key_values=cache).logits for piece in ids.split([6, 1, 2], dim=1)]
+        pieces = [model(input_ids=piece, **with_cache(model, cache)).logits for piece in ids.split([6, 1, 2], dim=1)]
     assert relative_error(torch.cat(pieces, dim=1), whole) < 1e-9
 
 
@@ -165,9 +166,9 @@ def test_an_excluded_layer_decodes_from_its_cache_as_before(implementation: str)
     def decode() -> list[Tensor]:
         outputs.clear()
         with torch.inference_mode():
-            cache = model(input_ids=tokens(), use_cache=True).past_key_values
+            cache = cache_of(model(input_ids=tokens(), use_cache=True))
             for step in range(3):
-                cache = model(input_ids=tokens(2, 1, seed=step), past_key_values=cache).past_key_values
+                cache = cache_of(model(input_ids=tokens(2, 1, seed=step), **with_cache(model, cache)))
         return list(outputs)
 
     exact = decode()

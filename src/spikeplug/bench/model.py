@@ -21,6 +21,7 @@ from spikeplug.bench import contract
 from spikeplug.bench.arms import Arm
 from spikeplug.bench.cases import BASES, OF_MODELS
 from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.caching import cache_of, with_cache
 from spikeplug.measurement.layers import find_layers
 from spikeplug.measurement.text import positions_of
 
@@ -115,11 +116,11 @@ class Pair:
         caches: dict[nn.Module, Any] = {}
         with torch.inference_mode():
             for model in self._pair:
-                caches[model] = model(input_ids=self.ids[:, :length], **last_only(model)).past_key_values
+                caches[model] = cache_of(model(input_ids=self.ids[:, :length], **last_only(model)))
 
         def run(model: nn.Module) -> Tensor:
             cache = caches[model]
-            logits: Tensor = model(input_ids=token, past_key_values=cache, use_cache=True).logits
+            logits: Tensor = model(input_ids=token, **with_cache(model, cache)).logits
             cache.crop(-1)
             return logits
 

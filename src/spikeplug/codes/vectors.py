@@ -12,6 +12,9 @@ from spikeplug.codes.coded import BIAS, Coded, power_of_two, scaled
 from spikeplug.numerics import Numerics
 from spikeplug.saturation import record
 
+#: Event of finite inputs whose nearest code lies beyond the dtype's range.
+BEYOND_RANGE = "input: beyond the largest code"
+
 
 def encode(x: Tensor, bits: int, *, floor: float = 0.0, twos_complement: bool = False) -> Coded:
     """Encode each vector along the last dimension with `bits` bits, sign included: |mantissa| <= 2^(bits-1).
@@ -76,12 +79,14 @@ def as_received(x: Tensor, bits: int | None) -> Tensor:
 
     x: float32 or float64; the same dtype is returned. |error| <= 2^-(bits+1) of the vector's power of two; NaN and
     infinities stay. `encode` with at least bits + 2 bits loses nothing more. bits: None returns x itself.
+    What would round beyond the dtype's range saturates at the largest finite code, off by less than a step, and is
+    counted.
     """
     if bits is None:
         return x
-    finite = torch.isfinite(x)
-    exponent = _scale(largest_magnitude(x.masked_fill(~finite, 0.0)), bits + 1)
-    return torch.where(finite, scaled((x * power_of_two(-exponent, x.dtype)).round_(), exponent, x.dtype), x)
+    received, saturated = _received(x, bits)
+    record(BEYOND_RANGE, saturated)
+    return received
 
 
 def as_input(x: Tensor, numerics: Numerics) -> Tensor:
@@ -89,10 +94,25 @@ def as_input(x: Tensor, numerics: Numerics) -> Tensor:
 
     Without input_bits, x itself.
     """
-    block = numerics.scale_block
-    if numerics.input_bits is None or block is None or x.shape[-1] <= block:
-        return as_received(x, numerics.input_bits)
-    return _joined(as_received(_cut(x, block), numerics.input_bits), x.shape[-1])
+    block, bits = numerics.scale_block, numerics.input_bits
+    if bits is None or block is None or x.shape[-1] <= block:
+        return as_received(x, bits)
+    # A last block that is not full holds an element several times, which counts once.
+    received, saturated = (_joined(part, x.shape[-1]) for part in _received(_cut(x, block), bits))
+    record(BEYOND_RANGE, saturated)
+    return received
+
+
+def _received(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return x as received, and bool: where it saturates."""
+    finite = torch.isfinite(x)
+    exponent = _scale(largest_magnitude(x.masked_fill(~finite, 0.0)), bits + 1)
+    code = (x * power_of_two(-exponent, x.dtype)).round_()
+    # Rounding may carry a code to 2^bits, which is an infinity at the top of the range.
+    most = (1 << bits) - 1
+    saturated = finite & (code.abs() > most) & (exponent + bits > BIAS[x.dtype])
+    code = torch.where(saturated, code.clamp(-most, most), code)
+    return torch.where(finite, scaled(code, exponent, x.dtype), x), saturated
 
 
 def in_blocks(core: Callable[..., Coded], block: int | None, x: Tensor, *others: Tensor | int) -> Coded:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spikeplug.evaluation.arms import Arms
 from spikeplug.evaluation.results import ChoiceResult
+from spikeplug.measurement.caching import cache_of, with_cache
 from spikeplug.measurement.items import Item
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ def choice_scores(model: PreTrainedModel, item: Item) -> Tensor:
     prompt = model(input_ids=torch.tensor([item.prompt], device=device), use_cache=True)
     logits = prompt.logits[:, -1:].expand(count, 1, -1)
     if longest > 1:
-        cache = prompt.past_key_values
+        cache = cache_of(prompt)
         cache.batch_repeat_interleave(count)
-        rest = model(input_ids=targets[:, :-1], past_key_values=cache, use_cache=True).logits
+        rest = model(input_ids=targets[:, :-1], **with_cache(model, cache)).logits
         logits = torch.cat((logits, rest), dim=1)
     likelihood: Tensor = logits.double().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
     inside = torch.arange(longest, device=device) < lengths[:, None]

@@ -8,6 +8,7 @@ Importing this package is quick: the model class is imported when lm-eval asks f
 """
 
 from spikeplug.errors import SpikeplugError
+from spikeplug.lazy import names_of
 
 try:
     import lm_eval.models  # noqa: F401  # lm-eval fills its registry here; our entry follows
@@ -23,3 +24,5 @@ if MODEL not in model_registry:
     model_registry.register(MODEL, target="spikeplug.harness.model:SpikingLM")
 
 __all__ = ["MODEL"]
+
+__getattr__ = names_of(__name__, {"compare": (), "model": ("SpikingLM",)})

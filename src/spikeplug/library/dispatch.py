@@ -6,10 +6,13 @@ longer than the work of one token.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -30,6 +33,7 @@ from spikeplug.realisation import Realisation
 from spikeplug.saturation import not_recorded
 
 _DEFAULT = as_numerics(None)
+_LOG = logging.getLogger("spikeplug")
 
 
 class Counter(Protocol):
@@ -54,6 +58,7 @@ _counters: ContextVar[tuple[Counter, ...]] = ContextVar("spikeplug_counters", de
 @contextmanager
 def counted_by(counter: Counter) -> Iterator[None]:
     """Let `counter` count the operators that run in the block; in nested blocks, each counter counts."""
+    _advise_on_threads()
     token = _counters.set((*_counters.get(), counter))
     try:
         yield
@@ -114,6 +119,23 @@ class Operator:
             result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
         return affine(result, weight, bias)
 
+    def _on_values(
+        self,
+        arguments: tuple[Any, ...],
+        weight: Tensor | None,
+        bias: Tensor | None,
+        numerics: Numerics,
+        events: Events | None,
+    ) -> Tensor:
+        """Return the result for jagged tensors."""
+
+        def run(*values: Any) -> Tensor:
+            *given, weight, bias = values
+            return self(*given, numerics=numerics, events=events, weight=weight, bias=bias)
+
+        names = [argument.split()[-1] for argument in self.arguments.split(", ")]
+        return on_values(self.name, names, run, *arguments, weight, bias)
+
     def kernel(self, *arguments: Any) -> Tensor:
         """Return what the torch op returns. arguments: the op's, which end with the token of the numerics."""
         torch_op.check_devices(self.name, arguments)
@@ -161,10 +183,20 @@ class Operator:
         return affine(output, call.weight, call.bias)
 
 
+@lru_cache(maxsize=1)
+def _advise_on_threads() -> None:
+    """Log, once, that waiting threads spin: torch reads GOMP_SPINCOUNT when it is imported, before us in this case."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ) and torch.get_num_threads() > 1:
+        _LOG.warning(
+            "torch was imported before spikeplug: on a machine that does other work too, a simulation may take ten "
+            "times as long; import spikeplug first, or set GOMP_SPINCOUNT=10000."
+        )
+
+
 def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     """Return whether running a call at once does all that the torch op would do.
 
-    Not with a gradient, compiler, trace, mode, transform, profiler or tensor subclass, nor on several devices. Some of
+    Not with a gradient, compiler, trace, mode, transform, profiler, tensor subclass or layout, nor on several devices. Some of
     these torch tells by private names alone; tests/library/test_direct.py asks for each.
     """
     if torch.compiler.is_compiling() or _is_watched():
@@ -178,7 +210,13 @@ def may_go_direct(arguments: tuple[Any, ...]) -> bool:
                 device = x.device
                 if device_type(device) not in DEVICES:
                     return False
-            if type(x) not in PLAIN or x.device != device or (graded and x.requires_grad):
+            if (
+                type(x) not in PLAIN
+                or x.is_nested
+                or x.layout is not torch.strided
+                or x.device != device
+                or (graded and x.requires_grad)
+            ):
                 return False
     return True
 

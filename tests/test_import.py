@@ -112,7 +112,7 @@ print([name for name in sys.argv[1:] if not there(name)])
 def test_every_module_is_an_attribute() -> None:
     folder = Path(spikeplug.__file__).parent
     modules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    assert spikeplug._MODULES == modules - {"__init__", "__main__", "lazy"}
+    assert modules - {"__init__", "__main__", "lazy"} == spikeplug._MODULES
     assert set(dir(spikeplug)) >= spikeplug._MODULES
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         spikeplug.nothing  # noqa: B018
@@ -128,7 +128,7 @@ for _ in range(2):
 @pytest.mark.slow
 def test_waiting_threads_do_not_spin_or_it_is_said_once() -> None:
     assert run(f"import os, spikeplug, torch; print(os.environ['GOMP_SPINCOUNT']){SIMULATE}") == "10000"
-    assert run(f"import os, spikeplug; print(os.environ['GOMP_SPINCOUNT'])", GOMP_SPINCOUNT="7") == "7"
+    assert run("import os, spikeplug; print(os.environ['GOMP_SPINCOUNT'])", GOMP_SPINCOUNT="7") == "7"
     late = run(f"import torch, spikeplug{SIMULATE}")
     assert late.count("import spikeplug first, or set GOMP_SPINCOUNT=10000.") == 1
     assert run(f"import torch, spikeplug{SIMULATE}", GOMP_SPINCOUNT="10000") == ""

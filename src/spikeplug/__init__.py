@@ -91,8 +91,7 @@ _HOME = {
 
 
 _MODULES = frozenset(
-    "bench cli codes conversion errors evaluation evidence fixedpoint functional harness kernels library measurement "
-    "neurons nn numerics operators presets primitives realisation report saturation".split()
+    ["bench", "cli", "codes", "conversion", "errors", "evaluation", "evidence", "fixedpoint", "functional", "harness", "kernels", "library", "measurement", "neurons", "nn", "numerics", "operators", "presets", "primitives", "realisation", "report", "saturation"]
 )
 
 

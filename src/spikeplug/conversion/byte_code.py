@@ -130,7 +130,8 @@ class _Reader:
                 value = _attribute(value, argument)
                 yield from self._named(argument, value, holder)
             elif kind == "IMPORT_NAME":
-                value = imported = sys.modules.get(argument, _UNKNOWN)
+                imported: Any = sys.modules.get(argument, _UNKNOWN)
+                value = imported
             elif kind == "IMPORT_FROM":
                 value = _attribute(imported, argument)
                 yield argument, value
@@ -163,7 +164,7 @@ class _Reader:
         (self.numbers.add if all(given is True for given in self.given) else self.numbers.discard)(name)
 
     def _is_parameter_of_a_helper(self, name: str, code: types.CodeType) -> bool:
-        """Return whether it is a parameter of a plain function, other than forward: mostly a size, where math gets it."""
+        """Return whether it is a parameter of a plain function, other than forward: mostly a size."""
         names = code.co_varnames[: code.co_argcount]
         return name in names and code.co_name != "forward"
 

@@ -91,7 +91,30 @@ _HOME = {
 
 
 _MODULES = frozenset(
-    ["bench", "cli", "codes", "conversion", "errors", "evaluation", "evidence", "fixedpoint", "functional", "harness", "kernels", "library", "measurement", "neurons", "nn", "numerics", "operators", "presets", "primitives", "realisation", "report", "saturation"]
+    [
+        "bench",
+        "cli",
+        "codes",
+        "conversion",
+        "errors",
+        "evaluation",
+        "evidence",
+        "fixedpoint",
+        "functional",
+        "harness",
+        "kernels",
+        "library",
+        "measurement",
+        "neurons",
+        "nn",
+        "numerics",
+        "operators",
+        "presets",
+        "primitives",
+        "realisation",
+        "report",
+        "saturation",
+    ]
 )
 
 

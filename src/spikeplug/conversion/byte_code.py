@@ -104,7 +104,9 @@ class _Reader:
 
     def read(self, code: types.CodeType) -> Iterator[tuple[str, Any]]:
         """Yield each name with its value, which may be `_UNKNOWN`."""
-        holder, value, imported, stored = "", _UNKNOWN, _UNKNOWN, False
+        imported: Any = _UNKNOWN
+        value: Any = _UNKNOWN
+        holder, stored = "", False
         for instruction in dis.get_instructions(code):
             kind, argument = instruction.opname, instruction.argval
             if kind.startswith(("STORE_FAST", "STORE_DEREF")):
@@ -130,8 +132,7 @@ class _Reader:
                 value = _attribute(value, argument)
                 yield from self._named(argument, value, holder)
             elif kind == "IMPORT_NAME":
-                imported: Any = sys.modules.get(argument, _UNKNOWN)
-                value = imported
+                value = imported = sys.modules.get(argument, _UNKNOWN)
             elif kind == "IMPORT_FROM":
                 value = _attribute(imported, argument)
                 yield argument, value

@@ -25,6 +25,7 @@ from spikeplug.kernels import registry
 from spikeplug.kernels.protocol import PLAIN, Call
 from spikeplug.kernels.registry import DEVICES, device_type
 from spikeplug.library import torch_op, transforms
+from spikeplug.library.layouts import is_plain, on_values
 from spikeplug.library.transforms import Differentiable, has_duals
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
@@ -102,19 +103,19 @@ class Operator:
         if type(numerics) is not Numerics:
             numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
         if events is None and may_go_direct((*arguments, weight, bias)):
-            try:
-                return self._run(Call(self.name, arguments, numerics, weight, bias))
-            except (RuntimeError, TypeError):
-                as_real(arguments[0], self.name)  # what is not dense is found here, so that no other call pays for it
-                raise
+            return self._run(Call(self.name, arguments, numerics, weight, bias))
+        if not all(is_plain(x) for x in (*arguments, weight, bias) if isinstance(x, Tensor)):
+            return self._on_values(arguments, weight, bias, numerics, events)
         as_real(arguments[0], self.name)
         torch_op.check_devices(self.name, (*arguments, weight, bias))
         if events is not None:
             if not isinstance(events, Events):
                 raise SpikeplugError(f"events is a {type(events).__name__}: give an Events(), to count into.")
+            _advise_on_threads()
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
         if not torch.compiler.is_compiling() and has_duals():
-            result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)  # type: ignore[no-untyped-call]
+            apply: Any = Differentiable.apply
+            result: Tensor = apply(self.name, self.exact, numerics.token, *arguments)
         else:
             result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
         return affine(result, weight, bias)
@@ -196,8 +197,8 @@ def _advise_on_threads() -> None:
 def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     """Return whether running a call at once does all that the torch op would do.
 
-    Not with a gradient, compiler, trace, mode, transform, profiler, tensor subclass or layout, nor on several devices. Some of
-    these torch tells by private names alone; tests/library/test_direct.py asks for each.
+    Not with a gradient, compiler, trace, mode, transform, profiler, tensor subclass or layout, nor on several devices.
+    Some of these torch tells by private names alone; tests/library/test_direct.py asks for each.
     """
     if torch.compiler.is_compiling() or _is_watched():
         return False

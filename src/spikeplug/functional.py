@@ -78,7 +78,9 @@ def silu(x: Tensor, *, numerics: Numerics | str | None = None, events: Events | 
 def swiglu(gate: Tensor, up: Tensor, *, numerics: Numerics | str | None = None, events: Events | None = None) -> Tensor:
     """Return gate·σ(gate)·up, LLaMA's gated unit: `silu(gate)`, decoded, times `up`, which broadcasts to it."""
     if not isinstance(up, Tensor):
-        raise SpikeplugError(f"swiglu takes a torch tensor as up, not a {type(up).__name__}; use torch.as_tensor first.")
+        raise SpikeplugError(
+            f"swiglu takes a torch tensor as up, not a {type(up).__name__}; use torch.as_tensor first."
+        )
     return OPERATORS["silu"](gate, numerics=numerics, events=events, weight=up)
 
 

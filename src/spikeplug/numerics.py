@@ -156,7 +156,9 @@ def check_types(record: Any) -> None:
             continue
         expected = {int: (int,), bool: (bool,), float: (int, float)}.get(hint, (int, type(None)))
         if not isinstance(value, expected) or (hint is not bool and isinstance(value, bool)):
-            raise SpikeplugError(f"{field.name} is {shown(value)}; it must be of type {getattr(hint, '__name__', 'int')}.")
+            raise SpikeplugError(
+                f"{field.name} is {shown(value)}; it must be of type {getattr(hint, '__name__', 'int')}."
+            )
 
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Numerics)}

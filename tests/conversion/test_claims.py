@@ -154,7 +154,7 @@ def test_what_strict_accepts_runs_no_float_nonlinearity(name: str) -> None:
         spiking = model(X)
     assert found.counts == {}
     torch.testing.assert_close(spiking, exact, rtol=1e-3, atol=1e-3)
-    assert 0.0 < float((spiking.double() - exact.double()).abs().max()) or "hard" in name or "dist" in name  # type: ignore[attr-defined]
+    assert float((spiking.double() - exact.double()).abs().max()) > 0.0 or "hard" in name or "dist" in name  # type: ignore[attr-defined]
     revert(model)
     torch.manual_seed(3)
     assert torch.equal(model(X), exact)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_what_is_left_is_named_and_refused(name: str) -> None:
     function, left = LEFT[name]
     model = nn.Sequential(nn.Tanh(), Calls(function))
     state = [dict(vars(module)) for module in model.modules()]
-    with pytest.raises(SpikeplugError, match=rf"^strict: .*'1' \(") as caught:
+    with pytest.raises(SpikeplugError, match=r"^strict: .*'1' \(") as caught:
         convert(model, strict=True)
     assert "\n" not in str(caught.value)
     assert [dict(vars(module)) for module in model.modules()] == state

@@ -192,7 +192,8 @@ def _original_attention(
         if (made_from := getattr(mask, _MADE_FROM, None)) is not None:
             make = AttentionMaskInterface._global_mapping.get(plug.original)
             mask = None if make is None else make(*made_from[0], **made_from[1])  # without one, transformers gives None
-        output, weights = ALL_ATTENTION_FUNCTIONS[plug.original](module, query, key, value, mask, **kwargs)
+        run: Any = ALL_ATTENTION_FUNCTIONS[plug.original]
+        output, weights = run(module, query, key, value, mask, **kwargs)
         return output, weights
     # Eager attention is not a registered function: each model file has its own.
     eager = inspect.unwrap(type(module).forward).__globals__.get(EAGER_ATTENTION)

@@ -104,7 +104,9 @@ class _Reader:
 
     def read(self, code: types.CodeType) -> Iterator[tuple[str, Any]]:
         """Yield each name with its value, which may be `_UNKNOWN`."""
-        holder, value, imported, stored = "", _UNKNOWN, _UNKNOWN, False
+        holder, stored = "", False
+        value: Any = _UNKNOWN
+        imported: Any = _UNKNOWN
         for instruction in dis.get_instructions(code):
             kind, argument = instruction.opname, instruction.argval
             if kind.startswith(("STORE_FAST", "STORE_DEREF")):

@@ -108,7 +108,7 @@ def _names_for(function: Any) -> set[str]:
     if isinstance(function, torch.jit.ScriptFunction):
         return {f"{SCRIPTED}{function.name}"}
     if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
-        packet = getattr(function, "overloadpacket", function)
+        packet: Any = getattr(function, "overloadpacket", function)
         name = packet._qualified_op_name.removeprefix("aten::")
         return {f"{OF_TORCH}{name}", name}
     name = getattr(function, "__name__", type(function).__name__)

@@ -237,9 +237,7 @@ def raw_log_softmax(input: Tensor, dim: int, half_to_float: bool = False) -> Ten
     return torch.log_softmax(input, dim, torch.float32 if half_to_float else None)
 
 
-def gumbel_softmax(
-    input: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
-) -> Tensor:
+def gumbel_softmax(input: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
     """Return softmax((x + g) / tau), g the noise that torch draws; one-hot if `hard`, with the gradient of the soft."""
     noise = -torch.log(torch.empty_like(input).exponential_())
     soft = torch.softmax((input + noise) / tau, dim)
@@ -251,19 +249,20 @@ def gumbel_softmax(
 
 def distance(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
     """Return ‖x - y‖_p over all elements."""
-    return torch.linalg.vector_norm(input - other, p)
+    length: Tensor = torch.linalg.vector_norm(input - other, p)
+    return length
 
 
-def pairwise_distance(
-    input: Tensor, other: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
-) -> Tensor:
+def pairwise_distance(input: Tensor, other: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """Return ‖x - y + eps‖_p over the last dimension."""
-    return torch.linalg.vector_norm(input - other + eps, p, -1, keepdim)
+    length: Tensor = torch.linalg.vector_norm(input - other + eps, p, -1, keepdim)
+    return length
 
 
 def cdist(input: Tensor, other: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
     """Return ‖x_i - y_j‖_p; (..., P, M) and (..., R, M) give (..., P, R)."""
-    return torch.linalg.vector_norm(input[..., :, None, :] - other[..., None, :, :], p, -1)
+    length: Tensor = torch.linalg.vector_norm(input[..., :, None, :] - other[..., None, :, :], p, -1)
+    return length
 
 
 def variance_and_mean(input: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -295,7 +294,12 @@ def _reduced(loss: Tensor, reduction: Any, size_average: Any = None, reduce: Any
 
 
 def mse_loss(
-    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean", weight: Any = None
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Any = None,
 ) -> Any:
     """Return the mean of (x - target)²; NotImplemented with weights."""
     if weight is not None:
@@ -304,7 +308,12 @@ def mse_loss(
 
 
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """Return -target·ln x - (1 - target)·ln(1 - x), each logarithm at least -100 as in torch."""
     loss = -target * torch.log(input).clamp_min(-100) - (1 - target) * torch.log(1 - input).clamp_min(-100)

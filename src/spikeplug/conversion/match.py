@@ -46,9 +46,7 @@ _COMPOSITES = frozenset(
 )
 # Float nonlinearities without a replacement, by a name alone, which may be anybody's. Excluded: names that Python's own
 # modules share, or that rarely mean one.
-_NO_REPLACEMENT = (NONLINEAR | _COMPOSITES) - (
-    NAMES.keys() | _FAST_PATHS | {"angle", "gradient"}
-)
+_NO_REPLACEMENT = (NONLINEAR | _COMPOSITES) - (NAMES.keys() | _FAST_PATHS | {"angle", "gradient"})
 # Modules of other libraries, and names in them, that are nonlinear without being torch's.
 _FOREIGN_MODULES = ("scipy.", "numpy.linalg")
 _FOREIGN_NAMES = frozenset({"power", "cbrt", "arctan", "arctan2", "arcsin", "arccos", "sinh", "cosh", "gamma", "dist"})

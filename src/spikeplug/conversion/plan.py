@@ -131,7 +131,12 @@ def plan(
 
 
 def _net(
-    model: nn.Module, numerics: Numerics, wanted: frozenset[str], matched: frozenset[str], seen: set[int], around: set[str]
+    model: nn.Module,
+    numerics: Numerics,
+    wanted: frozenset[str],
+    matched: frozenset[str],
+    seen: set[int],
+    around: set[str],
 ) -> dict[str, Plug]:
     """Return a scope around the whole model, and scopes that keep it out of excluded modules.
 

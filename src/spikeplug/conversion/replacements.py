@@ -20,7 +20,6 @@ from spikeplug.library import OPERATORS
 from spikeplug.operators import RECORDS
 from spikeplug.operators.record import Spelling
 
-
 # A quotient has 15 correct bits with the default numerics, so that three cover every whole number of float32.
 _REFINEMENTS = 3
 

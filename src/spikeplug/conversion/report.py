@@ -86,7 +86,9 @@ class Report:
     def __str__(self) -> str:
         done = ", ".join(f"{count['replaced']} {name}" for name, count in self.counts.items() if count["replaced"])
         notes = "".join(f"; {note}" for note in dict.fromkeys(entry.note for entry in self.entries if entry.note))
-        return f"{self.model_class}: {done} replaced, {len(self.leftovers)} nonlinearities left in floating point{notes}"
+        return (
+            f"{self.model_class}: {done} replaced, {len(self.leftovers)} nonlinearities left in floating point{notes}"
+        )
 
 
 def _row(entry: Entry) -> tuple[str, str]:

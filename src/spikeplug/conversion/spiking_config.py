@@ -50,7 +50,9 @@ class SpikingConfig(QuantizationConfigMixin):
                 "model_class."
             )
         if quant_method != METHOD:
-            raise SpikeplugError(f"quant_method is {shown(quant_method)}: leave it out, a SpikingConfig has {METHOD!r}.")
+            raise SpikeplugError(
+                f"quant_method is {shown(quant_method)}: leave it out, a SpikingConfig has {METHOD!r}."
+            )
         if isinstance(exclude, str):
             check_pattern(exclude)
         check_request(operators, exclude)

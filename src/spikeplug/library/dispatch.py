@@ -17,6 +17,7 @@ from torch import Tensor, overrides
 from torch.autograd import forward_ad
 
 from spikeplug.codes import affine, as_real
+from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import registry
 from spikeplug.kernels.protocol import PLAIN, Call
 from spikeplug.kernels.registry import DEVICES, device_type
@@ -25,7 +26,6 @@ from spikeplug.library.transforms import Differentiable, is_transformed
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
-from spikeplug.errors import SpikeplugError
 from spikeplug.realisation import Realisation
 from spikeplug.saturation import not_recorded
 

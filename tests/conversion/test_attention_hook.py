@@ -242,8 +242,9 @@ def test_whisper_sets_eager_attention_itself() -> None:
     )
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(config).eval()
-    model.generation_config.update(alignment_heads=[[0, 0], [1, 1]], no_timestamps_token_id=100, is_multilingual=False)
-    model.generation_config.max_initial_timestamp_index = 5
+    settings = {"alignment_heads": [[0, 0], [1, 1]], "no_timestamps_token_id": 100, "is_multilingual": False}
+    for name, value in {**settings, "max_initial_timestamp_index": 5, "return_timestamps": True}.items():
+        setattr(model.generation_config, name, value)
     sound = inputs(5, 1, 8, 100)
 
     def generate() -> Any:

@@ -96,7 +96,7 @@ DIVISORS = torch.tensor([1.5, -1.5, 0.3, -7.0]).repeat(20)
         lambda x, y: x // y,
         lambda x, y: 7 // y + x * 0,
         lambda x, y: torch.floor_divide(x * 1.5, y),
-        lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+        lambda x, y: torch.div(x + 0.05, y, rounding_mode="trunc"),
         lambda x, y: (x * 1e5) // y,
     ],
 )

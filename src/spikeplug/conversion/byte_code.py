@@ -165,12 +165,15 @@ class _Reader:
         (self.numbers.add if all(given is True for given in self.given) else self.numbers.discard)(name)
 
     def _is_parameter_of_a_helper(self, name: str, code: types.CodeType) -> bool:
-        """Return whether it is a parameter of a plain function, other than forward; they mostly are sizes where math gets them."""
+        """Return whether it is a parameter of a function other than forward.
+
+        Where math gets such a parameter, it mostly is a size.
+        """
         names = code.co_varnames[: code.co_argcount]
         return name in names and code.co_name != "forward"
 
     def _give(self, number: bool | None) -> None:
-        self.given.append(number or self.measured)
+        self.given.append(True if self.measured else number)
         self.measured = False
 
     def _named(self, name: str, value: Any, holder: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,8 @@ import torch
 from tiny_models import relative_error
 from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoModel,
     AutoModelForCausalLM,
     BertConfig,
@@ -23,7 +25,10 @@ from transformers import (
     Qwen3MoeConfig,
     T5Config,
     ViTConfig,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
 )
+from transformers.masking_utils import eager_mask
 
 from spikeplug import Numerics, functional
 from spikeplug.conversion import audit, convert, revert
@@ -160,7 +165,7 @@ def test_arguments_are_passed_on(numerics: Numerics) -> None:
 
 
 def test_an_unconverted_module_and_arguments_that_are_not_known() -> None:
-    with pytest.raises(SpikeplugError, match="was not converted: give its model a config of its own"):
+    with pytest.raises(SpikeplugError, match="was not converted: make or load the model by from_config"):
         spiking_attention(nn.Identity(), QUERY, KEY, VALUE, None)
     with pytest.raises(SpikeplugError, match="does not take 'indices': revert the model for this call"):
         spiking_attention(Host(Numerics()), QUERY, KEY, VALUE, None, indices=torch.arange(2))
@@ -185,3 +190,92 @@ def test_a_causal_mask_is_made_only_where_sdpa_was_not_known(before: str, masked
     assert [mask is not None for mask in seen] == [masked]
     assert torch.equal(whole, again)
     assert torch.equal(whole, padded)
+
+
+def _registered(mask: bool) -> str:
+    """Register an attention function that is nobody's but the user's, with a mask function or without."""
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        groups = query.shape[1] // key.shape[1]
+        scores = query @ key.repeat_interleave(groups, 1).mT * kwargs["scaling"]
+        weights = (scores + 1 if mask is None else scores + mask.clamp_min(-100)).tanh()
+        return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), weights
+
+    name = f"users_own_{mask}"
+    AttentionInterface.register(name, attention)
+    if mask:
+        AttentionMaskInterface.register(name, eager_mask)
+    return name
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_function_of_the_users_runs_in_excluded_layers_and_is_named_where_it_is_dropped(mask: bool) -> None:
+    name = _registered(mask)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED), attn_implementation=name).eval()
+    seen: list[Tensor] = []
+    model.model.layers[0].register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.inference_mode():
+        exact = model(input_ids=IDS).logits
+        report = convert(model, exclude=r"layers\.0(\.|$)|rotary")
+        spiking = model(input_ids=IDS).logits
+    assert torch.equal(seen[1], seen[0])
+    assert not torch.equal(spiking, exact)
+    assert [entry.path for entry in report.entries if entry.note] == ["model.layers.1.self_attn"]
+    revert(model)
+    with torch.inference_mode():
+        assert torch.equal(model(input_ids=IDS).logits, exact)
+    report = convert(model)
+    notes = {entry.note for entry in report.replaced if entry.operator == "attention"}
+    assert notes == {f"in place of the attention function {name!r}, which no longer runs"}
+    assert str(report).endswith(f"; {notes.pop()}")
+
+
+def test_whisper_sets_eager_attention_itself() -> None:
+    config = WhisperConfig(
+        **{f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")},
+        **{"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 120, "num_mel_bins": 8},
+        **{"max_source_positions": 50, "max_target_positions": 40, "pad_token_id": 0, "bos_token_id": 1},
+        **{"eos_token_id": 2, "decoder_start_token_id": 3, "suppress_tokens": None, "begin_suppress_tokens": None},
+    )
+    torch.manual_seed(0)
+    model = WhisperForConditionalGeneration(config).eval()
+    settings = {"alignment_heads": [[0, 0], [1, 1]], "no_timestamps_token_id": 100, "is_multilingual": False}
+    for name, value in {**settings, "max_initial_timestamp_index": 5, "return_timestamps": True}.items():
+        setattr(model.generation_config, name, value)
+    sound = inputs(5, 1, 8, 100)
+
+    def generate() -> Any:
+        how = {"return_token_timestamps": True, "return_timestamps": True, "num_frames": torch.tensor([100])}
+        return model.generate(sound, max_new_tokens=8, return_dict_in_generate=True, **how)
+
+    exact = generate()
+    model.config._attn_implementation = "sdpa"
+    convert(model)
+    with pytest.warns(UserWarning, match='is "spiking" again'):
+        spiking = generate()
+    assert torch.equal(spiking["sequences"], exact["sequences"])
+    assert spiking["token_timestamps"].shape == exact["token_timestamps"].shape
+    with audit(model) as found, torch.inference_mode():
+        model(input_features=sound, decoder_input_ids=torch.tensor([[3, 4]]))
+    assert found.counts == {}
+    assert model.config._attn_implementation == "spiking"
+    revert(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_made_from_the_config_of_a_converted_one() -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**GROUPED)).eval()
+    convert(model)
+    made = AutoModelForCausalLM.from_config(model.config)
+    for use in (lambda: made(IDS), lambda: convert(made)):
+        with pytest.raises(SpikeplugError, match='from_config or from_pretrained with attn_implementation="sdpa"'):
+            use()
+    made = AutoModelForCausalLM.from_config(model.config, attn_implementation="sdpa").eval()
+    made.load_state_dict(model.state_dict())
+    convert(made)
+    with torch.inference_mode():
+        assert torch.equal(made(IDS).logits, model(IDS).logits)

@@ -1,4 +1,4 @@
-"""Test that report, strict and audit agree: what strict accepts runs no float nonlinearity; what is left is named."""
+"""Test that report, strict and audit agree: strict accepts no float nonlinearity, and the report names what is left."""
 
 from __future__ import annotations
 

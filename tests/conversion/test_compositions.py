@@ -84,3 +84,64 @@ def test_a_batch_norm_in_training_stays_as_it_is() -> None:
     expected = F.batch_norm(X, None, None, model.weight, model.bias, training=True)
     convert(model)
     assert torch.equal(model(X), expected)
+
+
+WHOLE = torch.arange(-40.0, 40.0)
+DIVISORS = torch.tensor([1.5, -1.5, 0.3, -7.0]).repeat(20)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x // y,
+        lambda x, y: 7 // y + x * 0,
+        lambda x, y: torch.floor_divide(x * 1.5, y),
+        lambda x, y: torch.div(x + 0.05, y, rounding_mode="trunc"),
+        lambda x, y: (x * 1e5) // y,
+    ],
+)
+def test_rounded_quotients_are_exact(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Thresholds at multiples of the divisor correct the operator's quotient."""
+    model = Calls(lambda x: torch.sigmoid(x) * 0 + function(x, DIVISORS))
+    exact = model(WHOLE)
+    convert(model)
+    with audit(model) as found:
+        assert torch.equal(model(WHOLE), exact)
+    assert found.counts == {}
+
+
+@pytest.mark.parametrize("function", [torch.remainder, torch.fmod, lambda x, y: x % y])
+def test_remainders(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    model = Calls(lambda x: torch.sigmoid(x) * 0 + function(x, DIVISORS))
+    exact = model(WHOLE)
+    convert(model)
+    with audit(model) as found:
+        spiking = model(WHOLE)
+    assert found.counts == {}
+    torch.testing.assert_close(spiking, exact, rtol=0, atol=1e-5)
+
+
+WEIGHT, TARGET = torch.rand(32, generator=torch.Generator().manual_seed(2)), torch.randint(0, 32, (10,))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_every_form_of_cross_entropy(reduction: str, weight: Tensor | None, label_smoothing: float) -> None:
+    how = {"reduction": reduction, "weight": weight, "label_smoothing": label_smoothing}
+    skipped = TARGET.clone()
+    skipped[0] = -100
+    for x, target in (
+        (X, TARGET),
+        (X, skipped),
+        (X, ROWS.softmax(-1)),
+        (X[0], TARGET[0]),
+        (X.view(2, 32, 5), TARGET.view(2, 5)),
+    ):
+        model = Calls(lambda x, target=target: F.cross_entropy(x, target, **how))
+        exact = model(x)
+        convert(model)
+        with audit(model) as found:
+            spiking = model(x)
+        assert found.counts == {}
+        torch.testing.assert_close(spiking, exact, rtol=1e-3, atol=1e-3)

@@ -100,7 +100,25 @@ def test_weights_loaded_later_are_the_ones_that_run() -> None:
     assert torch.equal(logits(model, tokens()), logits(other, tokens()))
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_eager_attention_is_set_back() -> None:
+    """transformers sets it itself where it wants the weights, such as Whisper for the times of its tokens."""
+    model = tiny_model()
+    exact = logits(model, tokens())
+    convert(model)
+    spiking = logits(model, tokens())
+    for set_implementation in (model.set_attn_implementation, model.model.set_attn_implementation):
+        set_implementation("eager")
+        with pytest.warns(UserWarning, match='was set to "eager" on a converted model, and is "spiking" again'):
+            assert torch.equal(logits(model, tokens()), spiking)
+        assert model.config._attn_implementation == "spiking"
+        assert torch.equal(logits(model, tokens()), spiking)
+    model.set_attn_implementation("eager")
+    revert(model)
+    assert model.config._attn_implementation == "sdpa"
+    assert torch.equal(logits(model, tokens()), exact)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa"])
 def test_another_attn_implementation_does_not_switch_spiking_off_unnoticed(implementation: str) -> None:
     model = tiny_model()
     exact = logits(model, tokens())
@@ -129,9 +147,9 @@ def test_one_of_two_towers_set_back_is_noticed_too() -> None:
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
     convert(model)
     ids, pixels = tokens(1, 5), torch.ones(1, 3, 8, 8)
-    model.set_attn_implementation({"vision_config": "eager"})
+    model.set_attn_implementation({"vision_config": "sdpa"})
     model.get_text_features(ids)
-    with pytest.raises(SpikeplugError, match="was set to 'eager'"):
+    with pytest.raises(SpikeplugError, match="was set to 'sdpa'"):
         model.get_image_features(pixels)
 
 

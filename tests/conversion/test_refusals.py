@@ -13,7 +13,8 @@ from tiny_models import logits, relative_error, tiny_model, tokens
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from spikeplug.conversion import audit, convert, revert
+from spikeplug import functional
+from spikeplug.conversion import audit, convert, explain, revert, reverted
 from spikeplug.errors import SpikeplugError
 
 REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -130,3 +131,33 @@ def test_accelerate_hooks_are_taken_in() -> None:
     revert(model)
     assert torch.equal(logits(model, tokens()), exact)
     assert model.model.norm.weight.is_meta
+
+
+DENSE, QUERY = torch.rand(4, 4), torch.rand(1, 2, 3, 4)
+ODD: dict[str, Any] = {
+    "sparse": lambda: functional.softmax(DENSE.to_sparse()),
+    "sparse rows": lambda: functional.silu(DENSE.to_sparse_csr()),
+    "nested": lambda: functional.silu(torch.nested.nested_tensor([DENSE, DENSE[:2]])),
+    "jagged": lambda: functional.softmax(torch.nested.nested_tensor([DENSE, DENSE[:2]], layout=torch.jagged)),
+    "scaling": lambda: functional.attention(QUERY, QUERY, QUERY, scaling="a"),  # type: ignore[arg-type]
+    "events": lambda: functional.silu(DENSE, events=3),  # type: ignore[arg-type]
+    "weight": lambda: functional.rms_norm(DENSE, [1.0]),  # type: ignore[arg-type]
+    "up": lambda: functional.swiglu(DENSE, 3),  # type: ignore[arg-type]
+    "inputs": lambda: explain(_spiking(), {1: DENSE}),  # type: ignore[dict-item]
+    "reverted": lambda: reverted(3),  # type: ignore[arg-type]
+    "sparse in a model": lambda: _spiking()(DENSE.to_sparse()),
+}
+
+
+def _spiking() -> nn.Module:
+    model = nn.Sequential(nn.SiLU())
+    convert(model)
+    return model
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
+def test_odd_inputs_are_one_sentence(name: str) -> None:
+    with pytest.raises(SpikeplugError) as caught:
+        ODD[name]()
+    assert "\n" not in str(caught.value)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 from transformers.quantizers.auto import AutoQuantizationConfig
 
-from spikeplug.conversion import SpikingConfig
-from spikeplug.conversion.patterns import LONGEST, check_pattern
+from spikeplug.conversion import SpikingConfig, patterns
+from spikeplug.conversion.patterns import LONGEST, check_pattern, matching
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.presets import PRESETS
@@ -79,6 +80,52 @@ def test_what_passes_is_searched_in_no_time(pattern: str) -> None:
     begin = time.process_time()
     re.search(pattern, "a" * 64)
     assert time.process_time() - begin < 2
+
+
+def test_the_time_for_all_paths_of_a_model_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "MOST_SECONDS", 0.3)
+    pattern = "(.|.)" * 18 + "[^ -~]"  # fails at every place, at its last character
+    check_pattern(pattern)
+    begin = time.process_time()
+    with pytest.raises(SpikeplugError, match="takes too long to search in all module paths"):
+        matching(pattern, (f"model.layers.{i}.self_attn.q_proj.lora_A.default" for i in range(10_000)))
+    assert time.process_time() - begin < 20
+    model = nn.Sequential(*[nn.SiLU() for _ in range(3)])
+    assert matching("1", (path for path, _ in model.named_modules())) == {"1"}
+
+
+DEEP: dict[str, Any] = {}
+for _ in range(50_000):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"numerics": {"bits": DEEP}},
+        {"numerics": {"norm": DEEP}},
+        {"operators": DEEP},
+        {"operators": [DEEP]},
+        {"exclude": DEEP},
+        {"quant_method": DEEP},
+        {"model_class": DEEP},
+        {"operators": ["x" * 10**6]},
+        {"numerics": {"x" * 10**6: 1}},
+        {"x" * 10**6: 1},
+    ],
+    ids=range(10),
+)
+def test_deep_and_long_values_are_one_short_sentence(fields: dict[str, Any]) -> None:
+    with pytest.raises(SpikeplugError) as refusal:
+        SpikingConfig(**fields)
+    assert len(str(refusal.value)) < 600
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("token", ["[]", "[1]", "3", "null", "[" * 100_000])
+def test_other_tokens_of_numerics(token: str) -> None:
+    with pytest.raises(SpikeplugError, match="is not a token of numerics"):
+        Numerics.from_token(token)
 
 
 def test_a_config_is_plain_data(tmp_path: Path) -> None:

@@ -190,11 +190,11 @@ def _original_attention(
     """
     if plug.original not in ("eager", "sdpa") and plug.original in ALL_ATTENTION_FUNCTIONS:
         if (made_from := getattr(mask, _MADE_FROM, None)) is not None:
-            make = AttentionMaskInterface._global_mapping.get(plug.original)
-            # Without a mask function, transformers gives None.
-            mask = None if make is None else cast(Any, make)(*made_from[0], **made_from[1])
-        output, weights = ALL_ATTENTION_FUNCTIONS[plug.original](module, query, key, value, mask, **kwargs)
-        return output, weights
+            make: Any = AttentionMaskInterface._global_mapping.get(plug.original)
+            mask = None if make is None else make(*made_from[0], **made_from[1])  # without one, transformers gives None
+        run: Any = ALL_ATTENTION_FUNCTIONS[plug.original]
+        result: tuple[Tensor, Tensor | None] = run(module, query, key, value, mask, **kwargs)
+        return result
     # Eager attention is not a registered function: each model file has its own.
     eager = inspect.unwrap(type(module).forward).__globals__.get(EAGER_ATTENTION)
     if plug.original == "eager" and eager is not None:

@@ -104,9 +104,9 @@ class _Reader:
 
     def read(self, code: types.CodeType) -> Iterator[tuple[str, Any]]:
         """Yield each name with its value, which may be `_UNKNOWN`."""
-        imported: Any = _UNKNOWN
-        value: Any = _UNKNOWN
         holder, stored = "", False
+        value: Any = _UNKNOWN
+        imported: Any = _UNKNOWN
         for instruction in dis.get_instructions(code):
             kind, argument = instruction.opname, instruction.argval
             if kind.startswith(("STORE_FAST", "STORE_DEREF")):
@@ -165,12 +165,15 @@ class _Reader:
         (self.numbers.add if all(given is True for given in self.given) else self.numbers.discard)(name)
 
     def _is_parameter_of_a_helper(self, name: str, code: types.CodeType) -> bool:
-        """Return whether it is a parameter of a plain function, other than forward: mostly a size."""
+        """Return whether it is a parameter of a function other than forward.
+
+        Where math gets such a parameter, it mostly is a size.
+        """
         names = code.co_varnames[: code.co_argcount]
         return name in names and code.co_name != "forward"
 
     def _give(self, number: bool | None) -> None:
-        self.given.append(number or self.measured)
+        self.given.append(True if self.measured else number)
         self.measured = False
 
     def _named(self, name: str, value: Any, holder: str = "") -> Iterator[tuple[str, Any]]:

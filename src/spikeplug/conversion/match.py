@@ -44,8 +44,8 @@ _COMPOSITES = frozenset(
     )
     for name in line.split()
 )
-# Float nonlinearities without a replacement, by a name alone, which may be anybody's. Excluded: names that Python's own
-# modules share, or that rarely mean one.
+# Float nonlinearities without a replacement, by a name alone, which may be anybody's. Excluded: names that rarely mean
+# one.
 _NO_REPLACEMENT = (NONLINEAR | _COMPOSITES) - (NAMES.keys() | _FAST_PATHS | {"angle", "gradient"})
 # Modules of other libraries, and names in them, that are nonlinear without being torch's.
 _FOREIGN_MODULES = ("scipy.", "numpy.linalg")
@@ -53,10 +53,8 @@ _FOREIGN_NAMES = frozenset({"power", "cbrt", "arctan", "arctan2", "arcsin", "arc
 # torch's fused forms that it takes only without function modes.
 _NOT_IN_A_SCOPE = _FAST_PATHS | {"_native_multi_head_attention"}
 # What runs where the redirection of this thread does not reach.
-_THREADS = frozenset(
-    {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Executor", "start_new_thread"}
-    | {"to_thread", "run_in_executor", "torch.fork", "torch.parallel_apply"}
-)
+_THREADS = frozenset({"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Executor"})
+_THREADS |= {"start_new_thread", "to_thread", "run_in_executor", "torch.fork", "torch.parallel_apply"}
 # Gradients within a forward pass are those of the exact functions.
 _GRADIENTS = frozenset({"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "jacobian", "linearize"})
 

@@ -65,7 +65,7 @@ def _rounded(input: Any, other: Tensor, mode: str, numerics: Any) -> tuple[Tenso
     """
     a = input if isinstance(input, Tensor) else torch.full_like(other, input)
     dtype = compositions.common_type(a, other)
-    wide = torch.promote_types(dtype, torch.float32)
+    wide = torch.float64  # products of whole quotients and float32 numbers are exact
     a, b = torch.broadcast_tensors(a.to(wide), other.to(wide))
     sign = torch.where(torch.signbit(a) != torch.signbit(b), -1.0, 1.0).to(wide)
     size, step = a.abs(), b.abs()

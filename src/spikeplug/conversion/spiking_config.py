@@ -46,8 +46,8 @@ class SpikingConfig(QuantizationConfigMixin):
     ) -> None:
         if unknown:
             raise SpikeplugError(
-                f"unknown field {shown(min(unknown))} of a SpikingConfig: the fields are numerics, operators, exclude "
-                "and model_class."
+                f"unknown field {shown(min(unknown))} of a SpikingConfig: the fields are numerics, operators, "
+                "exclude and model_class."
             )
         if quant_method != METHOD:
             raise SpikeplugError(

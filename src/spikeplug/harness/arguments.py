@@ -135,7 +135,9 @@ def spiking_request(preset: object, operators: object, exclude: object) -> tuple
     if operators is not None:
         names = operators.replace("+", ",").split(",") if isinstance(operators, str) else operators
         if not isinstance(names, (list, tuple)):
-            raise SpikeplugError(f"operators is {operators!r}: give names with +, e.g. operators=attention+silu.")
+            raise SpikeplugError(
+                f"operators is {operators!r}: give names with + between, e.g. operators=attention+silu."
+            )
         choice["operators"] = tuple(str(name).strip() for name in names)
     if exclude is not None:
         choice["exclude"] = str(exclude)  # lm-eval reads exclude=0 as a number

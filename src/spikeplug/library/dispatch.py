@@ -20,8 +20,7 @@ from spikeplug.codes import affine, as_real
 from spikeplug.kernels import registry
 from spikeplug.kernels.protocol import PLAIN, Call
 from spikeplug.kernels.registry import DEVICES, device_type
-from spikeplug.library import torch_op, transforms
-from spikeplug.library.transforms import Differentiable, has_duals
+from spikeplug.library import torch_op
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
@@ -101,11 +100,7 @@ class Operator:
         torch_op.check_devices(self.name, (*arguments, weight, bias))
         if events is not None:
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
-        if not torch.compiler.is_compiling() and has_duals():
-            result: Tensor = Differentiable.apply(self.name, self.exact, numerics.token, *arguments)  # type: ignore[no-untyped-call]
-        else:
-            result = getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token)
-        return affine(result, weight, bias)
+        return affine(getattr(torch.ops.spikeplug, self.name)(*arguments, numerics.token), weight, bias)
 
     def kernel(self, *arguments: Any) -> Tensor:
         """Return what the torch op returns. arguments: the op's, which end with the token of the numerics."""
@@ -117,7 +112,6 @@ class Operator:
     def register(self) -> None:
         """Define the torch op."""
         torch_op.define(self.name, self.arguments, self.kernel, self.exact)
-        transforms.define(torch_op.LIBRARY, self.name, self.exact)
 
     def _run(self, call: Call) -> Tensor:
         """Return the result in a new tensor, of any strides."""

@@ -95,6 +95,23 @@ def _dual(model: nn.Module, x: Tensor) -> Tensor:
         return tangent.detach()
 
 
+def _frozen_dual(model: nn.Module, x: Tensor, made: Callable[[nn.Module, Tensor], Any]) -> Tensor:
+    """Return the tangent of what was made of the model with weights that need no gradient."""
+    model.requires_grad_(False)
+    torch._dynamo.reset()
+    tangent = _dual(made(model, x), x)
+    model.requires_grad_(True)
+    return tangent
+
+
+def _compiled_anew(model: nn.Module, x: Tensor) -> Any:
+    return torch.compile(model, backend="aot_eager")
+
+
+def _traced(model: nn.Module, x: Tensor) -> Any:
+    return quietly(lambda: torch.jit.trace(model, x[0]))
+
+
 def _dual_of_weights(model: nn.Module, x: Tensor) -> Tensor:
     weights = _weights(model)
     call = functools.partial(func.functional_call, model, args=(x,))
@@ -305,7 +322,7 @@ def _per_sample_compiled(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def _jvp_of_trace(model: nn.Module, x: Tensor) -> Tensor:
-    return _jvp(quietly(lambda: torch.jit.trace(model, x[0])), x)
+    return _jvp(_traced(model, x), x)
 
 
 def _exported(model: nn.Module, x: Tensor) -> Any:
@@ -391,6 +408,15 @@ WAYS = (
     Way("`torch.vmap` of an exported model", lambda m, x: torch.vmap(_exported(m, x))(x).detach()),
     Way("`torch.func.jvp` under `make_fx`", _recorded, reference=product, within=ROUNDING),
     Way("duals of `forward_ad`", _dual, reference=product, within=ROUNDING),
+    *(
+        Way(
+            f"duals of `forward_ad`, {name}",
+            functools.partial(_frozen_dual, made=made),
+            reference=product,
+            within=ROUNDING,
+        )
+        for name, made in (("exported", _exported), ("compiled", _compiled_anew), ("traced", _traced))
+    ),
     Way(
         "`torch.autograd.functional.jacobian`, forward mode",
         lambda m, x: torch.autograd.functional.jacobian(m, x[0], vectorize=True, strategy="forward-mode"),

@@ -147,7 +147,6 @@ class Operator:
     def register(self) -> None:
         """Define the torch op."""
         torch_op.define(self.name, self.arguments, self.kernel, self.exact)
-        transforms.define(torch_op.LIBRARY, self.name, self.exact)
 
     def _run(self, call: Call) -> Tensor:
         """Return the result in a new tensor, of any strides."""

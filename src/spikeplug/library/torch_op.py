@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
 
 from spikeplug.errors import SpikeplugError
+from spikeplug.library import transforms
 
 LIBRARY = torch.library.Library("spikeplug", "FRAGMENT")
 
@@ -34,7 +36,15 @@ def define(name: str, arguments: str, kernel: Callable[..., Tensor], exact: Call
     LIBRARY.define(f"{name}({arguments}, str numerics) -> Tensor")
     LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"spikeplug::{name}", fake, lib=LIBRARY)
-    torch.library.register_autograd(f"spikeplug::{name}", backward, setup_context=_keep_inputs, lib=LIBRARY)
+    generated = make_autograd_impl(getattr(torch.ops.spikeplug, name).default, Info(backward, _keep_inputs))
+
+    def autograd(keys: Any, *given: Any) -> Tensor:
+        # torch's own rule drops the tangents of forward mode, and says nothing.
+        result: Tensor = transforms.apply(name, exact, given) if transforms.has_duals() else generated(keys, *given)
+        return result
+
+    LIBRARY.impl(name, autograd, "Autograd", with_keyset=True)
+    LIBRARY.impl(name, lambda *given: transforms.run(name, exact, given), "FuncTorchDynamicLayerFrontMode")
 
 
 def check_devices(operator: str, arguments: tuple[Any, ...]) -> None:

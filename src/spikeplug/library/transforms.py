@@ -8,6 +8,7 @@ straight through the integers, forwards as backwards.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,20 +28,21 @@ def has_duals() -> bool:
     return forward_ad._current_level >= 0 and torch._C._functorch.peek_interpreter_stack() is None
 
 
-def define(library: torch.library.Library, name: str, exact: Callable[..., Tensor]) -> None:
-    """Give the torch op `name` its rules for torch.func, also where a graph or a trace calls the op itself.
+def run(name: str, exact: Callable[..., Tensor], given: tuple[Any, ...]) -> Tensor:
+    """Run the torch op `name` under the innermost transform of torch.func; given: its arguments, then the token.
 
-    Without them, torch drops the tangents of an op that has only a gradient, and says nothing.
+    Without this rule, torch drops the tangents of an op that has only a gradient, and says nothing.
     """
+    if torch._C._functorch.peek_interpreter_stack().key() == torch._C._functorch.TransformType.Functionalize:
+        return _functional(name, given)
+    return apply(name, exact, given)
 
-    def transformed(*given: Any) -> Tensor:
-        *arguments, token = given
-        if torch._C._functorch.peek_interpreter_stack().key() == torch._C._functorch.TransformType.Functionalize:
-            return _functional(name, given)
-        result: Tensor = Differentiable.apply(name, exact, token, *arguments)  # type: ignore[no-untyped-call]
-        return result
 
-    library.impl(name, transformed, "FuncTorchDynamicLayerFrontMode")
+def apply(name: str, exact: Callable[..., Tensor], given: tuple[Any, ...]) -> Tensor:
+    """Run the torch op `name` with all rules of derivatives; given: its arguments, then the token."""
+    *arguments, token = given
+    result: Tensor = Differentiable.apply(name, exact, token, *arguments)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _functional(name: str, given: tuple[Any, ...]) -> Tensor:
@@ -67,7 +69,9 @@ class Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(name: str, exact: Callable[..., Tensor], token: str, *arguments: Any) -> Tensor:
-        result: Tensor = getattr(torch.ops.spikeplug, name)(*arguments, token)
+        op = getattr(torch.ops.spikeplug, name)
+        with torch._C._AutoDispatchBelowAutograd() if has_duals() else nullcontext():
+            result: Tensor = op(*arguments, token)
         return result
 
     @staticmethod
@@ -112,22 +116,21 @@ class Differentiable(torch.autograd.Function):
         size, batched = info.batch_size, [dim is not None for dim in in_dims[3:]]
         front = [x if dim is None else x.movedim(dim, 0) for x, dim in zip(arguments, in_dims[3:], strict=True)]
 
-        def apply(*given: Any) -> Tensor:
-            result: Tensor = Differentiable.apply(name, exact, token, *given)  # type: ignore[no-untyped-call]
-            return result
+        def whole(*given: Any) -> Tensor:
+            return apply(name, exact, (*given, token))
 
         if name.startswith("attention"):
             if batched[-1]:  # sinks belong to heads, which a batch does not extend: sample by sample
                 samples = ((x[i] if b else x for x, b in zip(front, batched, strict=True)) for i in range(size))
-                return torch.stack([apply(*sample) for sample in samples]), 0
+                return torch.stack([whole(*sample) for sample in samples]), 0
             entries = front[0].shape[batched[0]]
             joined = [_joined(x, b, size, entries) for x, b in zip(front, batched, strict=True)]
-            return apply(*joined).unflatten(0, (size, entries)), 0
+            return whole(*joined).unflatten(0, (size, entries)), 0
         rank = max(x.dim() - b for x, b in zip(front, batched, strict=True) if isinstance(x, Tensor))
         aligned = [_aligned(x, b, max(rank, 1)) for x, b in zip(front, batched, strict=True)]
         # A dimension that is counted from the first one lies one further.
         given = (x + 1 if type(x) is int and x >= 0 else x for x in aligned)
-        output = apply(*given)
+        output = whole(*given)
         return (output if rank else output.reshape(size)), 0
 
 

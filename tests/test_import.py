@@ -52,6 +52,8 @@ LOAD = "program = torch.export.load(sys.argv[1]).module()"
         "import spikeplug; spikeplug.saturations(); import torch",
         "import spikeplug.conversion, torch",
         "import torch, spikeplug.conversion",
+        "import torch, spikeplug; from transformers import AutoModelForCausalLM; import spikeplug.conversion",
+        "import transformers.modeling_utils, spikeplug.conversion, torch",
     ],
 )
 def test_an_exported_file_runs_after_import_spikeplug_alone(tmp_path: Path, imports: str) -> None:
@@ -70,17 +72,14 @@ print(torch.equal(program(x), y), len([finder for finder in sys.meta_path if "sp
 
 
 @pytest.mark.slow
-def test_a_traced_file_runs_too(tmp_path: Path) -> None:
-    x = torch.randn(2, 5)
-    traced = torch.export.export(Model(), (x,))
-    torch.export.save(traced, tmp_path / "model.pt2")
+def test_the_operators_are_registered_where_torch_is_imported_later() -> None:
     program = "import spikeplug, torch; print(torch._C._dispatch_has_kernel('spikeplug::softmax'))"
     assert run(program) == "True"
 
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
-    program = "import sys, spikeplug; print({'torch', 'transformers', 'numpy'} & set(sys.modules), 'kernels' in dir(spikeplug))"
-    assert run(program) == "set() True"
+    program = "import sys, spikeplug; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    assert run(program) == "set()"
 
 
 def names_of_the_pages() -> list[str]:
@@ -94,7 +93,7 @@ def names_of_the_pages() -> list[str]:
 
 @pytest.mark.slow
 def test_every_name_of_the_pages_is_found_after_import_spikeplug() -> None:
-    names = names_of_the_pages()
+    names = [name for name in names_of_the_pages() if name != "spikeplug.nn.Hardswish"]  # the recipe's example
     assert {"spikeplug.kernels.closed_forms", "spikeplug.evaluation.schema"} <= set(names)
     program = """
 import functools, spikeplug, sys
@@ -112,7 +111,7 @@ print([name for name in sys.argv[1:] if not there(name)])
 def test_every_module_is_an_attribute() -> None:
     folder = Path(spikeplug.__file__).parent
     modules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    assert spikeplug._MODULES == modules - {"__init__", "__main__", "lazy"}
+    assert modules - {"__init__", "__main__", "lazy"} == spikeplug._MODULES
     assert set(dir(spikeplug)) >= spikeplug._MODULES
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         spikeplug.nothing  # noqa: B018
@@ -128,7 +127,7 @@ for _ in range(2):
 @pytest.mark.slow
 def test_waiting_threads_do_not_spin_or_it_is_said_once() -> None:
     assert run(f"import os, spikeplug, torch; print(os.environ['GOMP_SPINCOUNT']){SIMULATE}") == "10000"
-    assert run(f"import os, spikeplug; print(os.environ['GOMP_SPINCOUNT'])", GOMP_SPINCOUNT="7") == "7"
+    assert run("import os, spikeplug; print(os.environ['GOMP_SPINCOUNT'])", GOMP_SPINCOUNT="7") == "7"
     late = run(f"import torch, spikeplug{SIMULATE}")
     assert late.count("import spikeplug first, or set GOMP_SPINCOUNT=10000.") == 1
     assert run(f"import torch, spikeplug{SIMULATE}", GOMP_SPINCOUNT="10000") == ""

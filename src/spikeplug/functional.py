@@ -204,7 +204,9 @@ def divide(a: Tensor, b: Tensor, *, numerics: Numerics | str | None = None, even
 
 
 def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
-    if parameter is None or getattr(x, "is_nested", False):  # nested tensors may have no shape; the operator checks them
+    if parameter is None or getattr(
+        x, "is_nested", False
+    ):  # nested tensors may have no shape; the operator checks them
         return parameter
     if parameter.shape != x.shape[-1:]:
         raise SpikeplugError(

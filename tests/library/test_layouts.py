@@ -13,10 +13,28 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
 
 PARTS = [torch.linspace(-4, 3, 3 * 8).view(3, 8), torch.linspace(-1, 9, 5 * 8).view(5, 8), torch.ones(1, 8)]
-ONE_TENSOR = (
-    "softmax log_softmax silu gelu sigmoid tanh softplus mish relu_squared rms_norm layer_norm cos sin exp log sqrt "
-    "rsqrt square reciprocal vector_norm".split()
-)
+ONE_TENSOR = [
+    "softmax",
+    "log_softmax",
+    "silu",
+    "gelu",
+    "sigmoid",
+    "tanh",
+    "softplus",
+    "mish",
+    "relu_squared",
+    "rms_norm",
+    "layer_norm",
+    "cos",
+    "sin",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "square",
+    "reciprocal",
+    "vector_norm",
+]
 
 
 def jagged(parts: list[Tensor] = PARTS, **how: Any) -> Tensor:

@@ -191,8 +191,8 @@ def _advise_on_threads() -> None:
 def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     """Return whether running a call at once does all that the torch op would do.
 
-    Not with a gradient, compiler, trace, mode, transform, profiler, tensor subclass or layout, nor on several devices. Some of
-    these torch tells by private names alone; tests/library/test_direct.py asks for each.
+    Not with a gradient, compiler, trace, mode, transform, profiler, tensor subclass or layout, nor on several devices.
+    Some of these torch tells by private names alone; tests/library/test_direct.py asks for each.
     """
     if torch.compiler.is_compiling() or _is_watched():
         return False

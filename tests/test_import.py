@@ -52,6 +52,8 @@ LOAD = "program = torch.export.load(sys.argv[1]).module()"
         "import spikeplug; spikeplug.saturations(); import torch",
         "import spikeplug.conversion, torch",
         "import torch, spikeplug.conversion",
+        "import torch, spikeplug; from transformers import AutoModelForCausalLM; import spikeplug.conversion",
+        "import transformers.modeling_utils, spikeplug.conversion, torch",
     ],
 )
 def test_an_exported_file_runs_after_import_spikeplug_alone(tmp_path: Path, imports: str) -> None:
@@ -70,10 +72,7 @@ print(torch.equal(program(x), y), len([finder for finder in sys.meta_path if "sp
 
 
 @pytest.mark.slow
-def test_a_traced_file_runs_too(tmp_path: Path) -> None:
-    x = torch.randn(2, 5)
-    traced = torch.export.export(Model(), (x,))
-    torch.export.save(traced, tmp_path / "model.pt2")
+def test_the_operators_are_registered_where_torch_is_imported_later() -> None:
     program = "import spikeplug, torch; print(torch._C._dispatch_has_kernel('spikeplug::softmax'))"
     assert run(program) == "True"
 
@@ -95,7 +94,7 @@ def names_of_the_pages() -> list[str]:
 
 @pytest.mark.slow
 def test_every_name_of_the_pages_is_found_after_import_spikeplug() -> None:
-    names = names_of_the_pages()
+    names = [name for name in names_of_the_pages() if name != "spikeplug.nn.Hardswish"]  # the recipe's example
     assert {"spikeplug.kernels.closed_forms", "spikeplug.evaluation.schema"} <= set(names)
     program = """
 import functools, spikeplug, sys

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 import warnings
 from typing import Any
 
@@ -120,3 +122,14 @@ def test_an_earlier_version_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Numerics.from_dict({"version": NUMERICS_VERSION}) == Numerics.from_dict({}) == Numerics()
+
+
+def test_an_unknown_field_and_a_field_without_a_name_are_one_sentence() -> None:
+    words = "'nope' is not a field of Numerics; the fields are bits, "
+    with pytest.raises(SpikeplugError, match=words):
+        Numerics(nope=1)  # type: ignore[call-arg]
+    with pytest.raises(SpikeplugError, match=words):
+        dataclasses.replace(Numerics(), nope=1)  # type: ignore[call-arg]
+    with pytest.raises(SpikeplugError, match=r"takes its fields by name, such as Numerics\(bits=\.\.\.\)"):
+        Numerics(8)  # type: ignore[misc]
+    assert copy.deepcopy(Numerics(bits=8)) == pickle.loads(pickle.dumps(Numerics(bits=8))) == Numerics(bits=8)

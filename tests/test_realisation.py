@@ -76,3 +76,10 @@ def test_a_field_that_is_not_there_is_one_sentence() -> None:
 def test_a_realisation_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Realisation().code = "count"  # type: ignore[misc]
+
+
+def test_an_unknown_field_is_one_sentence() -> None:
+    with pytest.raises(SpikeplugError, match="'nope' is not a field of Realisation; the fields are code, "):
+        Realisation(nope=1)  # type: ignore[call-arg]
+    with pytest.raises(SpikeplugError, match=r"takes its fields by name, such as Realisation\(code=\.\.\.\)"):
+        Realisation("phase")  # type: ignore[misc]

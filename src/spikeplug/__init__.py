@@ -140,7 +140,10 @@ class _Registration:
 
     def __init__(self) -> None:
         #: What is waited for, and the module whose import registers.
-        self._waiting = {"torch": "spikeplug.library", "transformers.modeling_utils": "spikeplug.conversion"}
+        self._waiting: dict[str, str] = {
+            "torch": "spikeplug.library",
+            "transformers.modeling_utils": "spikeplug.conversion",
+        }
         self._depth = 0
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -169,8 +172,8 @@ class _Registration:
         if self._depth:
             return
         for name, ours in list(self._waiting.items()):
-            if sys.modules.get(name) is not None:
-                del self._waiting[name]
+            # What is imported here may come back to this place, and find its own name gone.
+            if sys.modules.get(name) is not None and self._waiting.pop(name, ""):
                 import_module(ours)
         if not self._waiting and self in sys.meta_path:
             sys.meta_path.remove(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -25,13 +25,13 @@ class Conversion:
     plugged          paths of the modules that hold a plug
     attending        path of each attention module -> what it runs
     implementations  path of each module whose config was changed -> the attn_implementation it had
-    saved_as         what the model's config.json says of the conversion, if it has one
+    saved_as         what each config.json says of the conversion, by the path of the model that has it
     """
 
     plugged: tuple[str, ...]
     attending: dict[str, AttentionPlug]
     implementations: dict[str, str]
-    saved_as: SpikingConfig | None = None
+    saved_as: dict[str, SpikingConfig] = field(default_factory=dict)
 
 
 def decide(

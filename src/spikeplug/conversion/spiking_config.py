@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -107,13 +108,30 @@ def saved_as(
     None if the model has no config.json, or another quantizer.
     An `exclude` that a config.json may not use is written as the list of paths that it matched.
     """
-    if not isinstance(model, PreTrainedModel):
+    found: dict[str, SpikingConfig] = {}
+    models = {path: module for path, module in model.named_modules() if isinstance(module, PreTrainedModel)}
+    for path, part in models.items():
+        prefix = f"{path}." if path else ""
+        if any(path.startswith(f"{outer}.") or (path and not outer) for outer in models if outer != path):
+            continue
+        other = getattr(part.config, "quantization_config", None)
+        if other is not None and not isinstance(other, SpikingConfig) and dict(other).get("quant_method") != METHOD:
+            continue
+        inside = {place: needed for place, needed in places.items() if place == path or place.startswith(prefix)}
+        own = None if operators is None else [name for name in operators if any(name in o for o in inside.values())]
+        if path and not any(needed and not (exclude and re.search(exclude, place)) for place, needed in inside.items()):
+            continue  # nothing of it is replaced
+        excluded = _exclude_within(part, prefix, exclude, inside)
+        found[path] = SpikingConfig(numerics, own, excluded, type(part).__name__)
+    return found
+
+
+def _exclude_within(part: nn.Module, prefix: str, exclude: str | None, places: Iterable[str]) -> str | None:
+    """Return a pattern that matches the part's own paths as `exclude` matches them below the prefix."""
+    if exclude is None or (prefix and not any(re.search(exclude, place) for place in places)):
         return None
-    other = getattr(model.config, "quantization_config", None)
-    if other is not None and not isinstance(other, SpikingConfig) and dict(other).get("quant_method") != METHOD:
-        return None
-    if exclude is not None:
-        try:
+    with suppress(SpikeplugError):
+        if not prefix:
             check_pattern(exclude)
         except SpikeplugError:
             exclude = f"^(?:{'|'.join(map(re.escape, sorted(matched)))})$"

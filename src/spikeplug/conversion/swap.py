@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from threading import RLock
 
@@ -151,8 +152,8 @@ def _apply(model: nn.Module, plugs: dict[str, Plug], conversion: Conversion) -> 
         setattr(module, BEFORE, implementation)
         _set_implementation(module, IMPLEMENTATION)
         remember_implementation(module.config, implementation)
-    if conversion.saved_as is not None:
-        model.config.quantization_config = conversion.saved_as  # type: ignore[union-attr]
+    for path, config in conversion.saved_as.items():
+        model.get_submodule(path).config.quantization_config = config  # type: ignore[union-attr]
 
 
 def _restore(model: nn.Module) -> None:
@@ -165,6 +166,7 @@ def _restore(model: nn.Module) -> None:
         plug = plug_of(module)
         if plug is not None:
             plug.detach()
-        if RECORD in state:
-            forget(module)
-            del state[RECORD]
+        conversion: Conversion | None = state.pop(RECORD, None)
+        for path in () if conversion is None else conversion.saved_as:
+            with suppress(AttributeError):  # it was moved or removed
+                forget(module.get_submodule(path))

@@ -3,3 +3,23 @@
 Nothing here imports evaluation, harness, evidence, report or bench. Files without torch at their top stay without it,
 so that a command line can check its arguments before torch is imported.
 """
+
+from spikeplug.lazy import names_of
+
+_FILES = [
+    "caching",
+    "comparing",
+    "files",
+    "items",
+    "layers",
+    "loading",
+    "page",
+    "processes",
+    "progress",
+    "record",
+    "section",
+    "table",
+    "text",
+]
+
+__getattr__ = names_of(__name__, dict.fromkeys(_FILES, ()))

@@ -251,9 +251,5 @@ WAYS = (
     Way("under `spikeplug.simulate`", _simulated),
     Way("under `spikeplug.audit`", _audited),
     Way("after `spikeplug.explain`", _explained),
-    Way(
-        "compiled, under `spikeplug.simulate`",
-        lambda model, x: _simulated(model, x, compiled=True),
-        wrong="torch.compile traces the hooks of tracking.py",
-    ),
+    Way("compiled, under `spikeplug.simulate`", lambda model, x: _simulated(model, x, compiled=True)),
 )

@@ -101,12 +101,17 @@ def saved_as(
     numerics: Numerics,
     operators: Iterable[str] | None,
     exclude: str | None,
+    places: Mapping[str, frozenset[str]],
     matched: frozenset[str],
-) -> SpikingConfig | None:
-    """Return what the model's config.json should say of a conversion.
+) -> dict[str, SpikingConfig]:
+    """Return what each config.json should say of a conversion, by the path of the model that has it.
 
-    None if the model has no config.json, or another quantizer.
-    An `exclude` that a config.json may not use is written as the list of paths that it matched.
+    That is the model itself, or the transformers models inside a container, such as a SentenceTransformer.
+    A model with another quantizer says nothing.
+    An `exclude` that a config.json may not use, or that is of a container's paths, is written as the paths it matches.
+
+    places   the operators that the places of the model need, by path
+    matched  the paths of the model that `exclude` matches
     """
     found: dict[str, SpikingConfig] = {}
     models = {path: module for path, module in model.named_modules() if isinstance(module, PreTrainedModel)}
@@ -119,23 +124,23 @@ def saved_as(
             continue
         inside = {place: needed for place, needed in places.items() if place == path or place.startswith(prefix)}
         own = None if operators is None else [name for name in operators if any(name in o for o in inside.values())]
-        if path and not any(needed and not (exclude and re.search(exclude, place)) for place, needed in inside.items()):
+        if path and not any(needed and place not in matched for place, needed in inside.items()):
             continue  # nothing of it is replaced
-        excluded = _exclude_within(part, prefix, exclude, inside)
+        excluded = _exclude_within(part, prefix, exclude, matched.intersection(inside))
         found[path] = SpikingConfig(numerics, own, excluded, type(part).__name__)
     return found
 
 
-def _exclude_within(part: nn.Module, prefix: str, exclude: str | None, places: Iterable[str]) -> str | None:
-    """Return a pattern that matches the part's own paths as `exclude` matches them below the prefix."""
-    if exclude is None or (prefix and not any(re.search(exclude, place) for place in places)):
+def _exclude_within(part: nn.Module, prefix: str, exclude: str | None, matched: frozenset[str]) -> str | None:
+    """Return a pattern of the part's own paths that matches what `exclude` matches below the prefix."""
+    if exclude is None or (prefix and not matched):
         return None
     with suppress(SpikeplugError):
         if not prefix:
             check_pattern(exclude)
-        except SpikeplugError:
-            exclude = f"^(?:{'|'.join(map(re.escape, sorted(matched)))})$"
-    return SpikingConfig(numerics, operators, exclude, type(model).__name__)
+            return exclude
+    paths = sorted(f"{path}.".removeprefix(prefix).removesuffix(".") for path in matched)
+    return f"^(?:{'|'.join(map(re.escape, paths))})$"
 
 
 def forget(model: nn.Module) -> None:

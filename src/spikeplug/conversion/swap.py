@@ -81,7 +81,10 @@ def _convert(
             f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
         )
     plugs, conversion = plan(model, numerics, places, entries, frozenset(operators or OPERATORS), matched)
-    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude, matched))
+    needed: dict[str, frozenset[str]] = {}
+    for place in places:
+        needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
+    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude, needed, matched))
     try:
         _apply(model, plugs, conversion)
     except BaseException:

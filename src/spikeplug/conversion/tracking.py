@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import local
 from typing import Any, Self
 
+import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
@@ -53,8 +54,9 @@ class Running:
             handle.remove()
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
-        self._stack.append(module)
+        if not torch.compiler.is_compiling():  # the hooks of a graph run when it does
+            self._stack.append(module)
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        while self._stack and self._stack.pop() is not module:
+        while not torch.compiler.is_compiling() and self._stack and self._stack.pop() is not module:
             pass

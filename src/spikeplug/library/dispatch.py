@@ -24,7 +24,7 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import registry
 from spikeplug.kernels.protocol import PLAIN, Call
 from spikeplug.kernels.registry import DEVICES, device_type
-from spikeplug.library import torch_op, transforms
+from spikeplug.library import torch_op
 from spikeplug.library.layouts import is_plain, on_values
 from spikeplug.library.transforms import Differentiable, has_duals
 from spikeplug.neurons import Events

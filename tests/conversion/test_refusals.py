@@ -138,7 +138,7 @@ ODD: dict[str, Any] = {
     "sparse": lambda: functional.softmax(DENSE.to_sparse()),
     "sparse rows": lambda: functional.silu(DENSE.to_sparse_csr()),
     "nested": lambda: functional.silu(torch.nested.nested_tensor([DENSE, DENSE[:2]])),
-    "jagged": lambda: functional.softmax(torch.nested.nested_tensor([DENSE, DENSE[:2]], layout=torch.jagged)),
+    "jagged": lambda: functional.softmax(torch.nested.nested_tensor([DENSE, DENSE[:2]], layout=torch.jagged), 1),
     "scaling": lambda: functional.attention(QUERY, QUERY, QUERY, scaling="a"),  # type: ignore[arg-type]
     "events": lambda: functional.silu(DENSE, events=3),  # type: ignore[arg-type]
     "weight": lambda: functional.rms_norm(DENSE, [1.0]),  # type: ignore[arg-type]

@@ -126,20 +126,21 @@ def saved_as(
         own = None if operators is None else [name for name in operators if any(name in o for o in inside.values())]
         if path and not any(needed and place not in matched for place, needed in inside.items()):
             continue  # nothing of it is replaced
-        excluded = _exclude_within(part, prefix, exclude, matched.intersection(inside))
+        excluded = _exclude_within(prefix, exclude, matched, inside)
         found[path] = SpikingConfig(numerics, own, excluded, type(part).__name__)
     return found
 
 
-def _exclude_within(part: nn.Module, prefix: str, exclude: str | None, matched: frozenset[str]) -> str | None:
-    """Return a pattern of the part's own paths that matches what `exclude` matches below the prefix."""
-    if exclude is None or (prefix and not matched):
+def _exclude_within(prefix: str, exclude: str | None, matched: frozenset[str], places: Iterable[str]) -> str | None:
+    """Return a pattern of a part's own paths that matches what `exclude` matches below the prefix."""
+    if exclude is None or (prefix and matched.isdisjoint(places)):
         return None
     with suppress(SpikeplugError):
         if not prefix:
             check_pattern(exclude)
             return exclude
-    paths = sorted(f"{path}.".removeprefix(prefix).removesuffix(".") for path in matched)
+    below = (f"{path}." for path in matched)
+    paths = sorted(path.removeprefix(prefix).removesuffix(".") for path in below if path.startswith(prefix))
     return f"^(?:{'|'.join(map(re.escape, paths))})$"
 
 

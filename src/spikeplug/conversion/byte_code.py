@@ -95,7 +95,7 @@ class _Reader:
         self._begin()
 
     def _begin(self) -> None:
-        """Begin a statement."""
+        """Forget the values and functions of the statement that was read: another begins."""
         #: Of each value loaded in the statement, whether it is a number; None: it may be.
         self.given: list[bool | None] = []
         #: Functions of other libraries, and how many values were loaded before them.
@@ -207,7 +207,10 @@ def _is_namespace(value: Any) -> bool:
 
 
 def _attribute(value: Any, name: str) -> Any:
-    """Return the attribute of a namespace. Only torch's are asked: another module may import files when it is asked."""
+    """Return the attribute `name` of a module or class, or `_UNKNOWN`.
+
+    Outside of torch, only what is already there is looked up: `getattr` may make a module import files.
+    """
     if not _is_namespace(value):
         return _UNKNOWN
     return getattr(value, name, _UNKNOWN) if _library(value) == "torch" else vars(value).get(name, _UNKNOWN)

@@ -44,7 +44,7 @@ def answer_item(arms: Arms, item: Item) -> Answer:
 
 
 def choice_result(task: str, answers: Sequence[Answer]) -> ChoiceResult:
-    """Return the accuracy of both models on the same items, at least one."""
+    """Return the accuracy of the exact and of the converted model on the same items; `answers` may not be empty."""
     count = len(answers)
     exact_right = sum(answer.exact_right for answer in answers)
     converted_right = sum(answer.converted_right for answer in answers)

@@ -1,7 +1,7 @@
 """Compute the baselines: methods to compare with, and the published method in float, each from its formula.
 
 All functions take and return float64; vectors lie along the last dimension.
-Where a source leaves a choice open ("Open: ..."), the text says which was made.
+Where a source leaves a choice open ("Left open by the source: ..."), the text says which was made.
 None runs in integers: a baseline shows what a formula loses, not what an implementation adds.
 """
 
@@ -71,7 +71,7 @@ def pade_exp(x: Tensor) -> Tensor:
     """Return exp of x <= 0 by the [3/3] Padé approximant at 0 of exp(x/8), to the 8th power.
 
     Source: Baker, Graves-Morris, 1996.
-    Open: the order and the range reduction.
+    Left open by the source: the order and the range reduction.
     """
     y = x.clamp(min=-40) / 8
     even, odd = 120 + 12 * y * y, y * (60 + y * y)
@@ -113,7 +113,8 @@ def sorbet_softmax(x: Tensor) -> Tensor:
     """Return the power-of-two softmax 2^floor(x - max) / 2^ceil(log2 Σ).
 
     Source: Tang et al., Sorbet, ICML 2025 (arXiv 2409.15298).
-    Open: nats are not converted to octaves, as its training absorbs the factor; the divisor rounds up.
+    Left open by the source: nats are not converted to octaves, as its training absorbs the factor;
+    the divisor rounds up.
     """
     weight: Tensor = torch.exp2((x - x.amax(-1, keepdim=True)).floor())
     return weight / torch.exp2(weight.sum(-1, keepdim=True).log2().ceil())
@@ -126,7 +127,7 @@ def sorbet_norm(x: Tensor) -> Tensor:
     """Return the bit-shift norm x / 2^round(log2 rms).
 
     Source: Tang et al., Sorbet, ICML 2025.
-    Open: rounding is to nearest.
+    Left open by the source: rounding is to nearest.
     """
     return x / torch.exp2((x.square().mean(-1, keepdim=True) + EPS).sqrt().log2().round())
 
@@ -177,7 +178,7 @@ def i_sqrt(n: Tensor, iterations: int = 4) -> Tensor:
 def i_rms_norm(x: Tensor) -> Tensor:
     """Return x over i_sqrt of the mean square in units of 2^-16: a root with 8 fraction bits.
 
-    Open: that scale.
+    Left open by the source: that scale.
     """
     mean = ((x.square().mean(-1, keepdim=True) + EPS) * 2.0**16).round()
     return x * 2.0**8 / i_sqrt(mean).clamp(min=1)
@@ -190,7 +191,7 @@ def xnor(y: Tensor) -> Tensor:
     """Return sgn(y)·mean|y|, one scale per vector.
 
     Source: Rastegari et al., XNOR-Net, ECCV 2016.
-    Open: the tensor to quantise; here the outputs.
+    Left open by the source: the tensor to quantise; here the outputs.
     """
     return y.sign() * y.abs().mean(-1, keepdim=True)
 
@@ -199,7 +200,8 @@ def dorefa(y: Tensor, bits: int = 4) -> Tensor:
     """Return y rounded to 2^k - 1 steps.
 
     Source: Zhou et al., DoReFa-Net, 2016 (arXiv 1606.06160).
-    Open: the range, here [-y_max, y_max]. The steps lie in [0, y_max] for either sign, as two populations carry them.
+    Left open by the source: the range, here [-y_max, y_max].
+    The steps lie in [0, y_max] for either sign, as two populations carry them.
     """
     top, levels = y.abs().amax(-1, keepdim=True).clamp(min=1e-300), 2**bits - 1
     quantised: Tensor = (y / top * levels).round() / levels * top

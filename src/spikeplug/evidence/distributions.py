@@ -68,7 +68,7 @@ def activations(pools: Mapping[str, Tensor], seed: int = 0) -> Draw:
 
 
 def adversarial(seed: int = 0) -> Draw:
-    """Draw rows of the ten kinds of `_nasty` in turn."""
+    """Draw hard rows of ten kinds in turn, such as ties, single outliers and tiny values (`_nasty` lists them)."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(role: str, rows: int, width: int) -> Tensor:

@@ -82,9 +82,13 @@ def largest_share(x, falls, octaves, scale, one):
 
 @compiled
 def divide(x, falls, octaves, scale, one, lift, bits):
-    """Set falls to |amplitude|·factor·2^lift over 1 + t, n = bits of the row's largest, with the sign of x.
+    """Divide each gate's numerator by 1 + t, t = exp(-|g|), and write the quotients over `falls`.
 
-    As `Ratio.scaled` does.
+    The quotients are rounded to the bits of `Ratio.scaled`, and have the sign of x.
+
+    x            float32, the values that are gated; times `scale`, the integer amplitudes
+    falls        int32, the mantissas of t in units of 1/one; `octaves` is how far each is shifted right
+    lift, bits   the numerator is |amplitude|·2^lift, times t where x < 0; the row's largest quotient has `bits` bits
 
     floor(2^(n+1)·A/B) with A < 2^P <= 2^24 and B = 1 + t <= 2^25 is estimated in float32: two operands and a quotient
     rounded are off by less than 3·2^-24 of 2^(n+1) <= 2^21, so the estimate, cut, by at most 1. The remainder

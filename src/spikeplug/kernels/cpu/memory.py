@@ -1,7 +1,8 @@
 """Lay out what a kernel is given: a block of 64-bit words at an address, and arrays at the addresses in it.
 
-A layout is a NamedTuple of words, and the only place where their order is written. The host makes one of values, by
-name; a kernel finds each word at its place in the block: `block[AT.table]` with `AT = places_of(Words)`.
+A layout is a NamedTuple of words, and the only place where their order is written. The host fills one by
+name, `Words(x=..., width=...)`. A kernel finds each word at its place in the block: `block[AT.table]` with
+`AT = places_of(Words)`.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def own_places(layout: type[Layout]) -> Layout:
 
 @inlined
 def rows_of(block):
-    """Return x, its bits, and the output of a block that `by_rows` made."""
+    """Return views of a block that `by_rows` made: x as float32, the same memory as int32, and the output."""
     rows, width = block[HEADER.count], block[ROWS.width]
     x, output = block[ROWS.x], block[ROWS.output]
     return floats(x, rows, width), integers(x, rows, width), floats(output, rows, width)

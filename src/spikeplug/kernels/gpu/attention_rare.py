@@ -245,7 +245,7 @@ def _scores(
 def _spread(
     y, value_floats, seen_by, DV: tl.constexpr, MASK: tl.constexpr, BLOCK_KEYS: tl.constexpr, BLOCK_DV: tl.constexpr
 ):
-    """Return y with what a visible value adds that is not finite: inf gives inf, NaN or both signs give NaN."""
+    """Return y after visible infinities and NaN are added: inf of one sign gives it, of both signs NaN, NaN NaN."""
     pointer, row_stride, channel_stride = value_floats
     above, below = tl.zeros([BLOCK_DV], tl.int32), tl.zeros([BLOCK_DV], tl.int32)
     undefined = tl.zeros([BLOCK_DV], tl.int32)

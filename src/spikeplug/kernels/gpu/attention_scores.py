@@ -47,11 +47,12 @@ def coded_queries(x, factor, BITS: tl.constexpr, LIMBS: tl.constexpr):
 
 @triton.jit
 def scores(queries, keys, masking, start, LIMBS: tl.constexpr, MASK: tl.constexpr, BLOCK_KEYS: tl.constexpr):
-    """Return scores in octaves of keys from `start` on, float32 (rows, BLOCK_KEYS).
+    """Return the scores, as logarithms to base 2, of the keys from `start` on: float32 (rows, BLOCK_KEYS).
 
     -inf where a key is not to be seen; +inf for NaN, as of queries and keys that are not finite.
 
-    queries: of `coded_queries`. keys: (bytes, their plane, exponents, sums, how many), pointers to those of one head.
+    queries: of `coded_queries`. keys: of one head, pointers to the bytes of its mantissas, the stride from
+    one plane of bytes to the next, pointers to exponents and to sums of mantissas, and the number of keys.
     masking: (a pointer to each row's, stride, rows that are there (rows, 1)), unread unless MASK.
     """
     query_bytes, correction, query_scale = queries

@@ -230,7 +230,7 @@ def row_ceiling(largest, places, F: tl.constexpr):
 
 @triton.jit
 def distance_to(ceiling, score, places):
-    """Return ceiling - score, both int32 in units of 2^places, in single units; what does not fit is 2^30 at least."""
+    """Return (ceiling - score)·2^places, int32. A distance that would overflow becomes one of at least 2^30."""
     places = tl.minimum(places, 30)
     return tl.minimum(ceiling - score, (places * 0 + (1 << 30)) >> places) << places
 

@@ -48,7 +48,10 @@ def root(square):
 
 @triton.jit
 def scaled_element(mantissa, factor, places, denominator, inverse, exponent, N: tl.constexpr):
-    """Return sign·round(2^N·(|mantissa|·factor·2^places) / denominator)·2^exponent, float32; places are the row's."""
+    """Return sign·round(2^N·(|mantissa|·factor·2^places) / denominator)·2^exponent, float32.
+
+    places is one shift for the row; inverse is a float32 estimate of 1 / denominator, from which division starts.
+    """
     up, down = tl.maximum(places, 0), tl.minimum(tl.maximum(-places, 0), 63).to(tl.int64)
     # Where places > 0 the whole product fits P bits, so the shifted mantissa does.
     numerator = (((tl.abs(mantissa) << up).to(tl.int64) * factor) >> down).to(tl.int32)

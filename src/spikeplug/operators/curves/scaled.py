@@ -12,7 +12,10 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def scaled(magnitude: Tensor, exponent: Tensor, width: int, fraction_bits: int, on: Arithmetic) -> Coded:
-    """Return magnitude·2^exponent with n bits per vector, or floored to the fixed step 2^-n.
+    """Return magnitude·2^exponent as a code of n = `numerics.bits` bits.
+
+    With `numerics.shift_scaling`, each vector has its own exponent, by which its largest element has n bits. Without,
+    the code is fixed-point, and elements are floored to multiples of 2^-n.
 
     magnitude      int64, 0 <= magnitude < 2^width
     fraction_bits  -exponent of a fixed-point input; its step is not finer than that

@@ -131,7 +131,11 @@ def _far(x: Tensor, unit: float, scores: Scores, numerics: Numerics) -> Far | No
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the sum of rounding, input steps, the sum's relative error ε/(1-ε), and the logarithm's table."""
+    """Return the bound of |spiking - exact|, four errors added.
+
+    They are: rounding of the output; steps of the input; ε/(1-ε), with ε the relative error of Σ exp(x); and the chords
+    of the logarithm's table.
+    """
     segments, unit = 2.0 ** math.ceil(numerics.bits / 2), 2.0**-numerics.working_bits
     octave = math.log(2) if numerics.exponential == "shift" else 1.0
     step = 2.0**-numerics.bits * (0.5 if numerics.shift_scaling else 1.0)

@@ -33,7 +33,12 @@ def steps(comparison: Comparison) -> int:
 
 
 def measure(comparison: Comparison, row: Row) -> None:
-    """Measure operator/NAME, operator/all, share/PERCENT and layer/NUMBER (counted from 1)."""
+    """Measure parts of the conversion, a row each, named by what is converted.
+
+    operator/NAME   one operator; operator/all: every operator
+    share/PERCENT   that share of the layers
+    layer/NUMBER    one layer, counted from 1
+    """
     for name in comparison.operators:
         row(f"operator/{name}", partial(comparison.figures, Change(comparison.numerics, operators=(name,))))
     row("operator/all", partial(comparison.figures, Change(comparison.numerics)))

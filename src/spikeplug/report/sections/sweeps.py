@@ -47,7 +47,7 @@ class Point(NamedTuple):
 
 
 def steps(comparison: Comparison) -> int:
-    """Return one row for the numerics of the run, and one per point."""
+    """Return how many rows are measured: one for the numerics of the run, and one per changed setting."""
     return 1 + len(list(points(comparison)))
 
 

@@ -21,15 +21,15 @@ FLOAT64_EXACT_BITS = 53
 
 
 def constant(value: float, fraction_bits: int) -> int:
-    """Return round(value · 2^fraction_bits), exactly, half away from zero. It makes every table entry and constant."""
+    """Return value · 2^fraction_bits, rounded to the nearest integer without float error; halves away from zero."""
     scaled = Fraction(value) * (1 << fraction_bits)
     return int(math.copysign(math.floor(abs(scaled) + Fraction(1, 2)), scaled))
 
 
 def shift_right(x: Tensor, places: Tensor | int) -> Tensor:
-    """Return floor(x / 2^places), places >= 0.
+    """Return floor(x / 2^places) for places >= 0, in x's dtype.
 
-    More places than the dtype has bits give 0 or -1, which is the exact floor.
+    If `places` exceeds the bits of the dtype, the result is 0 or -1 (x < 0), which is the exact floor.
     """
     last = torch.iinfo(x.dtype).bits - 1
     if isinstance(places, int):
@@ -38,12 +38,12 @@ def shift_right(x: Tensor, places: Tensor | int) -> Tensor:
 
 
 def shift(x: Tensor, places: Tensor) -> Tensor:
-    """Return floor(x · 2^places); places may be negative. The caller keeps left shifts within the width."""
+    """Return floor(x · 2^places); places may be negative. The caller sees to it that the result fits x's dtype."""
     return torch.where(places >= 0, x << places.clamp(min=0).to(x.dtype), shift_right(x, (-places).clamp(min=0)))
 
 
 def halve_to_nearest(x: Tensor) -> Tensor:
-    """Return floor(x/2 + 1/2): drop one guard bit, rounding half up."""
+    """Return floor(x/2 + 1/2): half of each integer x, rounded to the nearest integer, halves up."""
     return (x + 1) >> 1
 
 

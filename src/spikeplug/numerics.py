@@ -17,7 +17,7 @@ NUMERICS_VERSION = 3
 
 
 class Fields:
-    """Refuse fields that a dataclass does not have, and fields without a name, in one sentence."""
+    """Make a dataclass refuse unknown fields, and values without a field name, with a SpikeplugError."""
 
     def __new__(cls, *positional: Any, **values: Any) -> Self:
         if positional:
@@ -29,7 +29,7 @@ class Fields:
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics(Fields):
-    """The numerics of every operator. The default is ours; the preset "paper" is the published recipe.
+    """Fix the integer arithmetic of every operator, hence its output bits. The preset "paper" is the published recipe.
 
     bits            n: an operator's output has n fraction bits (n = log2 of the number of levels)
     input_bits      bits, without the sign, of the spike code at an operator's input (operators/README.md lists the
@@ -37,13 +37,13 @@ class Numerics(Fields):
     working_bits    P: width of mantissas, weights and operands inside an operator (guard bits = P - n)
     scale_block     channels that share one power-of-two scale, at the input and output of norms and activations and at
                     attention's output; None: all channels of a vector
-    fraction_bits   F: fraction bits of an exponent, in octaves (2^x) or nats (PWL)
+    fraction_bits   F: fraction bits of an exponent, which is one of 2 for `shift` and one of e for `piecewise`
     query_key_bits  bits, with the sign, of the codes of queries and keys, one power of two per vector; their product
                     is then exact in integers. None: the product is the model's own float product
     divide_last     attention: divide once per head channel after the value product, not once per key
     shift_scaling   give every output vector its own power-of-two scale and round to nearest; without it, the
                     output is floored to the fixed step 2^-n
-    exponential     `shift` (2^x: table and right shift) or `piecewise` (PWL on [-H, H])
+    exponential     `shift` (2^x: table and right shift) or `piecewise` (straight lines on [-H, H])
     segments        K: segments of the table; a power of two for `shift`, even for `piecewise`
     half_range      H of the piecewise exponential in SiLU
     softmax_half_range  H of the piecewise exponential in softmax and attention, whose input is never above 0
@@ -120,12 +120,15 @@ class Numerics(Fields):
 
     @property
     def token(self) -> str:
-        """Return the fields that differ from the default, as JSON: how numerics travel through a torch op."""
+        """Return the fields that differ from the default, as a JSON string: torch ops take numerics in this form."""
         return self._token  # type: ignore[attr-defined,no-any-return]
 
     @classmethod
     def from_token(cls, token: str) -> Numerics:
-        """Return the numerics of a token; results are cached. Errors: SpikeplugError for any other string."""
+        """Return the numerics whose `token`, a JSON string, is given; results are cached.
+
+        Errors: SpikeplugError for any other string.
+        """
         return _from_token(token)
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from spikeplug.realisation import Realisation
 
 
 class Preset(NamedTuple):
-    """What is computed, and by which neurons."""
+    """Hold the numerics, which fix the output bits, and the realisation, which says which neurons compute them."""
 
     numerics: Numerics
     realisation: Realisation
@@ -47,7 +47,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def preset(name: object) -> Preset:
-    """Return the preset of that name. Errors: SpikeplugError, the same sentence wherever a name is given."""
+    """Return the preset of that name. Errors: SpikeplugError for anything that is not the name of a preset."""
     if isinstance(name, str) and name in PRESETS:
         return PRESETS[name]
     raise SpikeplugError(
@@ -57,7 +57,10 @@ def preset(name: object) -> Preset:
 
 
 def as_numerics(numerics: Numerics | str | None) -> Numerics:
-    """Return the numerics, those of a preset for its name, the default for None. Errors: SpikeplugError."""
+    """Return the given numerics, those of the preset if its name is given, or the default for None.
+
+    Errors: SpikeplugError for unknown names and other types.
+    """
     if numerics is None:
         return _DEFAULT
     if isinstance(numerics, Numerics):

@@ -14,10 +14,10 @@ Code = Literal["phase", "count", "population"]
 
 @dataclass(frozen=True, kw_only=True)
 class Realisation(Fields):
-    """The populations and spike codes of a simulation. A change here changes events, never an output bit.
+    """Choose the neurons and spike codes of a simulation. They change what is counted, never an output bit.
 
-    code      how a spike train carries n output bits: `phase` (binary, n steps of 0/1), `count` (T steps of up to L
-              spikes, T·L = 2^n) or `population` (2^n neurons, one step)
+    code      how a spike train carries the n bits (`Numerics.bits`) of an output: `phase` (binary, n steps of 0/1),
+              `count` (T steps of up to L spikes, T·L = 2^n) or `population` (2^n neurons, one step)
     steps     T of the count code, a power of two up to 2^n; None: 2^(n-1). Fixed by n for the other codes
     division  `restoring` (one neuron, a step per bit) or `ordered` (one neuron per quotient level)
     norm      `restoring` (squares by gating, restoring root neuron) or `ordered` (one neuron per level of both)
@@ -51,11 +51,11 @@ class Realisation(Fields):
         return bits if self.code == "phase" else 1
 
     def levels(self, bits: int) -> int:
-        """Return L: the spikes (or neurons) available per time step."""
+        """Return the most spikes (or neurons) per time step with which one value of `bits` bits is sent."""
         return 1 if self.code == "phase" else (1 << bits) // self.time_steps(bits)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the fields by name, as plain values for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod

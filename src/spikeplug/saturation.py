@@ -85,7 +85,7 @@ def _add(event: str, count: Tensor) -> None:
 
 
 def _total(event: str, device: torch.device) -> Tensor:
-    """Return the process's count of an event on a device."""
+    """Return the int64 tensor that counts an event on a device for the whole process; it is made at first use."""
     found = _process.get((event, device))
     if found is None:
         with _lock, torch.inference_mode(False):
@@ -109,7 +109,7 @@ def counting() -> Iterator[Counts]:
 
 @contextmanager
 def not_recorded() -> Iterator[None]:
-    """Record nothing within the block, in this thread: for work that is done a second time."""
+    """Count no saturations of this thread within the block: for work that is done a second time."""
     token = _paused.set(True)
     try:
         yield
@@ -125,14 +125,14 @@ def saturations() -> dict[str, int]:
 
 
 def reset_saturations() -> None:
-    """Set the counts of the process to zero. Scopes keep theirs."""
+    """Set the counts of the process to zero. The counts of open `counting()` blocks stay."""
     with _lock, torch.inference_mode(False):
         for count in _process.values():
             count.zero_()
 
 
 def _summed(counts: Mapping[tuple[str, torch.device], list[Tensor]]) -> dict[str, int]:
-    """Return the sums over devices, by event."""
+    """Return the number of saturated values by event, summed over devices; events with none are left out."""
     found: dict[str, int] = {}
     for (event, _), each in sorted(counts.items(), key=lambda item: item[0][0]):
         found[event] = found.get(event, 0) + sum(int(count) for count in each)

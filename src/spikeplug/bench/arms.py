@@ -1,4 +1,4 @@
-"""The arms of an operator: ways to compute it, or to read and write as much, from the same tensors.
+"""Build the arms of an operator: ways to compute it, or to read and write as much, from the same tensors.
 
 kernel     what a user gets
 exact      torch's own op
@@ -31,7 +31,10 @@ _EPS = 1e-5
 
 
 def arms(case: Case, names: Sequence[str] = ARMS) -> dict[str, Arm]:
-    """Return the arms of the case that are in `names`, and those the contract needs, in the order of ARMS."""
+    """Return the arms (functions without arguments) that compute the case, by name, in the order of ARMS.
+
+    names  the arms to time. Those that are always timed or checked are returned too: kernel, exact and closed
+    """
     inputs = case.inputs()
     spiking, exact, published = (
         _attention(case, *inputs) if case.operator == "attention" else _OF[case.operator](*inputs)
@@ -57,7 +60,7 @@ def arms(case: Case, names: Sequence[str] = ARMS) -> dict[str, Arm]:
 
 
 def _moved(case: Case, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Return what the copy clones: as many numbers as are read, or half of those read and written."""
+    """Return the tensor that the copy arm clones: x; for attention, half as many numbers as are read and written."""
     if case.operator != "attention":
         return inputs[0]
     query = inputs[0]
@@ -66,7 +69,7 @@ def _moved(case: Case, inputs: tuple[Tensor, ...]) -> Tensor:
 
 @lru_cache
 def _recipe() -> Any:
-    """Return the published recipe. It imports transformers, which other arms do not need."""
+    """Import and return the module with the published recipe. It imports transformers, which other arms do not need."""
     return import_module("spikeplug.evidence.baselines")
 
 

@@ -1,4 +1,4 @@
-"""The cases: each operator at the shapes that two models give it."""
+"""List the cases: each operator at the shapes that two models give it."""
 
 from __future__ import annotations
 
@@ -86,12 +86,13 @@ AXES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One operator at one shape.
+    """Describe one operator at one shape.
 
-    section     "operators", "simulated" (few rows, with the simulation) or "growth"
-    shape       (rows, width); of attention (query heads, key heads, queries, keys, channels), causal
-    model       whose shape it is
-    axis, size  of growth: what grows, and how far
+    section     "operators", "simulated" (few rows, with the simulation) or "growth" (time over size)
+    operator    name of the operator
+    shape       (rows, width); of causal attention (query heads, key heads, queries, keys, channels)
+    model       name of the model that gives the operator this shape
+    axis, size  for growth: what grows, "length" or "width", and its size in this case
     """
 
     section: str
@@ -103,7 +104,7 @@ class Case:
 
     @property
     def shown(self) -> str:
-        """Return the shape in words."""
+        """Return the shape as a short text, such as "512×4096" or "9/3 heads of 64, 1 query, 512 keys"."""
         if self.operator != "attention":
             return "×".join(map(str, self.shape))
         heads, groups, queries, keys, channels = self.shape
@@ -112,7 +113,7 @@ class Case:
 
     @property
     def elements(self) -> int:
-        """Return how many numbers go through the nonlinearity."""
+        """Return how many numbers go through the nonlinearity; for attention, the number of scores."""
         if self.operator != "attention":
             return self.shape[0] * self.shape[1]
         heads, _, queries, keys, _ = self.shape
@@ -120,14 +121,17 @@ class Case:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Return the arms there are: the simulation only for few rows, the published recipe only where there is one."""
+        """Return the names of the arms that exist for this case, in the order of ARMS.
+
+        "simulated" only in the section of that name; "published" only for operators with a published recipe.
+        """
         there = {"simulated": self.section == "simulated", "published": self.operator not in _UNPUBLISHED}
         return tuple(arm for arm in ARMS if there.get(arm, True))
 
     def inputs(self) -> tuple[Tensor, ...]:
-        """Return x, with weight and bias for norms; or query, key and value. float32, the same each time.
+        """Return the input tensors, float32, the same each time: x (norms: weight, bias too), or query, key, value.
 
-        N(0, 1); scores N(0, 3²).
+        Numbers are N(0, 1); scores of softmax N(0, 3²), queries N(0, 2²).
         """
         import torch
 
@@ -149,10 +153,10 @@ class Case:
 
 
 def chosen(names: str | None, of: tuple[str, ...] = OPERATORS, what: str = "operator") -> tuple[str, ...]:
-    """Return the names in a text with commas between; None is all of them.
+    """Return the names in `names`, a text with commas between them; None and "all" give all of them.
 
     of     the known names
-    what   one of them in a word, for messages
+    what   what a name stands for, in one word, for messages
 
     Errors: SpikeplugError for unknown or repeated names.
     """
@@ -168,12 +172,19 @@ def chosen(names: str | None, of: tuple[str, ...] = OPERATORS, what: str = "oper
 
 
 def wanted(there: Iterable[str], names: Sequence[str]) -> list[str]:
-    """Return the arms in `names`, and those the contract needs, whether they are timed or not."""
+    """Return the arms of `there` that must run: those in `names`, and always kernel, exact and closed.
+
+    The closed form is needed to check the outputs, whether it is timed or not.
+    """
     return [name for name in there if name in (*names, *ALWAYS, "closed")]
 
 
 def cases(operators: tuple[str, ...], quick: bool, sections: tuple[str, ...] = SECTIONS) -> list[Case]:
-    """Return all cases of operators that a run measures, in order."""
+    """Return all cases that a run measures for these operators, in order.
+
+    quick     True: small shapes, and one size per axis of growth
+    sections  names out of SECTIONS; cases of other sections are left out
+    """
     found = []
     for name in operators:
         if quick:

@@ -12,11 +12,14 @@ BOUND = ("kernel", "simulated")
 
 
 def kept(arms: Mapping[str, Callable[[], Tensor]]) -> bool:
-    """Return whether every integer arm equals the closed form, by torch.equal. Each is run once."""
+    """Run each integer arm once; return True if every output equals that of the closed form bit for bit.
+
+    arms  functions by name, "closed" among them
+    """
     closed = arms["closed"]()
     return all(same(arms[name](), closed) for name in BOUND if name in arms)
 
 
 def same(output: Tensor, closed: Tensor) -> bool:
-    """Return whether both are equal in shape, dtype and every number."""
+    """Return True if both tensors are equal in shape, dtype and every number."""
     return output.dtype == closed.dtype and torch.equal(output, closed)

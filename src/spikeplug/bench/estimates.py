@@ -32,13 +32,16 @@ _STEP = 0.3
 
 
 def of_case(case: Case, settings: Settings) -> float:
-    """Return the seconds of one case."""
+    """Return the estimated seconds to check and time one case."""
     names = wanted(case.arms, settings.arms)
     return _STEP + _timed({name: _OPERATOR[name] * case.elements for name in names}, settings)
 
 
 def of_work(work: Work, pair: Pair, settings: Settings) -> float:
-    """Return the seconds of some work of a model. For decoding, both models fill a cache first."""
+    """Return the estimated seconds to check and time some work of a model.
+
+    For decoding, both models fill a cache first.
+    """
     names = wanted(work.names, settings.arms)
     seconds = _exact(pair, work.tokens)
     if work.section == "layer":
@@ -48,12 +51,12 @@ def of_work(work: Work, pair: Pair, settings: Settings) -> float:
 
 
 def of_peaks(cases: Iterable[Case], arm: str) -> float:
-    """Return the seconds of the process that measures an arm's memory in these cases."""
+    """Return the estimated seconds of the process that measures the memory of one arm in these cases."""
     return _PROCESS + sum(_OPERATOR[arm] * case.elements for case in cases)
 
 
 def of_model_peaks(lengths: Iterable[int], arm: str, pair: Pair) -> float:
-    """Return the seconds of the process that measures an arm's memory in prefills."""
+    """Return the estimated seconds of the process that measures the memory of one arm in prefills of these lengths."""
     return _PROCESS + _LOADING * pair.parameters + sum(_MODEL[arm] * _exact(pair, length) for length in lengths)
 
 
@@ -62,7 +65,10 @@ def _exact(pair: Pair, tokens: int) -> float:
 
 
 def _timed(each: Mapping[str, float], settings: Settings) -> float:
-    """Return the seconds of the contract, the warm-up and all rounds, from those of one call of each arm."""
+    """Return the estimated seconds of output check, warm-up and all rounds.
+
+    each  seconds of one call, by arm
+    """
     total = 0.0
     for name, seconds in each.items():
         total += seconds * (name in (*BOUND, "closed"))

@@ -18,7 +18,10 @@ MACHINE = ("cpu", "cores", "threads", "torch", "transformers", "spikeplug", "num
 
 
 def make_bench_record(rows: Sequence[Row], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return JSON values, as `bench.schema.json` describes them."""
+    """Return a run as JSON values, as `bench.schema.json` describes them.
+
+    arguments  of the command, stored in the record as they are
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         **origin(),
@@ -32,12 +35,12 @@ def make_bench_record(rows: Sequence[Row], arguments: Mapping[str, Any]) -> dict
 
 
 def bench_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the file."""
+    """Return the JSON Schema (draft 2020-12) of the file that `spikeplug bench` writes."""
     return read_schema("spikeplug.bench", "bench.schema.json")
 
 
 def bench_csv(record: Mapping[str, Any]) -> str:
-    """Return the rows of a record as CSV with a line of names; cells without a figure are empty."""
+    """Return the rows of a record as CSV text with a header line; a cell without a figure is empty."""
     machine = {**record["environment"], "commit": record["commit"], "created": record["created"]}
     text = io.StringIO()
     writer = csv.DictWriter(text, [*COLUMNS, *MACHINE], lineterminator="\n")

@@ -39,10 +39,13 @@ def peaks(cases: Sequence[Case], arm: str, threads: int) -> list[float | None]:
 
 
 def model_peaks(model: str | None, lengths: Sequence[int], arm: str, threads: int) -> list[float | None]:
-    """Return the same for prefills of `lengths` tokens. Weights do not count.
+    """Return, per length, the largest memory in use during a prefill beyond that before it, in MiB.
 
-    model   as on the command line
-    arm     "exact" or "kernel"
+    model    the model as on the command line
+    lengths  tokens of each prefill
+    arm      "exact" or "kernel"
+
+    Weights do not count. None where it could not be measured, as in `peaks`.
     """
     return _asked({"model": model, "lengths": list(lengths)}, len(lengths), arm, threads)
 
@@ -71,7 +74,7 @@ def _asked(request: dict[str, Any], count: int, arm: str, threads: int) -> list[
 
 
 def small(case: Case) -> Case:
-    """Return the case with few rows, or few queries and keys."""
+    """Return the case with 2 rows (attention: 2 keys and at most 2 queries), to warm up before a measurement."""
     if case.operator != "attention":
         return replace(case, shape=(_WARM, case.shape[1]))
     heads, groups, queries, _, channels = case.shape
@@ -79,7 +82,11 @@ def small(case: Case) -> Case:
 
 
 def resident(kind: str, restart: bool = False) -> float | None:
-    """Return the MiB resident now (VmRSS) or at most (VmHWM), None without such figures. restart: count from now on."""
+    """Return the memory of this process in MiB: now (kind "VmRSS") or the most so far (kind "VmHWM").
+
+    restart  True: count the most from now on
+    None where the system has no such figures.
+    """
     try:
         if restart:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -90,7 +97,10 @@ def resident(kind: str, restart: bool = False) -> float | None:
 
 
 def growth(run: Callable[[], Tensor], warm: Callable[[], Tensor]) -> float | None:
-    """Return one of the `peaks`, measured in this process after `warm`."""
+    """Run `warm`, then `run`; return by how many MiB `run` raised the memory of this process at its peak.
+
+    None where the system does not say.
+    """
     warm()
     before = resident("VmRSS", restart=True)
     output = run()

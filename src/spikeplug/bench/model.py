@@ -1,4 +1,4 @@
-"""The work of one decoder layer and of a whole model: exact as transformers runs it, and converted.
+"""Run one decoder layer and a whole model: exact as transformers runs it, and converted.
 
 The converted model is a copy that shares every weight, so nothing is converted between runs.
 """
@@ -37,12 +37,14 @@ _LENGTHS, _QUICK_LENGTHS = (128, 512, 2048), (32,)
 
 @dataclass(frozen=True)
 class Work:
-    """Work of a model or of its first layer.
+    """Describe something to time: a forward of a model, or of its first layer.
 
-    length  tokens of its prompt, or in the cache
-    tokens  tokens that one call handles
-    names   the arms there are
-    make    (length, some of the names) -> these arms
+    section  "layer" or "model"
+    name     "decoder layer", "prefill" or "decode"
+    length   tokens of the prompt; for decode, tokens in the cache
+    tokens   tokens that one call handles
+    names    names of the arms that exist
+    make     (length, some of the names) -> these arms, functions by name
     """
 
     section: str
@@ -54,7 +56,7 @@ class Work:
 
     @property
     def shape(self) -> str:
-        """Return the length in words."""
+        """Return the length as a short text, such as "512 tokens" or "after 512 tokens"."""
         return f"{'after ' if self.name == 'decode' else ''}{self.length} tokens"
 
 
@@ -63,7 +65,10 @@ class _ReachedError(Exception):
 
 
 class Pair:
-    """A model in evaluation mode, its converted copy, and the token ids that both read: (1, SHORT or more).
+    """Hold a model in evaluation mode and its converted copy, which shares its weights; build the arms that run them.
+
+    ids    int64 (1, SHORT or more) token ids that both read; SHORT is 8
+    quick  True: one short prefill instead of three lengths
 
     Errors: SpikeplugError for a model without decoder layers, for a text or context that is too short, and those of
     `convert`.
@@ -85,7 +90,7 @@ class Pair:
         self._copy = weight_copy(model)
 
     def work(self, sections: Sequence[str] = OF_MODELS) -> list[Work]:
-        """Return everything that is measured, in order."""
+        """Return all that is to be measured in these sections: runs of the first layer, prefills and decode steps."""
         prompts = (SHORT, *self.lengths)
         found = [Work("layer", "decoder layer", n, n, _names(n), self._layer) for n in prompts]
         found += [Work("model", "prefill", n, n, _names(n, n <= _CLOSED), self._prefill) for n in prompts]
@@ -94,14 +99,17 @@ class Pair:
 
     @cached_property
     def kept(self) -> bool:
-        """Whether the logits of the short prompt, and of one step after it, equal those of the closed forms exactly."""
+        """Return True if kernel and closed form give equal logits, for the short prompt and for one step after it."""
         arms = ("kernel", "closed")
         with torch.inference_mode():
             prompt = contract.kept(self._prefill(SHORT, arms, every=True))
             return prompt and contract.kept(self._decode(SHORT, arms))
 
     def _prefill(self, length: int, names: Sequence[str], every: bool = False) -> dict[str, Arm]:
-        """Return the arms of a prefill. every: with the logits of every token, not only of the last."""
+        """Return the arms of a prefill of `length` tokens.
+
+        every  True: compute the logits of every token, not only of the last
+        """
         ids, last = self.ids[:, :length], {} if every else last_only(self.exact)
 
         def run(model: nn.Module) -> Tensor:
@@ -111,7 +119,10 @@ class Pair:
         return _arms(run, self._pair, self._copy, names)
 
     def _decode(self, length: int, names: Sequence[str]) -> dict[str, Arm]:
-        """Return the arms of one token after `length` cached ones. Every call cuts the cache back."""
+        """Return the arms that decode one token after `length` cached ones.
+
+        Every call removes its token from the cache again.
+        """
         token = self.ids[:, -1:]
         caches: dict[nn.Module, Any] = {}
         with torch.inference_mode():
@@ -158,7 +169,7 @@ class Pair:
 
 
 def _names(length: int, closed: bool = True) -> tuple[str, ...]:
-    """Return the arms at a length: the simulation runs only on the short prompt."""
+    """Return the names of the arms for a prompt of `length` tokens; "simulated" only for the short prompt of 8."""
     return (*BASES, *(("closed",) * closed), *(("simulated",) * (length == SHORT)))
 
 
@@ -189,7 +200,7 @@ def shared_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def weight_copy(module: nn.Module) -> Arm:
-    """Return the memory limit: a copy that moves as many bytes as reading all weights once.
+    """Return a function that copies as many bytes as reading all weights of the module once: the memory limit.
 
     Half of them are read and half are written, into an existing tensor.
     """
@@ -199,5 +210,5 @@ def weight_copy(module: nn.Module) -> Arm:
 
 
 def last_only(model: nn.Module) -> dict[str, int]:
-    """Return the argument for the logits of the last token alone, if the model has one."""
+    """Return {"logits_to_keep": 1}, for the logits of the last token alone, if the model takes it; else {}."""
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(type(model).forward).parameters else {}

@@ -21,7 +21,11 @@ _LEADS = {
 
 
 def bench_page(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """Return the page. Errors: SpikeplugError if plotly is not installed."""
+    """Return the HTML page of a run.
+
+    record  JSON values of the run (`make_bench_record`), for the facts; rows: its figures
+    Errors: SpikeplugError if plotly is not installed.
+    """
     machine = record["environment"]
     sections = [
         _ratios(name, [row for row in rows if row.section == name])
@@ -114,7 +118,7 @@ def _headlines(name: str, rows: Sequence[Row]) -> list[Headline]:
 
 
 def _label(row: Row) -> str:
-    """Return a label short enough for a phone: the table has the heads."""
+    """Return the row's name, model and shape as a short label; the shape without heads, which the table shows."""
     shape = re.sub(r"^\S+ heads of \d+, ", "", row.shape)
     model = "" if row.section in ("layer", "model") else row.model
     return ", ".join(part for part in (row.name, model, shape) if part)

@@ -1,4 +1,4 @@
-"""The results of a run as plain rows, and how times grow with a size."""
+"""Hold the results of a run as plain rows, and tell how times grow with a size."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from spikeplug.bench.timing import Timing, exponent
 
 @dataclass(frozen=True)
 class Row:
-    """One arm of one case. A case whose contract is broken has one row, of the kernel, without figures.
+    """Hold the figures of one arm of one case. A case with wrong outputs has one row, of the kernel, without figures.
 
     section             one of cases.SECTIONS
     name                the operator; "decoder layer", "prefill", "decode"
-    model, shape        the model whose shape it is, and the shape
+    model, shape        the model whose shape it is, and the shape as text
     axis, size          for growth: the axis that grows, and its size
     arm                 one of arms.ARMS
-    equal               whether the integer arms equalled the closed form in this run
+    equal               True if the integer arms equalled the closed form bit for bit in this run
     rounds              rounds in which the arm ran
     seconds             median time of a call
     times_exact         median over rounds of its time divided by the exact arm's; _low, _high: quartiles
     times_copy          the same, divided by the copy's time, where that is an arm
     tokens_per_second   for models
-    peak_mib            how far a run raised the memory of a fresh process
+    peak_mib            MiB by which a run raised the memory of a fresh process
     """
 
     section: str
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def case(self) -> tuple[str, str, str, str, str]:
-        """Return what all arms of a case have in common."""
+        """Return the fields that all arms of a case share: section, name, model, shape and axis."""
         return self.section, self.name, self.model, self.shape, self.axis
 
 
@@ -54,15 +54,19 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def broken(row: Row) -> Row:
-    """Return the row of a case whose contract is broken: the case, without figures."""
+    """Return a row without figures, for a case whose integer arms did not equal the closed form.
+
+    row  any row that names the case
+    """
     return Row(row.section, row.name, row.model, row.shape, row.axis, row.size, "kernel", False)
 
 
 def figures(head: Row, timing: Timing, tokens: int | None = None) -> list[Row]:
-    """Return a row per arm of a case.
+    """Return one row of figures per timed arm of a case.
 
     head     a row that names the case
-    tokens   how many one call handles
+    timing   seconds of each arm by round
+    tokens   tokens that one call handles; None for an operator
     """
     rows = []
     for arm in timing.rounds:
@@ -91,14 +95,17 @@ def figures(head: Row, timing: Timing, tokens: int | None = None) -> list[Row]:
 
 
 def failures(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows without figures, whose contract is broken."""
+    """Return the rows of cases whose integer arms did not equal the closed form."""
     return [row for row in rows if not row.equal]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """The times of one arm over one axis.
+    """Hold the times of one arm of an operator at several sizes of one axis.
 
+    axis, what the axis, "length" or "width", and what it is for this operator, such as "tokens"
+    sizes      sizes along the axis
+    seconds    median time of a call at each size
     exponent   p of time ~ size^p, by least squares; None for fewer than two sizes
     """
 
@@ -112,7 +119,7 @@ class Growth:
 
 
 def growths(rows: Sequence[Row]) -> list[Growth]:
-    """Return how times grow, from the rows with figures in the section "growth"."""
+    """Return the times by size of each operator, axis and arm, from the rows of section "growth" that have figures."""
     points: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for row in rows:
         if row.section == "growth" and row.size is not None and row.seconds is not None:

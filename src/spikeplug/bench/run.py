@@ -30,8 +30,9 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure, and the token ids (1, N) it reads.
+    """Hold a model to measure, and the token ids (1, tokens) it reads.
 
+    name    its name in the rows
     given   the model as on the command line, to load it again in the processes that measure memory
     """
 
@@ -43,11 +44,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class _Step:
-    """A step of the run.
+    """Describe one step of the run.
 
     stage     its name, for the progress bar
     seconds   an estimate of its time
-    run       the rows before it -> the rows after it
+    run       takes all rows so far; returns them with those of this step added, or with more figures
     """
 
     stage: str
@@ -56,7 +57,7 @@ class _Step:
 
     @property
     def weight(self) -> int:
-        """Return whole seconds, for the progress bar."""
+        """Return the estimated time in whole seconds, at least 1, for the progress bar."""
         return max(1, round(self.seconds))
 
 
@@ -110,7 +111,12 @@ def _adding(found: Callable[[], list[Row]]) -> _Run:
 
 
 def _weighing(arm: str, of: Mapping[_Key, _Item], ask: Callable[[list[_Item]], list[float | None]]) -> _Run:
-    """Return a step that fills in the arm's peak memory in the cases `of`, where the arm has other figures."""
+    """Return a step's function that fills in the peak memory (peak_mib) of one arm.
+
+    of   the cases to measure, by the key that rows share
+    ask  measures a list of them, returns MiB
+    Rows without figures are left as they are.
+    """
 
     def run(rows: list[Row]) -> list[Row]:
         there = [row.case for row in rows if row.arm == arm and row.equal and row.case in of]
@@ -130,13 +136,16 @@ def _head_of_work(work: Work, subject: Subject) -> Row:
 
 @torch.inference_mode()
 def measured(case: Case, settings: Settings) -> list[Row]:
-    """Return the rows of one case; one row without figures if its contract is broken."""
+    """Check and time one case; return a row per arm, or one row without figures if an integer arm is wrong."""
     return _rows(_head_of_case(case), arms(case, settings.arms), settings)
 
 
 @torch.inference_mode()
 def _of_work(work: Work, pair: Pair, subject: Subject, settings: Settings) -> list[Row]:
-    """Return the rows of some work; none if the model's contract is broken, which has a row of its own."""
+    """Time some work of a model; return a row per arm. Return none if the outputs of the model were wrong.
+
+    That failure has a row of its own.
+    """
     if not pair.kept:
         return []
     found = work.make(work.length, wanted(work.names, settings.arms))
@@ -144,7 +153,7 @@ def _of_work(work: Work, pair: Pair, subject: Subject, settings: Settings) -> li
 
 
 def _rows(head: Row, found: dict[str, Arm], settings: Settings, tokens: int | None = None) -> list[Row]:
-    """Return the rows of these arms. The contract is checked first wherever there is a closed form."""
+    """Check the arms against the closed form, if it is among them, then time them; return a row per timed arm."""
     if "closed" in found and not contract.kept(found):
         return [broken(head)]
     timed = {name: arm for name, arm in found.items() if name in settings.timed}

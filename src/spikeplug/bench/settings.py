@@ -10,12 +10,12 @@ from spikeplug.errors import SpikeplugError
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure.
+    """Choose what a run of the benchmark measures.
 
     operators  names of cases.OPERATORS
-    quick      few and small shapes, few rounds
-    rounds     of interleaved runs; slow arms run in fewer
-    memory     whether peak memory is measured too, in a process per arm
+    quick      True: few and small shapes
+    rounds     number of rounds; a round runs every arm once, except slow ones
+    memory     True: measure peak memory too, in a process per arm
     arms       names of cases.ARMS to time; the kernel and the exact arm always are
     sections   names of cases.SECTIONS
 
@@ -38,7 +38,7 @@ class Settings:
 
     @property
     def cases(self) -> list[Case]:
-        """Return the cases of operators."""
+        """Return the operators and shapes to measure, in order."""
         return cases(self.operators, self.quick, self.sections)
 
     @property
@@ -48,15 +48,18 @@ class Settings:
 
     @property
     def timed(self) -> tuple[str, ...]:
-        """Return the arms that are timed, in order; the contract runs others too."""
+        """Return the names of the arms that are timed, in order. Others may run only to check the outputs."""
         return tuple(arm for arm in ARMS if arm in (*self.arms, *ALWAYS))
 
     @property
     def budget(self) -> float:
-        """Return the seconds a base may take in all rounds; if one takes more, there are fewer rounds."""
+        """Return the seconds that kernel, exact or copy may take in all rounds.
+
+        If one of them takes more, there are fewer rounds.
+        """
         return 1.0 if self.quick else 10.0
 
     @property
     def others(self) -> float:
-        """Return the seconds any other arm may take in all rounds before it runs in fewer."""
+        """Return the seconds that any other arm may take in all rounds; if it takes more, it runs in fewer rounds."""
         return 0.4 * self.budget

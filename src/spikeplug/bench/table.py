@@ -1,4 +1,4 @@
-"""The rows of a run as tables for people: a line per case, with times divided by those of torch's exact op."""
+"""Show the rows of a run as tables: a line per case, with times divided by those of torch's exact op."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def by_case(rows: Sequence[Row]) -> list[dict[str, Row]]:
-    """Return the rows of each case, by arm."""
+    """Return one dict per case: its rows by the name of their arm."""
     cases: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         cases.setdefault((*row.case, str(row.size)), {})[row.arm] = row
@@ -34,7 +34,7 @@ def by_case(rows: Sequence[Row]) -> list[dict[str, Row]]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return three digits and a unit."""
+    """Return a time as text with three digits and a unit, such as "1.23 ms"; "" for None."""
     if seconds is None:
         return ""
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
@@ -44,7 +44,7 @@ def duration(seconds: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """Return a ratio with at most three digits."""
+    """Return a ratio as text: three digits below 100, whole numbers from 100 on; "" for None."""
     if ratio is None:
         return ""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"

@@ -1,5 +1,6 @@
-"""Ratios of times, from interleaved runs in one process. Imports only the standard library: other environments load it.
+"""Measure ratios of times by interleaved runs in one process.
 
+Imports only the standard library: other environments load it.
 A round runs every arm once, one right after the other, and gives one ratio for each pair of arms. A figure is the
 median of these ratios. What slows the machine down for a while slows both sides of a ratio.
 """
@@ -20,7 +21,7 @@ _LONG = 2.0
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call of each arm, by round; None in rounds in which a slow arm did not run."""
+    """Hold the seconds of one call of each arm, by round; None in rounds in which a slow arm did not run."""
 
     rounds: Mapping[str, Sequence[float | None]]
 
@@ -29,11 +30,11 @@ class Timing:
         return len(self._measured(arm))
 
     def seconds(self, arm: str) -> float:
-        """Return the median time of one call."""
+        """Return the median time of one call of the arm, in seconds."""
         return statistics.median(self._measured(arm))
 
     def ratio(self, arm: str, base: str) -> tuple[float, float, float]:
-        """Return first quartile, median and third quartile of the arm's time over the base's of the same round."""
+        """Return first quartile, median and third quartile of (time of `arm`) / (time of `base`) over the rounds."""
         pairs = zip(self.rounds[arm], self.rounds[base], strict=True)
         ratios = sorted(a / b for a, b in pairs if a is not None and b is not None)
         if len(ratios) == 1:
@@ -87,7 +88,10 @@ def interleaved(
 
 
 def _warm(function: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Return the seconds of a warm call, or of the first call if that took long."""
+    """Call the function twice; return the seconds of the second call.
+
+    If the first call took over 2 s, there is no second: its seconds are returned.
+    """
     first = _timed(function, 1, clock)
     return first if first > _LONG else _timed(function, 1, clock)
 
@@ -100,7 +104,7 @@ def _timed(function: Callable[[], object], calls: int, clock: Callable[[], float
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float | None:
-    """Return the p of seconds ~ size^p, by least squares over the logarithms; None for fewer than two sizes."""
+    """Return p of seconds ~ size^p, by least squares over the logarithms; None for fewer than two sizes."""
     if len(sizes) < 2:
         return None
     slope, _ = statistics.linear_regression([math.log(x) for x in sizes], [math.log(y) for y in seconds])

@@ -24,10 +24,10 @@ from spikeplug.measurement.processes import is_first_process
 
 
 class OneLineErrors(TyperGroup):
-    """Reports bad input in one line."""
+    """A group of commands that reports bad input in one line on stderr, with exit code 2."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run a command and exit with its code."""
+        """Run the command line and exit: 2 for bad input, 130 for Ctrl-C, else the exit code of the command."""
         if not options.pop("standalone_mode", True):
             return super().main(*args, **{**options, "standalone_mode": False})
         try:
@@ -56,14 +56,14 @@ app = typer.Typer(
 
 
 class _OnStderr(logging.Handler):
-    """Writes a line to the stderr of the moment: above the progress bar, if there is one."""
+    """A log handler that writes each message to the current sys.stderr: above the progress bar, if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print("spikeplug:", record.getMessage(), file=sys.stderr)
 
 
 def _report_compiling() -> None:
-    """Show what kernels log: that one is compiled, which takes seconds. Under torchrun one process shows it."""
+    """Show the log messages of kernels on stderr, such as that one is being compiled; only in the first process."""
     if is_first_process():
         log = logging.getLogger("spikeplug.kernels")
         log.setLevel(logging.INFO)

@@ -43,7 +43,7 @@ def lengths_in(text: str, option: str, example: str) -> tuple[int, ...]:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the CPU threads of torch, if a number was given."""
+    """Set the number of CPU threads torch uses; None leaves it as it is."""
     if threads is not None:
         import torch
 

@@ -32,7 +32,10 @@ def status_console(*, quiet: bool = False) -> Console:
 
 
 def deliver(writes: Iterable[Callable[[], object]], parts: Iterable[RenderableType]) -> None:
-    """Write all files, then print the parts; tables are folded to the width there is.
+    """Write all files, then print texts and tables. Tables wider than the console are split into parts.
+
+    writes   functions without arguments, each of which writes a file
+    parts    texts and tables, in order
 
     A file that cannot be written costs neither the other files nor the tables.
     Errors: SpikeplugError of the first file that could not be written, once everything else is done.
@@ -56,7 +59,7 @@ def deliver(writes: Iterable[Callable[[], object]], parts: Iterable[RenderableTy
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Print within the block. A reader that closed the pipe has read what it wanted: that is not an error.
+    """Guard a block that prints: flush at its end, and ignore that a reader has closed the pipe.
 
     Errors: SpikeplugError if the standard output cannot be written for another reason, such as a full disk.
     """
@@ -74,7 +77,7 @@ def printing() -> Iterator[None]:
 
 
 def prepare_streams() -> None:
-    """Make every stream usable: a closed one discards what is written, an ASCII one spells what it cannot show."""
+    """Make standard streams safe to print to: closed ones discard text; characters they lack are spelled in ASCII."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -96,7 +99,7 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
 
 
 def _discard_output() -> None:
-    """Let the interpreter's last flush succeed."""
+    """Send the standard output to the null device, so that the flush at interpreter exit cannot fail."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

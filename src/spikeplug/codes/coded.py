@@ -41,7 +41,10 @@ class Coded:
 
 
 def fixed(mantissa: Tensor, fraction_bits: int, bits: int) -> Coded:
-    """Return integers of the fixed step 2^-fraction_bits as a code."""
+    """Return the code of the numbers mantissa · 2^-fraction_bits, which all share this one exponent.
+
+    bits: the caller guarantees |mantissa| <= 2^bits.
+    """
     exponent = torch.tensor(-fraction_bits, dtype=torch.int32, device=mantissa.device)
     return Coded(mantissa, exponent, bits, "fixed")
 
@@ -61,7 +64,7 @@ def as_real(x: Tensor, operator: str) -> Tensor:
 
 
 def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return 2^exponent, exactly, by writing the exponent field; beyond the normal range, its nearest end."""
+    """Return 2^exponent exactly, in `dtype` (float32 or float64); beyond the normal numbers, the nearest power."""
     bias = BIAS[dtype]
     biased = (exponent.to(INTEGER[dtype]) + bias).clamp(1, 2 * bias)
     return (biased << MANTISSA_BITS[dtype]).view(dtype)
@@ -77,11 +80,11 @@ def scaled(x: Tensor, exponent: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def decode(code: Coded, dtype: torch.dtype) -> Tensor:
-    """Return mantissa · 2^exponent in float32 or float64; see `scaled`."""
+    """Return the numbers of a code, mantissa · 2^exponent, in `dtype` (float32 or float64)."""
     return scaled(code.mantissa, code.exponent, dtype)
 
 
 def affine(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """Return x·weight + bias of decoded numbers: both are part of the next layer's synapses."""
+    """Return x · weight + bias for real numbers; None leaves a factor or term out. No neuron is needed for either."""
     x = x if weight is None else x * weight
     return x if bias is None else x + bias

@@ -26,6 +26,7 @@ def encode_fixed(x: Tensor, fraction_bits: int, low: int, high: int) -> Tensor:
 def encode_elements(x: Tensor, numerics: Numerics) -> Coded:
     """Encode each element with its own power of two: 2^(P-2) <= |mantissa| <= 2^(P-1) for finite x other than 0.
 
+    P is `numerics.working_bits`.
     x: float32 or float64; mantissa and exponent: int32 of its shape. |x - mantissa·2^exponent| <= |x|·2^(1-P), denormal
     numbers included. With input_bits, x is first rounded by `as_input`.
     """
@@ -42,7 +43,10 @@ def encode_elements(x: Tensor, numerics: Numerics) -> Coded:
 
 
 def encode_amplitude(x: Tensor, operator: str, numerics: Numerics) -> Coded:
-    """Encode an activation's input, finite: P bits and a scale per vector (or block), or F fraction bits.
+    """Encode an activation's input x, of finite floats, as integers with their exponents.
+
+    With `shift_scaling`: `working_bits` bits with the sign, and a power-of-two scale per vector, or per `scale_block`.
+    Else: fixed point with `fraction_bits` fraction bits, clamped to ±2^10.
 
     operator: the name under which saturations of the fixed-point form are counted.
     """
@@ -56,9 +60,11 @@ def encode_amplitude(x: Tensor, operator: str, numerics: Numerics) -> Coded:
 
 
 def encode_exponent(x: Tensor, slope: float, numerics: Numerics, reach: int | None = None) -> Tensor:
-    """Return slope·x in octaves (shift) or nats (piecewise), int32, F fraction bits.
+    """Return the exponent slope · x of e as int32 with `numerics.fraction_bits` fraction bits.
 
-    reach: clamp to ±reach of x itself, in no unit (for a table of x); None: to what 2^-x can tell from 0.
+    Its unit is the octave (an exponent of 2, for exponential="shift") or the nat (of e, for "piecewise").
+    reach: return x itself instead, clamped to ±reach, without slope or unit (for a table of x).
+    None: clamp the exponent to ±31 octaves, or ±1024 nats.
     """
     if reach is not None:
         scale, limit = 1.0, reach
@@ -70,7 +76,11 @@ def encode_exponent(x: Tensor, slope: float, numerics: Numerics, reach: int | No
 
 
 def encode_distance(x: Tensor, scale: float, fraction_bits: int, numerics: Numerics) -> Tensor:
-    """Return scale·|x| in octaves (shift) or nats (piecewise), int32, `fraction_bits` fraction bits."""
+    """Return scale · |x|, an exponent of e, as int32 with `fraction_bits` fraction bits.
+
+    Its unit is the octave (an exponent of 2, for exponential="shift") or the nat (of e, for "piecewise").
+    It is clamped to 31 octaves, or 1024 nats.
+    """
     limit = OCTAVES if numerics.exponential == "shift" else 1 << FIXED_RANGE_BITS
     return encode_fixed(x.abs() * (scale * natural_unit(numerics)), fraction_bits, 0, limit << fraction_bits)
 
@@ -87,5 +97,5 @@ def encode_phase(x: Tensor, bits: int) -> Tensor:
 
 
 def natural_unit(numerics: Numerics) -> float:
-    """Return what an exponent is multiplied by (a synaptic weight): log2(e) for octaves, 1 for nats."""
+    """Return the factor from an exponent of e to the unit of the numerics: log2(e) for powers of 2, else 1."""
     return math.log2(math.e) if numerics.exponential == "shift" else 1.0

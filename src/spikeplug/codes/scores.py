@@ -22,9 +22,10 @@ SCORE_RANGE_BITS = 4
 
 
 class Scores(NamedTuple):
-    """Scores of rows along the last dimension.
+    """Hold the integer scores of attention or softmax, in rows along the last dimension.
 
-    integers   int32, F fraction bits, in octaves (shift) or nats (piecewise), MASKED where the score is -inf
+    integers   int32 with F = `Numerics.fraction_bits` fraction bits: exponents of 2 (for `shift`) or e (`piecewise`);
+               MASKED where the score is -inf
     places     int32 (..., 1): a row whose scores are too large for F fraction bits holds 2^-places times them; or None
     undefined  bool (..., 1): rows with a NaN or +inf, which have no softmax; or None
     """
@@ -35,7 +36,9 @@ class Scores(NamedTuple):
 
 
 def encode_scores(x: Tensor, unit: float, numerics: Numerics) -> Scores:
-    """Return fixed-point scores of x·unit along the last dimension; |error| <= 2^-(F+1), F `score_fraction_bits`.
+    """Return x · unit as fixed-point scores, in rows along the last dimension; |error| <= 2^-(F+1).
+
+    F is `score_fraction_bits(numerics)`, the number of fraction bits.
 
     Softmax needs absolute precision in the exponent, hence a fixed step. Only a row whose largest magnitude does not
     fit gives up low bits (where they no longer matter: its weights are 0 or 1 but for ties).
@@ -62,13 +65,19 @@ def encode_scores(x: Tensor, unit: float, numerics: Numerics) -> Scores:
 
 
 def score_fraction_bits(numerics: Numerics) -> int:
-    """Return the fraction bits of a score's code: F, or with input_bits what SCORE_RANGE_BITS whole bits leave."""
+    """Return the number of fraction bits of a score: `fraction_bits`, or fewer if `input_bits` leaves no more.
+
+    With input_bits, 4 of them are whole bits, and at most input_bits - 4 are fraction bits.
+    """
     if numerics.input_bits is None:
         return numerics.fraction_bits
     return min(numerics.fraction_bits, numerics.input_bits - SCORE_RANGE_BITS)
 
 
 def excess_places(x: Tensor, numerics: Numerics) -> Tensor:
-    """Return by how many places the score of a finite x exceeds F fraction bits; int32, negative if it fits."""
+    """Return by how many bits each finite x is too large for a score with `fraction_bits` fraction bits.
+
+    A score may have 29 bits and a sign. int32, of x's shape; 0 or negative where x fits.
+    """
     # exponent + 1 bit for log2(e) + F <= 29
     return torch.frexp(x).exponent.to(torch.int32) + (1 + numerics.fraction_bits - SCORE_BITS)

@@ -14,9 +14,10 @@ from spikeplug.errors import SpikeplugError
 
 
 def count_code(values: Tensor, steps: int, levels: int) -> Tensor:
-    """Return the rate code of values in [0, T·L]: spike counts (T, ...), each at most L, spread evenly.
+    """Return the rate code of integers in [0, T·L]: spike counts (T, ...), each at most L, spread evenly over time.
 
-    Step t sends floor((t+1)·q/T) - floor(t·q/T). Errors: T or L < 1, a value outside [0, T·L].
+    T is `steps`, L `levels`. Step t of the value q has floor((t+1)·q/T) - floor(t·q/T) spikes.
+    Errors: SpikeplugError if T or L is below 1, or a value lies outside [0, T·L].
     """
     _check_positive(steps=steps, levels=levels)
     _check_values(values, steps * levels, f"T·L = {steps * levels}")
@@ -25,22 +26,23 @@ def count_code(values: Tensor, steps: int, levels: int) -> Tensor:
 
 
 def count_decode(spikes: Tensor) -> Tensor:
-    """Return the value of a count code: the sum over time."""
+    """Return the integers that a count code (T, ...) carries: the sum of its spikes over time, the first dimension."""
     return spikes.sum(0)
 
 
 def phase_code(values: Tensor, steps: int) -> Tensor:
-    """Return the binary code of values in [0, 2^T): bits (T, ...), most significant first.
+    """Return the binary code of integers in [0, 2^steps): bits (steps, ...), most significant first.
 
-    Errors: SpikeplugError if T < 1 or a value is out of range.
+    Errors: SpikeplugError if steps < 1 or a value is out of range.
     """
     return torch.stack([bit.clone() for bit in phases(values, steps)])
 
 
 def phases(values: Tensor, steps: int, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
-    """Yield the steps of `phase_code` one by one. The buffer is reused; copy a step to keep it.
+    """Yield the bits of integers in [0, 2^steps), the most significant first: one tensor of 0 and 1 per time step.
 
-    dtype: of the steps, wide enough for T bits; default: that of the values.
+    Each tensor has the shape of `values`. The next step overwrites it; copy it to keep it.
+    dtype: the dtype of these tensors, wide enough for the values; default: that of `values`.
     """
     _check_positive(steps=steps)
     _check_values(values, (1 << steps) - 1, f"2^T - 1 = {(1 << steps) - 1}")
@@ -51,7 +53,7 @@ def phases(values: Tensor, steps: int, dtype: torch.dtype | None = None) -> Iter
 
 
 def phase_decode(spikes: Tensor) -> Tensor:
-    """Return the value of a phase code, int64: v <- 2v + spike over time."""
+    """Return the integers, int64, that a phase code (T, ...) of 0 and 1 carries as bits, the most significant first."""
     total = torch.zeros_like(spikes[0], dtype=torch.int64)
     for spike in spikes:
         total = 2 * total + spike
@@ -59,9 +61,9 @@ def phase_decode(spikes: Tensor) -> Tensor:
 
 
 def population_code(values: Tensor, neurons: int) -> Tensor:
-    """Return the thermometer code of values in [0, N]: (N, ...) of 0 and 1, the first `value` neurons fire.
+    """Return the thermometer code of integers in [0, neurons]: 0 and 1, of shape (neurons, ...).
 
-    Errors: SpikeplugError as `count_code`.
+    For a value q, the first q neurons fire. Errors: SpikeplugError for a value out of range, and for neurons < 1.
     """
     _check_positive(neurons=neurons)
     _check_values(values, neurons, f"N = {neurons}")
@@ -70,7 +72,7 @@ def population_code(values: Tensor, neurons: int) -> Tensor:
 
 
 def population_decode(spikes: Tensor) -> Tensor:
-    """Return how many neurons fired."""
+    """Return the integers that a thermometer code (neurons, ...) carries: how many neurons fire for each value."""
     return spikes.sum(0)
 
 

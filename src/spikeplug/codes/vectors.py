@@ -44,9 +44,10 @@ def encode(x: Tensor, bits: int, *, floor: float = 0.0, twos_complement: bool = 
 
 
 def encode_blocks(x: Tensor, bits: int, block: int | None) -> Coded:
-    """Encode as `encode`, each block of channels with its own scale; the exponent then has the mantissa's shape.
+    """Encode x, of finite floats, in `bits` bits with the sign; each block of channels has its own power-of-two scale.
 
-    x: finite. block: channels per block; None or at least the vector's length: one scale per vector.
+    block: channels per block, along the last dimension; the exponent then has the mantissa's shape.
+    None, or at least the vector's length: one scale per vector, exponent (..., 1).
     """
     if block is None or x.shape[-1] <= block:
         return encode(x, bits)
@@ -92,7 +93,7 @@ def as_received(x: Tensor, bits: int | None) -> Tensor:
 def as_input(x: Tensor, numerics: Numerics) -> Tensor:
     """Round x to what an operator's input code holds: `input_bits` bits per block of `scale_block` channels.
 
-    Without input_bits, x itself.
+    Without input_bits, it returns x itself; without scale_block, the block is the whole last dimension.
     """
     block, bits = numerics.scale_block, numerics.input_bits
     if bits is None or block is None or x.shape[-1] <= block:
@@ -104,7 +105,7 @@ def as_input(x: Tensor, numerics: Numerics) -> Tensor:
 
 
 def _received(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Return x as received, and bool: where it saturates."""
+    """Return x rounded to `bits` bits and a sign per vector, and a bool tensor: where it saturates."""
     finite = torch.isfinite(x)
     exponent = _scale(largest_magnitude(x.masked_fill(~finite, 0.0)), bits + 1)
     code = (x * power_of_two(-exponent, x.dtype)).round_()
@@ -130,7 +131,10 @@ def in_blocks(core: Callable[..., Coded], block: int | None, x: Tensor, *others:
 
 
 def largest_in_blocks(x: Tensor, block: int | None) -> Tensor:
-    """Return the largest |x| of each element's block, of x's shape; (..., 1) where a vector is one block."""
+    """Return for each element the largest |x| in its block of `block` channels, in x's shape.
+
+    Where a whole vector is one block (or block is None), the result has the shape (..., 1).
+    """
     if block is None or x.shape[-1] <= block:
         return x.abs().amax(-1, keepdim=True)
     cut: Tensor = _cut(x.abs(), block)
@@ -145,7 +149,7 @@ def largest_magnitude(x: Tensor) -> Tensor:
 
 
 def _scale(largest: Tensor, bits: int) -> Tensor:
-    """Return the exponent of an LSB, int32, with which `largest` fills bits - 1 bits."""
+    """Return the exponent, int32, of the power-of-two step in which `largest` is an integer of bits - 1 bits."""
     exponent = torch.frexp(largest).exponent.to(torch.int32) - (bits - 1)
     # A zero vector has any scale; the lowest is never ahead of another's where scales are compared (attention).
     bias = BIAS[largest.dtype]

@@ -53,7 +53,11 @@ class AttentionPlug:
 
 
 def remember_implementation(config: Any, implementation: str) -> None:
-    """Remember what a model with this config ran before it was converted."""
+    """Record whether a model with this config ran sdpa before it was converted; `spiking_mask` reads it.
+
+    config          config object of the model; it is recognised by identity, and not kept alive
+    implementation  the attn_implementation that it had; any but "sdpa" removes the record
+    """
     _RAN_SDPA.pop(id(config), None)
     if implementation == "sdpa":
         _RAN_SDPA[id(config)] = config
@@ -64,9 +68,10 @@ def _ran_sdpa(config: Any) -> bool:
 
 
 def check_implementation(module: nn.Module) -> None:
-    """Check that the attn_implementation of a converted module is still ours.
+    """Check that the attn_implementation in the config of a converted attention module is still "spiking".
 
-    transformers sets "eager" itself where it wants the weights. Spiking attention gives them, too: it is set back.
+    transformers sets "eager" itself where it wants the attention weights. Spiking attention gives them, too, so "eager"
+    is set back to "spiking", with a UserWarning. A module that was not converted is not checked.
     Errors: SpikeplugError if it was changed to anything else.
     """
     if PLUG not in vars(module):
@@ -89,7 +94,10 @@ def check_implementation(module: nn.Module) -> None:
 
 
 def own_function(implementation: str) -> str:
-    """Return the name of an attention function that somebody has registered with transformers, or an empty string."""
+    """Return `implementation` if a third party registered an attention function by that name, else an empty string.
+
+    Functions of transformers ("sdpa") and of spikeplug itself ("spiking") give an empty string.
+    """
     function = ALL_ATTENTION_FUNCTIONS.get(implementation)
     library = str(getattr(function, "__module__", "")).partition(".")[0]
     return "" if function is None or library in ("transformers", "spikeplug") else implementation
@@ -106,12 +114,15 @@ def spiking_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the output of transformers' attention function: (B, Q, H, D), and the weights (B, H, Q, K) or None.
+    """Return what an attention function of transformers returns: output (B, Q, H, D), weights (B, H, Q, K) or None.
 
-    query           (B, H, Q, D)
-    key, value      (B, Hkv, K, D), not repeated
-    attention_mask  broadcastable to (B, H, Q, K): bool (True = may attend) or additive; None: causal if the module is
-    kwargs          position_bias is added; s_aux are sinks; softcap caps the scores; output_attentions asks for weights
+    module          the attention module that calls; its `AttentionPlug` says what to run
+    query           (B, H, Q, D): batch, heads, queries, features of a head
+    key, value      (B, Hkv, K, D): Hkv key heads, not repeated to H; K keys
+    attention_mask  broadcastable to (B, H, Q, K): bool (True = may attend) or a float to add to the scores;
+                    None: causal if `is_causal` (or, where that is None, the module's own attribute) says so
+    kwargs          position_bias is added to the scores; s_aux or sinks: one logit per head, of a key without value;
+                    softcap caps the scores; output_attentions=True asks for the weights
 
     Errors: SpikeplugError if the module was not converted, and for sparse indices and continuous batching.
     """
@@ -141,10 +152,10 @@ def spiking_attention(
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Return the mask of transformers' mask function for sdpa: bool (True = may attend).
+    """Return the mask that transformers' `sdpa_mask` makes from the same arguments: bool (True = may attend), or None.
 
-    sdpa relies on `is_causal` where this mask is None. Only models that ran sdpa before conversion get that None.
-    Any other model gets a mask there too.
+    `sdpa_mask` returns None where sdpa's argument `is_causal` says the same. Only models that ran sdpa before the
+    conversion get that None. Any other model gets the mask itself.
     """
     mask: Tensor | None = sdpa_mask(*args, **kwargs)
     made_from = (args, dict(kwargs))
@@ -161,7 +172,16 @@ def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 def _mask(
     mask: Tensor | None, bias: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, is_causal: bool | None
 ) -> Tensor | None:
-    """Return the operator's mask: bool (True = may attend), counts of visible keys, a float bias, or None."""
+    """Merge mask, position bias and causality into the one mask that the spiking attention operator takes.
+
+    mask       the call's attention mask, or None: then a causal one is made if the module is causal
+    bias       float position bias, added to the scores, or None
+    query      (B, H, Q, D)
+    key        (B, Hkv, K, D)
+    is_causal  None: the module's own attribute decides
+
+    Returns a bool mask (True = may attend), the number of visible keys per query, a float to add, or None.
+    """
     if mask is None:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         if causal and (queries := query.shape[2]) > 1:
@@ -184,9 +204,13 @@ def _original_attention(
     mask: Tensor | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, Tensor | None]:
-    """Run what an excluded layer ran before, with the mask it got before.
+    """Run the attention function that an excluded layer ran before the conversion, with the mask it got before.
 
-    That is the model's own eager attention, sdpa, or a function registered with transformers.
+    plug    its `original` names the function: the model's own eager attention, sdpa, or one that is registered
+    mask    the mask that `spiking_mask` made; it is made again in the form that the function expects
+    kwargs  all other arguments of the call
+
+    Returns the function's own result: the output, and the weights or None.
     """
     if plug.original not in ("eager", "sdpa") and plug.original in ALL_ATTENTION_FUNCTIONS:
         if (made_from := getattr(mask, _MADE_FROM, None)) is not None:

@@ -67,8 +67,8 @@ class AuditEntry:
     """Count the executions of one float nonlinearity in one module.
 
     path   module path in the audited model
-    op     name of the operation
-    count  executions
+    op     name of the operation, as in ATen
+    count  number of executions
 
     The path is empty for the model itself, and for what runs outside of any module.
     Children of the module have their own entries. A module outside of the model is named by its class.
@@ -86,7 +86,7 @@ class Audit:
         self._counter: Counter[tuple[str, str]] = Counter()
 
     def add(self, path: str, op: str) -> None:
-        """Count one execution."""
+        """Count one execution of the operation `op` in the module at `path`."""
         self._counter[path, op] += 1
 
     @property
@@ -123,7 +123,8 @@ class Audit:
 def audit(model: nn.Module) -> Iterator[Audit]:
     """Record every float nonlinearity executed in the block: `with audit(model) as found: model(**x)`.
 
-    An operation counts if its name is in `NONLINEAR` or in a family, and one of its tensors is floating or complex.
+    An operation counts if its name in ATen is that of a nonlinear one, such as exp, rsqrt or a softmax, and one of its
+    tensors is floating or complex.
     A quotient counts only if its divisor is a tensor.
     2^n with n of an integer dtype is an exact scaling and does not count.
     An operation of a library other than ATen could hide anything: it counts, under its full name.
@@ -139,7 +140,7 @@ def audit(model: nn.Module) -> Iterator[Audit]:
 
 
 class _Watch(TorchDispatchMode):
-    """Call `report(op)` for every float nonlinearity that is dispatched."""
+    """Call `report(name)` for every nonlinear operation on floats that torch executes while this mode is active."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -169,7 +170,11 @@ class _Watch(TorchDispatchMode):
 
 
 def _suspect(func: Any, operands: tuple[Any, ...]) -> str:
-    """Return the name to report if this call is nonlinear on floats, else the empty string."""
+    """Return the name under which to report a call if it is nonlinear, else the empty string.
+
+    func      the operation, as torch dispatches it
+    operands  its arguments, except for `out`
+    """
     namespace, _, name = func.overloadpacket._qualified_op_name.partition("::")
     if namespace in _TRANSPARENT:
         return ""
@@ -184,7 +189,7 @@ def _suspect(func: Any, operands: tuple[Any, ...]) -> str:
 
 
 def stem(name: str) -> str:
-    """Return the name of a torch operation without the marks of its in-place and list forms."""
+    """Return the name of a torch operation without `_foreach_` (list form) and the underscore at its end (in-place)."""
     name = name.removeprefix("_foreach_")
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
@@ -195,12 +200,21 @@ def is_nonlinear(name: str) -> bool:
 
 
 def may_hide_anything(namespace: str) -> bool:
-    """Return whether operations of a library may hide what they compute."""
+    """Return whether operations of a namespace (`mylib` in `mylib::op`) may hide a nonlinearity.
+
+    Not those of ATen and spikeplug, which are known, and of namespaces that only move data.
+    """
     return namespace not in _TRANSPARENT | {"aten", "spikeplug"}
 
 
 def _is_exact_scaling(name: str, operands: tuple[Any, ...]) -> bool:
-    """Return whether this is 2^n or x·2^n with n of an integer dtype, which only moves an exponent."""
+    """Return whether a call is 2^n (pow) or x·2^n (ldexp) with a tensor n of an integer dtype.
+
+    Such a call only shifts the exponent of a float.
+
+    name      name of the operation
+    operands  its arguments
+    """
     if name not in ("pow", "ldexp"):
         return False
     base, exponent = operands

@@ -36,7 +36,7 @@ _HOLDERS = (types.ModuleType, torch._ops._OpNamespace, types.SimpleNamespace)
 
 
 def read_code(function: types.FunctionType) -> tuple[set[str], list[Any]]:
-    """Return the names that a function's code uses, and the values among them that are known before it runs.
+    """Return the names that a function's code uses, and the objects they stand for, as far as known before it runs.
 
     Names are those of globals, attributes and operators. A name fetched from the module itself begins with `OWN`.
     A name of another library begins with `FOREIGN`; it is left out if the function is given numbers only.
@@ -73,7 +73,7 @@ def _library(value: Any) -> str:
 
 
 def _numbers_given(function: types.FunctionType) -> set[str]:
-    """Return the parameters whose default or annotation says that they are numbers."""
+    """Return the names of the parameters that are numbers by their default or annotation (int or float)."""
     code, hints = function.__code__, function.__annotations__
     numbers = {name for name, hint in hints.items() if hint in (int, float, "int", "float")}
     defaults = dict(
@@ -84,10 +84,10 @@ def _numbers_given(function: types.FunctionType) -> set[str]:
 
 
 class _Reader:
-    """Go through byte code, and follow what is known of the values of its names.
+    """Read byte code instruction by instruction, and keep track of which objects its names stand for.
 
-    known    values by name
-    numbers  variables that hold numbers, not tensors
+    known    objects by name: local variables, closure, globals, built-ins
+    numbers  names of variables that hold numbers, not tensors
     """
 
     def __init__(self, known: ChainMap[str, Any], numbers: set[str]) -> None:
@@ -95,7 +95,7 @@ class _Reader:
         self._begin()
 
     def _begin(self) -> None:
-        """Forget the values and functions of the statement that was read: another begins."""
+        """Empty, before each statement, the lists of values and of other libraries' functions that it loads."""
         #: Of each value loaded in the statement, whether it is a number; None: it may be.
         self.given: list[bool | None] = []
         #: Functions of other libraries, and how many values were loaded before them.
@@ -103,7 +103,10 @@ class _Reader:
         self.measured = False  # the next value is an argument of len
 
     def read(self, code: types.CodeType) -> Iterator[tuple[str, Any]]:
-        """Yield each name with its value, which may be `_UNKNOWN`."""
+        """Yield every name that the code uses, with the object it stands for, or `_UNKNOWN` if that cannot be told.
+
+        Functions defined within the code are read, too.
+        """
         holder, stored = "", False
         value: Any = _UNKNOWN
         imported: Any = _UNKNOWN
@@ -156,7 +159,10 @@ class _Reader:
                 yield from _Reader(self.known.new_child(), set(self.numbers)).read(constant)
 
     def _value(self, name: str, code: types.CodeType) -> Any:
-        """Return the value of a variable; that of a parameter is not known."""
+        """Return what is known of the variable `name` in `code`, or `_UNKNOWN`.
+
+        A parameter is known only if the code has assigned it: a global of the same name does not count.
+        """
         given = name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         return self.known.maps[0].get(name, _UNKNOWN) if given else self.known.get(name, _UNKNOWN)
 
@@ -165,9 +171,9 @@ class _Reader:
         (self.numbers.add if all(given is True for given in self.given) else self.numbers.discard)(name)
 
     def _is_parameter_of_a_helper(self, name: str, code: types.CodeType) -> bool:
-        """Return whether it is a parameter of a function other than forward.
+        """Return whether `name` is a parameter of `code`, and `code` is not that of a `forward`.
 
-        Where math gets such a parameter, it mostly is a size.
+        Such a parameter may be a number: where Python's math functions get one, it mostly is a size.
         """
         names = code.co_varnames[: code.co_argcount]
         return name in names and code.co_name != "forward"
@@ -184,7 +190,10 @@ class _Reader:
         yield (f"{OWN if holder == 'self' else ''}{name}", value)
 
     def _is_foreign(self, name: str, value: Any) -> bool:
-        """Return whether the value is a function of another library, and remember it until its call."""
+        """Return whether the value is a function of a library that computes without torch, such as NumPy.
+
+        If so, it is noted in `self.foreign`, so that the arguments of its call can be looked at.
+        """
         library = _library(value)
         found = library in _LIBRARIES and callable(value) and not isinstance(value, type)
         if found:
@@ -193,7 +202,10 @@ class _Reader:
         return found
 
     def _given_tensors(self) -> Iterator[tuple[str, Any]]:
-        """Yield the functions of other libraries that were given more than numbers."""
+        """Yield (name, `_UNKNOWN`) for each noted function of another library that may have been given a tensor.
+
+        A function that was given numbers only is left out. The notes in `self.foreign` are cleared.
+        """
         for name, before in self.foreign:
             given = self.given[before:]
             # Python's own functions take one number; a tensor is rare.
@@ -207,9 +219,9 @@ def _is_namespace(value: Any) -> bool:
 
 
 def _attribute(value: Any, name: str) -> Any:
-    """Return the attribute `name` of a module or class, or `_UNKNOWN`.
+    """Return the attribute `name` of `value`, or `_UNKNOWN` if there is none or `value` is no module or torch class.
 
-    Outside of torch, only what is already there is looked up: `getattr` may make a module import files.
+    Outside of torch, only the module's dict is looked up: `getattr` may make a module import files.
     """
     if not _is_namespace(value):
         return _UNKNOWN

@@ -73,7 +73,11 @@ def methods_that_call(cls: type[nn.Module], wanted: frozenset[str]) -> tuple[str
 
 
 def _names_of(cls: type[nn.Module], given: tuple[Any, ...], start: Any = None) -> frozenset[str]:
-    """Return the names that a method (None: forward), the functions given to it, and all they call may use."""
+    """Return the names of globals, attributes and operators that a method of `cls`, and all it calls, may use.
+
+    given  functions that the module holds in attributes, which the method may call as well
+    start  the method; None: `forward`
+    """
     names: set[str] = set()
     seen: set[types.CodeType] = set()
     todo: list[Any] = list(_functions_in(cls.forward if start is None else start))
@@ -99,12 +103,18 @@ def _names_of(cls: type[nn.Module], given: tuple[Any, ...], start: Any = None) -
 
 
 def _eager_of(function: types.FunctionType) -> Any:
-    """Return the eager attention of the function's file: it runs in no converted model."""
+    """Return the `eager_attention_forward` of the file that defines `function`, or `function` itself if it has none.
+
+    No converted model runs that function, so its code is not read.
+    """
     return function.__globals__.get(EAGER_ATTENTION, function)
 
 
 def _names_for(function: Any) -> set[str]:
-    """Return the names that stand for a function whose code is not read."""
+    """Return the names under which a function counts whose code is not read, such as one of torch's.
+
+    A function of torch counts by its plain name and with the prefix `OF_TORCH`, a compiled one with `SCRIPTED`.
+    """
     if isinstance(function, torch.jit.ScriptFunction):
         return {f"{SCRIPTED}{function.name}"}
     if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
@@ -116,7 +126,10 @@ def _names_for(function: Any) -> set[str]:
 
 
 def _methods(names: set[str], cls: type[nn.Module]) -> Iterator[Any]:
-    """Yield methods and properties of these names, from the class and its bases."""
+    """Yield the functions behind the methods and properties of these names: those that `cls` has or inherits.
+
+    Where the names include `super` or a base class, the overridden versions in the bases are yielded, too.
+    """
     # nn.Module's own methods do no arithmetic.
     classes = [base for base in cls.__mro__ if base not in (nn.Module, object)]
     calls_bases = not names.isdisjoint({"super", *(base.__name__ for base in classes[1:])})
@@ -173,7 +186,9 @@ _PLAIN = (
 
 
 def _is_followed(value: Any, user: Any) -> bool:
-    """Return whether the code of a function is read: it is in the user's file, or outside of the frameworks.
+    """Return whether `value` is a Python function whose code is read, rather than counted by its name.
+
+    It is read if it is in the same module as `user`, or in no framework (torch, transformers, the standard library).
 
     user  the function or class that uses it
     """
@@ -183,5 +198,5 @@ def _is_followed(value: Any, user: Any) -> bool:
 
 
 def _is_made_by(function: Any, cls: type[nn.Module]) -> bool:
-    """Return whether it is one of the class's own functions; these count where they are called."""
+    """Return whether `function` is a method of `cls` or of its bases. Methods count only where they are called."""
     return any(function is each for base in cls.__mro__ for each in _functions_in(vars(base).get(function.__name__)))

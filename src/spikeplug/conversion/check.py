@@ -14,7 +14,7 @@ from spikeplug.errors import SpikeplugError, shown
 
 
 def check_request(operators: object, exclude: object) -> None:
-    """Check the arguments `operators` and `exclude`.
+    """Check the arguments `operators` and `exclude` of `convert`. None is valid for both.
 
     Errors: SpikeplugError for unknown operators, and for an `exclude` that is not a regular expression.
     """
@@ -37,7 +37,7 @@ def check_request(operators: object, exclude: object) -> None:
 def check_model(model: object, record: str) -> None:
     """Check that the model can be converted.
 
-    record  the attribute that a converted model carries
+    record  name of the attribute that a converted model carries
 
     Errors: SpikeplugError if the model is not a torch module, or is converted, compiled, traced or scripted already.
     """

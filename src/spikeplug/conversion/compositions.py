@@ -34,9 +34,9 @@ _POWERS: dict[float, Callable[[Tensor], Tensor]] = {
 
 
 def common_type(a: Tensor, b: Tensor) -> torch.dtype:
-    """Return `torch.result_type` of two tensors, at least one of them floating.
+    """Return the dtype that torch gives the sum of two tensors, at least one of them floating.
 
-    torch.compile does not know that function.
+    It is that of `torch.result_type`, which torch.compile does not know.
     """
     if (a.dim() == 0) != (b.dim() == 0):
         larger = a if a.dim() else b
@@ -81,12 +81,15 @@ def polar(input: Tensor, angle: Tensor) -> Tensor:
 
 
 def expm1(input: Tensor) -> Tensor:
-    """Return exp(x) - 1, rounded once."""
+    """Return exp(input) - 1, computed in float32 at least and rounded to the input's dtype only at the end."""
     return rounded_once(input, lambda x: torch.exp(x) - 1)
 
 
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Any:
-    """Return max(x) - max(log_softmax(x)): log_softmax(x) is x minus this. NotImplemented for several dims."""
+    """Return ln(sum(exp(input))) over one dimension, computed as max(input) - max(log_softmax(input)).
+
+    NotImplemented for several dimensions.
+    """
     if not isinstance(dim, int):
         if len(dim) != 1:
             return NotImplemented
@@ -96,23 +99,23 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Any:
 
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    """Return softmax(-x)."""
+    """Return softmax(-input) over `dim`. `_stacklevel` has no effect."""
     return torch.nn.functional.softmax(-input, dim, dtype=dtype)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """Return x above 0, and alpha·(exp(x) - 1) below."""
+    """Return, elementwise, x where the input x is above 0, and alpha·(exp(x) - 1) elsewhere."""
     return _joined(input, rounded_once(input.clamp(max=0), lambda x: (torch.exp(x) - 1) * alpha), inplace)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """Return x above 0, and alpha·(exp(x/alpha) - 1) below."""
+    """Return, elementwise, x where the input x is above 0, and alpha·(exp(x/alpha) - 1) elsewhere."""
     below = rounded_once(input.clamp(max=0), lambda x: (torch.exp(x * (1 / alpha)) - 1) * alpha)
     return _joined(input, below, inplace)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    """Return elu with torch's fixed alpha and scale."""
+    """Return 1.0507·elu(input, alpha=1.6733): torch's selu, with its two constants."""
     output = elu(input, _SELU_ALPHA) * _SELU_SCALE
     return input.copy_(output) if inplace else output
 
@@ -123,17 +126,20 @@ def _joined(input: Tensor, below: Tensor, inplace: bool) -> Tensor:
 
 
 def tanhshrink(input: Tensor) -> Tensor:
-    """Return x - tanh(x)."""
+    """Return input - tanh(input)."""
     return input - torch.tanh(input)
 
 
 def softsign(input: Tensor) -> Tensor:
-    """Return x / (1 + |x|)."""
+    """Return input / (1 + |input|)."""
     return torch.div(input, input.abs() + 1)
 
 
 def erf(input: Tensor) -> Tensor:
-    """Return erf(x) = tanh(x·q(x²)), q a polynomial; see `_ERF` for its error."""
+    """Return erf(input), elementwise, computed as tanh(x·q(x²)) with a polynomial q fitted to the error function.
+
+    The formula is off by at most 3e-6.
+    """
 
     def run(x: Tensor) -> Tensor:
         x = x.clamp(-_ERF_END, _ERF_END)
@@ -146,17 +152,17 @@ def erf(input: Tensor) -> Tensor:
 
 
 def erfc(input: Tensor) -> Tensor:
-    """Return 1 - erf(x)."""
+    """Return 1 - erf(input)."""
     return 1 - torch.erf(input)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """Return x / max(‖x‖_p, eps) along `dim`."""
+    """Return input / max(‖input‖_p, eps), with the p-norm taken along `dim`."""
     return torch.div(input, torch.linalg.vector_norm(input, p, dim, True).clamp_min(eps))
 
 
 def cosine_similarity(input: Tensor, other: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """Return the dot product along `dim` of both inputs, normalised."""
+    """Return the dot product along `dim` of both inputs, each first divided by its length (at least `eps`)."""
     input, other = torch.broadcast_tensors(input, other)
     directions = [torch.nn.functional.normalize(x, 2.0, dim, eps) for x in (input, other)]
     return (directions[0] * directions[1]).sum(dim)
@@ -183,10 +189,11 @@ def deviation(*args: Any, **kwargs: Any) -> Tensor:
 
 
 def batch_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Return the batch norm of given statistics; takes the arguments of `F.batch_norm` or of `torch.batch_norm`.
+    """Return the batch norm of the input by its running statistics, as in evaluation: (input - mean) / std per channel.
 
-    `torch.batch_norm` has another order of arguments and no defaults.
-    With running statistics, a channel is scaled and shifted. Only the root in the scale is not a synaptic weight.
+    args, kwargs  the other arguments of `F.batch_norm`, or of `torch.batch_norm`, which has another order of them
+
+    Each channel is scaled and shifted by constants. Only the reciprocal root of the variance takes a spiking operator.
     NotImplemented while training, and without running statistics.
     """
     affine, running = "weight bias", "running_mean running_var"
@@ -204,7 +211,10 @@ def batch_norm(input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:  # noqa: N803
-    """Solve A·X = B by forward substitution, row by row: matrix products, and reciprocals of the diagonal."""
+    """Return the solution X of A·X = B with a triangular A, with the arguments of `torch.linalg.solve_triangular`.
+
+    It substitutes row by row. This takes matrix products, and the reciprocals of A's diagonal.
+    """
     matrix, right = A, B
     if not left:  # X·A = B is Aᵀ·Xᵀ = Bᵀ
         return solve_triangular(matrix.mT, right.mT, upper=not upper, unitriangular=unitriangular).mT
@@ -228,17 +238,20 @@ def float_power(input: Any, exponent: Any) -> Any:
 
 
 def raw_softmax(input: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
-    """Return softmax(x), with the arguments of `torch._softmax`."""
+    """Return softmax(input), with the arguments of `torch._softmax`; in float32 if `half_to_float`."""
     return torch.softmax(input, dim, torch.float32 if half_to_float else None)
 
 
 def raw_log_softmax(input: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
-    """Return log_softmax(x), with the arguments of `torch._log_softmax`."""
+    """Return log_softmax(input), with the arguments of `torch._log_softmax`; in float32 if `half_to_float`."""
     return torch.log_softmax(input, dim, torch.float32 if half_to_float else None)
 
 
 def gumbel_softmax(input: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
-    """Return softmax((x + g) / tau), g the noise that torch draws; one-hot if `hard`, with the gradient of the soft."""
+    """Return softmax((input + noise) / tau) over `dim`, with Gumbel noise drawn by torch's generator.
+
+    If `hard`, returns the one-hot vector of its largest element, with the gradient of the softmax. `eps` has no effect.
+    """
     noise = -torch.log(torch.empty_like(input).exponential_())
     soft = torch.softmax((input + noise) / tau, dim)
     if not hard:
@@ -248,19 +261,22 @@ def gumbel_softmax(input: Tensor, tau: float = 1, hard: bool = False, eps: float
 
 
 def distance(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
-    """Return ‖x - y‖_p over all elements."""
+    """Return the p-norm of input - other over all elements: a tensor without dimensions."""
     length: Tensor = torch.linalg.vector_norm(input - other, p)
     return length
 
 
 def pairwise_distance(input: Tensor, other: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    """Return ‖x - y + eps‖_p over the last dimension."""
+    """Return the p-norm of input - other + eps over the last dimension."""
     length: Tensor = torch.linalg.vector_norm(input - other + eps, p, -1, keepdim)
     return length
 
 
 def cdist(input: Tensor, other: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
-    """Return ‖x_i - y_j‖_p; (..., P, M) and (..., R, M) give (..., P, R)."""
+    """Return the p-norm distance of each row of `input` to each row of `other`.
+
+    An input of (..., P, M) and another of (..., R, M) give (..., P, R). `compute_mode` has no effect.
+    """
     length: Tensor = torch.linalg.vector_norm(input[..., :, None, :] - other[..., None, :, :], p, -1)
     return length
 
@@ -280,9 +296,10 @@ def _mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = 
 
 
 def _reduced(loss: Tensor, reduction: Any, size_average: Any = None, reduce: Any = None) -> Tensor:
-    """Return what torch's losses return for a reduction: a name, or an integer in torch's ops.
+    """Return the loss of each element, or their mean or sum, as the arguments of one of torch's losses ask.
 
-    size_average, reduce  the two arguments that it replaced; where ops have the integer
+    reduction             "none", "mean" or "sum", or the integer 0, 1 or 2 that torch's ops use
+    size_average, reduce  torch's older arguments for the same, as bools; an integer here is an op's `reduction`
     """
     for given in (size_average, reduce):
         reduction = given if type(given) is int else reduction
@@ -301,7 +318,7 @@ def mse_loss(
     reduction: str = "mean",
     weight: Any = None,
 ) -> Any:
-    """Return the mean of (x - target)²; NotImplemented with weights."""
+    """Return (input - target)², reduced as `reduction` says: the mean by default. NotImplemented with a `weight`."""
     if weight is not None:
         return NotImplemented
     return _reduced(torch.square(input - target), reduction, size_average, reduce)
@@ -315,7 +332,10 @@ def binary_cross_entropy(
     reduce: Any = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """Return -target·ln x - (1 - target)·ln(1 - x), each logarithm at least -100 as in torch."""
+    """Return -target·ln(x) - (1 - target)·ln(1 - x) for the input x, times `weight`, reduced as `reduction` says.
+
+    Each logarithm is at least -100, as in torch.
+    """
     loss = -target * torch.log(input).clamp_min(-100) - (1 - target) * torch.log(1 - input).clamp_min(-100)
     return _reduced(loss if weight is None else loss * weight, reduction, size_average, reduce)
 
@@ -329,7 +349,10 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Any = None,
 ) -> Tensor:
-    """Return (1 - target)·x + ln(1 + exp(-x)), the second term weighted for positive targets."""
+    """Return (1 - target)·x + w·ln(1 + exp(-x)) for the input x, times `weight`, reduced as `reduction` says.
+
+    w is 1 + (pos_weight - 1)·target, or 1 without `pos_weight`.
+    """
     if isinstance(size_average, Tensor):  # torch's own function has no size_average
         pos_weight, size_average = size_average, None
     rest = torch.nn.functional.softplus(-input)
@@ -346,7 +369,11 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
 ) -> Tensor:
-    """Return target·(ln target - x), x being logarithms; 0 where the target is 0."""
+    """Return target·(ln(target) - input), reduced as `reduction` says; 0 where the target is 0.
+
+    input   logarithms of probabilities
+    target  probabilities, or their logarithms if `log_target`
+    """
     if log_target:
         loss = torch.exp(target) * (target - input)
     else:
@@ -366,7 +393,10 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Return -ln softmax(x) at the target, which is a class or the probability of each class."""
+    """Return -ln(softmax(input)) at the target class, with the arguments and reductions of `F.cross_entropy`.
+
+    target  index of a class (integer dtype), or the probability of each class (floating dtype)
+    """
     dim = 1 if input.dim() > 1 else 0
     logs, classes = torch.log_softmax(input, dim), input.shape[dim]
     nll, legacy = torch.nn.functional.nll_loss, {"size_average": size_average, "reduce": reduce}
@@ -390,5 +420,5 @@ def cross_entropy(
 
 
 def _along(weight: Tensor, values: Tensor, dim: int) -> Tensor:
-    """Return the weight of each class, broadcastable to the values."""
+    """Return `weight`, one number per class, in a shape that broadcasts to `values`, whose classes lie along `dim`."""
     return weight.view(-1, *[1] * (values.dim() - dim - 1))

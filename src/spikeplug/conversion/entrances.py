@@ -22,7 +22,10 @@ from spikeplug.errors import SpikeplugError
 
 
 def _after(owner: Any, name: str, then: Callable[..., None]) -> None:
-    """Let `then(result, *arguments)` run after a method of torch's."""
+    """Replace the method `name` of `owner` by one that calls it, then `then(result, *arguments)`.
+
+    owner  a class of torch's, which is changed for the whole process
+    """
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -35,7 +38,7 @@ def _after(owner: Any, name: str, then: Callable[..., None]) -> None:
 
 
 def _rehome(module: nn.Module) -> None:
-    """Give a module that took over another's attributes a plug of its own."""
+    """Give a shallow copy of a converted module a plug of its own: it still has the plug that runs the original."""
     plug = plug_of(module)
     if plug is not None and plug.module is not module:
         plug.moved_to(module)
@@ -51,7 +54,7 @@ def _refuse_symbolic_trace(root: Any) -> None:
 
 
 def _keep_scope_of_threads() -> None:
-    """Let a thread that is started, or a call that is submitted to a pool, run under the scope of whoever does so."""
+    """Let a new thread, or a call submitted to a thread pool, run under the redirection active where it is started."""
     start: Any = threading.Thread.start
     submit: Any = ThreadPoolExecutor.submit
 
@@ -76,7 +79,10 @@ def _keep_scope_of_threads() -> None:
 
 
 def install() -> None:
-    """Change the functions of torch that go past a plug."""
+    """Wrap, for the whole process, the functions of torch and Python that would run a converted module's code exactly.
+
+    These are shallow copies of modules, recomputation by torch.utils.checkpoint, threads, and torch.fx's tracer.
+    """
     # copy.copy, and torch's own replicas, share the attributes of the original.
     _after(nn.Module, "__setstate__", lambda result, module, *_: _rehome(module))
     _after(nn.Module, "_replicate_for_data_parallel", lambda replica, *_: _rehome(replica))
@@ -93,7 +99,7 @@ def install() -> None:
 
 
 def _keep_scope_of_recomputation() -> None:
-    """Let torch.utils.checkpoint compute again, in the backward pass, under the scope of the forward pass."""
+    """Let torch.utils.checkpoint recompute, in the backward pass, under the redirection active in the forward pass."""
     # What `checkpoint` looks up when it is called, so that it does not matter who imported it before.
     checkpoint: Any = torch.utils.checkpoint
     generator, reentrant = checkpoint._checkpoint_without_reentrant_generator, checkpoint.CheckpointFunction.forward

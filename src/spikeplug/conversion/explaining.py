@@ -23,13 +23,15 @@ CLOSED_FORM = "closed form"
 
 @dataclass(frozen=True)
 class ExplainedEntry:
-    """`calls` executions of `operator` in the module at `path` (in none of its children), all for one reason.
+    """Count the executions of one operator in one module that ran the same way: same device, dtype, kernel and reason.
 
-    path    as `AuditEntry` has it
-    device  of the first argument: "cpu", "cuda:0"
-    dtype   of the first argument: "float32"
-    kernel  the kernel's name, or "closed form"
-    reason  why there is no kernel; empty if there is one
+    path      module path in the model; empty for the model itself; children of the module have their own entries
+    operator  name of the spiking operator
+    device    of the operator's first argument, such as "cpu" or "cuda:0"
+    dtype     of the operator's first argument, such as "float32"
+    kernel    name of the kernel that ran, or "closed form" if none did
+    reason    why no kernel ran; empty if one did
+    calls     number of executions
     """
 
     path: str
@@ -43,7 +45,7 @@ class ExplainedEntry:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The operators that one run of a model executed, in order of first execution."""
+    """Hold the operators that one run of a model executed, in order of first execution."""
 
     entries: tuple[ExplainedEntry, ...]
 

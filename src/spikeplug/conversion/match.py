@@ -73,10 +73,11 @@ class Found:
     path       module path
     name       what is computed: an operator, or the torch function that the module's own code calls
     module     the module at that path
-    operators  operators that can run in its place; empty if none can
-    plug       makes the plug from numerics and the operators wanted; None where the attention interface is the hook
+    operators  spiking operators that can run in its place; empty if none can
+    plug       makes the object that replaces the module's forward, from numerics and the operators wanted; None where
+               transformers' attention interface calls spiking attention
     reason     why nothing can replace it; empty if something does
-    pipeline   True if it is linear: left for the pipeline that converts the rest of the network
+    pipeline   True if it is linear: left on purpose, for the pipeline that converts the rest of the network
     """
 
     path: str
@@ -101,7 +102,12 @@ def find(model: nn.Module) -> list[Found]:
 
 
 def _fused(fast: Found, places: list[Found]) -> Found:
-    """Return a fast path as the place for everything in its module."""
+    """Return the place `fast`, which is a fused fast path of torch's, with the operators of all places in its module.
+
+    A fast path replaces the whole module and its children, so it has to go for any operator in them.
+
+    places  all places of the model
+    """
     prefix = f"{fast.path}." if fast.path else ""
     inside = (place.operators for place in places if place.path == fast.path or place.path.startswith(prefix))
     return replace(fast, operators=fast.operators.union(*inside))
@@ -145,7 +151,12 @@ def _look_at(path: str, module: nn.Module, known: dict[object, Norm | None]) -> 
 
 
 def _calls(path: str, module: nn.Module, names: frozenset[str]) -> Iterator[Found]:
-    """Yield the calls in a module's own code."""
+    """Yield a place for each function that a module's own code may call and that is nonlinear.
+
+    Those with a spiking operator come first, then those that must stay, each with the reason.
+
+    names  names that the code may use, as `called_names` returns them
+    """
     for name in (*sorted(names & NAMES.keys()), *sorted(names & _FAST_PATHS)):
         operators = NAMES.get(name, frozenset())
         # Redirect every operator that is wanted, not only those found: the names are an under-estimate.
@@ -157,12 +168,15 @@ def _calls(path: str, module: nn.Module, names: frozenset[str]) -> Iterator[Foun
 
 
 def _shown(name: str) -> str:
-    """Return the name of a function without its prefix."""
+    """Return the name of a function without the prefix ("torch." or the like) that says where it comes from."""
     return name.removeprefix(OF_TORCH).removeprefix(FOREIGN).removeprefix(SCRIPTED)
 
 
 def _why_left(name: str, names: frozenset[str]) -> str:
-    """Return why nothing can replace what a module's code calls by this name, or an empty string."""
+    """Return why nothing can replace the function `name`, or an empty string if it is replaced or not nonlinear.
+
+    names  all names that the module's code may use
+    """
     if name in _THREADS:
         return "runs in another thread"
     if name.startswith(SCRIPTED):

@@ -26,13 +26,13 @@ def scaled_dot_product_attention(
     *,
     numerics: Numerics | None,
 ) -> Tensor:
-    """Return `F.scaled_dot_product_attention` by the spiking operator: (..., H, L, Dv).
+    """Return what `F.scaled_dot_product_attention` returns, (..., H, L, Dv), computed by the spiking operator.
 
-    query  (..., H, L, D)
-    key    (..., G, S, D)
+    query  (..., H, L, D): H heads, L queries, D features
+    key    (..., G, S, D): G key heads, S keys
     value  (..., G, S, Dv)
 
-    All leading dimensions are broadcast. H may be a multiple of G.
+    All leading dimensions are broadcast. H may be a multiple of G, whatever `enable_gqa` says.
     """
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
@@ -78,9 +78,9 @@ def multi_head_attention(
     *,
     numerics: Numerics | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return `F.multi_head_attention_forward` by the spiking operator: the output and, if needed, the weights.
+    """Return what `F.multi_head_attention_forward` returns, with the spiking operator: output, and weights or None.
 
-    query  (L, N, E) or (L, E)
+    query  (L, N, E), or (L, E) without a batch: L queries, batch of N, E features; the output has this shape
 
     Errors: SpikeplugError for bias_k, bias_v, add_zero_attn and static keys.
     """
@@ -112,9 +112,16 @@ def multi_head_attention(
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, **how: Any) -> Tensor:
-    """Return `functional.attention`.
+    """Return the output of spiking attention, (B, H, Q, Dv): without dropout, that of `functional.attention`.
 
-    With dropout, each weight is divided and dropped on its own, and the value product is the model's own.
+    With dropout, the attention weights are computed first and dropped one by one, and a float matrix product
+    multiplies them with the values.
+
+    query    (B, H, Q, D)
+    key      (B, Hkv, K, D)
+    value    (B, Hkv, K, Dv)
+    dropout  probability that a weight is dropped
+    how      the keyword arguments of `functional.attention`, such as `numerics` and `scaling`
     """
     if not dropout:
         return spiking.attention(query, key, value, mask, **how)
@@ -123,9 +130,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
 
 
 def _merged(mask: Tensor | None, padding: Tensor | None, query: Tensor, heads: int) -> Tensor | None:
-    """Merge torch's two masks into the operator's mask. Floats are added in both.
+    """Merge the two masks of torch's multi-head attention into the one that the spiking operator takes, or None.
 
-    A bool mask of torch hides where True; the operator's shows where True.
+    mask     attn_mask: (L, S) or (N·heads, L, S)
+    padding  key_padding_mask: (N, S)
+    query    (N, heads, L, D), for dtype and device
+
+    Two bool masks give a bool one: True hides a key in torch's masks, and shows it in the operator's.
+    A float mask is added to the scores: if there is one, the result is a float mask.
     """
     parts = []
     if mask is not None:

@@ -30,11 +30,11 @@ class Norm:
     """Describe a norm: operator(x, eps)·(weight + offset) + bias over the last dimension.
 
     operator  rms_norm or layer_norm
-    eps       added to the mean square, or to the variance
-    weight    name of the parameter, or None
-    offset    added to the weight
-    bias      name of the parameter, or None
-    gate      where silu of a second argument multiplies: the input, `before` the norm, its result, `after` it, or None
+    eps       number added to the mean square (rms_norm) or to the variance (layer_norm)
+    weight    name of the module's parameter that multiplies, or None
+    offset    number added to the weight
+    bias      name of the module's parameter that is added, or None
+    gate      what silu of a second argument multiplies: `before`: the norm's input; `after`: its result; None: no gate
     dtype     of the output: `input`: the input's. `promoted`: what torch promotes the input's and the weight's to
               (float32 for a norm without weight). `weight`: as promoted, but the weight's if shorter than float32
     """
@@ -48,7 +48,11 @@ class Norm:
     dtype: Literal["input", "weight", "promoted"] = "input"
 
     def exact(self, x: Tensor, gate: Tensor | None, parameters: dict[str, Tensor]) -> Tensor:
-        """Return the formula in x's dtype."""
+        """Return the exact norm of x over its last dimension, in x's dtype and shape.
+
+        gate        tensor whose silu multiplies x or the result, or None
+        parameters  tensors of the module by name; `weight` and `bias` are looked up in it
+        """
         if gate is not None and self.gate == "before":
             x = x * F.silu(gate)
         output = OPERATORS[self.operator].exact(x, self.eps)
@@ -62,7 +66,7 @@ class Norm:
 def find_norm(module: nn.Module, known: dict[object, Norm | None]) -> Norm | None:
     """Return the norm that a leaf module computes, or None. The module itself is not run and not touched.
 
-    known  results by what determines them: class, parameters and numbers
+    known  results so far, by class, parameter shapes and numbers of the module; the new result is added
     """
     parameters = {name: tuple(value.shape) for name, value in module._parameters.items() if value is not None}
     sizes = set(parameters.values())
@@ -121,7 +125,13 @@ def _probe(module: nn.Module, names: list[str], width: int) -> Norm | None:
 
 
 def _dtype(probe: nn.Module, arguments: tuple[Tensor, ...]) -> Literal["input", "weight", "promoted"]:
-    """Return the dtype rule of the output, by mixing float32 and bfloat16. Changes the probe's parameters."""
+    """Return what determines the dtype of a norm's output, as `Norm.dtype` names it.
+
+    It runs the norm with float32 and bfloat16 mixed. This changes the parameters of `probe`.
+
+    probe      a copy of the module, with float32 parameters
+    arguments  float32 inputs of its forward
+    """
     if probe.forward(*(value.bfloat16() for value in arguments)).dtype == torch.bfloat16:
         return "input"
     for name, value in probe._parameters.items():
@@ -130,7 +140,12 @@ def _dtype(probe: nn.Module, arguments: tuple[Tensor, ...]) -> Literal["input", 
 
 
 def _candidates(module: nn.Module, names: list[str]) -> Iterator[Norm]:
-    """Yield every norm the module might be: its numbers are tried as epsilon, and each of its parameters as weight."""
+    """Yield every norm that the module might compute.
+
+    Its small float attributes and common values are tried as epsilon, and each of its parameters as weight and as bias.
+
+    names  names of its parameters, two at most
+    """
     own = [value for value in vars(module).values() if isinstance(value, float) and 0 < value < 0.1]
     common = [torch.finfo(torch.float32).eps, 1e-5, 1e-6, 1e-12, 1e-8]
     roles: list[tuple[str | None, str | None]] = [(None, None)]
@@ -146,7 +161,10 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[Norm]:
 
 
 def _takes_gate_at_most(module: nn.Module) -> bool:
-    """Return whether forward takes one tensor, or a gate too; the effect of other arguments cannot be known."""
+    """Return whether the module's forward takes one argument, and at most one more, called `gate`.
+
+    The effect of any other argument cannot be known.
+    """
     _, *parameters = inspect.signature(type(module).forward).parameters.values()
     others = [parameter for parameter in parameters[1:] if parameter.name != "gate"]
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -154,5 +172,5 @@ def _takes_gate_at_most(module: nn.Module) -> bool:
 
 
 def _takes_gate(module: nn.Module) -> bool:
-    """Return whether forward takes a second tensor called gate."""
+    """Return whether the module's forward has a parameter called `gate`."""
     return "gate" in inspect.signature(type(module).forward).parameters

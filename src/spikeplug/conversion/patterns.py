@@ -26,7 +26,7 @@ _DEEPEST = 20
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise SpikeplugError if the pattern does not compile, is too long, or could take too long to search."""
+    """Raise SpikeplugError if a regular expression does not compile, is too long, or could take too long to search."""
     if len(pattern) > LONGEST:
         raise SpikeplugError(f"exclude has {len(pattern)} characters: shorten it to {LONGEST}.")
     shown = pattern if len(pattern) <= 80 else f"{pattern[:77]}..."
@@ -46,9 +46,9 @@ def check_pattern(pattern: str) -> None:
 
 
 def matching(pattern: str | None, paths: Iterable[str]) -> frozenset[str]:
-    """Return the paths in which the pattern is found; none for None. Each path is searched once.
+    """Return the paths in which the regular expression `pattern` is found; the empty set if `pattern` is None.
 
-    Errors: SpikeplugError if that takes too long.
+    Errors: SpikeplugError if the search takes more than `MOST_SECONDS` of processor time.
     """
     if pattern is None:
         return frozenset()
@@ -65,21 +65,29 @@ def matching(pattern: str | None, paths: Iterable[str]) -> frozenset[str]:
 
 
 class _UnboundedError(Exception):
-    """Name a construct whose cost is not bounded here."""
+    """Say that a pattern has a construct whose search time cannot be bounded; the message names the construct."""
 
 
 @dataclass
 class _Reader:
-    """Count the ways to match a pattern that `re` has compiled.
+    """Count the ways in which the search can try a pattern at one place, an upper bound of its work.
 
-    Ways multiply along a sequence and add up over alternatives.
+    Ways multiply along a sequence and add up over alternatives. A repeat counts as 64 ways.
+
+    pattern  regular expression that `re` has compiled without an error
+    place    index of the next character to read
     """
 
     pattern: str
     place: int = 0
 
     def alternatives(self, depth: int) -> int:
-        """Read alternatives up to the end or a closing parenthesis, and return their ways."""
+        """Read alternatives up to the end or a closing parenthesis, and return in how many ways they can be tried.
+
+        depth  number of groups around them
+
+        Errors: _UnboundedError if groups are nested too deep.
+        """
         if depth > _DEEPEST:
             raise _UnboundedError(f"groups nested more than {_DEEPEST} deep")
         total, product = 0, 1
@@ -92,7 +100,10 @@ class _Reader:
         return min(total + product, MOST_WAYS + 1)
 
     def _item(self, depth: int) -> int:
-        """Read one character, class or group with its repeat, and return its ways."""
+        """Read one character, class or group with its repeat, and return in how many ways it can be tried.
+
+        Errors: _UnboundedError for a repeated group, a group that begins with (? except (?:, and a back reference.
+        """
         ways, group = 1, self.pattern[self.place] == "("
         if group:
             self.place += 1
@@ -117,12 +128,15 @@ class _Reader:
         return ways
 
     def _end_of_repeat(self) -> int:
-        """Return the place after the repeat."""
+        """Return the index after the repeat (`*`, `+`, `?` or `{2,5}`) that begins at `self.place`."""
         count = re.compile(r"\{[\d,]*\}").match(self.pattern, self.place)
         return count.end() if count else self.place + 1
 
     def _skip_class(self) -> None:
-        """Move to the bracket that ends the class. A bracket that comes first in a class is a plain character."""
+        """Move `self.place` from the `[` of a character class to the `]` that ends it.
+
+        A bracket that comes first in a class is a plain character.
+        """
         self.place += 2 if self.pattern.startswith("^", self.place + 1) else 1
         first = self.place
         while self.pattern[self.place] != "]" or self.place == first:

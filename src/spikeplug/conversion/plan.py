@@ -37,11 +37,15 @@ class Conversion:
 def decide(
     places: list[Found], operators: tuple[str, ...] | None, exclude: str | None, matched: frozenset[str]
 ) -> tuple[Entry, ...]:
-    """Return one entry per place.
+    """Return one report entry per place: whether it will be replaced, or else why it is left.
 
-    matched  the module paths that `exclude` matches
+    places     every place where the model computes something
+    operators  names of the operators to use; None: all
+    exclude    the regular expression of the request, for messages
+    matched    the module paths that `exclude` matches
 
-    Errors: SpikeplugError for a request that would not do what it says.
+    Errors: SpikeplugError if an operator has no place, there is nothing to replace, or `exclude` matches none or all of
+    the places to replace.
     """
     for operator in operators or ():
         if not any(operator in place.operators for place in places):
@@ -98,7 +102,12 @@ def plan(
     wanted: frozenset[str],
     matched: frozenset[str],
 ) -> tuple[dict[str, Plug], Conversion]:
-    """Return every plug by path, and what `revert` needs. The model is not touched."""
+    """Return the plug of each module that gets one, by path, and the conversion's record. The model is not touched.
+
+    places, entries  every place in the model, and the report entry of each
+    wanted           names of the operators to use
+    matched          module paths that the request excludes
+    """
     plugs: dict[str, Plug] = {}
     attending: dict[str, AttentionPlug] = {}
     seen: set[int] = set()  # a module at two paths gets one plug
@@ -138,9 +147,13 @@ def _net(
     seen: set[int],
     around: set[str],
 ) -> dict[str, Plug]:
-    """Return a scope around the whole model, and scopes that keep it out of excluded modules.
+    """Return plugs by path: one redirects calls in the whole model, the others keep excluded modules exact.
 
-    The scope catches what byte code does not show: functions fetched at run time, modules made on the way.
+    matched  paths of the excluded modules
+    seen     ids of the modules that have a plug already; they get no second one
+    around   paths of the modules that have a replaced place below them
+
+    The redirection catches what byte code does not show: functions fetched at run time, modules made on the way.
     """
     net: dict[str, Plug] = {}
     for path, module in model.named_modules():
@@ -156,7 +169,10 @@ def _implementation(module: nn.Module) -> str:
 
 
 def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
-    """Return the implementation of every module whose config attention modules, or modules around them, read."""
+    """Return the attn_implementation, by module path, of every module whose config the conversion has to change.
+
+    These are the modules that share a config with the attention modules at `attending`, or with a module around them.
+    """
     around = {"", *attending}.union(*(_ancestors(path) for path in attending))
     if not attending:
         return {}

@@ -30,7 +30,14 @@ _PLUG = "spikeplug_plug"
 
 
 class Plug:
-    """Run in place of `module.forward`. Subclasses define what; the module's repr shows `label`."""
+    """Run in place of `module.forward`. What runs, each subclass defines by `__call__`.
+
+    module    the module whose forward it replaces
+    numerics  of the operators that it runs; None for a plug that runs the exact code
+    label     text that the module's repr shows
+    before    the forward that the module had as an attribute (a wrapper's, for example), or None
+    detached  True after `detach`: the plug then runs the original
+    """
 
     label = "spiking"
 
@@ -51,7 +58,7 @@ class Plug:
         state.update(self.overrides())
 
     def overrides(self) -> dict[str, Callable[..., Any]]:
-        """Return the attributes that the module gets, by name."""
+        """Return the functions that the module gets as attributes while the plug is attached, by attribute name."""
         return {"extra_repr": self.extra_repr, "__prepare_scriptable__": self.refuse_script}
 
     def detach(self) -> None:
@@ -88,7 +95,7 @@ class Plug:
         )
 
     def original(self, *args: Any, **kwargs: Any) -> Any:
-        """Run what the module ran before.
+        """Run the forward that the module had before the plug, with these arguments, and return its result.
 
         Errors: SpikeplugError if the module's attention implementation was changed after the conversion.
         """
@@ -116,7 +123,7 @@ class Plug:
 
 
 class HostPlug(Plug):
-    """Run the module's own code, which calls our attention through transformers' interface."""
+    """Run an attention module's own code, which calls spiking attention through transformers' attention interface."""
 
     label = "spiking attention"
 
@@ -125,7 +132,9 @@ class HostPlug(Plug):
 
 
 class ScopePlug(Plug):
-    """Run the module's own code with only the calls of `operators` redirected; scopes around it do not apply.
+    """Run the module's own code, with its calls of torch functions redirected to the spiking `operators` only.
+
+    Redirections of the modules around it do not apply inside it.
 
     With numerics None, the module runs as outside of any scope, torch's fused fast paths included.
     With numerics but no operators, torch takes no fused fast path, so that plugs in the children run.
@@ -137,13 +146,16 @@ class ScopePlug(Plug):
         self.label = "spiking calls" if operators else "exact"
 
     def overrides(self) -> dict[str, Callable[..., Any]]:
-        """Return the attributes that the module gets: other methods that call such functions have the scope, too."""
+        """Return the functions that the module gets as attributes while the plug is attached, by attribute name.
+
+        Among them are its public methods other than forward that may call a redirected function: they run redirected.
+        """
         names = frozenset(name for name, operators in NAMES.items() if operators & self.operators)
         methods = methods_that_call(type(self.module), names) if names else ()  # type: ignore[arg-type]
         return super().overrides() | {name: ScopedMethod(self, name) for name in methods}
 
     def scope(self) -> only:
-        """Return the context in which the module's code runs."""
+        """Return the context manager in which calls of the plug's operators are redirected, and of no others."""
         return only(None if self.numerics is None else Redirection(self.numerics, self.operators))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -155,7 +167,11 @@ class ScopePlug(Plug):
 
 
 class ScopedMethod:
-    """Run a method other than forward, such as `encode`, in the scope of the module's plug."""
+    """Run a method other than forward, such as `encode`, with the same calls redirected as in the module's forward.
+
+    plug  the module's plug
+    name  name of the method
+    """
 
     def __init__(self, plug: ScopePlug, name: str) -> None:
         self.plug, self.name = plug, name
@@ -173,7 +189,11 @@ class ScopedMethod:
 
 
 class ActivationPlug(Plug):
-    """Run one operator on one tensor."""
+    """Run one spiking operator in place of an activation module such as `nn.GELU`, on the one tensor that it takes.
+
+    operator   name of the operator
+    arguments  its arguments after the tensor
+    """
 
     def __init__(self, module: nn.Module, numerics: Numerics, operator: str, arguments: tuple[Any, ...]) -> None:
         super().__init__(module, numerics)
@@ -189,7 +209,10 @@ class ActivationPlug(Plug):
 
 
 class NormPlug(Plug):
-    """Run a norm over the last dimension, with the module's own weights, read at every call."""
+    """Run the spiking norm that `norm` describes, over the last dimension, in place of a norm module.
+
+    The module's own weight and bias are read at every call.
+    """
 
     def __init__(self, module: nn.Module, numerics: Numerics, norm: Norm) -> None:
         super().__init__(module, numerics)
@@ -226,7 +249,10 @@ class NormPlug(Plug):
 
 
 def refuse_proxies(module: nn.Module, values: tuple[Any, ...]) -> None:
-    """Raise SpikeplugError if a value is of torch.fx's tracer, which would record the module's own functions."""
+    """Raise SpikeplugError if a value is a proxy of torch.fx's tracer, which would record the exact functions.
+
+    module  named in the message
+    """
     if any(isinstance(value, fx.Proxy) for value in values):
         raise SpikeplugError(
             f"torch.fx would trace {type(module).__name__} without its spiking operators: use torch.export.export, or "
@@ -240,14 +266,20 @@ def plug_of(module: nn.Module) -> Plug | None:
 
 
 def is_plugged(module: nn.Module) -> bool:
-    """Return whether a module has a plug, and runs it without a wrapper of a third party."""
+    """Return whether a module has a plug that is still in place: as its forward, or where a known wrapper keeps that.
+
+    False if somebody has since replaced the forward, or wrapped it in a way that hides the plug.
+    """
     cell, state, plug = _wrapped(module), vars(module), plug_of(module)
     places = (None if cell is None else cell.cell_contents, state.get("forward"), state.get("_old_forward"))
     return plug is not None and any(place is plug for place in places)
 
 
 def is_foreign(module: nn.Module) -> bool:
-    """Return whether the module has a forward of a third party that does not wrap its own; only a scope can keep it."""
+    """Return whether somebody has put a forward into the module that is not its class's and does not wrap it.
+
+    Such a forward may compute anything: it has to run, and only the torch functions it calls can be redirected.
+    """
     forward = vars(module).get(_slot(module))
     own = isinstance(forward, Plug) or getattr(forward, "__func__", None) is type(module).forward
     return forward is not None and not own and _wrapped(module) is None
@@ -266,5 +298,5 @@ def _wrapped(module: nn.Module) -> types.CellType | None:
 
 
 def _slot(module: nn.Module) -> str:
-    """Return the attribute that holds the module's own forward; accelerate keeps it next to its wrapper."""
+    """Return which attribute holds the module's own forward: "forward", or "_old_forward" if accelerate wrapped it."""
     return "_old_forward" if "_hf_hook" in vars(module) else "forward"

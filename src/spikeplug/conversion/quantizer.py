@@ -20,7 +20,7 @@ from spikeplug.errors import SpikeplugError
 
 @register_quantizer(METHOD)
 class SpikingQuantizer(HfQuantizer):
-    """Convert the model, or the part of it whose class the config names."""
+    """Convert a model while `from_pretrained` loads it, or the part of it whose class its `SpikingConfig` names."""
 
     quantization_config: SpikingConfig
 
@@ -58,9 +58,9 @@ class SpikingQuantizer(HfQuantizer):
 
 
 def _part(model: nn.Module, model_class: str | None) -> Any:
-    """Return the one model of that class inside the model, else the model.
+    """Return the transformers model inside `model` whose class is called `model_class`.
 
-    A body may be loaded with a head or without.
+    Returns `model` itself if there is none, or more than one. A body may be loaded with a head or without.
     """
     models = (module for module in model.modules() if isinstance(module, PreTrainedModel))
     parts = [module for module in models if type(module).__name__ == model_class]
@@ -68,10 +68,10 @@ def _part(model: nn.Module, model_class: str | None) -> Any:
 
 
 def reverted(model: nn.Module) -> nn.Module:
-    """Revert every conversion in the model, and return the model.
+    """Revert every conversion in the model, and return the model. A model without any is returned as it is.
 
-    A conversion may come from a folder that was saved converted, or from a caller.
-    Errors: SpikeplugError if it is not a torch module.
+    A conversion may come from a call of `convert`, or from loading a folder that was saved converted.
+    Errors: SpikeplugError if `model` is not a torch module.
     """
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"reverted takes a torch module, not a {type(model).__name__}: give it the model.")

@@ -33,7 +33,10 @@ _ALIASES = {
 
 
 class Redirection(TorchFunctionMode):
-    """Redirect calls of `operators` to the spiking operators with `numerics`; leave all others alone.
+    """Redirect torch functions that have a spiking operator among `operators` to it; leave all other calls alone.
+
+    numerics   of the spiking operators; None: the default
+    operators  names of the spiking operators to use
 
     Enter it by `only(redirection)`, so that redirections around it do not apply.
     """
@@ -70,7 +73,10 @@ class Redirection(TorchFunctionMode):
 
 
 class only:  # noqa: N801
-    """Apply only this redirection within the block, or with None, no redirection. Other function modes stay active."""
+    """Apply, within the `with` block, only `redirection`, or none at all if it is None.
+
+    Redirections entered before are suspended. Other function modes of torch stay active.
+    """
 
     def __init__(self, redirection: Redirection | None) -> None:
         self.redirection = redirection
@@ -91,9 +97,9 @@ class only:  # noqa: N801
 
 
 def in_scope(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function, bound to the redirection that is active now, for a call after the scope was left.
+    """Return a function that calls `function` under the redirection that is active now, whenever it is called.
 
-    Without an active redirection, returns the function itself.
+    Without an active redirection, returns `function` itself.
     """
     modes = (mode for mode in reversed(overrides._get_current_function_mode_stack()) if isinstance(mode, Redirection))
     active = next(modes, None)
@@ -120,13 +126,13 @@ def _entry_of(func: Any) -> Replacement | None:
 
 
 def _aten_name(func: Any) -> str:
-    """Return the name of an op of `torch.ops.aten`, or an empty string for another library's."""
+    """Return the name of an op without "aten::" and overload, or an empty string if it is not of `torch.ops.aten`."""
     namespace, _, name = str(getattr(func, "overloadpacket", func)._qualified_op_name).partition("::")
     return name if namespace == "aten" else ""
 
 
 def _is_real(values: Iterable[Any]) -> bool:
-    """Return whether at least one tensor is floating and none is complex."""
+    """Return whether at least one of the values is a floating tensor and none is a complex tensor."""
     tensors = [value for value in values if isinstance(value, Tensor)]
     return any(x.is_floating_point() for x in tensors) and not any(x.is_complex() for x in tensors)
 

@@ -30,7 +30,8 @@ class Replacement:
 
     names      names of the torch functions
     operators  operators that `run` uses
-    run        takes the arguments of the torch functions, and `numerics`; NotImplemented leaves the call as it was
+    run        takes the arguments of the torch functions, and `numerics`, and returns the result; if it returns
+               NotImplemented, the call runs exactly
     parts      True if `run` is one of `compositions`: it takes no numerics, and the torch functions in it are
                redirected themselves (unless their operator was not chosen)
     """
@@ -59,9 +60,11 @@ def _divide_into(input: Tensor, other: Any, *, numerics: Any) -> Any:
 
 
 def _rounded(input: Any, other: Tensor, mode: str, numerics: Any) -> tuple[Tensor, Tensor]:
-    """Return the whole quotient, rounded down ("floor") or towards zero ("trunc"), and what remains.
+    """Return the quotient input / other, rounded to a whole number, and the remainder input - quotient·other.
 
-    The operator's quotient may be off by one. Thresholds at multiples of the divisor correct it.
+    mode  rounding: down ("floor") or towards zero ("trunc")
+
+    The quotient of the spiking operator may be off by one. Comparisons of the remainder with the divisor correct it.
     """
     a = input if isinstance(input, Tensor) else torch.full_like(other, input)
     dtype = compositions.common_type(a, other)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """Describe one place in the model.
+    """Describe one place where the model computes something, and what the conversion did with it.
 
     path        module path, as in `model.get_submodule(path)`
     operator    an operator, a torch function that the module's own code calls, `product` or `matmul`
@@ -92,7 +92,7 @@ class Report:
 
 
 def _row(entry: Entry) -> tuple[str, str]:
-    """Return what tells rows of the table apart."""
+    """Return the operator, and what was done (replaced, or left and why): the entries of a table row share both."""
     done = f"left: {entry.reason}" if entry.reason else "replaced"
     return entry.operator, f"{done}, {entry.note}" if entry.note else done
 
@@ -109,7 +109,7 @@ def fold_layers(paths: Mapping[str, int]) -> str:
 
 
 def grouped(items: Iterable[T], key: Callable[[T], tuple[str, ...]]) -> dict[tuple[str, ...], list[T]]:
-    """Return the items by key; keys and items are in order of first appearance."""
+    """Return lists of the items that have the same `key(item)`, by that key, in order of first appearance."""
     groups: dict[tuple[str, ...], list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)

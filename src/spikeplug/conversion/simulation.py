@@ -28,10 +28,10 @@ from spikeplug.realisation import Realisation
 class SimulatedEntry:
     """Count one operator in one module, over all its calls.
 
-    path      module path, as in `AuditEntry`; children of the module have their own entries
+    path      module path; empty for the model itself; children of the module have their own entries
     operator  name of the operator
-    calls     executions
-    events    their events together
+    calls     number of executions
+    events    the events of all these executions together
     """
 
     path: str
@@ -57,7 +57,7 @@ class Simulation:
         return self._running.inside
 
     def add(self, operator: str, events: Events) -> None:
-        """Count one call."""
+        """Count one call of `operator` with its events, at the path of the module that is running."""
         place = (self._running.path, operator)
         with self._lock:
             self._calls[place] += 1
@@ -101,7 +101,7 @@ class Simulation:
         return {"total": self.total.to_dict(), "entries": entries}
 
     def table(self) -> Table:
-        """Return a Rich table: one row per operator, and their total. Counts from 100,000 on have three digits."""
+        """Return a Rich table: one row per operator, and their total. Counts from 100,000 on are rounded."""
         table = Table("operator", title="events of the simulation")
         for title in ("calls", *(name.replace("_", " ") for name in COUNTS)):
             table.add_column(title, justify="right")

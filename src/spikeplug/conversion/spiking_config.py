@@ -27,8 +27,9 @@ class SpikingConfig(QuantizationConfigMixin):
     """Configure a conversion while loading: `from_pretrained(name, quantization_config=SpikingConfig())`.
 
     numerics     Numerics(...), a dict of its fields, or the name of a preset
-    operators    as of `convert`
-    exclude      as of `convert`, but bounded in search time (`patterns`): a config.json may be of unknown origin
+    operators    names of the operators to use, as in `convert`; None: all
+    exclude      regular expression, as in `convert`: a module whose path it matches stays exact. Patterns that could
+                 take long to search are refused, because a config.json may be of unknown origin
     model_class  the class that was converted, where that is a part of the model saved; normally left out
 
     It holds known values only: nothing in a config.json can name a file, a class to import or code.
@@ -132,7 +133,15 @@ def saved_as(
 
 
 def _exclude_within(prefix: str, exclude: str | None, matched: frozenset[str], places: Iterable[str]) -> str | None:
-    """Return a pattern of a part's own paths that matches what `exclude` matches below the prefix."""
+    """Return the `exclude` for the config.json of one part of a converted model, or None if it excludes nothing there.
+
+    prefix   path of the part with a dot at its end; empty for the whole model
+    exclude  regular expression of the request, which was searched in the paths of the whole model
+    matched  the paths that it matches
+    places   paths of the places in the part
+
+    The result is searched in the part's own paths. Where `exclude` cannot be used there, it lists the matched paths.
+    """
     if exclude is None or (prefix and matched.isdisjoint(places)):
         return None
     with suppress(SpikeplugError):
@@ -145,7 +154,10 @@ def _exclude_within(prefix: str, exclude: str | None, matched: frozenset[str], p
 
 
 def forget(model: nn.Module) -> None:
-    """Remove the conversion from the config that would be saved."""
+    """Remove the `SpikingConfig` from the model's config, so that `save_pretrained` does not write it any more.
+
+    A model that is not one of transformers', or has another quantizer, stays as it is.
+    """
     if not isinstance(model, PreTrainedModel):
         return
     quantizer = vars(model).get("hf_quantizer")

@@ -120,13 +120,13 @@ def revert(model: nn.Module) -> tuple[str, ...]:
 
 
 def _is_changed(module: nn.Module) -> bool:
-    """Return whether a conversion has left anything in the module itself."""
+    """Return whether the module has an attribute that only a conversion sets: a record, a plug or the like."""
     state = vars(module)
     return RECORD in state or PLUG in state or BEFORE in state or plug_of(module) is not None
 
 
 def _missing(model: nn.Module) -> tuple[str, ...]:
-    """Return the converted paths below the model at which no plug stands any more."""
+    """Return the paths, below `model`, at which a conversion put a plug and none is in place any more."""
     found = []
     for path, module in model.named_modules():
         conversion: Conversion | None = vars(module).get(RECORD)
@@ -160,7 +160,10 @@ def _apply(model: nn.Module, plugs: dict[str, Plug], conversion: Conversion) -> 
 
 
 def _restore(model: nn.Module) -> None:
-    """Undo `_apply` in every module below the model, even if it was left half-way."""
+    """Remove plugs, records and configs of conversions from the model and all modules below it.
+
+    It also works on a conversion that failed half-way.
+    """
     for module in model.modules():
         state = vars(module)
         if BEFORE in state:

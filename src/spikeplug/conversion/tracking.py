@@ -11,10 +11,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 
 class Running:
-    """Give, within the block, the path of the innermost module of `model` whose forward is running.
+    """Tell, within its `with` block, the path of the innermost module whose forward is running.
 
-    The path is empty for the model itself, and outside of any module.
-    A module outside of the model is named by its class.
+    The path is empty for the model itself, and while no module runs.
+    For a module that is not in `model`, it is the name of its class.
     Every thread has a path of its own.
     """
 

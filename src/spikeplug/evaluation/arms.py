@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pair(Generic[T]):
-    """The results of both models for the same work, and the wall-clock seconds of each."""
+    """What the exact and the converted model returned for the same work, and the wall-clock seconds of each."""
 
     exact: T
     converted: T
@@ -45,11 +45,16 @@ class Arms:
         self._converted_first = False
 
     def converted(self) -> AbstractContextManager[Report]:
-        """Return a block in which the model is converted."""
+        """Return a context manager: the model is converted within its block, which gets the conversion report."""
         return converted(self.model, self._numerics, self._operators, self._exclude)
 
     def both(self, work: Callable[[], T]) -> Pair[T]:
-        """Do `work` with both models."""
+        """Call `work` twice, with the model exact and with it converted, and return both results and times.
+
+        work   a function without arguments that uses the attribute `model`
+
+        Which of the two calls is first alternates from one use of this method to the next.
+        """
         converted_first, self._converted_first = self._converted_first, not self._converted_first
         if converted_first:
             with self.converted():

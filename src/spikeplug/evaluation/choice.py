@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """The results of both models for one item: whether each was right, and whether they agreed."""
+    """How both models answered one multiple-choice item: was each right, did they pick the same choice, and seconds."""
 
     exact_right: bool
     converted_right: bool
@@ -32,7 +32,7 @@ class Answer:
 
 
 def answer_item(arms: Arms, item: Item) -> Answer:
-    """Return the results of both models for one item."""
+    """Let the exact and the converted model answer one item; return which were right, if they agreed, and seconds."""
     pair = arms.both(partial(answer, arms.model, item))
     return Answer(
         exact_right=pair.exact == item.label,
@@ -44,7 +44,11 @@ def answer_item(arms: Arms, item: Item) -> Answer:
 
 
 def choice_result(task: str, answers: Sequence[Answer]) -> ChoiceResult:
-    """Return the accuracy of the exact and of the converted model on the same items; `answers` may not be empty."""
+    """Return accuracy, agreement (in per cent) and summed seconds of both models over the items of one task.
+
+    task      its name
+    answers   one per item, at least one
+    """
     count = len(answers)
     exact_right = sum(answer.exact_right for answer in answers)
     converted_right = sum(answer.converted_right for answer in answers)
@@ -65,7 +69,10 @@ def choice_result(task: str, answers: Sequence[Answer]) -> ChoiceResult:
 
 
 def answer(model: PreTrainedModel, item: Item) -> int:
-    """Return the index of the choice with the best score, the first among equals; -1 (never right) for a NaN."""
+    """Return the index of the choice with the highest mean log-likelihood per token, the first one if several tie.
+
+    If any score is NaN it is -1, which no item has as its right answer.
+    """
     scores = choice_scores(model, item)
     return -1 if bool(scores.isnan().any()) else int(scores.argmax())
 

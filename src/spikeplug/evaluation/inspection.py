@@ -28,12 +28,12 @@ _SAMPLES, _FRAMES, _BANDS, _SIDE = 16000, 128, 80, 224
 
 @dataclass(frozen=True)
 class Inspection:
-    """What one forward of each model executed in floating point.
+    """What a model executed in floating point in one forward pass, before and after conversion.
 
-    inputs             shape of each argument of the forward
-    report             of the conversion
-    exact, converted   float nonlinearities executed before and after it
-    error              largest change of the output over its largest value; None: unknown
+    inputs             name of each argument of the forward -> its shape
+    report             what the conversion replaced and left
+    exact, converted   float nonlinearities executed before and after the conversion
+    error              max |converted - exact output| / max |exact output|; None: no known tensor, or all 0
     """
 
     inputs: dict[str, list[int]]
@@ -43,7 +43,11 @@ class Inspection:
     error: float | None
 
     def to_record(self, numerics: Numerics, arguments: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of the JSON file."""
+        """Return the inspection as the values of the JSON file of `spikeplug audit`, with date, commit and machine.
+
+        arguments   name -> value of the command line's arguments
+        model       facts about the model, such as its name and number of parameters
+        """
         return {
             "schema_version": INSPECTION_SCHEMA_VERSION,
             **origin(),
@@ -66,10 +70,14 @@ def inspect_model(
     exclude: str | None = None,
     tokens: int = 64,
 ) -> Inspection:
-    """Return what the model executes in floating point on made-up inputs, exact and converted. It is reverted.
+    """Run a model once exact and once converted on made-up inputs; return what each run executed in floating point.
 
-    tokens   length of the text, for models that read text
-    numerics, operators, exclude   as of `convert`
+    Afterwards the model is exact again.
+
+    tokens      length of the made-up text, for models that read text
+    numerics    Numerics, or the name of a preset
+    operators   names of the operators to replace; None: all
+    exclude     regular expression of module paths that stay exact
 
     Errors: SpikeplugError if tokens is below 1 or the model does not run on made-up inputs, and those of `convert`.
     """
@@ -87,7 +95,7 @@ def inspect_model(
 
 
 def check_length(tokens: int) -> None:
-    """Refuse a made-up text without tokens. Errors: SpikeplugError."""
+    """Check that `tokens`, the length of a made-up text, is 1 or more. Errors: SpikeplugError if not."""
     if tokens < 1:
         raise SpikeplugError(f"tokens is {tokens}; give at least 1.")
 
@@ -109,7 +117,10 @@ def _inputs_that_run(model: PreTrainedModel, tokens: int) -> dict[str, Tensor]:
 
 
 def made_up_inputs(model: PreTrainedModel, tokens: int) -> list[dict[str, Tensor]]:
-    """Return arguments that the model's forward may take, the most complete first; always the same values."""
+    """Return several guesses of the keyword arguments of a model's forward, for a batch of 1; the fullest guess first.
+
+    Values are random with a fixed seed. Shapes come from the model's config. `tokens` is the length of a text.
+    """
     config, main = model.config, model.main_input_name
     known = inspect.signature(model.forward).parameters
     generator = torch.Generator().manual_seed(0)

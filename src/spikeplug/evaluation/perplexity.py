@@ -16,7 +16,13 @@ from spikeplug.measurement.comparing import Predictions, compare, next_token_log
 
 @dataclass(frozen=True)
 class Chunk:
-    """Float64 sums over a few predictions of one window; `max_kl` is their largest divergence, or NaN."""
+    """Sums over a few consecutive next-token predictions of one window. Likelihoods and divergences are in nats.
+
+    predictions                number of predictions
+    agreements                 of these, those for which both models have the same most likely token
+    exact_nll, converted_nll   sums of the negative log-likelihood of the true token
+    kl, max_kl                 sum and largest value (or NaN) of the KL divergence of converted from exact
+    """
 
     predictions: int
     agreements: int
@@ -28,7 +34,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Reading:
-    """The results of both models for one window, as plain numbers, so that processes can exchange them."""
+    """What both models predicted in one window, as sums over chunks of the window, and the seconds of each model."""
 
     chunks: tuple[Chunk, ...]
     exact_seconds: float
@@ -36,7 +42,9 @@ class Reading:
 
 
 def read_window(arms: Arms, window: Tensor) -> Reading:
-    """Return the results of both models for one window of token ids (context,).
+    """Let the exact and the converted model read one window; return their losses, agreement, divergence and seconds.
+
+    window   token ids, int64 (context,)
 
     Errors: SpikeplugError if the exact model yields NaN.
     """
@@ -47,7 +55,7 @@ def read_window(arms: Arms, window: Tensor) -> Reading:
 
 
 def summed(found: Predictions) -> Chunk:
-    """Return the sums of some predictions."""
+    """Add up the figures of some predictions: counts, losses and divergences, in float64."""
     return Chunk(
         predictions=found.kl.numel(),
         agreements=int(found.agree.sum()),
@@ -59,9 +67,10 @@ def summed(found: Predictions) -> Chunk:
 
 
 def perplexity_result(context: int, readings: Sequence[Reading]) -> PerplexityResult:
-    """Return the figures of all windows of one length. A perplexity that overflows is infinite.
+    """Return perplexity, agreement and divergence of both models over all windows of the length `context`.
 
-    Sums run chunk by chunk in the order of the windows, so no bit depends on which process read a window.
+    A perplexity that overflows is infinite. Chunks are added up in the order of the windows, so the result is
+    bit for bit the same whichever process read a window.
     """
     chunks = [chunk for reading in readings for chunk in reading.chunks]
     predictions = sum(chunk.predictions for chunk in chunks)
@@ -87,7 +96,7 @@ def perplexity_result(context: int, readings: Sequence[Reading]) -> PerplexityRe
 
 
 def _sum(values: Iterable[float]) -> float:
-    """Add one after the other: from Python 3.12 on, sum() compensates rounding and gives other bits."""
+    """Add floats one after the other. From Python 3.12 on, sum() corrects rounding: other last bits."""
     total = 0.0
     for value in values:
         total += value

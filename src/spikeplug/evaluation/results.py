@@ -17,14 +17,14 @@ SCHEMA_VERSION = 3
 
 
 class ConversionReport(Protocol):
-    """The part of the report of `spikeplug.convert` that is used here."""
+    """Anything that tells as a dict what `spikeplug.convert` replaced and left, like the report it returns."""
 
     def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFacts:
-    """Which text was read. The reference text differs between Python versions."""
+    """Length and SHA-256 (of the UTF-8 bytes) of the text that was read. The default text differs by Python version."""
 
     characters: int
     tokens: int
@@ -56,7 +56,12 @@ class PerplexityResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceResult:
-    """Both models on the same multiple-choice items. Standard error of an accuracy p: 100 sqrt(p (1 - p) / items)."""
+    """Both models on the same multiple-choice items of one task.
+
+    exact_percent, converted_percent   accuracy; its standard error is 100 sqrt(a (1 - a) / items), a = accuracy / 100
+    agreement_percent                  share of the items for which both models pick the same choice
+    time_ratio                         converted_seconds / exact_seconds
+    """
 
     task: str
     items: int
@@ -74,8 +79,8 @@ class ChoiceResult:
 class Evaluation:
     """Everything one run of `evaluate` found.
 
-    The seconds of the results are added up over the pieces of work, in whichever process they ran. `seconds` is the
-    wall clock of the whole run. `saturations` are those of this run alone.
+    The seconds within `perplexity` and `choices` are sums over all processes. `seconds` is the wall clock of the whole
+    run. `saturations`: kind of saturation -> number of values clamped in this run. `processes`: their number.
     """
 
     text: TextFacts
@@ -87,7 +92,7 @@ class Evaluation:
     processes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values; what is not a finite number is None."""
+        """Return the evaluation as values JSON can hold: results become dicts, NaN and infinities None."""
         values = {
             "text": asdict(self.text),
             "perplexity": [asdict(result) for result in self.perplexity],
@@ -103,7 +108,11 @@ class Evaluation:
 def make_record(
     evaluation: Evaluation, numerics: Numerics, arguments: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the values of the JSON file, as `eval.schema.json` describes them."""
+    """Return an evaluation as the values of its JSON file, with date, commit, machine and numerics.
+
+    arguments   name -> value of the command line's arguments
+    model       facts about the model: name, type, parameters, dtype
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         **origin(),
@@ -115,5 +124,5 @@ def make_record(
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the file."""
+    """Return the JSON Schema (draft 2020-12) of the file that `spikeplug eval --json` writes."""
     return read_schema("spikeplug.evaluation", "eval.schema.json")

@@ -42,7 +42,11 @@ CONTINUATION_TASK = "continuation"
 
 @dataclass(frozen=True)
 class _Work:
-    """Everything the models will read, in token ids, prepared before the first of them runs."""
+    """Everything the models will read, prepared before a model runs.
+
+    windows   per context length: token ids, int64 (windows, context)
+    tasks     (name, items) of each multiple-choice task
+    """
 
     text: TextFacts
     windows: tuple[Tensor, ...]
@@ -51,7 +55,12 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Piece:
-    """One window or one item; `work` returns a Reading or an Answer."""
+    """One piece of work: a window of text or a multiple-choice item.
+
+    stage    what progress shows while the piece is worked on
+    tokens   number of tokens to read
+    work     does it with both models; returns a Reading for a window, an Answer for an item
+    """
 
     stage: str
     tokens: int
@@ -68,13 +77,14 @@ def evaluate(
 ) -> Evaluation:
     """Compare an exact causal language model with its converted self, side by side on the same tokens.
 
-    The model is converted and reverted around each piece of work, and afterwards it is as before. The saturation counts
-    of the result are those of this call; the counts of the process go on.
+    The model is converted and reverted around each window and each item; afterwards it is as before. The saturation
+    counts of the result cover this call only; the counts of the whole process are not reset.
 
-    processes   share the windows and items, each with a whole model of its own. All of them must call this function
-                with the same settings, and all get the same result. On the same number of threads it is that of one
-                process, except for the seconds
-    progress    receives the share of this process
+    settings    what to evaluate; None: the defaults
+    processes   processes that divide the windows and items among them, each with a whole model of its own. All of them
+                must call this function with the same settings, and all get the same result. With the same number of
+                threads, it differs from the result of a single process in the seconds only
+    progress    called with (stage, tokens done, tokens in all) of this process
 
     Errors: SpikeplugError, before the model runs, for a text, context or task that does not fit the model and for a
     model that cannot be converted; later for a model that yields NaN before conversion.
@@ -94,7 +104,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Found:
-    """The results of one process by number of the piece, or the reason why it stopped."""
+    """What one process found: number of each piece -> its result, and saturations; or `failure`, why it stopped."""
 
     results: dict[int, Any]
     saturations: dict[str, int]
@@ -102,7 +112,7 @@ class _Found:
 
 
 def _pieces(arms: Arms, work: _Work) -> list[_Piece]:
-    """Return all pieces in order: windows by context, then items by task."""
+    """Return all pieces of work in a fixed order: the windows of each context length, then the items of each task."""
     pieces = [
         _Piece(f"context {len(window)}", len(window), partial(read_window, arms, window))
         for windows in work.windows
@@ -114,7 +124,7 @@ def _pieces(arms: Arms, work: _Work) -> list[_Piece]:
 
 
 def _done(arms: Arms, work: _Work, pieces: Mapping[int, _Piece], progress: Progress) -> _Found:
-    """Do some of the pieces. A refusal is returned, so that the other processes get it too."""
+    """Do the given pieces of work after a warm-up. Return a SpikeplugError as text, so that all processes get it."""
     total, done = sum(piece.tokens for piece in pieces.values()), 0
     progress("warm-up", 0, total)
     warm_up = min(work.windows, key=lambda windows: windows.shape[1])[:1].to(arms.model.device)
@@ -135,7 +145,7 @@ def _done(arms: Arms, work: _Work, pieces: Mapping[int, _Piece], progress: Progr
 def _gathered(
     work: _Work, everyone: Sequence[_Found], report: ConversionReport, processes: int, start: float
 ) -> Evaluation:
-    """Return the results of all processes, in order and added up. Errors: SpikeplugError if one of them failed."""
+    """Combine what all processes found into one evaluation. Errors: SpikeplugError if one of the processes failed."""
     for found in everyone:
         if found.failure:
             raise SpikeplugError(found.failure)

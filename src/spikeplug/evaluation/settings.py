@@ -16,14 +16,14 @@ class Settings:
     """What to evaluate.
 
     numerics    Numerics, or the name of a preset
-    operators   names to replace; None: all
+    operators   names of the operators to replace; None: all
     exclude     regular expression of module paths that stay exact
     contexts    window lengths in tokens, each at least 2
     tokens      tokens of the text read at each context, at least the longest context
     choices     number of "pick the true continuation" items; 0: none
     tasks       further multiple-choice tasks: (name, questions)
     text        the text; None: the reference text of this Python (`pydoc_data.topics`)
-    seed        of the items
+    seed        draws the "pick the true continuation" items
 
     Errors: SpikeplugError for a value out of its domain.
     """

@@ -13,7 +13,7 @@ from spikeplug.measurement.table import saturation_table, titled
 
 
 def tables(evaluation: Evaluation) -> list[RenderableType]:
-    """Return perplexity, multiple choice (if there was any), conversion and saturations, in the order to show them."""
+    """Return the tables of an evaluation in display order: perplexity, choices (if any), conversion, saturation."""
     return [
         perplexity_table(evaluation.perplexity, evaluation.processes),
         *([choice_table(evaluation.choices)] if evaluation.choices else []),
@@ -23,7 +23,7 @@ def tables(evaluation: Evaluation) -> list[RenderableType]:
 
 
 def perplexity_table(results: Sequence[PerplexityResult], processes: int = 1) -> Table:
-    """Return a column per context length. The times of several processes are added up, and the rows say so."""
+    """Return a table with a column per context length. Its rows say if times are sums over several processes."""
     summed, each = ("", "") if processes == 1 else (f", sum of {processes} processes", ", per process")
     table = titled("Perplexity", "", numbers=[f"context {result.context}" for result in results])
     rows = {
@@ -44,7 +44,7 @@ def perplexity_table(results: Sequence[PerplexityResult], processes: int = 1) ->
 
 
 def choice_table(results: Sequence[ChoiceResult]) -> Table:
-    """Return a row per task."""
+    """Return a table with a row per multiple-choice task: items, both accuracies ± standard error, agreement, time."""
     columns = ("items", "exact", "converted", "same pick", "time ratio")
     table = titled("Multiple choice", "task", numbers=columns)
     for result in results:
@@ -60,7 +60,10 @@ def choice_table(results: Sequence[ChoiceResult]) -> Table:
 
 
 def conversion_table(report: Mapping[str, Any]) -> Table:
-    """Return a row per operator: what was replaced, what was left and why. The JSON names every place."""
+    """Return a table with a row per operator: how many uses were replaced, how many were left, and why.
+
+    report   `to_dict()` of a conversion report, with "counts" and "entries"
+    """
     table = titled("Conversion", "operator", numbers=("replaced", "left"))
     table.add_column("why left")
     for operator, count in report["counts"].items():

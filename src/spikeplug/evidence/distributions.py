@@ -18,14 +18,21 @@ _EXPONENTS = 80.0
 
 
 def fit(role: str, x: Tensor) -> Tensor:
-    """Return x limited to what the role allows: positive numbers, or exponents whose exp is finite."""
+    """Return x limited to what its kind of number allows.
+
+    role  "positive": |x|, at least 2^-100. "exponent": x clamped to [-80, 80], where exp is finite in float32.
+          Any other kind: x as it is
+    """
     if role == "positive":
         return x.abs().clamp(min=2.0**-100)
     return x.clamp(-_EXPONENTS, _EXPONENTS) if role == "exponent" else x
 
 
 def gaussian(seed: int = 0) -> Draw:
-    """Draw N(0, 1) for every role; angles N(0, 1000²); positive numbers |N(0, 1)|."""
+    """Return a function that draws Gaussian inputs: (role, rows, width) -> float64 (rows, width).
+
+    role names the kind of number. "angle": N(0, 1000²). "positive": |N(0, 1)|. All others: N(0, 1).
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(role: str, rows: int, width: int) -> Tensor:
@@ -36,15 +43,15 @@ def gaussian(seed: int = 0) -> Draw:
 
 
 def activations(pools: Mapping[str, Tensor], seed: int = 0) -> Draw:
-    """Draw pieces of recorded rows (`recording.record`).
+    """Return a function that draws pieces of recorded activations: (role, rows, width) -> float64 (rows, width).
 
-    pools  recorded rows by role, (rows, width)
+    pools  recorded rows by role, the kind of number; (recorded rows, recorded width) each, from `recording.record`
 
-    Up to the width of a recorded row, a draw is a piece of one row at a random place.
-    Beyond it, consecutive rows are joined.
+    If `width` is at most the recorded width, a drawn row is a piece of one recorded row, at a random offset.
+    If it is larger, consecutive recorded rows are joined.
     For attention, whole rows are drawn in their order, from the middle of the recording on.
     So queries, keys and values are of the same layer and token. After the last row, the first follows.
-    Errors: SpikeplugError for a role whose pool is shorter than a row.
+    Errors: the drawing function raises SpikeplugError if a role has fewer than `width` recorded numbers.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -68,7 +75,12 @@ def activations(pools: Mapping[str, Tensor], seed: int = 0) -> Draw:
 
 
 def adversarial(seed: int = 0) -> Draw:
-    """Draw hard rows of ten kinds in turn, such as ties, single outliers and tiny values (`_nasty` lists them)."""
+    """Return a function that draws hard inputs: (role, rows, width) -> float64 (rows, width).
+
+    Rows are of ten kinds in turn: constants, one-hots, single outliers, ties, magnitudes of every size, half steps,
+    powers of two and their neighbours, one element far above the rest, tiny values, a mean far above the deviation.
+    role, the kind of number, limits the values: positive, for example.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(role: str, rows: int, width: int) -> Tensor:
@@ -78,10 +90,10 @@ def adversarial(seed: int = 0) -> Draw:
 
 
 def _nasty(kind: int, width: int, generator: torch.Generator) -> Tensor:
-    """Return one adversarial row of a kind.
+    """Return one adversarial row, float64 (width,), of the kind with that number, taken modulo ten.
 
     Kinds: constants, one-hots, outliers, ties, magnitudes of every size, half steps, powers of two and their
-    neighbours.
+    neighbours, one element far above the rest, tiny values, a mean far larger than the deviation.
     """
     noise = torch.randn(width, generator=generator, dtype=torch.float64)
     place = torch.arange(width)

@@ -20,23 +20,26 @@ DIMENSION = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Hold the facts of an operator on one vector of DIMENSION elements.
+    """Hold what an operator is made of and what it costs, counted on one vector of DIMENSION (8) elements.
 
-    For attention: one query and DIMENSION keys, HEAD_DIM channels.
+    For attention: one query and DIMENSION keys, HEAD_DIM (64) channels.
 
-    operator              name
-    populations           neurons per verb ("exp", "divide"): all elements run side by side, and verbs share no neurons
+    operator              name of the operator
+    populations           number of neurons by step of the computation ("exp", "divide"); all elements run side by side,
+                          and steps share no neurons
     widest                bits of the widest membrane
-    table_bytes           of all tables, bit-packed
-    code                  how n = `bits` output bits are sent: phase, count or population
-    time_steps, levels    T steps of up to L spikes
-    bits                  n
-    scale                 of the output
-    smallest, largest     nonzero magnitudes of the fixed step; None for a power-of-two scale
-    input_range           beyond which something is lost, in words
-    spikes, synops, steps of a simulation on N(0, 1), for the whole vector
+    table_bytes           bytes of all lookup tables, bit-packed
+    code                  spike code of the output: "phase", "count" or "population"
+    time_steps, levels    an output is sent in `time_steps` (T) steps of up to `levels` (L) spikes
+    bits                  fraction bits of an output, called n
+    scale                 in words: the step of the output, fixed or a power of two per vector or element
+    smallest, largest     smallest nonzero and largest output of a fixed step; None for a power-of-two scale
+    input_range           in words: inputs beyond it lose something
+    spikes, synops, steps
+                          spikes, synaptic operations and time steps of a simulation on Gaussian inputs, whole vector
 
-    A graded spike of value k counts k. The ordered groups take operands of up to 60 bits as graded spikes.
+    A graded spike of value k counts as k spikes. Ordered groups, with one neuron per output level, receive their
+    operands of up to 60 bits as graded spikes.
     """
 
     operator: str
@@ -57,12 +60,15 @@ class Facts:
 
     @property
     def neurons(self) -> int:
-        """Return the neurons of all verbs."""
+        """Return the total number of neurons: the sum of `populations`."""
         return sum(self.populations.values())
 
 
 def facts(name: str, numerics: Numerics, realisation: Realisation | None = None) -> Facts:
-    """Return the facts of an operator, counted in a simulation."""
+    """Return the facts of the operator called `name`: neurons, spikes and time steps, counted in a simulation.
+
+    realisation  the neurons that compute it; None: those that belong to the numerics
+    """
     subject, record = SUBJECTS[name], SUBJECTS[name].record
     realisation = as_realisation(realisation, numerics)
     events = Events(realisation)
@@ -106,11 +112,14 @@ def _scale(subject: Subject, numerics: Numerics) -> str:
 
 
 def mean_events(found: Facts) -> tuple[float, float]:
-    """Return (spikes, synaptic operations) per output."""
+    """Return (spikes, synaptic operations) per output element: the counts of `found` over its number of outputs."""
     outputs = {"attention": HEAD_DIM, "vector_norm": 1}.get(found.operator, DIMENSION)
     return found.spikes / outputs, found.synops / outputs
 
 
 def code_text(found: Facts) -> str:
-    """Return code, n, T and L as a short text."""
+    """Return a short text with the spike code, n (output bits), T (time steps) and L (spikes per step).
+
+    For example "count, n = 8, T = 128, L = 2".
+    """
     return f"{found.code}, n = {found.bits}, T = {found.time_steps}, L = {found.levels}"

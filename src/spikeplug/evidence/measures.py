@@ -13,16 +13,19 @@ from torch import Tensor
 class Measures:
     """Hold the errors e = approximate - exact, over all elements whose exact value is finite.
 
-    count                  elements
-    max_error, mean_error  of |e|
+    count                  number of elements
+    max_error, mean_error  largest and mean |e|
     mse, bias              means of e² and of e
-    max_relative           largest |e| of a vector / its largest |exact|; maximum over vectors that are not all 0
-    mean_relative          Σ|e| / Σ|exact|
-    max_lsb, mean_lsb      of |e| / LSB; None for a float baseline, which has no scale
-    mean_kl, max_kl        over vectors, of Σ p·log(p / q) in nats; None unless the vectors are distributions
-    lost                   mean over vectors of Σ p where the approximation is 0; None unless they are distributions
+    max_relative           largest |e| of a vector / its largest |exact|; the maximum over vectors that are not all 0
+    mean_relative          Σ|e| / Σ|exact| over all elements
+    max_lsb, mean_lsb      largest and mean |e| in LSB, the step of the output; None for a float baseline
+    mean_kl, max_kl        mean and largest KL divergence of a vector, Σ p·log(p / q) in nats; p exact, q approximate;
+                           None unless the vectors are probability distributions
+    lost                   probability p where the approximation is 0: sum over a vector, mean over vectors;
+                           None unless the vectors are probability distributions
 
-    q is made a distribution first: at least half an LSB (a zero would make KL infinite), and summing to 1.
+    For KL, each q is raised to at least half an LSB (2^-24 without LSB), as a zero would make KL infinite. Then q is
+    divided by its sum.
     """
 
     count: int
@@ -40,10 +43,10 @@ class Measures:
 
 
 def measure(approximate: Tensor, exact: Tensor, lsb: Tensor | None = None, *, distribution: bool = False) -> Measures:
-    """Return the errors of `approximate`.
+    """Return the errors of `approximate` against `exact`, both float64 (rows, width).
 
-    lsb           one LSB, broadcastable with `exact`; None for a float baseline
-    distribution  True if each row is a distribution, so that KL is measured
+    lsb           the step of the output, broadcastable with `exact`; None for a float baseline
+    distribution  True if each row is a probability distribution: KL divergence and lost probability are measured, too
     """
     finite = torch.isfinite(exact)
     exact, approximate = exact.masked_fill(~finite, 0.0), approximate.masked_fill(~finite, 0.0)
@@ -74,9 +77,12 @@ def measure(approximate: Tensor, exact: Tensor, lsb: Tensor | None = None, *, di
 
 
 def kl(p: Tensor, q: Tensor, floor: Tensor) -> Tensor:
-    """Return Σ p·log(p / q') >= 0 of each row, in nats.
+    """Return the KL divergence Σ p·log(p / q') of each row, in nats, at least 0; shape (rows,).
 
-    q' = max(q, floor) / Σ max(q, floor), over elements with p > 0.
+    p, q   probabilities, (rows, width)
+    floor  smallest value allowed for an element of q, broadcastable with q
+
+    q' is max(q, floor), set to 0 where p is 0, divided by its sum over the row.
     """
     q = torch.maximum(q, floor.to(q.dtype)) * (p > 0)
     q = q / q.sum(-1, keepdim=True).clamp(min=math.ulp(0.0))

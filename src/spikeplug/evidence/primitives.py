@@ -22,19 +22,19 @@ Pair = tuple[Tensor, Tensor]  # how far closed may be above and below exact, bot
 
 @dataclass(frozen=True)
 class Primitive:
-    """Describe a primitive: its integer function, the real function, and the bound of the difference.
+    """Describe a primitive: its integer function, the real function, and the bound of their difference.
 
-    All functions take the inputs and return LSB.
+    All functions take the tensors in `inputs` as arguments. Their results are in units of one LSB.
 
-    name        with the inputs that are tried
-    inputs      integer tensors
-    closed      the integer function, int64
-    exact       the real function, float64
-    bound       the proven bound: how far closed may be above and below exact
-    step        one LSB
-    exhaustive  whether `inputs` are all there are
+    name        name of the primitive, with the inputs that are tried
+    inputs      integer tensors to try
+    closed      the integer function, returns int64
+    exact       the real function, returns float64
+    bound       the proven bound, two tensors >= 0: how far `closed` may lie above `exact`, and how far below
+    step        one LSB as a real number
+    exhaustive  True if `inputs` are all possible inputs
     dimension   length of the vectors; None for elementwise primitives
-    published   the published bound of |closed - exact|, or None
+    published   the published bound of |closed - exact|; None if there is none
     """
 
     name: str
@@ -49,10 +49,10 @@ class Primitive:
 
 
 def primitives(numerics: Numerics, dimensions: tuple[int, ...], count: int, seed: int = 0) -> list[Primitive]:
-    """Return every primitive that the numerics use.
+    """Return a description of every primitive that the numerics use, with the inputs to try.
 
-    dimensions  lengths of the vectors of the CORDIC tree
-    count       random inputs where not all are tried
+    dimensions  lengths of the vectors to try with the tree of CORDIC merges (only with numerics.norm = "cordic")
+    count       number of random inputs, where there are too many to try all
     """
     generator = torch.Generator().manual_seed(seed)
     found = [_division(numerics), *_exponentials(numerics), *_curves(numerics), _product(count, generator)]
@@ -67,7 +67,10 @@ def primitives(numerics: Numerics, dimensions: tuple[int, ...], count: int, seed
 
 
 def wide_integers(shape: tuple[int, ...], numerics: Numerics, generator: torch.Generator) -> Tensor:
-    """Return magnitudes of every size up to P - 1 bits: the number of bits is uniform."""
+    """Return random int64 >= 0 of small and large size.
+
+    The number of bits to fill is drawn first, evenly from 1 to numerics.working_bits - 1, then the bits.
+    """
     places = torch.randint(1, numerics.working_bits, shape, generator=generator)
     return torch.randint(0, 1 << 40, shape, generator=generator) & ((1 << places) - 1)
 
@@ -145,7 +148,10 @@ def _piecewise(half_range: float, numerics: Numerics) -> Primitive:
 
 
 def _curves(numerics: Numerics) -> list[Primitive]:
-    """Return the tabulated exponents of GELU: |g''| <= 4 octaves."""
+    """Return the table lookups of GELU, one for each form of GELU ("none", "tanh"), as primitives.
+
+    Each looks up and interpolates an exponent g, in octaves. The bound uses |g''| <= 4.
+    """
     unit, places = natural_unit(numerics), numerics.fraction_bits
     segment = 2.0 ** -((places + 1) // 2)
     above = torch.tensor(segment**2 / 8 * 4 * unit * math.log(2) * 2.0**places + 1.5, dtype=torch.float64)

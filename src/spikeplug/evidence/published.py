@@ -23,20 +23,26 @@ from spikeplug.operators.record import Bound
 
 
 def exp_error(numerics: Numerics, half_range: float) -> float:
-    """Return ε_exp."""
+    """Return ε_exp, the published bound of the relative error of an exponential by chords: w²/8·e^w.
+
+    w is the width of a chord. Piecewise form: 2·half_range/segments. Shift form: ln 2/segments.
+    """
     width = math.log(2) / numerics.segments if numerics.exponential == "shift" else 2 * half_range / numerics.segments
     return width**2 / 8 * math.exp(width)
 
 
 def polar_error(dimension: int, numerics: Numerics) -> float:
-    """Return ε_pol of a norm over `dimension` elements."""
+    """Return ε_pol, the published bound of the relative error of a norm (vector length) over `dimension` elements.
+
+    With i = numerics.iterations it is ceil(log2 dimension)·2^(-2i-1); for the exact root, 0.
+    """
     if numerics.norm == "root":
         return 0.0
     return math.ceil(math.log2(max(dimension, 1))) * 2.0 ** (-2 * numerics.iterations - 1)
 
 
 def _promised(y: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
-    """Return the bound for outputs of at least one LSB, and infinity for smaller ones.
+    """Return `bound` where |y| is one LSB or more, and infinity (no bound) where it is smaller.
 
     A relative bound of an output that cannot be told from 0 would not be a fair comparison.
     """
@@ -47,19 +53,30 @@ def _promised(y: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
 
 
 def _within(distance: Tensor, bound: Tensor, numerics: Numerics, half_range: float) -> Tensor:
-    """Return the bound where `distance` is within [-H, H]; chords promise nothing outside of it."""
+    """Return `bound`, and infinity (no bound) where `distance` exceeds half_range: chords promise nothing there.
+
+    The shift form has no such range: `bound` is returned as it is.
+    """
     return bound if numerics.exponential == "shift" else bound.masked_fill(distance > half_range, math.inf)
 
 
 def softmax_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the relative bound 2(ε_exp + Δ)/(1 - ε_exp), for rows no wider than H."""
+    """Return the published error bound of softmax for each element of x: 2p(ε_exp + Δ)/(1 - ε_exp).
+
+    p is the exact softmax, ε_exp the error of the exponential (`exp_error`), Δ = 2^-bits the output step.
+    Infinity (no bound) for p below one LSB and, with chords, for rows wider than softmax_half_range.
+    """
     error, p = exp_error(numerics, numerics.softmax_half_range), x.softmax(-1)
     bound = _promised(p, p * (2 * (error + 2.0**-numerics.bits) / (1 - error)), numerics)
     return _within(x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True), bound, numerics, numerics.softmax_half_range)
 
 
 def silu_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the absolute bound |x|·2ε_exp/(1 - ε_exp) + |x|·Δ, for vectors within [-H, H]."""
+    """Return the published error bound of SiLU for each element of x: |x|·(2ε_exp/(1 - ε_exp) + Δ).
+
+    ε_exp is the error of the exponential (`exp_error`), Δ = 2^-bits the output step.
+    Infinity (no bound) for outputs below one LSB and, with chords, for vectors that leave [-half_range, half_range].
+    """
     error = exp_error(numerics, numerics.half_range)
     bound = x.abs() * (2 * error / (1 - error) + 2.0**-numerics.bits)
     bound = _promised(torch.nn.functional.silu(x), bound, numerics)
@@ -67,7 +84,11 @@ def silu_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
 
 
 def rms_norm_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the relative bound (ε_pol + Δ)/(1 - ε_pol) + sqrt(d)·Δ."""
+    """Return the published error bound of RMSNorm for each element of x: |y|·((ε_pol + Δ)/(1 - ε_pol) + sqrt(d)·Δ).
+
+    y is the exact output, d the length of the vector, ε_pol the error of its norm (`polar_error`), Δ = 2^-bits the
+    output step. Infinity (no bound) for |y| below one LSB.
+    """
     dimension, step = x.shape[-1], 2.0**-numerics.bits
     error = polar_error(dimension, numerics)
     y = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
@@ -75,7 +96,10 @@ def rms_norm_bound(x: Tensor, *, numerics: Numerics) -> Tensor:
 
 
 def of_the_largest(bound: Bound) -> Bound:
-    """Return the same bound, relative to the vector's largest element; all outputs of a vector then share it."""
+    """Return a looser bound: every element of a vector gets the largest finite bound that `bound` gives in the vector.
+
+    Infinity (no bound) where `bound` gives no finite bound above 0 in the whole vector.
+    """
 
     def largest(x: Tensor, *, numerics: Numerics) -> Tensor:
         limit = bound(x, numerics=numerics)
@@ -91,7 +115,7 @@ PUBLISHED_BOUNDS: Mapping[str, Bound] = {"softmax": softmax_bound, "silu": silu_
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Compare a published mean error with ours, both outputs floored to 1/256.
+    """Compare a published mean error with ours: mean |spiking - exact|, both outputs rounded towards zero to 1/256.
 
     operator   name of the operator
     dimension  length of the vectors; None for an elementwise operator
@@ -110,7 +134,7 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Return our mean error over the published one."""
+        """Return our mean error divided by the published one."""
         return self.mean / self.published
 
 
@@ -122,14 +146,14 @@ _STEPS = 256
 
 
 def figures(numerics: Numerics, elements: int = 200_000, seed: int = 0) -> list[Figure]:
-    """Measure the published figures again.
+    """Measure the published mean errors of SiLU, softmax and RMSNorm again, each on about `elements` numbers.
 
     Their protocol was not published; docs/ops.md explains how this one was found.
     SiLU: an even grid on [-5, 5].
-    Softmax: U(-2.5, 2.5), so that no score lies more than 5 below its row's largest.
-    The float recipe of softmax also runs on N(0, 1), with nothing subtracted.
+    Softmax: uniform on [-2.5, 2.5], so that no score lies more than 5 below its row's largest.
+    The float recipe of softmax runs on N(0, 1) instead, without subtracting the maximum.
     RMSNorm: N(0, 1).
-    Magnitudes are floored.
+    Outputs are rounded towards zero to 1/256 before they are compared.
     """
     generator = torch.Generator().manual_seed(seed)
 

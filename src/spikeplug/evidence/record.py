@@ -21,7 +21,10 @@ _LONGEST = 256
 def make_study_record(
     found: Study, numerics: Numerics, realisation: Realisation, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return JSON values, as `ops.schema.json` describes them; numbers that are not finite become null."""
+    """Return a study as JSON values, as `ops.schema.json` describes them; numbers that are not finite become null.
+
+    arguments  of the command, stored in the record as they are
+    """
     values = {
         "measurements": [asdict(row) for row in found.rows],
         "facts": [{**asdict(facts), "neurons": facts.neurons} for facts in found.facts],
@@ -41,7 +44,7 @@ def make_study_record(
 
 
 def study_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the file."""
+    """Return the JSON Schema (draft 2020-12) of the file that `spikeplug ops` writes."""
     return read_schema("spikeplug.evidence", "ops.schema.json")
 
 
@@ -56,7 +59,7 @@ def measurements_csv(found: Study) -> str:
 
 
 def csv_rows(found: Study) -> list[dict[str, Any]]:
-    """Return one flat dict per measurement; None where a figure does not apply."""
+    """Return one flat dict per measurement, a column name to a value; None where an error measure does not apply."""
     rows = []
     for row in found.rows:
         values = asdict(row)

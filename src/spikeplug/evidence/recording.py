@@ -24,8 +24,9 @@ _RECORDED = ("rms_norm", "layer_norm", "silu", "gelu")
 
 
 def record_default_model(tokens: int) -> dict[str, Tensor]:
-    """Return `record` of the default model and the reference text.
+    """Record activations of the default model on the first `tokens` tokens of the reference text; return them by role.
 
+    The roles and shapes are those of `record`: float64 (rows, width) for "residual", "gate", "query" and others.
     Errors: SpikeplugError if the default model is not installed.
     """
     model, tokenizer = load(find_source(None))
@@ -34,16 +35,17 @@ def record_default_model(tokens: int) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def record(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: int) -> dict[str, Tensor]:
-    """Return float64 (rows, width) by role, of one window of the reference text through a LLaMA-like model.
+    """Record activations of a LLaMA-like model on the first `tokens` tokens of the reference text.
 
+    Return float64 (rows, width) by role, the kind of number:
     residual             inputs of the norms
     gate                 inputs of the activations
-    query, key, value    of one head, (head_dim), after rotary embedding
-    scores               of the last queries, over all keys before them, scaled
-    exponent             those scores minus their maximum
-    numerator, positive  exp of the exponents, and cumulative sums of it
-    logits               of the last layer
-    angle                position times frequency
+    query, key, value    one head of each layer, width head_dim; queries and keys after rotary embedding
+    scores               scaled scores of the last queries over all keys; keys after the query are not masked
+    exponent             those scores minus their maximum over the row
+    numerator, positive  exp of the exponents, and its cumulative sums along the row
+    logits               outputs of the model
+    angle                rotary angles: position times frequency, in radians
     """
     kept: defaultdict[str, list[Tensor]] = defaultdict(list)
     ids = torch.tensor([encode(tokenizer, default_text()[: 40 * tokens])[:tokens]])
@@ -113,5 +115,5 @@ def _keep_attention(
 
 
 def _thinned(x: Tensor) -> Tensor:
-    """Return at most _ROWS of x's rows, evenly spread."""
+    """Return at most _ROWS (48) rows of x, evenly spread, as a copy without gradient."""
     return x[:: max(1, x.shape[0] // _ROWS)][:_ROWS].detach().clone()

@@ -23,20 +23,20 @@ LARGEST_DIMENSION = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Choose what to measure.
+    """Choose what a study measures.
 
     numerics       Numerics(...) or the name of a preset
-    realisation    of the simulation that gives the facts; None: the one that belongs to the numerics
-    operators      names of the library, or "primitives"; all by default
+    realisation    the neurons that are simulated for the facts; None: those that belong to the numerics
+    operators      names of operators of the library, or "primitives"; all by default
     dimensions     lengths of the vectors, 1 to 8192
     distributions  names from `distributions.DISTRIBUTIONS`
     elements       approximate number of elements per measurement
     bounds         True to search for the worst error, too
-    candidates     of the hill climbing
-    steps          of the hill climbing
-    grid           most codes to try, evenly spread, for an operator of one number
-    tokens         of the text from which activations are recorded
-    seed           of all random numbers
+    candidates     inputs that the search for the worst error (hill climbing) improves side by side
+    steps          changes that the search tries on each candidate
+    grid           most input codes to try, evenly spread, for an operator of one number
+    tokens         tokens of the text from which activations are recorded
+    seed           seed of all random numbers
 
     Errors: SpikeplugError for a value out of its domain.
     """
@@ -74,13 +74,14 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Hold one measurement.
+    """Hold one measurement: the errors of one method on one kind of input.
 
-    name          operator or primitive
+    name          name of the operator or primitive
     method        "spiking", or the name of a baseline
     dimension     length of the vectors; None where it does not matter
-    distribution  of the inputs; "integers" or "exhaustive" for a primitive, whose errors are in its own units
-    measures      the errors
+    distribution  kind of input: "gaussian", "activations" or "adversarial"; for a primitive "exhaustive" (all inputs)
+                  or "integers" (some of them)
+    measures      the errors; for a primitive, its integer errors times its step
     """
 
     name: str
@@ -92,12 +93,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundRow:
-    """Compare a bound with the worst error that was found, in units of the output (primitives: LSB).
+    """Compare a bound with the worst error that was found.
 
-    name       operator or primitive
-    source     "ours", "published", or "published, of the largest" (relative to the vector's largest element)
+    name       name of the operator or primitive
+    source     "ours" (proven), "published", or "published, of the largest" (all outputs of a vector share the largest)
     dimension  length of the vectors; None where it does not matter
-    worst      the worst error and its inputs
+    worst      the worst error, its bound and its inputs; errors in units of the output (primitives: LSB)
     """
 
     name: str
@@ -107,13 +108,21 @@ class BoundRow:
 
     @property
     def holds(self) -> bool:
-        """Return whether no error above the bound was found."""
+        """Return True if no error above the bound was found."""
         return self.worst.ratio <= 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Hold the results of one run. `saturations` are those of the measurements, without the search."""
+    """Hold the results of one study.
+
+    rows         errors of operators, baselines and primitives
+    facts        neurons, codes and costs of each operator
+    figures      published mean errors, measured again
+    bounds       bounds and the worst errors found; empty without the search
+    saturations  counts of saturated values by name, during the measurements of `rows`; the search does not count
+    seconds      duration of the study
+    """
 
     rows: tuple[Row, ...]
     facts: tuple[Facts, ...]

@@ -23,12 +23,12 @@ class Worst:
     """Hold the largest |error| / bound that was found, and its inputs.
 
     ratio    error / bound
-    error    |spiking - exact| there, in units of the output (primitives: LSB)
-    bound    the bound there, in the same units
+    error    |spiking - exact| at the worst element, in units of the output (primitives: LSB)
+    bound    the bound at the worst element, in the same units
     method   "exhaustive" (every code), "grid" (evenly spread codes), "climb" or "random"
     tried    number of inputs tried (for "climb": of vectors)
-    inputs   the input vector or vectors
-    element  index of the element in the output
+    inputs   the numbers of each input tensor, flattened
+    element  index of the worst element in the output
     """
 
     ratio: float
@@ -41,11 +41,11 @@ class Worst:
 
 
 def ratios(subject: Subject, bound: Bound, numerics: Numerics, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return (ratio, error, bound), each (candidates, elements).
+    """Return (ratio, error, bound): error = |spiking - exact|, ratio = error / bound, each (candidates, elements).
 
     The ratio is 0 where there is no error, or no finite bound.
-    A bound is for the numbers as encoded: with numerics.input_bits, the error is against the exact function of these.
-    Scores and angles have codes of their own; the bounds include their steps.
+    With numerics.input_bits, the inputs are rounded to that code first. Bound and exact function then take the rounded
+    inputs, so rounding does not count as an error. Scores and angles are not rounded; their bounds include that error.
     """
     coded = subject.as_coded(inputs, numerics)
     exact = subject.exact(*coded)
@@ -58,11 +58,14 @@ def ratios(subject: Subject, bound: Bound, numerics: Numerics, inputs: tuple[Ten
 def climb(
     subject: Subject, bound: Bound, numerics: Numerics, dimension: int, *, candidates: int, steps: int, seed: int = 0
 ) -> Worst:
-    """Return the worst of `candidates` starts, each changed `steps` times; a change is kept if it is worse.
+    """Search for the largest error / bound by hill climbing, and return the worst that was found.
+
+    dimension   length of the vectors
+    candidates  inputs that start, half Gaussian and half adversarial; an eighth of them for attention
+    steps       changes tried on each candidate; a change is kept if it makes error / bound larger
 
     A change affects a few coordinates: steps of the encoder's grid, a relative change, a new number, a copy of a
-    neighbour.
-    Another change makes the whole vector slightly larger.
+    neighbour. Another change makes the whole vector slightly larger.
     Half-way, copies of the better quarter replace the other candidates.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -88,11 +91,11 @@ def climb(
 
 
 def grid(subject: Subject, bound: Bound, numerics: Numerics, count: int) -> Worst | None:
-    """Return the worst over every code of an operator of one number; None if the operator has no such grid.
+    """Search every input code of an operator of one number for the largest error / bound, and return the worst.
 
+    None if the operator's inputs have no grid of codes.
     Each code is tried at its own value, and just below half a step above it.
-    If there are more than about `count` codes, an evenly spread part is tried.
-    Each input is a vector of one element.
+    count  if there are more than about `count` values, an evenly spread part of them is tried
     """
     every = _codes(subject, numerics)
     if every is None:
@@ -109,9 +112,9 @@ def grid(subject: Subject, bound: Bound, numerics: Numerics, count: int) -> Wors
 
 
 def primitive_worst(primitive: Primitive, *, published: bool = False) -> Worst:
-    """Return the worst of a primitive's inputs, error and bound in LSB.
+    """Return the largest error / bound over all inputs of a primitive; error and bound are in LSB.
 
-    published  compare with the published bound, not with ours
+    published  True: compare with the published bound; False: with ours, the proven one
     """
     error = primitive.closed(*primitive.inputs).double() - primitive.exact(*primitive.inputs)
     if published:
@@ -134,7 +137,10 @@ def primitive_worst(primitive: Primitive, *, published: bool = False) -> Worst:
 
 
 def _codes(subject: Subject, numerics: Numerics) -> Tensor | None:
-    """Return all inputs that an operator of one number can distinguish, up to its period; None if it has no grid."""
+    """Return all inputs, float64, that an operator of one number can tell apart, each also almost half a step higher.
+
+    For a periodic operator, the inputs of one period. None if the operator has no grid of codes.
+    """
     step, width, kind = 2.0**-numerics.fraction_bits, numerics.working_bits, subject.record.grid
     if kind == "exponent":
         reach = 24.0 if numerics.exponential == "shift" else 2 * max(numerics.half_range, numerics.softmax_half_range)
@@ -154,7 +160,10 @@ def _codes(subject: Subject, numerics: Numerics) -> Tensor | None:
 
 
 def _starts(subject: Subject, dimension: int, candidates: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Return the first candidates: half Gaussian at scales 2^-6 to 2^6, half adversarial."""
+    """Return the first candidates, one tensor per input: half Gaussian times 2^-6 to 2^6, half adversarial.
+
+    Shapes: (candidates, dimension); for attention (candidates, vectors, HEAD_DIM).
+    """
     seed = int(torch.randint(0, 1 << 30, (1,), generator=generator))
     draws = gaussian(seed), adversarial(seed)
     starts = []
@@ -170,7 +179,10 @@ def _starts(subject: Subject, dimension: int, candidates: int, generator: torch.
 
 
 def _changed(x: Tensor, numerics: Numerics, generator: torch.Generator) -> Tensor:
-    """Return a copy with some coordinates changed; how many and how varies from candidate to candidate."""
+    """Return a copy of x with some coordinates of each candidate (first dimension) changed.
+
+    How many coordinates, and in which way, is drawn for each candidate.
+    """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=torch.float64)

@@ -27,11 +27,13 @@ def study(
     record: Callable[[int], Mapping[str, Tensor]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Study:
-    """Run the study. Its saturations are those of this call; the counts of the process go on.
+    """Measure what the settings ask for, and return all results.
 
-    record    tokens -> recorded activations by role; called once, and only if needed. None: those of the default model
+    record    (tokens) -> recorded activations by role, the kind of number; called once, and only if needed.
+              None: record the default model
     progress  (stage, done, total) -> None, called before each stage
 
+    The result holds the saturations of this call only; the counts of the process are not reset.
     Errors: SpikeplugError, before anything is measured, if the model to record is not installed.
     """
     start = time.perf_counter()

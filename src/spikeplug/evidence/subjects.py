@@ -24,7 +24,10 @@ Draw = Callable[[str, int, int], Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """Run an operator and its exact function on drawn inputs, as its record describes."""
+    """Run an operator and its exact float function on drawn inputs.
+
+    record  what the package knows of the operator: its functions, its kinds of input, its bound
+    """
 
     record: Operator
 
@@ -35,7 +38,7 @@ class Subject:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Return the kind of number of each tensor input (see distributions.py)."""
+        """Return the kind of number of each tensor input, such as "positive" or "query"; inputs are drawn by it."""
         return self.record.inputs
 
     @property
@@ -44,9 +47,9 @@ class Subject:
         return self.record.family == "attention"
 
     def inputs(self, draw: Draw, rows: int, dimension: int) -> tuple[Tensor, ...]:
-        """Return float64 tensors (rows, dimension).
+        """Return one float64 tensor (rows, dimension) per input of the operator, drawn by `draw`.
 
-        For attention: `rows` queries of one head, over `dimension` keys.
+        For attention: queries (rows, 64), keys and values (dimension, 64), of one head.
         """
         if not self.attends:
             return tuple(draw(role, rows, dimension) for role in self.roles)
@@ -54,15 +57,18 @@ class Subject:
         return tuple(draw(role, lengths[role], HEAD_DIM) for role in self.roles)
 
     def spiking(self, *inputs: Tensor, numerics: Numerics) -> Tensor:
-        """Return the spiking operator's output; (rows, ...) float64."""
+        """Run the spiking operator on the inputs; return its output, float64 (rows, elements)."""
         return self._flat(OPERATORS[self.name](*self.arguments(inputs), numerics=numerics))
 
     def exact(self, *inputs: Tensor) -> Tensor:
-        """Return the output of the float function that the operator replaces."""
+        """Run the float function that the operator replaces; return its output, (rows, elements)."""
         return self._flat(self.record.exact(*self.arguments(inputs)))
 
     def as_coded(self, inputs: tuple[Tensor, ...], numerics: Numerics) -> tuple[Tensor, ...]:
-        """Return the inputs as their codes of input_bits represent them; scores and angles unchanged."""
+        """Return the inputs rounded to the spike code of numerics.input_bits bits at the operator's input.
+
+        Scores, logits, queries, keys and angles have codes of their own and are returned unchanged.
+        """
         return tuple(self._as_coded(role, x, numerics) for role, x in zip(self.roles, inputs, strict=True))
 
     def _as_coded(self, role: str, x: Tensor, numerics: Numerics) -> Tensor:
@@ -73,7 +79,7 @@ class Subject:
         return as_input(x.unsqueeze(-1), numerics).squeeze(-1) if self.record.elementwise else as_input(x, numerics)
 
     def arguments(self, inputs: tuple[Tensor, ...]) -> tuple[object, ...]:
-        """Return the arguments of the library's operator."""
+        """Return the arguments of a call of the library's operator: the inputs in its shapes, then its settings."""
         if self.attends:
             # One head over shared keys; or (candidates, rows, channels), each candidate with its own keys.
             inputs = tuple((x[None, None] if x.dim() == 2 else x[:, None]) for x in inputs)
@@ -90,10 +96,10 @@ SUBJECTS: Mapping[str, Subject] = {name: Subject(record) for name, record in REC
 
 
 def last_place(subject: Subject, exact: Tensor, numerics: Numerics) -> Tensor:
-    """Return one LSB of the output's scale, broadcastable with `exact` (rows, width).
+    """Return one LSB, the step of the spiking output, broadcastable with `exact` (rows, width).
 
-    Fixed step: 2^-n (in octaves: times ln 2).
-    Power of two per vector or element: the step of n bits at the largest exact magnitude, 2^(ceil(log2 y_max) - n).
+    Fixed step: 2^-n, n = numerics.bits; times ln 2 if the output is a logarithm in octaves (base 2).
+    Power-of-two scale per vector or element: 2^(ceil(log2 y_max) - n), y_max the largest exact magnitude.
     The operator's own step is this one, half of it or twice it.
     """
     scale, name = subject.record.scale, subject.name

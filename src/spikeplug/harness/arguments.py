@@ -31,7 +31,7 @@ _NOT_COMPARED = ("predict_only", "show_config", "check_integrity", "wandb_args",
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: the arguments of lm-eval, as its parser returns them, and ours."""
+    """A parsed command line: the arguments for lm-eval, and spikeplug's options --compare and --json."""
 
     arguments: argparse.Namespace
     compare: bool
@@ -39,10 +39,10 @@ class Request:
 
 
 def parse(given: Sequence[str]) -> Request:
-    """Return what the arguments of `spikeplug lm-eval` ask for. Suites are expanded, `hf` means the spiking model.
+    """Parse the arguments of `spikeplug lm-eval`. Suites are replaced by their tasks, the model by the spiking one.
 
     A YAML file given by --config is read too, since it may name model and tasks. `--help` prints and raises SystemExit.
-    Errors: SpikeplugError.
+    Errors: SpikeplugError for unknown options, a model that is not hf, no tasks, or a bad combination of options.
     """
     parser = _parser()
     try:
@@ -93,7 +93,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _model_args(given: Any) -> dict[str, Any]:
-    """Return the values of --model_args. A bad request is refused before anything is loaded."""
+    """Return the values of --model_args, with `pretrained` filled in. Errors: SpikeplugError for bad values."""
     values = dict(simple_parse_args_string(given) if isinstance(given, str) else given or {})
     spiking_request(values.get("preset", "default"), values.get("operators"), values.get("exclude"))
     if values.get("pretrained") is None:
@@ -126,7 +126,10 @@ def expand(names: str | Iterable[object]) -> list[object]:
 
 
 def spiking_request(preset: object, operators: object, exclude: object) -> tuple[Numerics, dict[str, Any]]:
-    """Return the numerics and the other arguments of `convert`.
+    """Return the numerics of a preset, and `operators` and `exclude` (if given) as keyword arguments of `convert`.
+
+    operators   names, as a list or as one text with + or commas between; None: all
+    exclude     regular expression of module paths that stay exact; None: none
 
     Errors: SpikeplugError for an unknown preset or operator, or a bad regular expression.
     """

@@ -31,9 +31,11 @@ ARMS = ("spiking", "exact")
 class HarnessComparison:
     """Everything a comparison found.
 
-    seconds        by arm
-    saturations    of the spiking run, in all processes
-    model, settings, tasks   facts for the record
+    rows           metrics of both models by task, group and mean
+    seconds        "spiking" and "exact" -> wall-clock seconds of that run
+    saturations    kind -> number of values clamped in the spiking run, in all processes
+    conversion     what was replaced and left
+    model, numerics, settings, tasks   facts for the JSON record
     """
 
     rows: tuple[Row, ...]
@@ -47,11 +49,15 @@ class HarnessComparison:
 
 
 def compare(arguments: argparse.Namespace) -> HarnessComparison | None:
-    """Return both models' results on the tasks of lm-eval's arguments; None in a process that is not the first.
+    """Run lm-eval's tasks on the spiking and on the exact model, and return the comparison.
+
+    arguments   parsed arguments of lm-eval, with model and tasks
+
+    Processes other than the first return None.
 
     Tasks and model are loaded once; the model is reverted for the second run. Seeds, few-shot examples and batches are
     the same in both.
-    Errors: SpikeplugError; those of lm-eval.
+    Errors: SpikeplugError for a model that cannot be loaded or converted; what lm-eval raises.
     """
     cfg = EvaluatorConfig.from_cli(arguments)
     manager = cfg.process_tasks(cfg.metadata)
@@ -98,7 +104,10 @@ def compare(arguments: argparse.Namespace) -> HarnessComparison | None:
 
 
 def _run(arm: str, lm: SpikingLM, cfg: Any, manager: Any) -> tuple[dict[str, Any] | None, float]:
-    """Run lm-eval as its own command does; return results and seconds."""
+    """Run lm-eval on `lm`, as lm-eval's own command does, and write its output files.
+
+    Return its results (None in a process that is not the first) and wall-clock seconds. arm: "spiking" or "exact".
+    """
     tracker = EvaluationTracker(output_path=str(Path(cfg.output_path, arm))) if cfg.output_path else None
     seeds = cfg.seed or [None] * 4
     start = time.perf_counter()
@@ -150,7 +159,10 @@ def _added_up(everyone: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 def make_comparison_record(found: HarnessComparison, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return JSON values, as `compare.schema.json` describes them; what is not a finite number is None."""
+    """Return a comparison as the values of its JSON file, with date, commit and machine; NaN and infinities are None.
+
+    arguments   the words of the command line
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         **origin(),
@@ -170,5 +182,5 @@ def make_comparison_record(found: HarnessComparison, arguments: Sequence[str]) -
 
 
 def comparison_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the file."""
+    """Return the JSON Schema (draft 2020-12) of the file that `spikeplug lm-eval --compare --json` writes."""
     return read_schema("spikeplug.harness", "compare.schema.json")

@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 def run_other_command(given: Sequence[str]) -> None:
-    """Run the `ls` and `validate` of lm-eval unchanged."""
+    """Run lm-eval's commands `ls` or `validate` unchanged. given: the command and its arguments, as words."""
     harness = HarnessCLI()
     harness.execute(harness._parser.parse_args([*given]))
 
 
 def run_lm_eval(arguments: argparse.Namespace) -> None:
-    """Run lm-eval, which prints its own tables. Errors: SpikeplugError for what lm-eval refuses."""
+    """Run lm-eval with parsed arguments; it prints its own tables. Errors: SpikeplugError for what lm-eval refuses."""
     _log(logging.INFO)
     with explained():
         Run._execute(arguments)
 
 
 def run_comparison(arguments: argparse.Namespace) -> HarnessComparison | None:
-    """Return both models' results on the same tasks; None in a process that is not the first.
+    """Run lm-eval on the spiking and the exact model, and return the comparison; None if not the first process.
 
-    Errors: as `run_lm_eval`.
+    Errors: SpikeplugError for what lm-eval refuses.
     """
     from spikeplug.harness.compare import compare
 
@@ -85,7 +85,7 @@ def _raised_by_lm_eval(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of the message, without the full stop; a KeyError quotes its own."""
+    """Return the first line of an error's message without its full stop, and for a KeyError without the quotes."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")

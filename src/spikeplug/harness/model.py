@@ -80,7 +80,7 @@ class SpikingLM(HFLM):  # type: ignore[misc]  # lm-eval is not annotated
             self._convert()
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what lm-eval writes about the model into its results, with the conversion."""
+        """Return the facts lm-eval records of the model; "spikeplug" has the conversion, or None while exact."""
         info: dict[str, Any] = super().get_model_info()
         if self.report is None:
             return {**info, "spikeplug": None}

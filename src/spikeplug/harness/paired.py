@@ -19,11 +19,13 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Paired:
-    """A metric of both models. Standard errors and p are None where they cannot be computed.
+    """One metric of both models on the same items. Standard errors and p are None where they cannot be computed.
 
+    items                number of items
+    exact, spiking       the metric of each model; exact_error, spiking_error: its standard error
     difference           spiking - exact
     difference_error     standard error of the paired difference: both models saw the same items
-    test, p              "McNemar", "t" or "swap", and its two-sided p: 1 where no item changed
+    test, p              "McNemar", "t", "swap" or "normal", and the two-sided p value of that test
     changed              items whose value differs; lost: exact better, gained: spiking better (0/1 metrics only)
     """
 
@@ -42,10 +44,12 @@ class Paired:
 
 
 def paired_mean(exact: Sequence[float], spiking: Sequence[float]) -> Paired:
-    """Return both means, and the statistics of their difference.
+    """Return the means over all items of both models, their difference, standard errors, and a test of the difference.
 
-    se(mean) = sd / sqrt(n) with n - 1 in the variance, as in lm-eval; se(difference) = sd(d) / sqrt(n).
-    Values that are all 0 or 1: McNemar's exact test. Others: paired t-test.
+    exact, spiking   one value per item, in the same order
+
+    A standard error is sd / sqrt(number of items), with items - 1 in the variance, as in lm-eval; for the difference it
+    is that of the differences by item. The test is McNemar's exact test if all values are 0 or 1, else a paired t-test.
     """
     e, s = np.asarray(exact, dtype=np.float64), np.asarray(spiking, dtype=np.float64)
     d = s - e
@@ -75,11 +79,12 @@ def paired_aggregate(
     draws: int = DRAWS,
     likelihoods: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Paired:
-    """Return a metric that is not a mean over items, e.g. F1, a correlation or a perplexity.
+    """Return a metric of both models that is not a mean over items (F1, a correlation, a perplexity), with a test.
 
-    aggregate     values of all items -> the metric
-    draws         resamples and random swaps
-    likelihoods   log-likelihoods of each item in both models, for perplexities
+    exact, spiking   one value per item, in the same order
+    aggregate        function from the values of all items to the metric
+    draws            number of bootstrap resamples, and of random swaps of the test
+    likelihoods      for perplexities: log-likelihoods of the items in the exact and in the spiking model
 
     Standard errors come from a bootstrap over items, the same items for both models. p comes from `swap_test`, or from
     the paired t-test on the likelihoods if there are any.
@@ -111,7 +116,13 @@ def paired_aggregate(
 
 
 def combined(parts: Sequence[Paired], weights: Sequence[float]) -> Paired:
-    """Return the weighted mean of metrics of different items (weights sum to 1). Errors add in squares; p is normal."""
+    """Return the weighted mean of a metric over several sets of items, such as the tasks of a group.
+
+    parts     the metric on each set
+    weights   one per part; they sum to 1
+
+    Standard errors add in squares. p is two-sided, from the normal distribution of difference / standard error.
+    """
     errors = [
         _combined_error([getattr(part, name) for part in parts], weights)
         for name in ("exact_error", "spiking_error", "difference_error")
@@ -135,9 +146,12 @@ def combined(parts: Sequence[Paired], weights: Sequence[float]) -> Paired:
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """Return the p of McNemar's exact test, two-sided: min(1, 2 P[X <= min(lost, gained)]).
+    """Return the two-sided p value of McNemar's exact test.
 
-    X is binomial(lost + gained, 1/2).
+    lost     number of items only the exact model has right
+    gained   number of items only the spiking model has right
+
+    p = min(1, 2 P[X <= min(lost, gained)]), X binomial(lost + gained, 1/2).
     """
     n, term, total = lost + gained, 1, 0
     for k in range(min(lost, gained) + 1):
@@ -147,7 +161,10 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def paired_t(differences: NDArray[np.float64]) -> float | None:
-    """Return the two-sided p of the paired t-test of mean(d) = 0 with n - 1 degrees of freedom; 1 if all d are 0."""
+    """Return the two-sided p value of the paired t-test that the mean difference is 0; None if it cannot be computed.
+
+    differences   spiking - exact, one per item; 1.0 is returned if all are 0
+    """
     from scipy import stats
 
     d = np.asarray(differences, dtype=np.float64)
@@ -162,9 +179,14 @@ def paired_t(differences: NDArray[np.float64]) -> float | None:
 def swap_test(
     exact: Sequence[Any], spiking: Sequence[Any], aggregate: Callable[[list[Any]], float], *, draws: int = DRAWS
 ) -> float | None:
-    """Return the two-sided p of the randomisation test: swap both models' values of each item with probability 1/2.
+    """Return the two-sided p value of a randomisation test, which swaps both models' values of an item at random.
 
-    p = (1 + draws whose |difference| is at least the observed one) / (1 + draws). None if a difference is NaN.
+    exact, spiking   one value per item, in the same order
+    aggregate        function from the values of all items to the metric
+    draws            number of random draws; each item is swapped with probability 1/2
+
+    p = (1 + number of draws with a |difference| of the metric at least as large as without swaps) / (1 + draws).
+    None if a difference is NaN or infinite.
     """
     observed = abs(aggregate([*spiking]) - aggregate([*exact]))
     random = np.random.default_rng(_SEED)

@@ -19,11 +19,13 @@ _SLOW_DRAWS = 100  # lm-eval's own number for these
 
 @dataclass(frozen=True)
 class Row:
-    """A metric of a task, of a group of tasks, or the mean over tasks and groups.
+    """One row of the comparison: a metric of a task, of a group of tasks, or the mean over tasks and groups.
 
     kind               "task", "group" or "mean"
     higher_is_better   None if lm-eval does not say
+    filter             lm-eval's filter of the answers, such as "none"
     tasks              number of tasks in the row
+    found              values of the metric in both models, and the test of their difference
     """
 
     kind: str
@@ -38,10 +40,10 @@ class Row:
 def all_rows(
     tasks: Mapping[str, Any], groups: Mapping[str, Any], exact: Mapping[str, Any], spiking: Mapping[str, Any]
 ) -> tuple[Row, ...]:
-    """Return rows of all tasks, then of groups with an aggregate of their own, then means.
+    """Return the rows of all tasks, then those of groups for which lm-eval reports a value, then means over them.
 
-    tasks, groups     lm-eval's objects, by name
-    exact, spiking    lm-eval's results, with "samples"
+    tasks, groups     name -> lm-eval's task or group object
+    exact, spiking    what simple_evaluate returned for each model, with "samples"
     """
     found, averages = [], []
     for name, task in tasks.items():
@@ -71,7 +73,7 @@ def all_rows(
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (metric, filter) of keys like "acc,none", except errors and values that are not numbers."""
+    """Yield (metric, filter) of result keys like "acc,none"; skip standard errors and values that are not numbers."""
     for key, value in results.items():
         metric, comma, name = key.partition(",")
         if comma and not metric.endswith("_stderr") and metric != "bypass" and isinstance(value, (int, float)):
@@ -79,7 +81,7 @@ def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _pairs(exact: Sequence[Any], spiking: Sequence[Any], metric: str, key: str) -> list[tuple[Any, Any]]:
-    """Return the metric's values of each item in both runs, in the order of the items."""
+    """Return (exact value, spiking value) of a metric for each item of both runs, sorted by id. key: filter."""
     values = []
     for samples in (exact, spiking):
         values.append({item["doc_id"]: item[metric] for item in samples if item["filter"] == key and metric in item})
@@ -110,7 +112,10 @@ def _likelihoods(values: Sequence[Any]) -> list[float]:
 
 
 def _group(name: str, parts: Sequence[Row], value: float) -> Row | None:
-    """Return a group's mean, weighted by items or not, whichever equals lm-eval's value."""
+    """Return the row of a group: the mean of its tasks, weighted by items or not, whichever equals lm-eval's `value`.
+
+    parts   rows of the group's tasks. None if there are none, or if neither mean equals the value.
+    """
     if not parts:
         return None
     items = sum(part.found.items for part in parts)

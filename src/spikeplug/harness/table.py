@@ -19,7 +19,7 @@ _LEGEND = (
 
 
 def comparison_tables(found: HarnessComparison) -> list[RenderableType]:
-    """Return the title, the metrics, a legend and the saturations, in the order to show them."""
+    """Return a comparison as texts and tables in display order: title, metrics, legend, saturations (if any)."""
     counts = found.conversion["counts"]
     replaced = ", ".join(f"{count['replaced']} {name}" for name, count in counts.items() if count["replaced"])
     title = headline(found.model)
@@ -30,7 +30,7 @@ def comparison_tables(found: HarnessComparison) -> list[RenderableType]:
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """Return a row per metric of each task, then groups and means."""
+    """Return a table of both models with a row per metric of each task, then rows of groups and means."""
     numbers = ("items", "exact", "spiking", "difference", "p", "changed")
     table = titled("Exact and spiking", "task", "metric", numbers=numbers)
     last = None
@@ -59,7 +59,10 @@ def _with_error(value: float, error: float | None, sign: str = "") -> str:
 
 
 def _number(value: float, sign: str = "") -> str:
-    """Return four decimals, as lm-eval does; fewer above 100; an exponent for very small and very large values."""
+    """Return a number as text with four decimals, one from 100 on, or an exponent below 5e-5 and from 1e5 on.
+
+    sign   "+" to show the sign of positive numbers too
+    """
     if value != 0 and not 5e-5 <= abs(value) < 1e5:
         return f"{value:{sign}.1e}"
     return f"{value:{sign}.4f}" if abs(value) < 100 else f"{value:{sign}.1f}"

@@ -23,9 +23,11 @@ NO_AFFINE = "this kernel applies no weight or bias"
 
 
 class Call(NamedTuple):
-    """One call of an operator: `arguments` as its torch op takes them, and what is applied to the decoded result.
+    """Hold one call of an operator: its arguments, its numerics, and a weight and bias for its result.
 
-    weight, bias: the result is multiplied by `weight`, then `bias` is added; both broadcast to it.
+    operator      name of the operator, such as "softmax"
+    arguments     the arguments as the operator's torch op takes them, the input tensor first
+    weight, bias  the decoded result is multiplied by `weight`, then `bias` is added; both broadcast to it
     """
 
     operator: str
@@ -37,8 +39,9 @@ class Call(NamedTuple):
     def rows(self, chosen: Tensor) -> Call:
         """Return the call over some rows only, in order of the rows.
 
-        chosen: bool, in the shape of the first argument's leading dimensions. Every tensor of as many dimensions as the
-        first argument that begins with this shape is cut; what the rows share stays as it is.
+        chosen: bool, in the shape of the first argument's leading dimensions; True keeps a row. A tensor is cut if it
+        has as many dimensions as the first argument and its shape begins with that of `chosen`. Others stay as they
+        are, since all rows share them.
         """
         dimensions, shape = self.arguments[0].dim(), chosen.shape
 
@@ -55,14 +58,16 @@ class Kernel(Protocol):
     """A fast form of an operator on one type of device, equal to the closed form bit for bit."""
 
     def supports(self, call: Call) -> str | None:
-        """Return None if the kernel can run the call, else the reason why not, for users.
+        """Return None if the kernel can run the call, else the reason why not, as a phrase shown to users.
 
-        The registry has checked before what all kernels share: `registry.choose`.
+        The caller, `registry.choose`, also checks what all kernels share: the numerics, devices and dtypes.
         """
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
-        """Return the result and the rare rows that it lacks: None, or a bool tensor as `Call.rows` takes it.
+        """Return (result, rare): the operator's result, and the rows of it that the kernel did not compute.
 
-        A row that is left has not been counted in the ledger of saturations. `EVERY_ROW` leaves the whole call.
-        Raises SpikeplugError for arguments that the operator refuses, in the operator's words.
+        rare: None if every row was computed; else bool, in the shape of the first argument's leading dimensions (any
+        number of them), True where the closed form must compute the rows. `EVERY_ROW` (one True) leaves the whole call.
+        Saturations in a row that is left have not been counted yet.
+        Errors: SpikeplugError for arguments that the operator refuses, in the operator's words.
         """

@@ -21,7 +21,7 @@ from spikeplug.numerics import Numerics
 
 
 class Device(NamedTuple):
-    """Where the kernels of a device type are, the language they are written in, and the package it needs."""
+    """Name the module that has a device type's kernels, their language, and the package that this language needs."""
 
     module: str
     language: str
@@ -39,7 +39,10 @@ _ON, _OFF = ("", "on", "1", "true", "yes"), ("off", "0", "false", "no")
 
 
 def _wanted() -> bool:
-    """Return what the environment says. Raises SpikeplugError for a word that is neither on nor off."""
+    """Return whether the environment variable SPIKEPLUG_KERNELS turns kernels on; True if it is not set.
+
+    Errors: SpikeplugError for a value that means neither on nor off.
+    """
     word = os.environ.get("SPIKEPLUG_KERNELS", "on").lower()
     if word not in (*_ON, *_OFF):
         raise SpikeplugError(f"the environment variable SPIKEPLUG_KERNELS is {word!r}; set it to on or off.")
@@ -66,9 +69,9 @@ def closed_forms() -> Iterator[None]:
 
 @contextmanager
 def reported_to(listener: Listener) -> Iterator[None]:
-    """Call `listener(call, kernel, reason)` for every operator that runs in the block, in this thread.
+    """Call `listener(call, kernel, reason)` for every operator that runs within the `with` block, in this thread.
 
-    kernel: its name, or "" if the closed form runs, for the reason.
+    kernel: the name of the kernel, or "" if the closed form runs. reason: why the closed form runs, or "".
     """
     token = _listeners.set((*_listeners.get(), listener))
     try:
@@ -78,19 +81,23 @@ def reported_to(listener: Listener) -> Iterator[None]:
 
 
 def enabled() -> bool:
-    """Return whether kernels may run here and now, or closed forms were asked for."""
+    """Return True if kernels may run in this thread or task now, False if closed forms were asked for."""
     return _enabled.get()
 
 
 @lru_cache  # device.type takes four times as long
 def device_type(device: torch.device) -> str:
-    """Return the device's type: "cpu"."""
+    """Return the type of a device as a word, such as "cpu" or "cuda". Results are cached."""
     return device.type
 
 
 @lru_cache
 def loaded(device: str) -> Mapping[str, Kernel]:
-    """Return the kernels of a device type; none if their language is missing, which is warned about once."""
+    """Return the kernels of a device type such as "cpu", by operator name.
+
+    The mapping is empty for other device types, and where the package that the kernels need cannot be loaded. The
+    latter gives one RuntimeWarning.
+    """
     if device not in DEVICES:
         return {}
     module, _, package = DEVICES[device]
@@ -108,7 +115,10 @@ def loaded(device: str) -> Mapping[str, Kernel]:
 
 
 def _unsupported(numerics: Numerics) -> str | None:
-    """Return why no kernel has these numerics, or None: bits, working_bits, fraction_bits and segments are free."""
+    """Return why no kernel can compute with these numerics, or None if kernels can.
+
+    bits, working_bits, fraction_bits and segments may have any value here; five other fields must have one fixed value.
+    """
     if (
         numerics.exponential == "shift"
         and numerics.norm == "root"
@@ -176,9 +186,10 @@ def _absent(device: str, operator: str) -> str:
 
 
 def run(call: Call, closed: Callable[[Call], Tensor]) -> Tensor:
-    """Run a call: the kernel there is, and `closed` for the whole call or for the rows that the kernel left.
+    """Run a call by its kernel, and by `closed` where there is no kernel or for the rows that the kernel left.
 
-    The result has any strides, and may be an argument.
+    closed: computes a call in closed form. Returns the operator's result, weight and bias applied. The result may have
+    any strides, and may be one of the arguments itself.
     """
     kernel, taken, reason = choose(call)
     for listener in _listeners.get():

@@ -38,7 +38,7 @@ _LOG = logging.getLogger("spikeplug")
 
 
 class Counter(Protocol):
-    """Whoever wants operators simulated, and their events counted.
+    """Define what an object needs to have operators simulated, and to receive the events that are counted.
 
     realisation: the neurons that simulate; None: those of the preset with the operator's numerics.
     """
@@ -58,7 +58,10 @@ _counters: ContextVar[tuple[Counter, ...]] = ContextVar("spikeplug_counters", de
 
 @contextmanager
 def counted_by(counter: Counter) -> Iterator[None]:
-    """Let `counter` count the operators that run in the block; in nested blocks, each counter counts."""
+    """Simulate the operators that run in the block, as far as `counter` wants, and give it their events.
+
+    In nested blocks, every counter receives them. Other threads and asyncio tasks are not affected.
+    """
     _advise_on_threads()
     token = _counters.set((*_counters.get(), counter))
     try:
@@ -128,7 +131,7 @@ class Operator:
         numerics: Numerics,
         events: Events | None,
     ) -> Tensor:
-        """Return the result for jagged tensors."""
+        """Return the operator's result where arguments are jagged tensors: it runs on the values that they hold."""
 
         def run(*values: Any) -> Tensor:
             *given, weight, bias = values
@@ -145,11 +148,11 @@ class Operator:
         )
 
     def register(self) -> None:
-        """Define the torch op."""
+        """Define the torch op `torch.ops.spikeplug.<name>` of this operator, with its gradient."""
         torch_op.define(self.name, self.arguments, self.kernel, self.exact)
 
     def _run(self, call: Call) -> Tensor:
-        """Return the result in a new tensor, of any strides."""
+        """Simulate the call if a counter wants it, else run its kernel or closed form. The result is a new tensor."""
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
         with torch._C.DisableTorchFunction():
             x = call.arguments[0]
@@ -194,9 +197,10 @@ def _advise_on_threads() -> None:
 
 
 def may_go_direct(arguments: tuple[Any, ...]) -> bool:
-    """Return whether running a call at once does all that the torch op would do.
+    """Return whether an operator may run at once, without its torch op, and nobody could tell the difference.
 
-    Not with a gradient, compiler, trace, mode, transform, profiler, tensor subclass or layout, nor on several devices.
+    False if a gradient, compiler, trace, mode, transform, profiler, tensor subclass or sparse layout takes part, or if
+    the tensors lie on several devices.
     Some of these torch tells by private names alone; tests/library/test_direct.py asks for each.
     """
     if torch.compiler.is_compiling() or _is_watched():

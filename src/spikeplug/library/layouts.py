@@ -17,9 +17,10 @@ def is_plain(x: Tensor) -> bool:
 
 
 def on_values(operator: str, names: list[str], run: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """Return run(*arguments) with the values of each jagged tensor in its place, as a jagged tensor of these rows.
+    """Run an operator on the values that jagged tensors hold, and return a jagged tensor of the same rows.
 
-    names: of the operator's own arguments, with which `arguments` begin; what follows them are weight and bias.
+    run: called with `arguments`, each jagged tensor replaced by its values.
+    names: the names of the operator's own arguments, with which `arguments` begin; weight and bias follow them.
     A vector is a row of the values, so the last dimension must be the operator's, and may not be the ragged one.
     Errors: SpikeplugError for other layouts, and for jagged tensors that are of several structures or have holes.
     """

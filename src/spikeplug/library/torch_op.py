@@ -58,7 +58,7 @@ def check_devices(operator: str, arguments: tuple[Any, ...]) -> None:
 
 
 def with_plain_strides(x: Tensor) -> Tensor:
-    """Return x with the strides of a new tensor, as the fake rule promises: of a size of 1, contiguous() keeps any."""
+    """Return x with the strides that a new contiguous tensor has, also at dimensions of size 1; copied if needed."""
     expected = 1
     for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
         if stride != expected:
@@ -68,7 +68,7 @@ def with_plain_strides(x: Tensor) -> Tensor:
 
 
 def _gradients(exact: Callable[..., Tensor], context: Any, gradient: Tensor) -> tuple[Any, ...]:
-    """Return the vector-Jacobian product of the exact function at the op's inputs: straight through the integers."""
+    """Return the gradients of the op's inputs: those of the float function `exact` at the same inputs, or None."""
     tensors = iter(context.saved_tensors)
     inputs = [next(tensors) if given is _TENSOR else given for given in context.given]
     wanted = [place for place, needed in enumerate(context.needs_input_grad) if needed]

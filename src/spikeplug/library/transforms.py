@@ -24,12 +24,12 @@ _TENSOR = object()
 
 
 def has_duals() -> bool:
-    """Return whether a dual level of forward mode is active outside of torch.func."""
+    """Return whether code runs inside `torch.autograd.forward_ad.dual_level()` and no torch.func transform."""
     return forward_ad._current_level >= 0 and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def run(name: str, exact: Callable[..., Tensor], given: tuple[Any, ...]) -> Tensor:
-    """Run the torch op `name` under the innermost transform of torch.func; given: its arguments, then the token.
+    """Run the torch op `name` under the innermost transform of torch.func; given: its arguments, then `Numerics.token`.
 
     Without this rule, torch drops the tangents of an op that has only a gradient, and says nothing.
     """
@@ -39,14 +39,17 @@ def run(name: str, exact: Callable[..., Tensor], given: tuple[Any, ...]) -> Tens
 
 
 def apply(name: str, exact: Callable[..., Tensor], given: tuple[Any, ...]) -> Tensor:
-    """Run the torch op `name` with all rules of derivatives; given: its arguments, then the token."""
+    """Run the torch op `name` so that forward mode, torch.func and vmap work; exact gives the derivatives.
+
+    given: the arguments of the op, then the numerics as a string (`Numerics.token`).
+    """
     *arguments, token = given
     result: Tensor = Differentiable.apply(name, exact, token, *arguments)  # type: ignore[no-untyped-call]
     return result
 
 
 def _functional(name: str, given: tuple[Any, ...]) -> Tensor:
-    """Run a torch op under `functionalize`, which has nothing to do for it but cannot see that."""
+    """Run the torch op `name` under torch.func.functionalize: on the unwrapped tensors; the result is wrapped again."""
     functorch = torch._C._functorch
     plain = [
         functorch._unwrap_functional_tensor(x, True)
@@ -62,9 +65,10 @@ def _functional(name: str, given: tuple[Any, ...]) -> Tensor:
 
 
 class Differentiable(torch.autograd.Function):
-    """Run a torch op of ours: apply(name, exact, token, *arguments) -> Tensor.
+    """Run a spiking operator so that torch can differentiate and batch it: apply(name, exact, token, *arguments).
 
-    name: of the op. exact: the float function of the arguments. token: of the numerics.
+    name: the operator's. exact: the float function of the arguments, whose derivative it takes.
+    token: the numerics as a string, `Numerics.token`. Returns the output tensor.
     """
 
     @staticmethod
@@ -147,7 +151,7 @@ def _is_differentiable(x: Any) -> bool:
 
 
 def _of_tensors(ctx: Any) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-    """Return the exact function of the saved tensors alone, and these."""
+    """Return the exact function with every other argument filled in, and the float tensors that it still takes."""
     given, whole = ctx.given, ctx.exact
 
     def exact(*tensors: Tensor) -> Tensor:
@@ -159,18 +163,22 @@ def _of_tensors(ctx: Any) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
 
 
 def _in_place(ctx: Any, values: tuple[Tensor, ...]) -> list[Tensor | None]:
-    """Return one value per argument: those of the saved tensors, and None."""
+    """Return a list with an entry per argument: the next of `values` for a float tensor, None for any other."""
     rest = iter(values)
     return [next(rest) if x is _TENSOR else None for x in ctx.given]
 
 
 def _kept(ctx: Any, values: tuple[Any, ...]) -> list[Any]:
-    """Return the values that belong to the saved tensors."""
+    """Return those of `values`, one per argument, whose argument is a float tensor."""
     return [value for value, given in zip(values, ctx.given, strict=True) if given is _TENSOR]
 
 
 def _joined(x: Any, batched: bool, size: int, entries: int) -> Any:
-    """Return a tensor of attention with the samples joined to its batch entries; sinks as they are."""
+    """Return an argument of attention with vmap's samples joined to its batch dimension; sinks stay as they are.
+
+    batched: whether x has the samples as its first dimension. size: the number of samples.
+    entries: the size of the batch dimension.
+    """
     if not isinstance(x, Tensor) or x.dim() - batched == 1:
         return x
     x = x if batched else x.unsqueeze(0)
@@ -179,7 +187,10 @@ def _joined(x: Any, batched: bool, size: int, entries: int) -> Any:
 
 
 def _aligned(x: Any, batched: bool, rank: int) -> Any:
-    """Return a tensor with `rank` dimensions behind the batch, so that two of them broadcast as each sample does."""
+    """Return x with `rank` dimensions after vmap's batch dimension, so that arguments broadcast as single samples do.
+
+    batched: whether x has the batch dimension in front. What is no tensor is returned as it is.
+    """
     if not isinstance(x, Tensor):
         return x
     x = x if batched else x.unsqueeze(0)

@@ -14,11 +14,11 @@ _NAME, _FORMER_NAME = "cache", "past_key_values"
 
 
 def with_cache(model: nn.Module, cache: Any) -> dict[str, Any]:
-    """Return the keyword arguments of a model's call that go on from a cache; None starts a new one."""
+    """Return keyword arguments for calling `model` with a cache of earlier keys and values; cache None: start empty."""
     parameters = inspect.signature(type(model).forward).parameters
     return {_NAME if _NAME in parameters else _FORMER_NAME: cache, "use_cache": True}
 
 
 def cache_of(output: Any) -> Any:
-    """Return the cache that a model's output holds."""
+    """Return the cache of keys and values from the output of a model called with use_cache=True."""
     return output[_NAME] if _NAME in output else output[_FORMER_NAME]

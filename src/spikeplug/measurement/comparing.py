@@ -48,14 +48,17 @@ def converted(
 
 
 def next_token_logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Return the logits of every prediction whose target lies in ids (1, context): (context - 1, vocabulary)."""
+    """Return the logits with which a model predicts each token after the first: (context - 1, vocabulary).
+
+    ids   token ids of one sequence, int64 (1, context)
+    """
     logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits[0, :-1]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Figures of consecutive predictions, each a float64 vector over them.
+    """How two models predicted the same consecutive tokens: float64 vectors with one value per prediction.
 
     exact, converted   negative log-likelihood of the true token by both models, in nats
     kl                 Σ p (log p - log q) over the vocabulary, p exact and q converted, in nats
@@ -69,7 +72,10 @@ class Predictions:
 
 
 def compare(exact: Tensor, converted: Tensor, targets: Tensor) -> Iterator[Predictions]:
-    """Yield the figures of both models' logits (predictions, vocabulary) for the target ids, a few rows at a time.
+    """Compare the logits of two models in float64, a few predictions at a time, and yield the results in order.
+
+    exact, converted   logits (predictions, vocabulary)
+    targets            ids of the true tokens, int64 (predictions,)
 
     Errors: SpikeplugError if the exact model yields NaN.
     """

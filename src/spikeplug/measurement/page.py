@@ -18,10 +18,11 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 def render_sections(
     sections: Sequence[Section], *, title: str, heading: str, subtitle: str, command: str, facts: Mapping[str, Any]
 ) -> str:
-    """Return the page of these sections.
+    """Return the text of an HTML page that shows these sections.
 
-    command   the one that made it, for the footer
-    facts     shown at the bottom: settings, versions, machine
+    title     the title of the browser window; heading and subtitle stand at the top of the page
+    command   the command that made the page, for the footer
+    facts     name -> value, shown at the bottom: settings, versions, machine
 
     Errors: SpikeplugError if plotly is not installed.
     """
@@ -46,7 +47,7 @@ def render_sections(
 
 
 def plotly() -> str:
-    """Return plotly.js from the package plotly. Errors: SpikeplugError if that is not installed."""
+    """Return the JavaScript source of plotly.js. Errors: SpikeplugError if the package plotly is not installed."""
     try:
         return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
     except (ImportError, OSError) as error:

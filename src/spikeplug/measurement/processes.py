@@ -32,11 +32,11 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this process prints and writes."""
+        """Whether this process has rank 0: it alone prints and writes files."""
         return self.rank == 0
 
     def share(self, costs: Sequence[int]) -> list[int]:
-        """Return the indices, rising, of the pieces of work that this process does.
+        """Return the indices, rising, of the pieces of work that this process does. costs: the cost of every piece.
 
         Each piece goes to the process with the least cost so far. Every process computes the same distribution, so all
         of them together do each piece once.
@@ -51,9 +51,9 @@ class Processes:
         return mine
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes by rank, in every process. All must call it.
+        """Exchange one value per process; return the list of all values, in the order of ranks.
 
-        Values are pickled, so floats keep every bit.
+        All processes must call it, and all get the same list. Values are pickled, so floats keep every bit.
         """
         if self.size == 1:
             return [value]
@@ -92,14 +92,15 @@ def joined() -> Iterator[Processes]:
 
 
 def is_first_process() -> bool:
-    """Return whether this process prints and writes files, also under torchrun and accelerate launch."""
+    """Return whether this process should print and write files: RANK, or else LOCAL_RANK, is 0 or neither is set."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def threads_each() -> int | None:
-    """Return the CPU threads for each of the processes torchrun started on this machine; None: leave them to torch.
+    """Return how many CPU threads each process that torchrun started on this machine should use; None: torch's choice.
 
-    torchrun sets OMP_NUM_THREADS=1 where nothing is set, which leaves cores idle. They are shared evenly instead.
+    torchrun sets OMP_NUM_THREADS=1 if it is not set, which leaves cores idle. Here the cores are divided evenly. None
+    for a single process, or if OMP_NUM_THREADS has another value.
     """
     together = _number("LOCAL_WORLD_SIZE", 1)
     if together == 1 or os.environ.get("OMP_NUM_THREADS", "1") != "1":

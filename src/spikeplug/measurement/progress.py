@@ -21,12 +21,15 @@ class Progress(Protocol):
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """Ignore a report of progress: a `Progress` for callers that want nothing shown."""
 
 
 @contextmanager
 def shown_on(console: Console) -> Iterator[Progress]:
-    """Yield a `Progress` that shows what it receives on the console until the block ends."""
+    """Yield a function (stage, done, total) that shows progress on the console until the block ends.
+
+    On a terminal it draws a bar with the time left; elsewhere it prints a line every few seconds.
+    """
     if not console.is_terminal:
         yield _Lines(console)
         return

@@ -21,7 +21,12 @@ from spikeplug.numerics import NUMERICS_VERSION
 
 
 def write_record(record: Mapping[str, Any], path: Path, option: str = "--json") -> None:
-    """Write a record as JSON, as `write_text` writes. Errors: SpikeplugError."""
+    """Write a record to a JSON file, replaced as a whole; missing folders are made.
+
+    option   the command-line option that gave the path, for error messages
+
+    Errors: SpikeplugError if the file cannot be written; ValueError for NaN and infinities.
+    """
     write_text(json_text(record), path, option)
 
 
@@ -37,7 +42,7 @@ def read_schema(package: str, name: str) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """Return the value for JSON: NaN and infinities become None, tuples lists, keys strings."""
+    """Return a copy of a value that JSON can hold: NaN and infinities become None, tuples lists, keys strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -57,7 +62,7 @@ def origin() -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions and machine."""
+    """Return the versions of spikeplug, torch, transformers and Python, and the platform, CPU, cores and threads."""
     import torch
 
     return {
@@ -74,7 +79,10 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the git commit of the checkout this package runs from, "-dirty" if files differ from it; else None."""
+    """Return the git commit (40 hex digits) of the checkout this package runs from; None if it is not in one.
+
+    "-dirty" is appended if tracked files differ from the commit.
+    """
     root = Path(__file__).resolve().parents[3]
     git = ["git", "-C", str(root)]
     try:
@@ -105,7 +113,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def mismatch(value: Any, schema: Mapping[str, Any], place: str = "") -> str | None:
-    """Return where and how a value breaks a schema, None if it does not.
+    """Check a value against a JSON Schema; return a text that says where and how it breaks it, or None if it fits.
+
+    place   path of the value within the whole record, for the text
 
     Knows what the schemas here use: type, const, enum, pattern, minimum, minItems, properties, required,
     additionalProperties, items and anyOf.

@@ -14,7 +14,7 @@ Rows = Mapping[str, Values]
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture: traces and layout of plotly. The page's theme has the colours, so traces name none."""
+    """One picture: traces and layout as plotly takes them, without colours (the page sets these), and a label."""
 
     label: str
     traces: list[dict[str, Any]]
@@ -23,10 +23,11 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture, or several to choose from, and how to read it in plain words.
+    """A figure of the page: one drawing, or several to choose from by their labels.
 
-    small   two such plots fit side by side
-    first   the drawing to show first
+    reading   how to read the figure, in plain words
+    small     two small figures fit side by side
+    first     index of the drawing to show first
     """
 
     title: str
@@ -38,10 +39,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of numbers (None: not a number) and words.
+    """A table of the page; cells are numbers, words, or None where a number is missing.
 
-    name   of its CSV file
-    open   whether it is shown without a click
+    name   name of the CSV file of the table
+    open   whether the table is shown without a click
     """
 
     title: str
@@ -53,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Headline:
-    """One of the numbers at the top of the page."""
+    """One of the key figures at the top of the page: what it is, its value as text, and a remark."""
 
     label: str
     value: str
@@ -62,7 +63,13 @@ class Headline:
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page. `lead` is its answer in a sentence or two."""
+    """One section of the page.
+
+    name        its HTML id, for links
+    lead        what the section found, in a sentence or two
+    parts       its plots and tables in order
+    headlines   its key figures, shown at the top of the page
+    """
 
     name: str
     title: str
@@ -72,7 +79,11 @@ class Section:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return three significant digits; thousands with commas, millions in words."""
+    """Return a number as text with `digits` significant digits; NaN, infinities and None give "not a number".
+
+    From 10,000 on it is a whole number with commas, from 1e6 on "2.5 million" or "2.5 billion". Below 1e-3 and from
+    1e12 on it has an exponent.
+    """
     if value is None or not math.isfinite(value):
         return "not a number"
     if value == 0:
@@ -88,29 +99,30 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a change in per cent with its sign."""
+    """Return a change, given in per cent, as text with its sign, such as "+1.25 %"; "not a number" for NaN or None."""
     if value is None or not math.isfinite(value):
         return "not a number"
     return f"{value:+,.0f} %" if abs(value) >= 1000 else f"{value:+.3g} %" if abs(value) >= 1e-3 else f"{value:+.1g} %"
 
 
 def line(name: str, x: Sequence[Any], y: Sequence[Any], **how: Any) -> dict[str, Any]:
-    """Return a plotly trace of a line with its points."""
+    """Return a plotly trace of a line with markers at its points. how: further keys of the trace."""
     return {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(x), "y": list(y), **how}
 
 
 def bars(name: str, x: Sequence[Any], y: Sequence[Any], **how: Any) -> dict[str, Any]:
-    """Return a plotly trace with a bar for each x."""
+    """Return a plotly trace with a bar of height y at each x. how: further keys of the trace."""
     return {"type": "bar", "name": name, "x": list(x), "y": list(y), **how}
 
 
 def axes(
     x: str, y: str, *, log: str = "", whole: Mapping[str, tuple[int, int]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Return the layout of two axes with these titles.
+    """Return a plotly layout of two axes with the titles x and y.
 
-    log     the logarithmic axes: "", "x", "y" or "xy"
-    whole   axis -> (first, last), for axes of whole numbers
+    log     which axes are logarithmic: "", "x", "y" or "xy"
+    whole   "x" or "y" -> (first, last) value, for axes of whole numbers
+    more    further keys of the layout
     """
     layout: dict[str, Any] = {}
     for name, title in (("x", x), ("y", y)):
@@ -126,17 +138,20 @@ def axes(
 
 
 def doubling(axis: dict[str, Any], last: float) -> None:
-    """Put ticks at 1, 2, 4, ... up to `last` on a logarithmic axis."""
+    """Change a plotly axis in place: put its ticks at the powers of two from 1 up to `last`."""
     axis |= {"tickmode": "array", "tickvals": [2**k for k in range(max(1, math.ceil(last)).bit_length())]}
 
 
 def positive(values: Sequence[float | None]) -> list[float | None]:
-    """Return the values for a logarithmic axis: 0 becomes a gap instead of a line to the bottom."""
+    """Return the values with None in place of 0, so that a line on a logarithmic axis has a gap there."""
     return [value if value else None for value in values]
 
 
 def heatmap(grid: Sequence[Sequence[float | None]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return traces and layout of log10 of a (layers, heads) grid. Layers may have different numbers of heads."""
+    """Return plotly traces and layout of a heatmap of log10 of `grid`: one row of values per layer, one value per head.
+
+    Rows may differ in length. None and 0 are gaps.
+    """
     width = max(map(len, grid))
     trace = {
         "type": "heatmap",

@@ -14,7 +14,7 @@ _TEXT, _NAME = 24, 40
 
 
 def titled(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
-    """Return an empty table: `columns` hold words, `numbers` are aligned to the right."""
+    """Return a table without rows. columns: headers of text columns; numbers: of right-aligned columns after them."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")
@@ -24,7 +24,7 @@ def titled(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
 
 
 def saturation_table(saturations: Mapping[str, int]) -> Table:
-    """Return a row per kind of saturation."""
+    """Return a table with a row per kind of saturation. saturations: kind -> number of values that were clamped."""
     table = titled("Saturations", "what was clamped", numbers=("values",))
     for event, count in saturations.items():
         table.add_row(event, f"{count:,}")
@@ -39,10 +39,10 @@ def headline(facts: Mapping[str, Any]) -> str:
 
 
 def folded(table: Table, width: int) -> list[Table]:
-    """Return the table in as few parts as fit the width, one below the other. Nothing is cut off.
+    """Split a table into as few tables as fit `width` characters, to be shown one below the other. Nothing is cut off.
 
-    Each part has the leading columns of words, which name the row, and as many of the others as fit. Texts wrap at
-    words, numbers never.
+    Each part repeats the first text columns, which name the row, and has as many of the other columns as fit. Text
+    wraps between words, numbers never wrap.
     """
     measured = Console(width=1000)
     widest = [_widest(column, measured) for column in table.columns]
@@ -63,7 +63,10 @@ def folded(table: Table, width: int) -> list[Table]:
 
 
 def _naming(table: Table, widest: list[int], needs: list[int], width: int) -> int:
-    """Return how many leading columns name a row: a few words each, in at most 3/4 of the width; at least one."""
+    """Return how many of the first columns name a row and are repeated in each part of a folded table: 1 or more.
+
+    Those after the first are text columns with short cells, and all together take at most 3/4 of the width.
+    """
     count = 1
     while (
         count < len(needs) - 1
@@ -76,7 +79,10 @@ def _naming(table: Table, widest: list[int], needs: list[int], width: int) -> in
 
 
 def _need(column: Column, console: Console) -> int:
-    """Return the least width: of numbers their own; of words that of the longest one, or up to _TEXT."""
+    """Return the least width of a column in characters.
+
+    Numbers need their full width. Text may wrap: it needs its longest word, or up to 24 characters if more.
+    """
     widest = _widest(column, console)
     if column.justify == "right" or column.no_wrap:
         return widest

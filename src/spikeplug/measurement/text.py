@@ -35,7 +35,7 @@ def read_text(path: str | Path) -> str:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = True) -> list[int]:
-    """Return the token ids of `text`. special: with the start mark that the tokenizer adds to a document by itself.
+    """Return the token ids of a text. special: add the special tokens (a start mark) the tokenizer adds by default.
 
     Errors: SpikeplugError if a text that is not empty has no tokens.
     """
@@ -46,9 +46,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = Tru
 
 
 def cut_windows(ids: list[int], context: int, tokens: int) -> Tensor:
-    """Return consecutive windows from the start of the text that do not overlap: int64 (windows, context).
+    """Cut the start of a text into windows of `context` tokens that do not overlap: int64 (windows, context).
 
-    windows = tokens // context, or as many whole windows as the text holds. tokens must be at least context.
+    ids      token ids of the text
+    tokens   most tokens to use, at least context: there are tokens // context windows, or fewer in a shorter text
+
     Errors: SpikeplugError if the text is shorter than one window.
     """
     import torch
@@ -63,7 +65,7 @@ def cut_windows(ids: list[int], context: int, tokens: int) -> Tensor:
 
 
 def check_tokens(tokens: int, context: int) -> None:
-    """Refuse fewer tokens than one window holds. Errors: SpikeplugError."""
+    """Check that `tokens`, the tokens to read, fill a window of `context` tokens. Errors: SpikeplugError if not."""
     if tokens < 1:
         raise SpikeplugError(f"tokens is {tokens}; it must be 1 or more.")
     if tokens < context:
@@ -79,7 +81,7 @@ def positions_of(model: PreTrainedModel) -> int:
 
 
 def check_context(model: PreTrainedModel, context: int) -> None:
-    """Refuse windows longer than the model can read. Errors: SpikeplugError."""
+    """Check that a model can read windows of `context` tokens. Errors: SpikeplugError if it has fewer positions."""
     if context > positions_of(model):
         raise SpikeplugError(
             f"the context of {context} is above the model's {positions_of(model)} positions: give a smaller --context."
@@ -87,7 +89,7 @@ def check_context(model: PreTrainedModel, context: int) -> None:
 
 
 def check_vocabulary(model: PreTrainedModel, ids: Sequence[int]) -> None:
-    """Refuse token ids that the model has no embedding for. Errors: SpikeplugError."""
+    """Check that a model has an embedding for every token id in `ids`. Errors: SpikeplugError if not."""
     weight: Tensor = model.get_input_embeddings().get_parameter("weight")
     highest = max(ids, default=0)
     if highest >= weight.shape[0]:

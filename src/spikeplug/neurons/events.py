@@ -62,7 +62,7 @@ class Population:
         self.synops += count * fan_out
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return name, kind, width, neurons and all counts as plain values for JSON."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -88,7 +88,7 @@ class Events:
     populations: dict[str, Population] = field(default_factory=dict)
 
     def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
-        """Return the population of that name; it exists from its first mention on."""
+        """Return the population of that name, made at its first call; it keeps the largest width and neurons given."""
         found = self.populations.get(name)
         if found is None:
             found = self.populations[name] = Population(name, kind)
@@ -147,7 +147,10 @@ class Events:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where a primitive finds its populations: their names begin with `name`. `scope / "segment"` is a part of it."""
+    """Name the populations of one integer function: it counts into those of `events` whose names begin with `name`.
+
+    `scope / "segment"` is the scope whose name is `name` + "/segment".
+    """
 
     events: Events
     name: str
@@ -156,7 +159,7 @@ class Scope:
         return Scope(self.events, f"{self.name}/{part}")
 
     def population(self, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
-        """Return the population of this name."""
+        """Return the population with the name of this scope, made at the first call, to count into."""
         return self.events.population(self.name, kind, width, neurons)
 
     @property
@@ -165,13 +168,13 @@ class Scope:
         return self.events.observer is not None
 
     def observe(self, population: Population, membrane: Tensor, spikes: Tensor | None = None) -> None:
-        """Call the observer, if there is one."""
+        """Give the observer, if there is one, the population with its membranes before the reset, and its spikes."""
         if self.events.observer is not None:
             self.events.observer(population, membrane, spikes)
 
 
 def total(events: Iterable[Events]) -> Events:
-    """Return the sum of many events."""
+    """Return new events with the counts of all the given ones added up, population by population."""
     found = Events()
     for each in events:
         found.add(each)

@@ -23,10 +23,10 @@ _BLOCK = 1 << 15
 def integrate(
     membrane: Tensor, current: Tensor | int, scope: Scope, *, leak: int = 0, leaking: Tensor | None = None
 ) -> Tensor:
-    """Step neurons that only accumulate, v <- leak(v) + I, in place; return the membrane.
+    """Step neurons that only add up: scale the membrane by 2^leak, add `current`, in place; return the membrane.
 
     membrane: an integer tensor of the population's shape; current: an integer tensor that broadcasts to it.
-    leaking: for a leak of one place, 0 or 1 per neuron in the membrane's dtype: only those of 1 leak. None: all do.
+    leaking: for leak = 1 or -1, 0 or 1 per neuron, in the membrane's dtype; neurons with 0 skip it. None: all leak.
     """
     population = scope.population("accumulator")
     _charge(membrane, current, leak, leaking)
@@ -46,12 +46,15 @@ def lif_step(
     enabled: Tensor | bool = True,
     fan_out: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Step neurons with a threshold; return (spikes, membrane): spikes 0 or 1 in the membrane's dtype, the membrane.
+    """Step neurons with a threshold, and return (spikes, membrane); spikes are 0 or 1 in the membrane's dtype.
+
+    A neuron scales its membrane by 2^leak, adds `current`, and fires where the threshold is reached, which is then
+    subtracted.
 
     membrane: an integer tensor of the population's shape, stepped in place. current, threshold: integer tensors that
     broadcast to it.
-    enabled: the go axon; where it is false, the neuron integrates but stays silent (an idle group must be silent
-    although 0 >= 0).
+    enabled: bool or 0/1; where it is false, the neuron integrates but stays silent.
+    fan_out: the number of synapses that each spike is counted for.
     """
     population = scope.population("threshold")
     _charge(membrane, current, leak)
@@ -72,10 +75,11 @@ def lif_step(
 
 
 def population_step(current: Tensor, thresholds: Sequence[int], scope: Scope) -> Tensor:
-    """Step ordered populations that rest at 0, one per element of `current`, which all its neurons receive.
+    """Return, for each element of the integer tensor `current`, how many of `thresholds` it reaches.
 
-    Returns how many neurons fire, in the shape and dtype of `current`. thresholds: one per neuron, within the dtype.
-    Neuron after neuron over all populations, so nothing is as large as all neurons together, unless watched.
+    Each element has a population with one neuron per threshold. All neurons start at 0 and receive the element.
+    The result has the shape and dtype of `current`, which must also hold the thresholds.
+    Memory does not grow with the number of thresholds, unless `scope` has an observer.
     """
     population = scope.population("threshold")
     if scope.watched:
@@ -93,9 +97,9 @@ def population_step(current: Tensor, thresholds: Sequence[int], scope: Scope) ->
 
 
 def blocks(scope: Scope, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield independent neurons, given by tensors of one shape, in flat blocks that stay in cache.
+    """Yield tensors of one shape, an element per independent neuron, cut into flat blocks that fit the cache.
 
-    A contiguous tensor's blocks are views, to be written to. Where somebody watches, all come whole, as they are.
+    The blocks of a contiguous tensor are views, which may be written to. With an observer, the tensors come uncut.
     """
     if scope.watched or tensors[0].numel() <= _BLOCK:
         yield tensors
@@ -104,7 +108,10 @@ def blocks(scope: Scope, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def row_blocks(scope: Scope, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield rows whose neurons depend on each other, given by tensors (..., any) of the same rows, as `blocks` does."""
+    """Yield tensors (..., any) of the same leading shape, cut into blocks of whole rows that fit the cache.
+
+    For neurons that depend on others of their row. With an observer, the tensors come uncut.
+    """
     widest = max(x.shape[-1] for x in tensors)
     if scope.watched or tensors[0][..., 0].numel() * widest <= _BLOCK:
         yield tensors
@@ -113,7 +120,7 @@ def row_blocks(scope: Scope, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _charge(membrane: Tensor, current: Tensor | int, leak: int, leaking: Tensor | None = None) -> None:
-    """Apply leak(v) + I in place."""
+    """Scale the membrane by 2^leak (rounding down), where `leaking` is 1 or None, then add `current`, in place."""
     if leak:
         places = abs(leak) if leaking is None else leaking
         if leak > 0:

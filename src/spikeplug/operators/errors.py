@@ -24,16 +24,17 @@ from spikeplug.numerics import Numerics
 
 
 def relative(delta: float) -> float:
-    """Return ε/(1-ε)."""
+    """Return delta / (1 - delta): the relative error of 1/x when x has the relative error delta < 1."""
     return delta / (1 - delta)
 
 
 def weight_error(numerics: Numerics, *, curved: bool = False, fine: bool = False, scores: bool = False) -> float:
-    """Return δ of operators/README.md: the relative error of 2^-x from the input's step, chords and knots.
+    """Return δ, the largest relative error of the shift exponential 2^-x (proof: operators/README.md).
 
-    curved  the exponent comes from a table, off by 2^(1-F) octaves
-    fine    the input and table of tanh
-    scores  the input step is that of encoded scores
+    It adds up the step of the input x, the table's chords (linear pieces), and the rounding of its knots.
+    curved  the exponent x comes from a table, and is off by 2^(1-F) octaves; F = numerics.fraction_bits
+    fine    x has the finer step and table of tanh: up to 4 fraction bits more
+    scores  x has the step of encoded attention or softmax scores
     """
     fraction_bits, segments = numerics.fraction_bits, numerics.segments
     if scores:
@@ -46,9 +47,10 @@ def weight_error(numerics: Numerics, *, curved: bool = False, fine: bool = False
 
 
 class Falling(NamedTuple):
-    """Hold the error of t̂ = exp(-g).
+    """Hold the error of t̂, the spiking result for exp(-g); three tensors in the shape of g.
 
-    absolute  bound of |t̂ - exp(-g)|, with t̂ = 0 for g > H
+    H is the half range of the piecewise exponential, which saturates outside [-H, H].
+    absolute  bound of |t̂ - exp(-g)|, with t̂ = 0 for g > H; it does not hold where only `above` is True
     above     bool: whether -g may exceed H, where t̂ is exp(H)
     near      bool: whether -g may be on either side of H; `absolute` holds there too
     """
@@ -61,13 +63,14 @@ class Falling(NamedTuple):
 def falling_error(
     g: Tensor, numerics: Numerics, half_range: float, *, curved: bool = False, scores: bool = False
 ) -> Falling:
-    """Return the error of t̂ = exp(-g), g in nats, coded with F fraction bits.
+    """Return a bound for the error of t̂, the spiking result for t = exp(-g), with g in nats.
 
-    curved  g comes from a table, off by 2^(1-F)
-    scores  g has the input step of encoded scores
+    F is numerics.fraction_bits, K numerics.segments, P numerics.working_bits, H half_range.
+    curved  g comes from a table, and is off by 2^(1-F)
+    scores  g has the step of encoded scores
 
-    Shift: δ·t and two floors.
-    Chords on [-H, H]: K segments, w = 2H/K + 2^-F wide (knots lie on the input's grid).
+    Shift exponential: δ·t (see `weight_error`) plus two floors of 2^-P.
+    Piecewise exponential, chords on [-H, H]: K segments, w = 2H/K + 2^-F wide (knots lie on the input's grid).
     Their relative errors are w²/8·e^w (chord), 2^-16 (intercept of 16 bits) and (e^w - 1)·2^-8 (slope of 8 bits).
     The input's step s adds e^s - 1; then 3/2 LSB of 2^-P.
     Beyond H the result is 0, and the error is t itself, at most exp(-H).
@@ -94,9 +97,9 @@ def falling_error(
 
 
 def silenced(distance: Tensor, numerics: Numerics) -> Tensor:
-    """Return exp(-distance) of scores that may lie beyond the range of numerics.input_bits, else 0.
+    """Return the weight lost by each score that may send no spike: exp(-distance), or 0 for the other scores.
 
-    A score beyond the range sends no spike.
+    A score sends no spike if it lies beyond the range of a code of numerics.input_bits (None: no score is lost).
     distance >= 0 is in nats, from the row's largest score.
     The row's ceiling is up to an octave above that score, and codes may be half a step off at both ends.
     """
@@ -108,7 +111,10 @@ def silenced(distance: Tensor, numerics: Numerics) -> Tensor:
 
 
 def as_coded(x: Tensor, numerics: Numerics) -> Tensor:
-    """Return queries or keys as their codes of numerics.query_key_bits represent them."""
+    """Return queries or keys x after coding: each rounded to numerics.query_key_bits bits; x's shape and dtype.
+
+    With query_key_bits=None, x is returned unchanged.
+    """
     if numerics.query_key_bits is None:
         return x
     return decode(encode_for_product(x, numerics.query_key_bits), x.dtype)
@@ -117,9 +123,11 @@ def as_coded(x: Tensor, numerics: Numerics) -> Tensor:
 def product_error(query: Tensor, key: Tensor, scaling: float, numerics: Numerics) -> Tensor:
     """Return η (rows, 1): the most by which a score of the row changes when queries and keys are coded.
 
-    An element is off by at most half a step h. So query·key is off by h_q·‖k‖₁ + h_k·‖q‖₁ + D·h_q·h_k.
+    query (..., rows, D), key (..., keys, D). `scaling` multiplies the scores.
+    The elements of a query q and a key k are off by at most half a step, h_q and h_k.
+    So q·k is off by at most h_q·‖k‖₁ + h_k·‖q‖₁ + D·h_q·h_k.
     The encoder takes the smallest step that fits: h <= max(x_max / (2^(b-1) - 1), ‖x‖₂ / (2^(b-1/2) - sqrt(D)/2)).
-    b = query_key_bits; rounding adds at most sqrt(D)/2 to a norm.
+    Here x is q or k, and b = numerics.query_key_bits; rounding adds at most sqrt(D)/2 to a norm.
     """
     if numerics.query_key_bits is None:
         return torch.zeros_like(query[..., :1])
@@ -136,9 +144,10 @@ def product_error(query: Tensor, key: Tensor, scaling: float, numerics: Numerics
 
 
 def length_error(dimension: int, numerics: Numerics) -> float:
-    """Return λ: the relative error of ‖x‖ over `dimension` elements (or that many and an extension).
+    """Return λ, the largest relative error of the spiking length ‖x‖ of a vector of `dimension` elements.
 
-    It includes vectors summed in parts: their floors and the root's coarser unit lose less than the last term.
+    One more element, which stands for eps in a norm, is allowed for.
+    It holds too for long vectors, whose squares are summed in parts and floored.
     """
     levels = dimension.bit_length()
     angle = levels * 2.0 ** (1 - 2 * numerics.iterations) if numerics.norm == "cordic" else 0.0
@@ -146,9 +155,11 @@ def length_error(dimension: int, numerics: Numerics) -> float:
 
 
 def output_rounding(y: Tensor, numerics: Numerics, half: float = 2.0, *, channels: bool = True) -> Tensor:
-    """Return half·y_max·2^-n: half an LSB of a vector's own scale; without shift_scaling, the floor to 2^-n.
+    """Return the rounding error of an output y: half·y_max·2^-n, in y's shape; n is numerics.bits.
 
-    channels  the vector is one of channels, cut into blocks of numerics.scale_block
+    y_max is the largest |y| that shares y's scale. Without numerics.shift_scaling, the error is one fixed step, 2^-n.
+    half      the error in units of y_max·2^-n
+    channels  True: each block of numerics.scale_block elements has its own scale; False: the whole vector has one
     """
     if not numerics.shift_scaling:
         return torch.full_like(y, 2.0**-numerics.bits)
@@ -156,13 +167,16 @@ def output_rounding(y: Tensor, numerics: Numerics, half: float = 2.0, *, channel
 
 
 def block_maximum(y: Tensor, numerics: Numerics | None) -> Tensor:
-    """Return the largest |y| of each element's block of `scale_block`.
+    """Return, for each element of y, the largest |y| in its block of numerics.scale_block elements; y's shape.
 
-    y's shape; (..., 1) if the block is the whole vector.
+    The shape is (..., 1) if the block is the whole vector, as with numerics=None.
     """
     return largest_in_blocks(y, None if numerics is None else numerics.scale_block)
 
 
 def within_scores(x: Tensor, bound: Tensor, numerics: Numerics) -> Tensor:
-    """Return `bound`, replaced by infinity in rows with scores of 2^(28-F) and more, which lose fraction bits."""
+    """Return `bound`, replaced by infinity in rows where some |x| >= 2^(28-F).
+
+    x are the scores, rows along the last dimension. F is numerics.fraction_bits; larger scores lose fraction bits.
+    """
     return bound.masked_fill(x.abs().amax(-1, keepdim=True) >= 2.0 ** (28 - numerics.fraction_bits), math.inf)

@@ -1,4 +1,4 @@
-"""Compute exponentials of one number, for gates, curves and exp."""
+"""Compute exp(-x) of integers x >= 0, each on its own, for gates and curves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from spikeplug.saturation import record
 
 
 def falling(distance: Tensor, on: Arithmetic, exponential: ShiftExponential | None = None) -> Tensor:
-    """Return t = exp(-distance) in Q(P), int64, 0 <= t <= 1.
+    """Return t = exp(-distance), 0 <= t <= 1, int64 in units of 2^-P; P is numerics.working_bits.
 
-    distance     >= 0, as `encode_distance` returns it
-    exponential  another 2^-x for the shift form, with the fraction bits of `distance`; None: that of the numerics
+    distance     integers >= 0 with F = numerics.fraction_bits fraction bits, as `encode_distance` returns them: in
+                 octaves (shift exponential, 2^-distance) or nats (piecewise)
+    exponential  replaces the numerics' table of 2^-x in the shift form, and sets the fraction bits of `distance`
     """
     if on.numerics.exponential == "shift":
         spec = exponential or shift_exponential(on.numerics)

@@ -15,8 +15,9 @@ from spikeplug.saturation import record
 
 
 def elementwise(rows: Callable[[Tensor], Tensor], x: Tensor, on: Arithmetic, ends: tuple[float, float]) -> Tensor:
-    """Return `rows` of blocks of finite float32 or float64 vectors, in x's shape and dtype.
+    """Return rows(x), computed on the finite elements only, in x's shape and dtype.
 
+    rows  the function; it gets blocks (vectors, d) of finite float32 or float64 numbers, and keeps their shape
     ends  the results for x = -inf and x = +inf
 
     NaN gives NaN. Elements that are not finite do not affect the finite elements of their vector.

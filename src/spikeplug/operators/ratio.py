@@ -17,10 +17,11 @@ EXPONENT_BITS = 13
 
 
 def normalise(magnitude: Tensor, width: int, bits: int, on: Arithmetic) -> tuple[Tensor, Tensor]:
-    """Return (q, exponent), int64: magnitude ≈ q·2^exponent, with `bits` bits in each vector's largest element.
+    """Return (q, exponent): magnitude ≈ q·2^exponent, so that q of each vector's largest element has `bits` bits.
 
-    magnitude  int64 (..., d), 0 <= magnitude < 2^width <= 2^62
-    exponent   (..., 1)
+    magnitude  int64 (..., d), 0 <= magnitude < 2^width <= 2^62; a vector is the last dimension
+    q          int64 (..., d)
+    exponent   integers (..., 1)
 
     The vector's leading one sets one shift for all elements. A left shift is exact.
     A right shift rounds to nearest (half up), off by at most 1/2, so q <= 2^bits.
@@ -32,10 +33,13 @@ def normalise(magnitude: Tensor, width: int, bits: int, on: Arithmetic) -> tuple
 
 
 def fixed_step(magnitude: Tensor, fraction_bits: int, width: int, on: Arithmetic) -> Tensor:
-    """Return a magnitude with n = `bits` fraction bits; 0 <= magnitude < 2^width, with more than n fraction bits.
+    """Drop fraction bits of a magnitude until n = `on.numerics.bits` of them are left; same shape and dtype.
 
-    It is rounded to nearest (off by at most 1/2 LSB). Without shift_scaling it is floored, as published (low by less
-    than 1).
+    magnitude      integers, 0 <= magnitude < 2^width, which stand for magnitude·2^-fraction_bits
+    fraction_bits  more than n
+
+    With `on.numerics.shift_scaling`, the result is rounded to nearest (off by at most 1/2 of its last bit).
+    Without, it is floored, as published (low by less than 1 of its last bit).
     """
     drop = fraction_bits - on.numerics.bits
     if on.numerics.shift_scaling:
@@ -49,9 +53,11 @@ class Ratio:
 
     numerator_bits    A < 2^numerator_bits
     denominator_bits  B < 2^denominator_bits
-    largest_output    the largest |y| of the published group, which has 2^n · largest_output neurons
-    per_element       B has the shape of A and at least working_bits bits; else it is (..., 1) and of any size
-    channels          the vector is one of channels, which `scale_block` cuts; else (keys) it has one scale
+    largest_output    the largest y that the neurons of the published (fixed-step) form represent; they are
+                      2^n · largest_output, n = numerics.bits
+    per_element       True: B has the shape of A and at least working_bits bits; False: B is (..., 1), of any size
+    channels          True: the vector's elements are channels, and each `numerics.scale_block` of them has its own
+                      scale; False (elements are attention's keys): the whole vector has one scale
     """
 
     numerator_bits: int
@@ -61,12 +67,13 @@ class Ratio:
     channels: bool = True
 
     def __call__(self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, on: Arithmetic) -> Coded:
-        """Return y; int64.
+        """Return the code of y = numerator / denominator · 2^exponent: int64 mantissa q, in the shape of `numerator`.
 
+        n is numerics.bits.
         With shift_scaling, each vector is shifted until its largest element fills working_bits.
-        n + 1 bits are divided out, and the guard bit is rounded away: |q - y·2^-exponent| <= 1/2 +
-        2^(n+3-working_bits).
-        Without, q = min(floor(2^n · y), 2^n · largest_output), the fixed step 2^-n; exponent must be an int <= 0.
+        The division gives n + 1 bits, and the last one is rounded away: q differs from y in units of the result's
+        scale by at most 1/2 + 2^(n+3-working_bits).
+        Without, q = min(floor(2^n · y), 2^n · largest_output), with the fixed step 2^-n; exponent must be an int <= 0.
         """
         bits = on.numerics.bits
         if on.numerics.shift_scaling:
@@ -84,7 +91,10 @@ class Ratio:
         return fixed(quotient, bits, limit.bit_length())
 
     def scaled(self, numerator: Tensor, denominator: Tensor, exponent: Tensor | int, on: Arithmetic) -> Coded:
-        """Return y with a scale per vector, regardless of `shift_scaling`."""
+        """Return the code of numerator / denominator · 2^exponent, one power-of-two scale per vector; int64 mantissa.
+
+        It does so whether numerics.shift_scaling is set or not.
+        """
         bits, width, denominator_bits = on.numerics.bits, on.numerics.working_bits, self.denominator_bits
         # The leading one of the largest element sets the shift of the whole vector.
         top = on.maximum(numerator, self.numerator_bits, "numerator/maximum")

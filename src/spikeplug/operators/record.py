@@ -42,18 +42,18 @@ class Spelling:
 class Operator:
     """Hold everything that the package knows of one operator.
 
-    name         of the torch op, the public function, reports and records
+    name         the operator's name: of the torch op, the public function, and in reports and records
     family       operators with the same tests: softmax, attention, gate, curve, norm, element, wave
-    formula      in one line
+    formula      what is computed, in one line of text
     spiking      (*arguments, on) -> Tensor, on float tensors: encode, run integers by the verbs of `on`, decode
     exact        (*arguments) -> Tensor: the float function; it gives shape, dtype and the straight-through gradient
     inputs       kind of number of each tensor argument (evidence/distributions.py draws it)
-    settings     the arguments after them in tests and measurements
-    scale        of the output
+    settings     the arguments after the tensors, in tests and measurements
+    scale        which output elements share a scale, see `Scale`
     elementwise  the result of an element does not depend on the others of its vector
-    grid         inputs that a search for the worst error tries
-    bound        the proven bound
-    largest      numerics -> the largest output of the published group, which has 2^n neurons per unit of it
+    grid         which inputs a search for the worst error tries: all codes of an exponent, of a turn, or of two octaves
+    bound        (*inputs, numerics) -> the proven bound of |spiking - exact|, in the shape of the output
+    largest      numerics -> the largest output of the published form, which has 2^numerics.bits neurons per unit of it
     input_range  numerics -> the inputs beyond which something is lost, in words
     spellings    torch functions that a converted model redirects to it
     modules      full name of a class -> (module) -> the arguments after the tensor
@@ -99,7 +99,11 @@ class Operator:
 
 
 def elementwise(*names: str) -> tuple[Spelling, ...]:
-    """Return the spelling of torch functions of one tensor (`torch.tanh`, `torch.tanh_`, `F.silu(x, inplace=True)`)."""
+    """Return one `Spelling` that redirects the torch functions `names`, all of one tensor, to an operator.
+
+    It serves calls such as `torch.tanh(x)` and `F.silu(x, inplace=True)`; inplace writes the result into the input.
+    A call with anything but a floating-point tensor is left to torch.
+    """
 
     def call(operator: Callable[..., Tensor], input: Any, inplace: bool = False) -> Any:
         if not isinstance(input, Tensor) or not input.is_floating_point():
@@ -111,12 +115,18 @@ def elementwise(*names: str) -> tuple[Spelling, ...]:
 
 
 def rounded_once(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return run(x), computed in float32 and rounded once if x is shorter; for functions of more than one step."""
+    """Return run(x) in x's dtype; if x has fewer than 32 bits, `run` gets x as float32, and its result is rounded.
+
+    A function of several steps is so rounded once, not at every step.
+    """
     return run(x.float()).to(x.dtype) if x.element_size() < 4 else run(x)
 
 
 def rescaled(name: str, before: float = 1.0, after: float = 1.0, offset: float = 0.0) -> Spelling:
-    """Return the spelling of a function that is operator(x·before + offset)·after."""
+    """Return a `Spelling` that redirects the torch function `name` to operator(x·before + offset)·after.
+
+    For example, exp2 is exp with before = ln 2.
+    """
 
     def call(operator: Callable[..., Tensor], input: Tensor) -> Tensor:
         return rounded_once(input, lambda x: operator(x * before + offset) * after)
@@ -125,5 +135,5 @@ def rescaled(name: str, before: float = 1.0, after: float = 1.0, offset: float =
 
 
 def no_settings(module: Any) -> tuple[Any, ...]:
-    """Return (), the arguments of a module whose operator has no settings."""
+    """Return (): the operator takes no arguments after the tensor, whatever the module (which is ignored)."""
     return ()

@@ -16,8 +16,9 @@ BLOCK = 1 << 17
 
 
 def by_rows(operator: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """Return operator(x, *others), applied to blocks (rows, d) of x (..., d), and blocks of `others` (..., any).
+    """Return operator(x, *others), computed block by block so that temporaries stay in cache.
 
+    x is (..., d), and each of `others` (..., any size). A block is (rows, d) of x and the same rows of the others.
     The result has x's dtype. It has x's shape, except for the last dimension, which the operator decides.
     """
     rows = [part.reshape(-1, part.shape[-1]) for part in (x, *others)]
@@ -34,8 +35,9 @@ def by_rows(operator: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tens
 
 
 def by_elements(operator: Callable[[Tensor], Tensor], x: Tensor, on: Arithmetic) -> Tensor:
-    """Return operator over x's elements, in blocks (N, 1) of float32 or float64; x's shape and dtype.
+    """Return operator(x) element by element, in x's shape and dtype.
 
+    `operator` gets blocks of any number of elements, shape (N, 1), as float32 or float64.
     Every element has a power-of-two scale of its own.
     So precision is relative over the whole dynamic range, and `shift_scaling` does not matter here.
     Errors: SpikeplugError if x is not a floating-point tensor.
@@ -47,8 +49,9 @@ def by_elements(operator: Callable[[Tensor], Tensor], x: Tensor, on: Arithmetic)
 
 
 def along(dim: int, x: Tensor, operator: str) -> Tensor:
-    """Return x with dimension `dim` moved last; a scalar becomes a vector of one.
+    """Return x with dimension `dim` moved last; a 0-dimensional x becomes a vector of one element.
 
+    operator: its name, for the error's message.
     Errors: SpikeplugError for a dim that x does not have.
     """
     if not isinstance(dim, int) or isinstance(dim, bool) or not -max(x.dim(), 1) <= dim < max(x.dim(), 1):

@@ -27,11 +27,12 @@ from spikeplug.realisation import Realisation
 
 
 class Arithmetic(Protocol):
-    """List the integer verbs that an operator may use between encoding and decoding.
+    """List the integer functions (verbs) that an operator may use between encoding and decoding its numbers.
 
-    The meaning of a verb is in the README of its primitive. Widths (`bits`) exclude the sign.
+    Closed computes them with tensor operations, Simulated neuron by neuron. Widths (`bits`) exclude the sign.
+    Each folder of spikeplug/primitives has a README that says what its verbs compute.
 
-    operator  the operator whose populations and saturations these are
+    operator  the name of the operator, with which the names of its populations begin
     numerics  the numerics that the operator computes with
     """
 
@@ -183,7 +184,7 @@ class Simulated:
 
     @property
     def realisation(self) -> Realisation:
-        """Return the realisation: which neurons compute each verb."""
+        """Return which neurons compute each verb: that of `events`, or else the one that goes with the numerics."""
         return as_realisation(self.events.realisation, self.numerics)
 
     def _scope(self, name: str) -> Scope:

@@ -1,5 +1,6 @@
-"""Measure how errors build up through a model, into a folder from which a run can be resumed, and draw a page of it.
+"""Measure how errors build up through a model, write the rows to a folder, and draw a page of them.
 
+A run that was stopped can be resumed from its folder.
 Names are imported when they are first used, so that a command line can check its arguments before torch is imported.
 """
 

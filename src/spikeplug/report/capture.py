@@ -21,12 +21,13 @@ _PAIRS = frozenset({"divide"})
 
 @dataclass(frozen=True)
 class Call:
-    """All calls of one operator at one width.
+    """Hold all calls of one operator that have the same width and settings.
 
-    arguments   of the first of these calls, cut to the chosen token's first row: (1, width); of attention, one query of
-                one head and the keys it may attend to
+    operator    name of the operator
+    arguments   of the first of these calls, cut to one row of the chosen token: tensors (1, width). For attention: one
+                query of one head, and the keys and values it may attend to
     width       elements of a row; of attention, the mean number of keys that a query may attend to
-    rows        rows per token, over all calls
+    rows        rows per token, summed over all these calls
     """
 
     operator: str
@@ -35,7 +36,10 @@ class Call:
     rows: float
 
     def cut(self, width: int) -> tuple[Any, ...]:
-        """Return the arguments with rows of `width` elements, or of as many as there are."""
+        """Return the arguments with each row cut to `width` elements, or all of them if the row is shorter.
+
+        Of attention, the last `width` keys and values are kept.
+        """
         if self.operator != "attention":
             return tuple(x[..., :width] if isinstance(x, Tensor) else x for x in self.arguments)
         query, key, value, *rest = self.arguments
@@ -43,15 +47,15 @@ class Call:
 
     @property
     def available(self) -> int:
-        """Return the elements of the row that is kept."""
+        """Return the number of elements in the kept row; of attention, the number of keys."""
         first: Tensor = self.arguments[1 if self.operator == "attention" else 0]
         return first.shape[-2 if self.operator == "attention" else -1]
 
 
 class Watch(TorchDispatchMode):
-    """Calls `observe(operator, arguments, output)` for every call of a spiking operator within the block.
+    """Call `observe(operator, arguments, output)` for every call of a spiking operator within the block.
 
-    The numerics are left out of the arguments.
+    operator is its name. The numerics, its last argument, are left out of `arguments`.
     """
 
     def __init__(self, observe: Callable[[str, tuple[Any, ...], Tensor], None]) -> None:

@@ -27,7 +27,12 @@ _KEPT_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Change:
-    """A way to convert the model. operators None: all; exclude None: nothing."""
+    """Describe a way to convert the model, as `convert` takes it.
+
+    numerics   the numerics of the spiking operators
+    operators  names of the operators to replace; None: all
+    exclude    regular expression for the paths of modules that stay exact; None: no module
+    """
 
     numerics: Numerics
     operators: tuple[str, ...] | None = None
@@ -35,11 +40,11 @@ class Change:
 
 
 class Comparison:
-    """Measures conversions of a model. The model is exact again after every call.
+    """Measure conversions of a model. The model is exact again after every call.
 
     windows   int64 (windows, context) of token ids
 
-    Figures of one change are computed once.
+    The figures of a change are computed once and kept.
     Errors: SpikeplugError for a model without decoder layers, and those of `convert`.
     """
 
@@ -65,21 +70,28 @@ class Comparison:
 
     @torch.inference_mode()
     def residual_stream(self, change: Change | None) -> list[Tensor]:
-        """Return the residual stream before the layers and after each, on the first window: (tokens, channels) each."""
+        """Return the residual stream before the first layer and after each layer, on the first window.
+
+        One tensor (tokens, channels) each. change: the conversion; None: the exact model.
+        """
         with self.converted(change), self.layers.recorded() as kept:
             self.model(input_ids=self.windows[:1], use_cache=False)
         return kept
 
     def figures(self, change: Change | None) -> dict[str, Any]:
-        """Return perplexity and divergence over all windows."""
+        """Return perplexity, KL divergence and agreement of the converted model over all windows, by name.
+
+        change  the conversion; None: the exact model
+        """
         if change not in self._figures:
             self._figures[change] = figures_of(self.predictions(change))
         return dict(self._figures[change])
 
     @torch.inference_mode()
     def predictions(self, change: Change | None) -> Predictions:
-        """Return the figures of every prediction, each (windows, context - 1) in the order of the text.
+        """Compare every next-token prediction of the converted model with the exact model's.
 
+        The result holds negative log-likelihoods, KL divergence and agreement, each (windows, context - 1).
         Errors: SpikeplugError if the exact model yields NaN.
         """
         windows = []
@@ -101,7 +113,11 @@ class Comparison:
 
 
 def figures_of(found: Predictions) -> dict[str, Any]:
-    """Return perplexities, their change in per cent and its standard error (paired), divergences, agreement."""
+    """Return the means of all predictions by name, as plain numbers.
+
+    Both perplexities; the change of perplexity in per cent and its standard error, from the differences per prediction;
+    mean and largest KL divergence in nats; the share of equal most likely tokens in per cent; the predictions' number.
+    """
     rise = (found.converted - found.exact).flatten()
     change, count = math.expm1(min(float(rise.mean()), 700.0)), rise.numel()
     spread = float(rise.std()) / math.sqrt(count) if count > 1 else math.nan

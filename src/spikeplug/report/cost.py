@@ -29,7 +29,10 @@ _SMALL_BITS, _SMALL_STEPS = (5, 6), 32
 
 
 def updates_per_token(calls: Sequence[Call], numerics: Numerics, realisation: Realisation) -> dict[str, Any]:
-    """Return {"updates_per_token": all, "by_operator": {name: its share}}."""
+    """Estimate the membrane updates per token of all spiking operators that `calls` lists.
+
+    Return {"updates_per_token": sum over all operators, "by_operator": {name: updates of this operator}}.
+    """
     if realisation.steps is not None:  # T is at most 2^n
         realisation = replace(realisation, steps=min(realisation.steps, 1 << numerics.bits))
     found: Counter[str] = Counter()
@@ -54,13 +57,16 @@ def _row(call: Call, width: int, numerics: Numerics, realisation: Realisation) -
 
 
 def _neuron_steps(numerics: Numerics, realisation: Realisation) -> int:
-    """Return what the updates of an ordered group are proportional to."""
+    """Return 2^n·(T + 1), n = numerics.bits, to which the updates of an ordered group are proportional.
+
+    T is the number of time steps of the count code, and 1 for the other codes.
+    """
     steps = realisation.time_steps(numerics.bits) if realisation.code == "count" else 1
     return (1 << numerics.bits) * (steps + 1)
 
 
 def simulated(call: Call, width: int, numerics: Numerics, realisation: Realisation) -> float:
-    """Return the membrane updates of one row, cut to `width` elements."""
+    """Simulate one row of the call, cut to `width` elements, neuron by neuron; return the membrane updates."""
     events = Events(realisation)
     OPERATORS[call.operator](*call.cut(width), numerics=numerics, events=events)
     return float(events.membrane_updates)

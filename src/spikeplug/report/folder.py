@@ -1,4 +1,4 @@
-"""The folder of a run: a header, one JSON line per row, and a lock. No row is lost, and none is measured twice."""
+"""Keep the folder of a run: a header, one JSON line per row, and a lock. No row is lost, and none is measured twice."""
 
 from __future__ import annotations
 
@@ -22,19 +22,26 @@ SCHEMA_VERSION = 2
 
 
 class RunFolder:
-    """Rows by (study, key), in the order in which they were measured. See `opened` and `read`."""
+    """Hold the header and the rows of a run, in the order in which they were measured; add rows to its file.
+
+    A row is named by its study and its key. Use `opened` to write a folder, `read` to read one.
+    """
 
     def __init__(self, path: Path, header: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
         self.path, self.header, self.rows = path, dict(header), rows
         self._by_key = {(row["study"], row["key"]): row for row in rows}
 
     def find(self, study: str, key: str) -> dict[str, Any] | None:
-        """Return the values of a row, None if it was not measured."""
+        """Return the values of the row with this study and key; None if it was not measured."""
         row = self._by_key.get((study, key))
         return None if row is None else row["values"]
 
     def append(self, study: str, key: str, seconds: float, values: dict[str, Any]) -> None:
-        """Add a row; it is on the disk when this returns. Errors: SpikeplugError if it cannot be written."""
+        """Add a row; it is on the disk when this returns.
+
+        seconds  the time its measurement took
+        Errors: SpikeplugError if it cannot be written.
+        """
         row = {"study": study, "key": key, "seconds": round(seconds, 3), "values": values}
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         try:
@@ -49,7 +56,10 @@ class RunFolder:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder that is not new, empty or of a run. Changes nothing. Errors: SpikeplugError."""
+    """Check that `path` is new, empty or the folder of a run. Changes nothing.
+
+    Errors: SpikeplugError if it is anything else, or cannot be read.
+    """
     try:
         if path.exists() and not path.is_dir():
             raise SpikeplugError(f"{path} is a file: give a folder to --out.")
@@ -151,7 +161,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return all whole rows, and how many bytes they take."""
+    """Return all rows of the file whose line is complete, and the number of bytes of these lines."""
     try:
         content = (path / ROWS).read_bytes() if (path / ROWS).exists() else b""
     except OSError as error:
@@ -170,7 +180,10 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _row(row: Any, studies: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row. Errors: ValueError if it is not one of its study."""
+    """Check one parsed line of the rows' file against the schema of its study; return it as a dict of known fields.
+
+    Errors: ValueError if it does not fit.
+    """
     if not isinstance(row, dict) or row.get("study") not in studies:
         raise ValueError("it is not a row of a study")
     study = row.pop("study")
@@ -180,14 +193,17 @@ def _row(row: Any, studies: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mismatch_of_row(row: dict[str, Any], schema: Mapping[str, Any]) -> str | None:
-    """Return the mismatch of the kind of row that the key names, which says more than that of any other kind."""
+    """Return in words how the row differs from the schema; None if it fits.
+
+    A study has several kinds of row. The row is compared with the kind that its key names.
+    """
     kinds = schema.get("anyOf", [schema])
     named = [kind for kind in kinds if mismatch(row.get("key"), kind["properties"]["key"]) is None]
     return mismatch(row, (named or kinds)[0])
 
 
 def _difference(there: Any, now: Any) -> tuple[Any, Any]:
-    """Return the two values that differ first: of dictionaries, those of a field, with its name."""
+    """Return the two values, for a message. Of two dictionaries: the first field that differs, after its name."""
     if isinstance(there, dict) and isinstance(now, dict):
         name = next(name for name in {**now, **there} if there.get(name) != now.get(name))
         return f"{name} {there.get(name)}", now.get(name)

@@ -15,7 +15,10 @@ from spikeplug.report.sections import sections_of
 
 
 def render(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Return the page of the rows that there are. Errors: SpikeplugError if plotly is not installed."""
+    """Return the report as one HTML page, drawn from the rows measured so far.
+
+    Errors: SpikeplugError if plotly is not installed.
+    """
     name = str(header["arguments"]["model"]["name"])
     return render_sections(
         sections_of(header, rows),
@@ -28,7 +31,7 @@ def render(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 
 def make_record(header: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the header, and the rows of each study in the order in which they were measured."""
+    """Return the report as JSON values: the header, and under "studies" the rows of each study in measured order."""
     studies: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         studies.setdefault(row["study"], []).append({name: row[name] for name in ("key", "seconds", "values")})
@@ -36,12 +39,15 @@ def make_record(header: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str,
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of the record."""
+    """Return the JSON Schema (draft 2020-12) of what `make_record` returns."""
     return read_schema("spikeplug.report", "report.schema.json")
 
 
 def write_tables(header: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write each table of the page as `folder`/NAME.csv. Errors: SpikeplugError if it cannot be written."""
+    """Write each table of the page as `folder`/NAME.csv; return the paths of the files.
+
+    Errors: SpikeplugError if a file cannot be written.
+    """
     written = []
     for section in sections_of(header, rows):
         for part in section.parts:

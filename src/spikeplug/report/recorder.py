@@ -13,7 +13,7 @@ _GROUPS, _NEURONS, _TRACES = 12, 64, 6
 
 
 class Population(Protocol):
-    """The part of `neurons.Population` that is used here."""
+    """List what a raster needs to know of a `neurons.Population`: name, kind, and width in bits."""
 
     @property
     def name(self) -> str: ...
@@ -27,10 +27,13 @@ class Population(Protocol):
 
 @dataclass
 class Raster:
-    """Some neurons of one population, step by step.
+    """Hold the spikes and membranes of some neurons of one population, step by step.
 
-    The population is `groups` groups (one per element of the input) of `size` neurons each, numbered throughout.
     name, kind, width   of the population; width in bits
+    groups, size        `groups` groups (one per element of the input) of `size` neurons each; neurons are numbered
+                        throughout, from 0
+    membranes           per step, the membranes of the neurons in `traced`
+    spikes              per step, the numbers of the neurons in `shown` that fired
     """
 
     name: str
@@ -42,7 +45,11 @@ class Raster:
     spikes: list[list[int]] = field(default_factory=list)
 
     def keep(self, membrane: Tensor, spikes: Tensor | None) -> None:
-        """Add one step. Shapes: of the whole population, or such that broadcast to it."""
+        """Add one time step.
+
+        membrane  integers, of the shape of the whole population
+        spikes    nonzero where a neuron fired, broadcastable to `membrane`; None for a population without thresholds
+        """
         self.membranes.append(membrane.reshape(-1)[self.traced].tolist())
         fired = self.shown[:0] if spikes is None else self._fired(membrane, spikes)
         self.spikes.append(fired.tolist())
@@ -57,13 +64,16 @@ class Raster:
 
     @property
     def traced(self) -> Tensor:
-        """Return the numbers of the neurons whose membranes are kept: one of each group, or several of one group."""
+        """Return the numbers of the neurons whose membranes are kept: one per group, or several of one group.
+
+        At most 6.
+        """
         if self.groups == 1:
             return _spread(self.size, _TRACES)
         return _spread(self.groups, _TRACES) * self.size + self.size // 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; spikes are [step, neuron] pairs."""
+        """Return plain values for JSON; spikes are [step, neuron] pairs, membranes one list per traced neuron."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -78,7 +88,7 @@ class Raster:
 
 
 class Recorder:
-    """An observer of `neurons.Events`: keeps one raster per population and shape, in the order of their first steps."""
+    """Observe a simulation (`neurons.Events`): keep one raster per population and shape, in the order they start."""
 
     def __init__(self) -> None:
         self._rasters: dict[tuple[str, torch.Size], Raster] = {}
@@ -94,10 +104,10 @@ class Recorder:
 
     @property
     def rasters(self) -> list[Raster]:
-        """Return the rasters so far."""
+        """Return all rasters recorded so far, in the order of their first steps."""
         return list(self._rasters.values())
 
 
 def _spread(count: int, most: int) -> Tensor:
-    """Return at most `most` places, evenly spaced from the first to the last of `count`."""
+    """Return at most `most` indices, int64, evenly spaced from 0 to count - 1."""
     return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().to(torch.int64)

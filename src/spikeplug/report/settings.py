@@ -18,15 +18,15 @@ from spikeplug.report.sections import STUDIES
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure.
+    """Choose what a report measures.
 
     numerics      Numerics, or the name of a preset
     realisation   the neurons whose events are counted and drawn; None: those of the numerics' preset
     context       length of the windows, in tokens; at least 8
     tokens        tokens of the text read by every measurement; at least `context`
-    studies       which of STUDIES
-    quick         fewer points in each study
-    token         the token of the first window that the rasters show; negative: counted from its end
+    studies       names out of STUDIES: the sections of the report
+    quick         True: measure fewer points in each study
+    token         index of the token in the first window that the rasters show; negative: counted from the end
     text          the text; None: the reference text of this Python (`pydoc_data.topics`)
 
     Errors: SpikeplugError for a value out of its domain.
@@ -60,7 +60,10 @@ class Settings:
 
 
 def arguments_of(settings: Settings, model: Mapping[str, Any], text_sha256: str) -> dict[str, Any]:
-    """Return everything a row depends on: all of it must be the same when a run is resumed. Studies may be added."""
+    """Return everything that the values of a row depend on, for JSON; it must be the same when a run is resumed.
+
+    The names of the studies are not in it, so a resumed run may add studies.
+    """
     numerics = as_numerics(settings.numerics)
     return {
         "model": dict(model),
@@ -75,5 +78,5 @@ def arguments_of(settings: Settings, model: Mapping[str, Any], text_sha256: str)
 
 
 def hash_of(arguments: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the arguments, whatever their order."""
+    """Return the SHA-256 of the arguments, in hexadecimal; the order of their names does not matter."""
     return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()

@@ -30,7 +30,10 @@ _LIMB_BITS = 16
 
 
 class _PerRow(NamedTuple):
-    """What a kernel reads of a mask or bias: the tensor, or 0, and its strides by batch, head and row, in elements."""
+    """Hold a mask or bias for the kernel: the tensor (0: there is none) and its strides, in elements.
+
+    batch, head, row: the stride from one batch, head or query row to the next.
+    """
 
     tensor: Tensor | int
     batch: int
@@ -42,10 +45,11 @@ _NOTHING = _PerRow(0, 0, 0, 0)
 
 
 class Attention:
-    """Attention without a softcap.
+    """Compute attention without a softcap.
 
-    Batches are left that have a query, key or value which is not finite, or a row whose scores are not finite or too
-    large for their fraction bits. The whole call is left if a bias or sink leaves float32, for that is counted.
+    A batch is left to the closed form if a query, key or value in it is not finite, or if a row's scores have NaN or
+    +inf or are too large for their fraction bits. The whole call is left if a bias or sink overflows float32 when it is
+    converted to the unit of the scores, because the closed form counts such saturations.
     """
 
     def supports(self, call: Call) -> str | None:
@@ -133,9 +137,10 @@ def _numbers(numerics: Numerics) -> Settings:
 
 
 def _leaves_float32(x: Tensor | None, unit: float) -> bool:
-    """Return whether a finite element above 0 leaves float32 when multiplied by the unit: the closed form counts it.
+    """Return whether a finite positive element of x overflows float32 when it is multiplied by `unit`.
 
-    A bias so far below 0 is not counted: it hides its key.
+    The closed form counts such an element as a saturation. A negative element that overflows is not counted: as a bias
+    it hides its key. False for None and for tensors that are not floating-point.
     """
     if x is None or not x.dtype.is_floating_point:
         return False
@@ -144,13 +149,17 @@ def _leaves_float32(x: Tensor | None, unit: float) -> bool:
 
 
 def _by_channel(x: Tensor) -> Tensor:
-    """Return x in float32, with channels side by side."""
+    """Return x as float32 whose last dimension, the channels, is contiguous in memory."""
     x = x if x.dtype is torch.float32 else x.to(torch.float32)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[Tensor, Panels, Tensor | None]:
-    """Return keys and values in codes: the memory, the panels' addresses in it, and the batches left, or None."""
+    """Code keys and values into integers; return (memory, panels, left).
+
+    memory: uint8, holds all codes and must be kept while they are used. panels: the addresses of the arrays in it.
+    left: bool (batches,), True where a key or value is not finite or too large to code; None if no batch is.
+    """
     (batches, heads, keys, channels), width = key.shape, value.shape[-1]
     steps = -(-keys // STEP_OF_KEYS)
     padded, pairs, pitch = batches * heads * steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
@@ -182,7 +191,10 @@ def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[Tensor, Pane
 
 
 def _masking(mask: Tensor | None, shape: tuple[int, ...], unit: float) -> tuple[_PerRow, _PerRow]:
-    """Return what of a mask hides, and what is added to scores of `shape`, which count in 1/unit."""
+    """Split an attention mask in two: return (visible, bias), what hides keys and what is added to scores.
+
+    shape: (batches, heads, queries, keys) of the scores. unit: the factor that converts a bias to the scores' unit.
+    """
     if mask is None:
         return _NOTHING, _NOTHING
     if mask.dtype == torch.int64 and (stairs := staircase(mask, *shape[2:])) is not None:
@@ -192,7 +204,10 @@ def _masking(mask: Tensor | None, shape: tuple[int, ...], unit: float) -> tuple[
 
 
 def _per_row(x: Tensor | None, shape: tuple[int, ...]) -> _PerRow:
-    """Return a mask or bias, broadcastable to `shape`, with its keys side by side."""
+    """Return mask or bias x with its strides, as if expanded to `shape`, its last dimension (keys) contiguous.
+
+    x: broadcastable to shape (batches, heads, queries, keys), or None.
+    """
     if x is None:
         return _NOTHING
     x = x.expand(-1, -1, -1, shape[3])
@@ -201,9 +216,11 @@ def _per_row(x: Tensor | None, shape: tuple[int, ...]) -> _PerRow:
 
 
 def staircase(counts: Tensor, queries: int, keys: int) -> _PerRow | None:
-    """Return counts of visible keys that grow by one per row as one string of ones and zeros.
+    """Return a causal mask, given as the number of visible keys of each query row, as one shared bool vector.
 
-    Each row begins a byte before the one above. None for other counts, or of several batches or heads.
+    counts: int64. If each row sees one key more than the row above, all rows are windows of one vector of ones, then
+    zeros: each row's window begins one byte before that of the row above, so the row stride is -1. Returns None for
+    other counts, and if there are several batches or heads.
     """
     rows = counts.reshape(-1)
     if len(rows) != queries or not 0 < int(rows[0]) <= keys or not bool((rows.diff() == 1).all()):

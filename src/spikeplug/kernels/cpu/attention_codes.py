@@ -27,7 +27,7 @@ STEP_OF_KEYS = PANEL * PANELS_AT_ONCE
 
 @compiled
 def code(x, codes, scale, most):
-    """Set codes to round(x·scale) within ±most; return Σ codes² in 64 bits: each square fits 32."""
+    """Set codes (int16) to round(x·scale), clipped to ±most; return the sum of the squared codes, int64."""
     vectors = codes.size // CODES
     total = code_vectors(x, codes, vectors, scale, most) if vectors else np.int64(0)
     for i in range(vectors * CODES, codes.size):
@@ -39,9 +39,12 @@ def code(x, codes, scale, most):
 
 @compiled
 def code_for_product(x, pattern, codes, bits):
-    """Set codes to x as `encode_for_product` codes it, with at most 16 bits; return (exponent, plain).
+    """Set codes to round(x·2^-exponent) such that inner products of two such vectors fit 2·bits bits.
 
-    x: float32; pattern: its bits. What is not finite, or so large that its scale is not a normal float32, is not plain.
+    Returns (exponent, plain). The exponent is the smallest, from the scale that fills `bits` bits on, for which
+    Σ codes² < 2^(2·bits-1): the rule of `encode_for_product`. plain: False if x is not finite, or so large that its
+    scale is not a normal float32; the codes are then 0.
+    x: float32 vector. pattern: the same memory as int32. bits: of a code, with the sign, at most 16.
     """
     magnitude = largest_magnitude(pattern)
     exponent, largest = np.int64(scale_exponent(magnitude, bits)), (1 << (bits - 1)) - 1
@@ -66,7 +69,11 @@ def code_for_product(x, pattern, codes, bits):
 
 @compiled
 def code_value(x, pattern, codes, bits):
-    """Set codes to x as `encode` codes it in two's complement of at most 16 bits; return (exponent, finite)."""
+    """Set codes to round(x·2^-exponent), where the largest |x| fills `bits` bits with the sign (at most 16).
+
+    Returns (exponent, finite). finite: whether all of x is finite.
+    x: float32 vector. pattern: the same memory as int32.
+    """
     magnitude = largest_magnitude(pattern)
     exponent = np.int64(scale_exponent(min(magnitude, np.int32(INFINITE - 1)), bits))
     code(x, codes, np.float32(power_of_two(max(-exponent, -126))), np.float32((1 << (bits - 1)) - 1))
@@ -75,7 +82,7 @@ def code_value(x, pattern, codes, bits):
 
 @compiled
 def transpose(rows, columns):
-    """Set columns[j·PANEL + i] to rows[i, j], 32 bits each."""
+    """Transpose int32 `rows` (PANEL, pairs): set columns[j·PANEL + i] to rows[i, j]."""
     pairs = rows.shape[1]
     blocks = pairs // PANEL
     if blocks:
@@ -86,14 +93,14 @@ def transpose(rows, columns):
 
 
 class Panels(NamedTuple):
-    """Keys and values in codes: the words that follow the header in the blocks of both of attention's kernels.
+    """Hold the addresses of coded keys and values, which follow the header in the blocks of attention's two kernels.
 
     key_panels    int16 (heads, panels, pairs of channels, PANEL keys, 2)
     key_scales    doubles (heads, keys)
     value_panels  int16 (heads, panels, pairs of keys, PANEL channels, 2)
-    exponents     int32 (heads, keys), of the values
+    exponents     int32 (heads, keys), the exponent of each value vector
 
-    All are zero beyond the channels and, up to a full step, beyond the keys.
+    A head's keys are padded to a multiple of STEP_OF_KEYS. All arrays are zero in the padding of keys and channels.
     """
 
     key_panels: Any
@@ -103,10 +110,10 @@ class Panels(NamedTuple):
 
 
 class Words(NamedTuple):
-    """The words of the kernel that codes keys and values. A unit of work: STEP_OF_KEYS keys of one head.
+    """Hold the 64-bit words of the kernel that codes keys and values. A unit of work: STEP_OF_KEYS keys of one head.
 
-    heads, keys, channels, width  of keys (batches, heads, keys, channels) and values (..., width), float32
-    key_bits, bits  of a key's code, and of a value's
+    heads, keys, channels, width  sizes of float32 keys (batches, heads, keys, channels) and values (..., width)
+    key_bits, bits  bits of a key's code, and of a value's code
     key, value      addresses; their strides by batch, head and key follow, in elements
 
     There is one mark per batch.
@@ -134,20 +141,31 @@ AT = places_of(Words, after=PANELS)
 
 @inlined
 def head_at(address, head, heads, by_batch, by_head):
-    """Return the address of a head's first vector. address: the tensor's, whose strides are in elements of 4 bytes."""
+    """Return the address of a head's first vector in a float32 tensor.
+
+    address: of the tensor. head: counts the heads of all batches, `heads` per batch. by_batch, by_head: the tensor's
+    strides, in elements.
+    """
     return address + 4 * (head // heads * by_batch + head % heads * by_head)
 
 
 @inlined
 def vector_at(address, key, pitch, channels):
-    """Return (x, its bits) of one vector of float32; `pitch` elements from one to the next."""
+    """Return vector number `key` as float32 (channels,), and the same memory as int32.
+
+    address: of vector 0. pitch: elements from one vector to the next.
+    """
     place = address + 4 * key * pitch
     return floats(place, 1, channels)[0], integers(place, 1, channels)[0]
 
 
 @compiled
 def code_keys(block, unit, head, start, codes, panels, scales):
-    """Code the keys of one unit from `start` on into panels and scales; codes: a panel's, int16 (PANEL, channels)."""
+    """Code one unit's STEP_OF_KEYS keys of a head, from key `start` on, into panels and scales.
+
+    Keys beyond the last are coded as 0. A batch with a key that cannot be coded is marked as left.
+    codes: a buffer for one panel's codes, int16 (PANEL, channels).
+    """
     address = head_at(block[AT.key], head, block[AT.heads], block[AT.key_batch], block[AT.key_head])
     channels = block[AT.channels]
     for member in range(STEP_OF_KEYS):
@@ -167,7 +185,11 @@ def code_keys(block, unit, head, start, codes, panels, scales):
 
 @compiled
 def code_values(block, unit, head, start, codes, panels, exponents):
-    """Code the values of one unit from `start` on into panels and exponents; codes: a pair's, int16 (2, channels)."""
+    """Code one unit's STEP_OF_KEYS value vectors of a head, from key `start` on, into panels and exponents.
+
+    Vectors beyond the last key are coded as 0. A batch with a value that is not finite is marked as left.
+    codes: a buffer for the codes of two value vectors, int16 (2, channels).
+    """
     address = head_at(block[AT.value], head, block[AT.heads], block[AT.value_batch], block[AT.value_head])
     width = block[AT.width]
     count = codes.shape[1] // PANEL

@@ -32,12 +32,17 @@ _STRIP = 8 * STEP_OF_KEYS
 
 
 class _Rows(NamedTuple):
-    """What is known of the ROWS rows in work, and the memory they are worked in.
+    """Hold the buffers of the ROWS query rows that a thread works on at a time.
 
-    codes int16 (rows, channels in pairs); factors: what a row's products are multiplied by; starts, stops: the range of
-    keys it may see, seen: whether all in it; scores (rows, keys, and a sink); totals Σ w, aheads: as `Sums`; limbs
-    int16 (blocks of TERMS keys, rows·LIMBS, PITCH): weights from the first key of any row on; sums of weights times
-    values.
+    codes          int16 (ROWS, channels made even): codes of the queries
+    factors        float64: what a row's products with keys are multiplied by
+    starts, stops  the range of keys that a row may see
+    seen           whether a row sees every key in that range
+    scores         float32 (ROWS, keys + 1), the last place for a sink
+    totals         sum of a row's weights
+    aheads         2^-ahead is the scale of a row's largest weight times its value's scale
+    limbs          int16 (blocks of TERMS keys, ROWS·LIMBS, PITCH): weights, from the first key that any row sees on
+    sums           float64 (ROWS, channels of a value): sums of weights times values
     """
 
     codes: np.ndarray
@@ -54,7 +59,11 @@ class _Rows(NamedTuple):
 
 @compiled
 def take_queries(block, rows, key_head, first, present):
-    """Code the queries, and find what their rows may see; return (low, high), the range of keys of them all."""
+    """Code the queries of `present` rows from row `first` on, and find which keys each row may see.
+
+    Fills codes, factors, starts, stops and seen of `rows`. Returns (low, high), the range of keys that any of the rows
+    may see, widened to multiples of STEP_OF_KEYS.
+    """
     channels, low, high = block[AT.channels], block[AT.keys], 0
     for member in range(present):
         at = query_at(block, key_head, first + member)
@@ -75,7 +84,11 @@ def take_queries(block, rows, key_head, first, present):
 
 @compiled
 def score(rows, panels, scales, low, high, present, products):
-    """Set rows.scores to products of queries and keys from `low` to `high`. panels, scales: the head's; an address."""
+    """Set rows.scores to the scaled products of the queries with the keys from `low` to `high`.
+
+    panels: address of the head's coded keys. scales: float64, one per key of the head. present: rows in use.
+    products: int32 buffer (ROWS, keys of a strip).
+    """
     stride = rows.codes.shape[1]
     for strip in range(low, high, _STRIP):
         end = min(strip + _STRIP, high)
@@ -94,7 +107,12 @@ def score(rows, panels, scales, low, high, present, products):
 
 @compiled
 def weigh_row(block, rows, key_head, index, member, low, high, exponents, table, mantissas, octaves, radix):
-    """Turn a row's scores into its weights, in limbs from `low` to `high`."""
+    """Turn the scores of row `member` into softmax weights, and write them to rows.limbs for keys `low` to `high`.
+
+    Adds the bias, hides masked keys and appends the sink first. Keys outside the row's range get weight 0.
+    index: the row among those of the key head. exponents: of the head's values. table: mantissas of 2^-f.
+    mantissas, octaves: int32 buffers, keys + 1 each. radix: bits of a low limb.
+    """
     start, stop = rows.starts[member], rows.stops[member]
     if block[AT.bias] != 0:
         at = bias_at(block, key_head, index) + 4 * start
@@ -129,7 +147,11 @@ def weigh_row(block, rows, key_head, index, member, low, high, exponents, table,
 
 @compiled
 def sum_values(rows, panels, stride, low, high, present, chunk, place):
-    """Set rows.sums to weights times values from `low` to `high`. panels: address of the head's, `stride` keys each."""
+    """Set rows.sums to the sums of weights times values over the keys from `low` to `high`.
+
+    panels: address of the head's coded values, in panels of PANEL channels and `stride` keys. present: rows in use.
+    chunk: pairs of keys that are summed in 32 bits before the sum carries. place: 2^radix, the weight of a high limb.
+    """
     rows.sums[:present] = 0.0
     pitch = rows.sums.shape[1]
     for begin in range(low, high, TERMS):
@@ -146,7 +168,11 @@ def sum_values(rows, panels, stride, low, high, present, chunk, place):
 
 @kernel
 def attention_kernel(address):
-    """Compute attention of all rows; leave the batches that have a row with a rare score. Their output is unused."""
+    """Compute attention of all rows.
+
+    address: of the block of words (`Words` in attention_block.py). A batch is left to the closed form, and its output
+    is unused, if a query in it cannot be coded or a row has NaN, +inf or too large scores.
+    """
     block = words(address)
     share, width = block[AT.groups] * block[AT.queries], block[AT.width]
     bits, working_bits = block[NUMBERS.bits], block[NUMBERS.working_bits]

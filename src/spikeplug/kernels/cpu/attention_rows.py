@@ -29,9 +29,10 @@ _ALL = np.int64(0x0101010101010101)
 
 @compiled
 def seen_range(address, keys):
-    """Return (start, stop, all) of a row of bytes: outside every key is hidden; all: whether all inside are visible.
+    """Return (start, stop, all): the range of visible keys in a mask row of `keys` bytes at an address.
 
-    (0, 0, True) where none is. Eight bytes at a time, as a causal row is half hidden.
+    A byte of 0 hides a key, 1 shows it. Every key outside start <= key < stop is hidden. all: whether every key inside
+    is visible. A row without visible keys gives (0, 0, True). Reads eight bytes at a time.
     """
     visible, start, stop = truths(address, 1, keys)[0], 0, keys
     while stop >= 8 and longs(address + stop - 8, 1)[0] == 0:
@@ -53,7 +54,7 @@ def seen_range(address, keys):
 
 @compiled
 def hide(scores, visible):
-    """Set scores to -inf where not visible."""
+    """Set scores to -inf, in place, where `visible` is 0."""
     for i in range(visible.size):
         scores[i] = scores[i] if visible[i] else np.float32(-np.inf)
 
@@ -67,14 +68,18 @@ def add(scores, bias):
 
 @compiled
 def scale_products(products, scales, scores, factor):
-    """Set scores to the exact products times both vectors' scales and the factor, rounded once to float32."""
+    """Set scores (float32) to products·factor·scales, rounded once.
+
+    products: int32, exact products of a query's code with the keys' codes. scales: float64, one per key. factor: the
+    query's scale times the attention scaling.
+    """
     for i in range(scores.size):
         scores[i] = np.float32(products[i] * factor * scales[i])
 
 
 @compiled
 def total_weight(mantissas, octaves):
-    """Return Σ mantissa >> octaves."""
+    """Return the sum of mantissas[i] >> octaves[i] over all i, int64: the sum of a row's weights."""
     total = np.int64(0)
     for i in range(mantissas.size):
         total += shift_right(mantissas[i], np.int32(min(octaves[i], np.int32(31))))
@@ -83,7 +88,10 @@ def total_weight(mantissas, octaves):
 
 @compiled
 def lags(octaves, exponents):
-    """Subtract the exponents of the values from octaves, in place; return the smallest."""
+    """Subtract the values' exponents from octaves, in place; return the smallest difference, at most FARTHEST.
+
+    octaves: int32, how far each key's weight is shifted right. It may be one longer, for a sink, which stays as it is.
+    """
     ahead = np.int32(FARTHEST)
     for i in range(exponents.size):
         lag = np.int32(octaves[i] - exponents[i])
@@ -94,9 +102,12 @@ def lags(octaves, exponents):
 
 @compiled
 def row_weights(scores, mantissas, octaves, exponents, table, fraction_bits):
-    """Return (total, ahead, plain) of a row; set mantissas and octaves to its weights before `weigh`.
+    """Turn a row's scores into weights mantissa·2^-octaves; return (total, ahead, plain).
 
-    scores: of the keys, which a sink may follow. With nothing to attend to the mantissas are 0.
+    Sets mantissas and octaves (int32, buffers as long as scores). The value's exponent is then part of octaves.
+    scores: float32, one per key, and perhaps a sink's after them. exponents: of the values, one per key.
+    total: the sum of the weights, without the values' exponents. ahead: the smallest of the octaves of the keys.
+    plain: False for a row that the closed form must compute. If every score is -inf, the mantissas are 0.
     """
     pattern = scores.view(np.int32)
     largest, magnitude = largest_score(pattern)
@@ -115,7 +126,7 @@ def row_weights(scores, mantissas, octaves, exponents, table, fraction_bits):
 
 @compiled
 def weigh(mantissas, octaves, high, low, ahead, radix):
-    """Set high·2^radix + low to mantissas >> (octaves - ahead)."""
+    """Split each weight mantissas >> (octaves - ahead) into two int16 limbs: weight = high·2^radix + low."""
     mask, places = np.int32((1 << radix) - 1), np.int32(radix)
     for i in range(high.size):
         weight = shift_right(mantissas[i], np.int32(min(np.int32(octaves[i] - ahead), np.int32(31))))
@@ -125,7 +136,11 @@ def weigh(mantissas, octaves, high, low, ahead, radix):
 
 @compiled
 def divide(sums, quotients, output, total, ahead, bits, width):
-    """Set the output to the sums over the total, n = bits of the row's largest: `Ratio.scaled`, decoded."""
+    """Set the output (float32) to the sums over the total weight, so that the row's largest quotient has `bits` bits.
+
+    sums: float64, integers: weights times values. quotients: int32 buffer. ahead: octaves by which the weights in the
+    sums were raised. width: bits to which the numerators and the total are aligned before the division.
+    """
     largest = np.int64(0)
     for i in range(output.size):
         largest = max(largest, as_integer(abs(sums[i])))

@@ -25,7 +25,7 @@ _lock = Lock()
 
 @lru_cache
 def state_of_sources() -> str:
-    """Return a digest of all sources that can reach a kernel.
+    """Return a digest (12 hex digits) of the source files in kernels, operators and primitives.
 
     It goes into a kernel's name: Numba keeps compiled code while the kernel's own file is unchanged, whatever that file
     imports.
@@ -36,7 +36,10 @@ def state_of_sources() -> str:
 
 
 class Compiled:
-    """A kernel: a C function of one address, `ctypes` to be called from Python, `address` from C."""
+    """Hold a kernel: a C function of one address, compiled when first used.
+
+    Python calls it by `ctypes`, C code by `address`.
+    """
 
     def __init__(self, function: Callable[..., None]) -> None:
         function.__qualname__ += f"_{state_of_sources()}"
@@ -57,7 +60,7 @@ class Compiled:
 
 
 def kernel(function: Callable[..., None]) -> Compiled:
-    """Return `function(block: address)` as a kernel."""
+    """Decorate a function of one argument, the address of its block of words, as a kernel that compiles when used."""
     return Compiled(function)
 
 
@@ -74,7 +77,7 @@ def _compile(function: Callable[..., None]) -> Any:
 
 
 class _Logged(Compiler):
-    """Numba's compiler; it logs before it begins. What Numba finds on disk never comes here."""
+    """Log that a kernel is compiled, then compile it with Numba. Code that Numba finds on disk is not compiled."""
 
     def define_pipelines(self) -> Any:
         name = self.state.func_id.func.__name__.removesuffix("_kernel")

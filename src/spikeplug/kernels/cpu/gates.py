@@ -46,7 +46,10 @@ from spikeplug.primitives.interpolation import interpolate, whole_table
 
 @compiled
 def extremes(bits):
-    """Return (largest magnitude, largest) of a row of float32 given as bits: the second negative if all are."""
+    """Return (largest |x|, largest x) of a float32 row x, both as int32 bit patterns.
+
+    bits: the row's memory as int32. If all of x is negative, the second is negative and says no more than that.
+    """
     magnitude, largest = np.int32(0), np.int32(-MAGNITUDE)
     for i in range(bits.size):
         magnitude = np.int32(max(magnitude, np.int32(bits[i] & MAGNITUDE)))
@@ -56,7 +59,11 @@ def extremes(bits):
 
 @compiled
 def open_gates(x, indices, octaves, unit, limit, mask, places):
-    """Set indices to |g| & mask and octaves to |g| >> places, with the opening |g| = round(|x·unit|) up to limit."""
+    """Split each gate's opening |g| = round(min(|x·unit|, limit)) into a table index and a shift.
+
+    Sets indices (int32) to |g| & mask and octaves (int32) to |g| >> places. The opening is the gate's argument, as an
+    integer.
+    """
     for i in range(x.size):
         opening = np.int32(rint(min(abs(np.float32(x[i] * unit)), limit)))
         indices[i] = np.int32(opening & mask)
@@ -65,13 +72,16 @@ def open_gates(x, indices, octaves, unit, limit, mask, places):
 
 @inlined
 def amplitude_of(x, scale):
-    """Return round(x·scale), or 1 for a scale of 0: the sigmoid's."""
+    """Return the integer that a gate multiplies: round(x·scale), or 1 for a scale of 0 (the sigmoid), int32."""
     return np.int32(rint(x * scale)) if scale > 0 else np.int32(1)
 
 
 @compiled
 def largest_share(x, falls, octaves, scale, one):
-    """Return the largest |amplitude|·factor: the gate lets all through where x is not negative, else t, in Q(P)."""
+    """Return the largest |amplitude|·factor of a row, int64; amplitude = round(x·scale), or 1 for a scale of 0.
+
+    The factor is `one` where x >= 0, else falls >> octaves, the mantissa of exp(-|g|) in units of 1/one.
+    """
     largest = np.int64(0)
     for i in range(x.size):
         factor = np.float64(shift_right(falls[i], octaves[i]) if x[i] < 0 else one)
@@ -116,14 +126,16 @@ def multiply(x, weight):
 
 
 class Words(NamedTuple):
-    """The words of the kernel.
+    """Hold the 64-bit words of the gate kernel, with t = exp(-|g|) for the gate's argument g.
 
-    table     address of `entries` values of t, or of its mantissas, int32, `places` fraction bits apart
-    weighted  whether the amplitude is x, or 1
-    bits, working_bits  n, P
-    unit      openings per unit of x, a double
-    limit     the largest opening
-    most      the largest that |x|·t can be
+    table     address of int32 values of t, or of mantissas that are shifted right by the opening >> places
+    entries   length of the table
+    weighted  whether the gate multiplies x, or 1 (the sigmoid)
+    places    fraction bits of an opening: its low bits, which are the index into the table
+    bits, working_bits  the fields of `Numerics` of the same names
+    unit      a double: the opening, an integer that stands for |g|, is round(|x|·unit)
+    limit     the largest opening, a double
+    most      a bound on |x|·t, a double
     """
 
     table: Any
@@ -142,7 +154,10 @@ AT = own_places(Words)
 
 @kernel
 def gate_kernel(address):
-    """Compute x·σ(g(x)), or σ(g(x)), of each row, times a weight in the shape of x."""
+    """Compute x·σ(g(x)), or σ(g(x)), of each row, times a weight in the shape of x if there is one.
+
+    address: of the block of words. Rows with NaN or infinities are left to the closed form.
+    """
     block = words(address)
     x, codes, output = rows_of(block)
     count, channels = x.shape
@@ -190,7 +205,7 @@ def gate_kernel(address):
 
 @lru_cache(maxsize=64)
 def _settings(gate: Gate, amplitude: bool, numerics: Numerics) -> Settings:
-    """Return the words of a gate; amplitude: as of `Gated`."""
+    """Return the kernel's words for a gate. amplitude: True to multiply x by the gate, False for the gate alone."""
     exponential, octave = shift_exponential(numerics), 1 << numerics.fraction_bits
     if gate.curve is None:
         table, places = whole_table(exponential.table, torch.device("cpu")), numerics.fraction_bits
@@ -221,10 +236,17 @@ def _settings(gate: Gate, amplitude: bool, numerics: Numerics) -> Settings:
 
 
 class Gated:
-    """SiLU, sigmoid or GELU, times a weight in the shape of x. Rows with NaN or infinities are left."""
+    """Compute SiLU, sigmoid or GELU, times a weight in the shape of x if there is one.
+
+    Rows with NaN or infinities are left to the closed form.
+    """
 
     def __init__(self, gate: Gate | None, *, amplitude: bool = True) -> None:
-        """gate: the gate, or None for GELU, whose argument chooses it. amplitude: x goes through it; else 1 does."""
+        """Set the gate.
+
+        gate: the gate, or None for GELU, whose second argument chooses it at each call.
+        amplitude: True to multiply x by the gate (SiLU, GELU), False for the gate alone (sigmoid).
+        """
         self._gate, self._amplitude = gate, amplitude
 
     def supports(self, call: Call) -> str | None:

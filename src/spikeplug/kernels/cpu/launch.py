@@ -44,8 +44,10 @@ def launch(
 ) -> Tensor | None:
     """Run the kernel over `rows` units of work, about `width` elements each.
 
-    words: those after the header, in the order of the kernel's layout. marks: how many marks the kernel may set with
-    `leave`. held: what the words point at. Returns the marks, bool, or None if none was set. Raises MemoryError.
+    words: the kernel's 64-bit inputs, which follow the header, in the order of its layout. marks: how many rows (or
+    batches) the kernel may mark as left to the closed form. held: objects whose memory the words point at, kept alive.
+    Returns the marks, bool (marks,), True where something was left; None if nothing was.
+    Errors: MemoryError if a thread found no memory for its buffers.
     """
     step = max(1, _ELEMENTS // max(1, width))
     # Arrays are made, and give their addresses, in a third of the time of tensors or of ctypes.
@@ -75,9 +77,9 @@ _MADV_HUGEPAGE = 14
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Return torch.empty_like(x) of a contiguous x; a large one in pages of 2 MiB where Linux lets the program choose.
+    """Return torch.empty_like(x) for a contiguous x, on Linux with large memory pages (2 MiB) if it is 32 MiB or more.
 
-    A fault per page of 4 KiB takes longer than the kernel.
+    With pages of 4 KiB the page faults would take longer than the kernel.
     """
     output, size = torch.empty_like(x), x.nbytes
     if size >= _MAPPED and (advise := _madvise()) is not None:
@@ -88,7 +90,7 @@ def empty_like(x: Tensor) -> Tensor:
 
 @lru_cache
 def _madvise() -> Any:
-    """Return madvise(address, length, advice) of the C library, or None if there are no large pages."""
+    """Return the C library's madvise(address, length, advice), or None on systems other than Linux."""
     if sys.platform != "linux":
         return None
     function = ctypes.CDLL(None).madvise
@@ -97,7 +99,10 @@ def _madvise() -> Any:
 
 
 def _run(kernel: Any, address: int, held: tuple[Any, ...]) -> None:
-    """Run one thread's part; hold what the addresses point at, also when whoever launched it was interrupted."""
+    """Run the kernel in this thread, on the block at `address`, until no rows are left to take.
+
+    held: objects whose memory the block points at. They stay alive even if the thread that launched this one stops.
+    """
     kernel.ctypes(address)
 
 
@@ -105,7 +110,7 @@ def _run(kernel: Any, address: int, held: tuple[Any, ...]) -> None:
 def _openmp() -> Any:
     """Return GOMP_parallel(function, data, threads, flags) of the OpenMP library that torch has loaded.
 
-    None if torch has loaded another make.
+    None if torch does not come with GNU's OpenMP library (libgomp).
     """
     for path in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*"):
         try:

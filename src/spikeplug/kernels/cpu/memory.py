@@ -24,14 +24,14 @@ WORDS = 48
 
 
 class Header(NamedTuple):
-    """The words that every block begins with.
+    """Hold the 64-bit words that every block, the input of a kernel, begins with.
 
     count  rows (units of work)
     step   rows that a thread takes at once
     taken  the counter that rows are taken from
     done   rows done so far
     left   rows left to the closed form so far
-    marks  bytes: 1 where something is left
+    marks  address of bytes, one per row or batch: 1 where it is left to the closed form
     """
 
     count: Any
@@ -43,15 +43,18 @@ class Header(NamedTuple):
 
 
 def places_of(layout: type[Layout], after: tuple[int, ...] = ()) -> Layout:
-    """Return the places of a layout's words in a block, after those of another layout."""
+    """Return the layout filled with the indices of its words in a block: 0, 1, ..., or those that follow `after`.
+
+    layout: a NamedTuple class that names the words. after: the indices of the layout before it in the block.
+    """
     first = after[-1] + 1 if after else 0
     return layout(*range(first, first + len(layout._fields)))  # type: ignore[attr-defined]
 
 
 def as_words(values: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return a layout of tensors, integers and doubles as words: addresses, integers, and the bits of doubles.
+    """Convert a layout's values to 64-bit words: a tensor to its address, a double to its bits, an integer as it is.
 
-    The tensors must be kept as long as the words are used.
+    The tensors must be kept alive as long as the words are used.
     """
     return tuple([value if type(value) is int else _word(value) for value in values])
 
@@ -77,7 +80,7 @@ def _fetch_add(typing_context: Any, block: Any, place: Any, amount: Any) -> Any:
 
 
 def _pointer(kind: Any) -> Any:
-    """Return a verb that makes an address a pointer to `kind`."""
+    """Return a function, for use in kernels, that converts an int64 address to a pointer to Numba type `kind`."""
 
     @intrinsic
     def verb(typing_context: Any, address: Any) -> Any:
@@ -96,55 +99,58 @@ _int64 = _pointer(types.int64)
 
 @inlined
 def floats(address, rows, width):
-    """Return the float32 (rows, width) at an address."""
+    """Return the memory at an address as a float32 array (rows, width), without a copy."""
     return _carray(_float32(address), (rows, width))
 
 
 @inlined
 def doubles(address, rows, width):
-    """Return the float64 (rows, width) at an address."""
+    """Return the memory at an address as a float64 array (rows, width), without a copy."""
     return _carray(_float64(address), (rows, width))
 
 
 @inlined
 def integers(address, rows, width):
-    """Return the int32 (rows, width) at an address, which may be the bits of float32."""
+    """Return the memory at an address as an int32 array (rows, width), without a copy; it may hold float32."""
     return _carray(_int32(address), (rows, width))
 
 
 @inlined
 def halves(address, rows, width):
-    """Return the int16 (rows, width) at an address."""
+    """Return the memory at an address as an int16 array (rows, width), without a copy."""
     return _carray(_int16(address), (rows, width))
 
 
 @inlined
 def truths(address, rows, width):
-    """Return the bool (rows, width) at an address, as uint8."""
+    """Return the bools at an address as a uint8 array (rows, width), without a copy."""
     return _carray(_bool(address), (rows, width))
 
 
 @inlined
 def longs(address, count):
-    """Return the int64 (count) at an address, aligned or not."""
+    """Return the memory at an address, aligned or not, as an int64 array (count,), without a copy."""
     return _carray(_int64(address), (count,))
 
 
 @inlined
 def words(address):
-    """Return a block as int64."""
+    """Return the block of 64-bit words at an address, a kernel's input, as an int64 array (WORDS,)."""
     return _carray(address, (WORDS,), np.int64)
 
 
 @inlined
 def reals(block):
-    """Return a block's words as doubles."""
+    """Return the same memory as the int64 array `block` as float64, to read the words that hold doubles."""
     return block.view(np.float64)
 
 
 @inlined
 def next_rows(block, done):
-    """Return (first, last), the rows that this thread takes next, after `done` rows; none if first >= last."""
+    """Count `done` rows as finished and take the next ones for this thread; return (first, last).
+
+    The thread's rows are first <= row < last; there are none left if first >= last. Safe across threads.
+    """
     _fetch_add(block, HEADER.done, done)
     first = _fetch_add(block, HEADER.taken, block[HEADER.step])
     return first, min(first + block[HEADER.step], block[HEADER.count])
@@ -152,6 +158,6 @@ def next_rows(block, done):
 
 @inlined
 def leave(block, mark):
-    """Leave a row to the closed form, and set its mark."""
+    """Set byte `mark` (the number of a row or batch) of the marks: the closed form will compute that row or batch."""
     truths(block[HEADER.marks], 1, mark + 1)[0, mark] = 1
     _fetch_add(block, HEADER.left, 1)

@@ -43,7 +43,7 @@ _LARGEST_EPS = 1e30
 
 @compiled
 def encode(x, mantissas, scale):
-    """Set mantissas to round(x·scale); return the sum of their squares."""
+    """Set mantissas (int32) to round(x·scale); return the sum of their squares, int64."""
     squares = np.int64(0)
     for i in range(x.size):
         mantissa = np.int32(rint(x[i] * scale))
@@ -54,7 +54,7 @@ def encode(x, mantissas, scale):
 
 @compiled
 def encode_to_centre(x, mantissas, scale):
-    """Set mantissas to round(x·scale); return (their sum, the least, the largest)."""
+    """Set mantissas (int32) to round(x·scale); return their sum, minimum and maximum, as doubles."""
     total, least, largest = np.int64(0), MAGNITUDE, np.int32(-MAGNITUDE)
     for i in range(x.size):
         mantissa = np.int32(rint(x[i] * scale))
@@ -66,15 +66,16 @@ def encode_to_centre(x, mantissas, scale):
 
 @inlined
 def rounded(x):
-    """Return x rounded half up in magnitude, int32; x + 1/2 exact."""
+    """Return x (a double) rounded to the nearest integer, halves away from 0, int32. |x| + 1/2 must be exact."""
     return np.int32(x + np.copysign(0.5, x))
 
 
 @compiled
 def centre(mantissas, dimension, total):
-    """Set mantissas to mantissas·dimension - total, rounded half up in magnitude; return the sum of their squares.
+    """Subtract the mean: set mantissas to mantissas·dimension - total, rounded; return the sum of their squares.
 
-    dimension and total times one power of two: every product and difference is exact, below 2^53 of its units.
+    dimension: the number of mantissas. total: their sum. Both are doubles, multiplied by the same power of two. Halves
+    are rounded away from 0. Products and differences are exact in doubles.
     """
     squares = np.int64(0)
     for i in range(mantissas.size):
@@ -86,9 +87,10 @@ def centre(mantissas, dimension, total):
 
 @compiled
 def divide(mantissas, output, weight, bias, numerators, factor, exponent):
-    """Set the output to round(2^n·floor(|mantissa|·numerators)/B)·2^exponent with the mantissa's sign, factor = 2^n/B.
+    """Set the output (float32) to round(floor(|mantissa|·numerators)·factor)·2^exponent, with the mantissa's sign.
 
-    As `Ratio.scaled` and `decode` do; then times weight, plus bias (of no elements: none).
+    mantissas: int32. numerators: a double, the factor of all numerators. factor: a double, 2^bits over the denominator.
+    The result is then multiplied by weight, and bias is added; either may have no elements, and is then not applied.
     """
     plain, unit, wide = steps_of(exponent)
     for i in range(mantissas.size):
@@ -100,12 +102,12 @@ def divide(mantissas, output, weight, bias, numerators, factor, exponent):
 
 
 class Words(NamedTuple):
-    """The words of the kernel.
+    """Hold the 64-bit words of the norm kernel, for rows of d channels.
 
-    centred         whether the mean is subtracted first
+    centred         whether the mean is subtracted first (LayerNorm)
     root_dimension  floor(sqrt(d)·2^SQRT_BITS)
-    bits, working_bits  n, P
-    extended        sqrt(eps·d), a double: the value that the vector is extended by
+    bits, working_bits  the fields of `Numerics` of the same names
+    extended        sqrt(eps·d), a double: appended to the vector as one more element, it adds eps to the mean square
     """
 
     centred: Any
@@ -120,7 +122,10 @@ AT = own_places(Words)
 
 @kernel
 def norm_kernel(address):
-    """Normalise each row, times a weight and plus a bias of one element per channel."""
+    """Normalise each row, then multiply by a weight and add a bias, if given, of one element per channel.
+
+    address: of the block of words. Rows with NaN or infinities are left to the closed form.
+    """
     block = words(address)
     x, codes, output = rows_of(block)
     centred, root_dimension = block[AT.centred] != 0, block[AT.root_dimension]
@@ -164,7 +169,7 @@ def norm_kernel(address):
 
 @lru_cache(maxsize=256)
 def _settings(operator: str, dimension: int, eps: float, numerics: Numerics) -> Settings:
-    """Return the words of a norm over vectors of `dimension` channels."""
+    """Return the kernel's words for "rms_norm" or "layer_norm" over vectors of `dimension` channels."""
     return Settings.of(
         Words(
             centred=int(operator == "layer_norm"),
@@ -177,7 +182,7 @@ def _settings(operator: str, dimension: int, eps: float, numerics: Numerics) -> 
 
 
 class Norm:
-    """RMSNorm or LayerNorm, with weight and bias. Rows with NaN or infinities are left."""
+    """Compute RMSNorm or LayerNorm, with weight and bias. Rows with NaN or infinities are left to the closed form."""
 
     def supports(self, call: Call) -> str | None:
         x, eps = call.arguments

@@ -25,17 +25,21 @@ _EIGHT = ir.VectorType(ir.IntType(16), PANEL)
 
 
 def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    """Return the address of an array."""
+    """Return the address of an array's first element, as a 64-bit LLVM integer. kind: the array's Numba type."""
     return builder.ptrtoint(context.make_array(kind)(context, builder, array).data, LONG)
 
 
 def _vector(builder: Any, address: Any, size: int, place: Any, kind: Any) -> Any:
-    """Return a pointer to a vector, so many elements of `size` bytes after an address."""
+    """Return a pointer to a vector of LLVM type `kind`, `place` elements of `size` bytes after an address."""
     return builder.inttoptr(builder.add(address, builder.mul(place, LONG(size))), kind.as_pointer())
 
 
 def _loop(builder: Any, count: Any, start: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-    """Return what `body(i, carried)` carries on, from `start`, after i = 0, ..., count - 1; count: more than 0."""
+    """Emit an LLVM loop that calls `body` for i = 0, ..., count - 1, count > 0; return the last values it gave.
+
+    body(i, carried): emits one pass and returns the values that the next pass gets as `carried`. start: those of the
+    first pass.
+    """
     before = builder.basic_block
     loop, after = builder.append_basic_block("vectors"), builder.append_basic_block("done")
     builder.branch(loop)
@@ -56,9 +60,9 @@ def _loop(builder: Any, count: Any, start: list[Any], body: Callable[[Any, list[
 
 @intrinsic
 def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any, most: Any) -> tuple[Any, Any]:
-    """Set count·CODES codes to round(x·scale) within ±most < 2^15, count > 0; return the sum of their squares, int64.
+    """Set count·CODES codes to round(x·scale), clipped to ±most; return the sum of their squares, int64.
 
-    x: float32; codes: int16.
+    x: float32; codes: int16; count > 0; most < 2^15.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -91,8 +95,11 @@ def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any
 def interleave_vectors(
     typing_context: Any, first: Any, second: Any, target: Any, count: Any, pitch: Any
 ) -> tuple[Any, Any]:
-    """Set target[i·pitch] to first[i·PANEL], second[i·PANEL], first[i·PANEL + 1], ... of PANEL elements each, int16;
-    i < count, count > 0. target: int32, of which each holds a pair."""
+    """Interleave two int16 vectors, in groups of PANEL elements, into pairs (first[k], second[k]).
+
+    Group i, for i < count, is written to target[i·pitch : i·pitch + PANEL]. target: int32, one pair per element.
+    count: more than 0.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *arrays, count, pitch = arguments
@@ -114,7 +121,10 @@ def interleave_vectors(
 
 @intrinsic
 def transpose_vectors(typing_context: Any, rows: Any, columns: Any, count: Any, pitch: Any) -> tuple[Any, Any]:
-    """Set columns[j·PANEL + i] to rows[i·pitch + j], 32 bits each, i < PANEL, j < count·PANEL, count > 0."""
+    """Transpose PANEL rows of count·PANEL int32: set columns[j·PANEL + i] to rows[i·pitch + j].
+
+    pitch: elements from one row to the next. count: more than 0.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows, columns, count, pitch = arguments

@@ -41,19 +41,22 @@ def lanes(places: Sequence[int]) -> Any:
 
 
 def spread(builder: Any, x: Any, kind: Any) -> Any:
-    """Return a vector of nothing but x."""
+    """Return an LLVM vector of type `kind` whose every element is x."""
     nothing, same = ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(WORD, kind.count), [0] * kind.count)
     return builder.shuffle_vector(builder.insert_element(nothing, x, WORD(0)), nothing, same)
 
 
 def _add_pairs(builder: Any, total: Any, factor: Any, column: Any) -> Any:
-    """Return total + (a0·b0 + a1·b1, a0·b2 + a1·b3, ...), of a pair at `factor` and a panel's pairs, in 32 bits."""
+    """Return total + (a0·b0 + a1·b1, a0·b2 + a1·b3, ...), a vector of PANEL int32.
+
+    factor: pointer to the int16 pair (a0, a1). column: vector of int16 b0, b1, ..., one pair per panel column.
+    """
     pair = builder.bitcast(spread(builder, builder.load(factor, align=2), SUMS), HALVES)
     return builder.add(total, add_within_pairs(builder, pair, column))
 
 
 def add_within_pairs(builder: Any, a: Any, b: Any) -> Any:
-    """Return (a0·b0 + a1·b1, a2·b2 + a3·b3, ...) of HALVES, as SUMS."""
+    """Return (a0·b0 + a1·b1, a2·b2 + a3·b3, ...): PANEL int32 from two vectors a, b of 2·PANEL int16."""
     product = builder.mul(builder.sext(a, _PRODUCTS), builder.sext(b, _PRODUCTS))
     nothing = ir.Constant(_PRODUCTS, ir.Undefined)
     even, odd = (builder.shuffle_vector(product, nothing, lanes(range(i, 2 * PANEL, 2))) for i in range(2))
@@ -61,7 +64,7 @@ def add_within_pairs(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _at(builder: Any, address: Any, size: int, elements: Any, kind: Any) -> Any:
-    """Return a pointer so many elements of `size` bytes after an address."""
+    """Return a pointer to LLVM type `kind`, `elements` elements of `size` bytes after an address."""
     return builder.inttoptr(builder.add(address, builder.mul(elements, LONG(size))), kind.as_pointer())
 
 
@@ -70,7 +73,7 @@ def _column(builder: Any, panel: Any, pair: Any) -> Any:
 
 
 def _narrow(rows: int) -> Any:
-    """Return a verb: output[r, :PANELS_AT_ONCE·PANEL] = Σ_pairs factors[r]·panels, for `rows` rows.
+    """Return a function for kernels that sets output[r, :PANELS_AT_ONCE·PANEL] = Σ_pairs factors[r]·panels, r < rows.
 
     factors: address of int16 (rows, stride), read in pairs. panels: address of int16 (PANELS_AT_ONCE, pairs, PANEL, 2).
     output: address of int32 (rows, pitch). pairs: more than 0. Partial sums may wrap around; sums must fit 32 bits.
@@ -116,7 +119,9 @@ def _narrow(rows: int) -> Any:
 
 
 def _wide(rows: int) -> Any:
-    """Return a verb: output[r, :PANEL] += Σ_pairs (high limbs[r]·2^radix + low limbs[r])·panel, for `rows` rows.
+    """Return a function for kernels that multiplies `rows` rows of wide factors, in two limbs each, by a panel.
+
+    It does output[r, :PANEL] += Σ_pairs (high limbs[r]·2^radix + low limbs[r])·panel.
 
     limbs: address of int16 (rows·LIMBS, PITCH), a row's high limbs, then its low ones. panel: address of int16
     (pairs, PANEL, 2). place: 2^radix, a double. output: address of doubles (rows, pitch), which stay below 2^53. pairs:

@@ -16,12 +16,12 @@ CHUNK = 1024
 
 
 class Rows(NamedTuple):
-    """The words that follow the header in every block of `by_rows`.
+    """Hold the 64-bit words that follow the header in every block, a kernel's input, that `by_rows` makes.
 
-    x, output  addresses of float32 (count, width)
+    x, output  addresses of float32 (rows, width)
     width      elements of a row
-    weight     address of factors of the output, float32: (count, width) or (width,), as the kernel says; or 0
-    bias       address of summands of the output, float32, likewise
+    weight     address of what the output is multiplied by, float32 (rows, width) or (width,), by kernel; 0: none
+    bias       address of what is added to the output, float32, in the same shapes; 0: none
     """
 
     x: Any
@@ -32,14 +32,14 @@ class Rows(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """A kernel's own words, and the values that they were made of, whose tensors must be kept."""
+    """Hold a kernel's own 64-bit words, and the values they were made from, so that their tensors stay alive."""
 
     words: tuple[int, ...]
     values: tuple[Any, ...]
 
     @classmethod
     def of(cls, values: tuple[Any, ...]) -> Settings:
-        """Return a layout of tensors, integers and doubles as settings."""
+        """Convert a kernel's layout, filled with tensors, integers and doubles, to settings."""
         return cls(as_words(values), values)
 
 
@@ -47,7 +47,7 @@ ROWS = places_of(Rows, after=HEADER)
 
 
 def own_places(layout: type[Layout]) -> Layout:
-    """Return the places of a kernel's own words, which follow those of `Rows`."""
+    """Return the layout filled with the indices of a kernel's own words in its block, after those of `Rows`."""
     return places_of(layout, after=ROWS)
 
 

@@ -40,7 +40,10 @@ _LOWEST = np.float32(MASKED)
 
 @compiled
 def largest_score(bits):
-    """Return (largest, magnitude) of a row of float32 given as bits, as bits. NaN has the largest magnitude."""
+    """Return (largest x, largest |x|) of a float32 row x, both as int32 bit patterns.
+
+    bits: the row's memory as int32. The magnitude of NaN is above that of infinity.
+    """
     largest, magnitude = np.int32(-(1 << 31)), np.int32(0)
     for i in range(bits.size):
         b = bits[i]
@@ -52,7 +55,10 @@ def largest_score(bits):
 
 @compiled
 def is_plain(largest, magnitude, fraction_bits):
-    """Return whether there is no NaN, no +inf, and no maximum too large for its fraction bits; all masked is plain."""
+    """Return whether the kernel can compute a row: it has no NaN, no +inf, and its maximum fits 32-bit fixed point.
+
+    largest, magnitude: the row's largest score and largest |score|, as float32 bits. A row of only -inf is plain too.
+    """
     if magnitude > INFINITE or largest == INFINITE:
         return False
     # exponent + 1 bit for log2(e) + F <= 29, as in `excess_places`.
@@ -61,7 +67,10 @@ def is_plain(largest, magnitude, fraction_bits):
 
 @compiled
 def ceiling_of(largest, scale, fraction_bits):
-    """Return M: the largest score, an integer, rounded up to a whole octave."""
+    """Return round(largest·scale), rounded up to a multiple of 2^fraction_bits, int32.
+
+    2^fraction_bits is one octave, a factor of two in the weights.
+    """
     octave = np.int64(1) << fraction_bits
     score = np.int64(rint(max(np.float32(largest * scale), _LOWEST)))
     return np.int32((score + (octave - 1)) & -octave)
@@ -69,7 +78,11 @@ def ceiling_of(largest, scale, fraction_bits):
 
 @compiled
 def distances(x, fractions, octaves, scale, ceiling, fraction_bits):
-    """Set fractions and octaves to the distance of each score below M."""
+    """Set fractions and octaves (int32) to how far each score lies below the ceiling.
+
+    The distance is ceiling - round(x·scale). fractions get its low fraction_bits bits, octaves the bits above, so that
+    a weight is 2^-fraction (from a table) shifted right by octaves.
+    """
     mask, places = np.int32((1 << fraction_bits) - 1), np.int32(fraction_bits)
     for i in range(x.size):
         distance = np.int32(ceiling - np.int32(rint(max(x[i] * scale, _LOWEST))))
@@ -79,7 +92,7 @@ def distances(x, fractions, octaves, scale, ceiling, fraction_bits):
 
 @compiled
 def decay(mantissas, octaves, weights):
-    """Set weights to mantissas >> octaves; return (sum, largest)."""
+    """Set weights (int32) to mantissas >> octaves; return the sum of the weights and the largest."""
     total, largest = np.int64(0), np.int32(0)
     for i in range(mantissas.size):
         weight = shift_right(mantissas[i], np.int32(min(octaves[i], np.int32(31))))
@@ -91,7 +104,11 @@ def decay(mantissas, octaves, weights):
 
 @compiled
 def divide(weights, total, largest, bits, width):
-    """Divide the weights by their sum, in place, n = bits of the largest: `Ratio.scaled`, as bits of float32."""
+    """Divide the weights by their sum, in place; the row's largest quotient has `bits` bits.
+
+    weights: int32 before, the bits of float32 quotients after. total, largest: sum and maximum of the weights.
+    width: bits to which the weights and the total are aligned before the division.
+    """
     lift, drop = width - bit_length(np.int64(largest)), width - bit_length(total)
     denominator = total << drop if drop >= 0 else total >> -drop
     down = np.int32(max(-lift, 0))
@@ -103,11 +120,11 @@ def divide(weights, total, largest, bits, width):
 
 
 class Words(NamedTuple):
-    """The words of the kernel.
+    """Hold the 64-bit words of the softmax kernel.
 
-    table         address of the mantissas of 2^-f, int32
-    fraction_bits, bits, working_bits  F, n, P
-    scale         integers per unit of a score, a double
+    table         address of the mantissas of 2^-f for each fraction f of fraction_bits bits, int32
+    fraction_bits, bits, working_bits  the fields of `Numerics` of the same names
+    scale         what a score is multiplied by before it is rounded to an integer, a double
     """
 
     table: Any
@@ -122,7 +139,10 @@ AT = own_places(Words)
 
 @kernel
 def softmax_kernel(address):
-    """Compute the softmax of each row."""
+    """Compute the softmax of each row; rows that `is_plain` refuses (NaN, +inf, too large) are left.
+
+    address: of the block of words.
+    """
     block = words(address)
     x, codes, output = rows_of(block)
     count, length = x.shape
@@ -171,7 +191,10 @@ def _settings(numerics: Numerics) -> Settings:
 
 
 class Softmax:
-    """Softmax along any dimension. Rows with NaN, +inf or scores too large for their fraction bits are left."""
+    """Compute softmax along any dimension.
+
+    Rows with NaN, +inf or scores too large for their fraction bits are left to the closed form.
+    """
 
     def supports(self, call: Call) -> str | None:
         return None if call.weight is None and call.bias is None else NO_AFFINE

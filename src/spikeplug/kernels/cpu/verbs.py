@@ -27,7 +27,7 @@ MINUS_INFINITY = np.int32(0x7F800000 - (1 << 31))
 
 
 def _emit(name: str) -> Any:
-    """Return a verb for an LLVM intrinsic of one argument, of the same type."""
+    """Return a function, for use in kernels, that calls LLVM intrinsic `name`: one argument, result of its type."""
 
     @intrinsic
     def verb(typing_context: Any, x: Any) -> Any:
@@ -56,7 +56,7 @@ def shift_right(typing_context: Any, x: Any, places: Any) -> Any:
 
 @intrinsic
 def shift_left(typing_context: Any, x: Any, places: Any) -> Any:
-    """Return x << places in the width of x, what is beyond dropped, 0 <= places < that width."""
+    """Return x << places in the width of x, 0 <= places < that width. Bits shifted beyond the width are dropped."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.shl(*arguments)
@@ -66,7 +66,7 @@ def shift_left(typing_context: Any, x: Any, places: Any) -> Any:
 
 @intrinsic
 def shifted_product(typing_context: Any, a: Any, b: Any, places: Any) -> Any:
-    """Return (a·b) >> places of int32 >= 0, the product in 64 bits, the result in 32, 0 <= places < 64."""
+    """Return (a·b) >> places, int32, for int32 a, b >= 0 and 0 <= places < 64. The product is formed in 64 bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, b, places = (builder.zext(value, ir.IntType(64)) for value in arguments)
@@ -76,7 +76,7 @@ def shifted_product(typing_context: Any, a: Any, b: Any, places: Any) -> Any:
 
 
 def _cast(result: Any, argument: Any) -> Any:
-    """Return a verb that gives the same bits another type."""
+    """Return a function, for use in kernels, that reads the bits of Numba type `argument` as type `result`."""
 
     @intrinsic
     def verb(typing_context: Any, x: Any) -> Any:
@@ -95,7 +95,7 @@ as_double, as_integer = _cast(types.float64, types.int64), _cast(types.int64, ty
 
 @intrinsic
 def bit_length(typing_context: Any, x: Any) -> Any:
-    """Return the bits of an int64 x >= 0: 0 for 0."""
+    """Return how many bits an int64 x >= 0 has, as int.bit_length does: 0 for 0, 3 for 4."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.sub(ir.IntType(64)(64), builder.ctlz(arguments[0], ir.IntType(1)(0)))
@@ -117,8 +117,9 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 @inlined
 def quotient_of(numerator, factor):
-    """Return floor(2^n·A/B + 1/2), int32; doubles A < 2^P and factor = 2^n/B, B < 2^P, P <= 24, n <= 20.
+    """Return 2^n·A/B rounded half up, int32, for integers A and B: numerator = A and factor = 2^n/B, both doubles.
 
+    Exact if B has P <= 24 bits, A at most as many, and n <= 20:
     y + 1/2 with y = 2^n·A/B is a multiple of 1/(2B) >= 2^-25; the rounded factor, product and sum, all below 2^(n+2),
     are off by less than 2^(n-49) <= 2^-29. So 2^-27 more lifts every integer safely and carries nothing else over one.
     """
@@ -127,7 +128,7 @@ def quotient_of(numerator, factor):
 
 @inlined
 def with_sign(x, sign_of):
-    """Return x >= 0 (int32) with the sign of `sign_of`."""
+    """Return x if sign_of >= 0, else -x, int32."""
     sign = shift_right(sign_of, np.int32(31))
     return np.int32(np.int32(x ^ sign) - sign)
 
@@ -140,33 +141,39 @@ def absolute(x):
 
 @inlined
 def magnitude_of(bits):
-    """Return |x| of a float32 given as bits, as bits."""
+    """Return the bits of |x|, int32, given the bits of a float32 x: the sign bit is cleared."""
     return np.int32(bits & MAGNITUDE)
 
 
 @compiled
 def look_up(indices, table):
-    """Replace each index by its entry of the table."""
+    """Replace each index by table[index], in place. indices, table: int32."""
     for i in range(indices.size):
         indices[i] = table[np.uint32(indices[i])]
 
 
 @inlined
 def steps_of(exponent):
-    """Return, for `decoded`, whether 2^exponent is a normal float32, it, and it as a double; |exponent| <= 1000."""
+    """Return (plain, unit, wide), the step 2^exponent in the forms that `decoded` takes; |exponent| <= 1000.
+
+    plain: whether 2^exponent is a normal float32. unit: 2^exponent as float32, or 1 if not plain. wide: as a double.
+    """
     plain = -126 <= exponent <= 127
     return plain, np.float32(power_of_two(exponent if plain else np.int64(0))), power_of_two(exponent)
 
 
 @inlined
 def decoded(quotient, plain, unit, wide):
-    """Return quotient·2^exponent, |quotient| < 2^24: rounded once, and only where it is denormal."""
+    """Return quotient·2^exponent as float32, |quotient| < 2^24. It is exact unless the result is denormal.
+
+    plain, unit, wide: what `steps_of(exponent)` returns.
+    """
     return np.float32(quotient) * unit if plain else np.float32(np.float64(quotient) * wide)
 
 
 @compiled
 def decode(quotients, output, exponent):
-    """Set the output to quotients·2^exponent, |quotients| < 2^24."""
+    """Set the output (float32) to quotients·2^exponent. quotients: int32, each below 2^24 in magnitude."""
     plain, unit, wide = steps_of(exponent)
     for i in range(quotients.size):
         output[i] = decoded(quotients[i], plain, unit, wide)
@@ -174,7 +181,10 @@ def decode(quotients, output, exponent):
 
 @compiled
 def largest_magnitude(bits):
-    """Return the largest |x| of a row of float32 given as bits, as bits; INFINITE or more if one is not finite."""
+    """Return the bits of the largest |x|, int32, of a float32 row x; INFINITE or more if an element is not finite.
+
+    bits: the row's memory as int32.
+    """
     largest = np.int32(0)
     for i in range(bits.size):
         largest = np.int32(max(largest, np.int32(bits[i] & MAGNITUDE)))
@@ -197,14 +207,17 @@ def _prefetch(typing_context: Any, array: Any, place: Any) -> Any:
 
 @compiled
 def fetch(x):
-    """Ask for x (float32) to be brought to the nearest cache, while the loop goes on."""
+    """Prefetch x (float32): ask the processor to bring it to the nearest cache, without waiting for it."""
     for i in range(0, x.size, 16):
         _prefetch(x, i)
 
 
 @compiled
 def exponent_of(magnitude):
-    """Return frexp's exponent of a finite float32 >= 0 given as bits: 2^(e-1) <= x < 2^e; 0 gives 0."""
+    """Return the exponent e of a finite float32 x >= 0, as frexp does: 2^(e-1) <= x < 2^e; 0 gives 0.
+
+    magnitude: the bits of x, an integer.
+    """
     if magnitude >= 1 << 23:
         return (magnitude >> 23) - 126
     return bit_length(np.int64(magnitude)) - 149 if magnitude > 0 else 0
@@ -212,7 +225,10 @@ def exponent_of(magnitude):
 
 @compiled
 def scale_exponent(magnitude, bits):
-    """Return the exponent of an LSB, as `coding._scale`, with which a magnitude (as bits) fills bits - 1 bits."""
+    """Return the exponent e for which x·2^-e, with x >= 0, has `bits` - 1 integer bits, clipped to -126..127.
+
+    magnitude: the bits of a finite float32 x. 0 gives -126.
+    """
     if magnitude == 0:
         return -126
     return min(max(exponent_of(magnitude) - (bits - 1), -126), 127)
@@ -220,7 +236,7 @@ def scale_exponent(magnitude, bits):
 
 @compiled
 def square_root(square):
-    """Return floor(sqrt(S)), 0 <= S < 2^62: the double root is off by less than 1."""
+    """Return floor(sqrt(square)), exact, int64; 0 <= square < 2^62. The root in doubles is corrected by steps of 1."""
     root = np.int64(np.sqrt(np.float64(square)))
     while root * root > square:
         root -= 1

@@ -24,7 +24,11 @@ _TURNS = 0.5 / math.pi
 
 @compiled
 def wave(x, output, knots, rest_bits, quarters, bits, width):
-    """Set the output to sin of x a number of quarters on: `encode_phase` and `sine_integers`, decoded."""
+    """Set the output (float32) to sin(x + quarters·π/2), with `bits` fraction bits.
+
+    x is rounded to a phase of `width` bits per turn; the sine is interpolated linearly between the knots.
+    knots: int64, values of a rising quarter wave. rest_bits: bits of a phase within one segment.
+    """
     steps, turn = power_of_two(width), (np.int64(1) << width) - 1
     quarter, half = np.int64(1) << (width - 2), np.int64(1) << (width - bits - 1)
     last, unit = np.int64(knots.size - 2), np.float32(power_of_two(-bits))
@@ -41,11 +45,11 @@ def wave(x, output, knots, rest_bits, quarters, bits, width):
 
 
 class Words(NamedTuple):
-    """The words of the kernel.
+    """Hold the 64-bit words of the sine and cosine kernel.
 
     knots     address of the knots of a rising quarter wave, int64: of `segments` segments, 2^rest_bits phases each
-    quarters  quarters of a turn to go on by: 0 for the sine, 1 for the cosine
-    bits, working_bits  n, P
+    quarters  quarters of a turn that are added to the phase: 0 for the sine, 1 for the cosine
+    bits, working_bits  the fields of `Numerics` of the same names
     """
 
     knots: Any
@@ -61,7 +65,10 @@ AT = own_places(Words)
 
 @kernel
 def wave_kernel(address):
-    """Compute the sine or cosine of each row."""
+    """Compute the sine or cosine of each element; rows with NaN or infinities are left to the closed form.
+
+    address: of the block of words.
+    """
     block = words(address)
     x, codes, output = rows_of(block)
     knots, rest_bits, quarters = longs(block[AT.knots], block[AT.segments] + 1), block[AT.rest_bits], block[AT.quarters]
@@ -92,7 +99,10 @@ def _settings(quarters: int, numerics: Numerics) -> Settings:
 
 
 class Wave:
-    """The sine, or a number of quarters of a turn on. Rows with NaN or infinities are left."""
+    """Compute sin(x + quarters·π/2): the sine for 0 quarters, the cosine for 1.
+
+    Rows with NaN or infinities are left to the closed form.
+    """
 
     def __init__(self, quarters: int) -> None:
         self._quarters = quarters

@@ -27,7 +27,7 @@ _RARE_KEYS = 32
 
 
 class Blocks(NamedTuple):
-    """Rows and keys of a program's tiles, and its warps."""
+    """Describe the tile of one Triton program: its query rows, the keys it takes at once, and its warps."""
 
     rows: int
     keys: int
@@ -35,17 +35,17 @@ class Blocks(NamedTuple):
 
 
 def choose_blocks(rows: int, channels: int) -> Blocks:
-    """Return the tiles for so many rows per key head and so many channels of a key or value. No result depends on it.
+    """Return the tiles for `rows` query rows per key head and `channels` per key or value. No result depends on it.
 
-    The largest whose registers suffice (sm_90), four int32 sums a row and channel beside the queries' bytes and the
-    scores: of codes of two bytes, a thread's stack is 208 bytes at most.
+    They are the largest tiles that fit the registers of sm_90: four int32 sums per row and channel, the queries' bytes
+    and the scores. With codes of two bytes, a thread's stack takes 208 bytes at most.
     """
     height = max(16, min(32 if channels <= 128 else 16, triton.next_power_of_2(rows)))
     return Blocks(height, KEY_STEP, 4 if height == 16 and channels <= 64 else 8)
 
 
 class Attention:
-    """Attention with a bool mask, counts of visible keys or none; every row."""
+    """Run attention with a bool mask, counts of visible keys, or no mask."""
 
     def supports(self, call: Call) -> str | None:
         query, key, value, mask, _, softcap, sinks = call.arguments
@@ -84,7 +84,11 @@ class Attention:
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, factor: float, numerics: Numerics
 ) -> Tensor:
-    """Return attention; visible: bool, of 4 dimensions, broadcastable to the scores. factor: of a score, in octaves."""
+    """Return the output of attention (B, H, Q, Dv), in the query's dtype.
+
+    visible: bool, 4 dimensions, broadcastable to the scores (B, H, Q, K); None if all keys are visible.
+    factor: what query·key is multiplied by to give a score to base 2, log2(e) included.
+    """
     (batches, heads, rows, channels), (key_heads, keys) = query.shape, key.shape[1:3]
     key_bits = numerics.query_key_bits
     assert key_bits is not None, "refused by supports"
@@ -163,5 +167,5 @@ def _attention(
 
 
 def _strides(name: str, strides: tuple[int, ...], last: str) -> dict[str, int]:
-    """Return a tensor's strides under the kernels' names; `last` names the last dimension."""
+    """Return the 4 strides by the kernels' argument names: `name`_batch, `name`_head, `name`_row and `name`_`last`."""
     return {f"{name}_{axis}": stride for axis, stride in zip(("batch", "head", "row", last), strides, strict=True)}

@@ -36,10 +36,11 @@ UNDEFINED = tl.constexpr(1024)
 
 
 class Codes(NamedTuple):
-    """K vectors a head of C channels, both filled up with zeros.
+    """Hold keys or values as integer codes: B·G heads of K vectors with C channels; zeros fill up K and C.
 
-    bytes_: int8 (bytes a code, B·G, K, C), of values (bytes a code, B·G, C, K). exponents, and sums of the codes: int32
-    (B·G, K).
+    bytes_: int8, the signed bytes of the codes, lowest byte first: (bytes per code, B·G, K, C) for keys, (bytes per
+    code, B·G, C, K) for values. exponents: int32 (B·G, K); an element is code·2^exponent.
+    sums: int32 (B·G, K), the sum of each vector's codes.
     """
 
     bytes_: Tensor
@@ -48,27 +49,30 @@ class Codes(NamedTuple):
 
 
 def limbs(bits: int) -> int:
-    """Return the bytes of a code of so many bits, at most 20."""
+    """Return how many bytes hold a code of `bits` bits (at most 20): 2 or 3."""
     return 2 if bits <= 16 else 3
 
 
 def filled(channels: int) -> int:
-    """Return the channels as the matrix units take them: a power of two, at least 32."""
+    """Return `channels` rounded up to what the matrix units take: a power of two, 32 or more."""
     return max(32, int(triton.next_power_of_2(channels)))
 
 
 def encode_keys(x: Tensor, bits: int) -> Codes:
-    """Return codes of keys (B, G, K, C), by `coding.encode_for_product(x, bits)`: a key's channels side by side.
+    """Encode the keys x (B, G, K, C) with `bits` bits; a key's channels lie side by side in memory.
 
+    They are the codes of `codes.encode_for_product`: the dot product of any two is below 2^(2·bits - 1).
     A key that is not finite has codes of 0 and the exponent UNDEFINED.
     """
     return _coded(x, bits, x, x, values=False)
 
 
 def encode_values(x: Tensor, bits: int) -> tuple[Codes, Tensor]:
-    """Return codes of values (B, G, K, C), by `coding.encode(x, bits, twos_complement=True)`: the keys side by side.
+    """Encode the values x (B, G, K, C) with `bits` bits; one channel's values of all keys lie side by side in memory.
 
-    Also returns, int8 (B·G), 1 for the heads with a value that is not finite. Such values are coded as 0, and counted.
+    They are the codes of `codes.encode` with |code| < 2^(bits - 1).
+    Also return an int8 (B·G), 1 for each head with a value that is not finite, else 0. Such a value is coded as 0 and
+    counted in the ledger of saturations.
     """
     broken = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.int8, device=x.device)
     with counter("input: not finite", x.device) as ledger:
@@ -109,9 +113,10 @@ def _coded(x: Tensor, bits: int, broken: Tensor, ledger: Tensor, *, values: bool
 
 
 def key_ranges(mask: Tensor, keys: int) -> Tensor:
-    """Return a row's first visible key and the one after the last, int32 (2, B', H', Q'); (keys, 0) if it may see none.
+    """Return the range of keys that each query row may see, int32 (2, B', H', Q').
 
-    mask: int8 (B', H', Q', K or 1).
+    [0] is the index of a row's first visible key, [1] that of its last one plus 1; (keys, 0) if it may see none.
+    mask: int8 (B', H', Q', K or 1), not 0 where a key is visible. keys: their number K.
     """
     ranges = torch.empty(2, *mask.shape[:3], dtype=torch.int32, device=mask.device)
     with on_device(mask):
@@ -133,26 +138,28 @@ def key_ranges(mask: Tensor, keys: int) -> Tensor:
 
 @triton.constexpr_function
 def offset(count):
-    """Return what is to be added to the bytes of a code, `count` of them."""
+    """Return what to add to Σ 256^j·byte_j to get a code of `count` bytes: 128 was taken from all but its last byte."""
     return sum(128 << 8 * place for place in range(count - 1))
 
 
 @triton.constexpr_function
 def doublings(channels):
-    """Return the most doublings of the scale that `encoded` needs: the least j > 0 with 2·4^j > channels.
+    """Return how often `encoded` may have to double a scale at most: the least j > 0 with 2·4^j > channels.
 
-    Before them |x| / scale < 2^(BITS - 1), so after j > 0 of them a code is at most 2^(BITS - 1 - j), rounding
-    included, which is below 2^(BITS - 1); and the squares sum to channels·4^(BITS - 1 - j) < 2·4^(BITS - 1) at most.
+    BITS is the width of a code. Before the doublings |x| / scale < 2^(BITS - 1), so after j > 0 of them a code is at
+    most 2^(BITS - 1 - j), rounding included, which is below 2^(BITS - 1); and the squares sum to
+    channels·4^(BITS - 1 - j) < 2·4^(BITS - 1) at most.
     """
     return max(1, channels.bit_length() // 2)
 
 
 @triton.jit
 def encoded(x, BITS: tl.constexpr, FOR_PRODUCT: tl.constexpr):
-    """Return (codes, exponents), int32, of rows of float32.
+    """Return the rows of x (rows, C), float32, as (codes (rows, C), exponents (rows,)), int32: x ≈ code·2^exponent.
 
-    FOR_PRODUCT: by `coding.encode_for_product(x, BITS)`; of a row that is not finite zeros, UNDEFINED. Else by
-    `coding.encode(x, BITS, twos_complement=True)`; of an element that is not finite 0.
+    Always |code| < 2^(BITS - 1). FOR_PRODUCT: as `codes.encode_for_product`, also Σ code² < 2^(2·BITS - 1) in a row;
+    a row that is not finite gets codes of 0 and the exponent UNDEFINED. Else as `codes.encode`; an element that is
+    not finite gets the code 0.
     """
     size = magnitude_bits(x)
     if FOR_PRODUCT:
@@ -175,7 +182,7 @@ def encoded(x, BITS: tl.constexpr, FOR_PRODUCT: tl.constexpr):
 
 @triton.jit
 def _codes(x, exponent, BITS: tl.constexpr):
-    """Return x (rows, C) / 2^exponent (rows,), rounded to int32."""
+    """Return x (rows, C) divided by 2^exponent (rows,), rounded half to even, int32."""
     return nearest_mantissa(decode(x, -exponent[:, None]), BITS)
 
 
@@ -188,7 +195,10 @@ def _too_large(code, BITS: tl.constexpr):
 
 @triton.jit
 def cut(code, LIMBS: tl.constexpr):
-    """Return the bytes of codes: (last, second, first), which are two if LIMBS is 2."""
+    """Return the signed bytes (last, second, first) of codes, int8: the highest byte first in the tuple.
+
+    128 is taken away from all bytes but the last. If LIMBS is 2, a code is `last` and `first`; leave `second` unread.
+    """
     first, second = (code & 255) - 128, (code >> 8 & 255) - 128
     return (code >> 8 * (LIMBS - 1)).to(tl.int8), second.to(tl.int8), first.to(tl.int8)
 

@@ -37,7 +37,7 @@ from spikeplug.kernels.gpu.integers import (
     widened,
 )
 
-#: The octaves below which no weight·scale can be seen, as operators/attention_rows.py has it.
+#: The octaves below which no weight·scale can be seen, as operators/attention/rows.py has it.
 FARTHEST = tl.constexpr(1 << 12)
 
 
@@ -168,7 +168,10 @@ def _row(
     BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr,
 ):
-    """Return attention of one query x (1, BLOCK_D): float32 (BLOCK_DV,); count it if it is not finite."""
+    """Return the attention output of one query x (1, BLOCK_D), float32 (BLOCK_DV,).
+
+    If a score of it is NaN or +inf, the output is NaN and the row is counted at the pointer `ledger`.
+    """
     code, exponent = encoded(x, KEY_BITS, FOR_PRODUCT=True)
     single = (tl.zeros([1, 1], tl.float64) + factor).to(tl.float32)
     queries = (code.to(tl.int64), x * single, power_of_two_wide(exponent) * factor, exponent)
@@ -225,7 +228,11 @@ def _scores(
     KEY_LIMBS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Return the scores of some keys in octaves, float32 (keys,), as query_key_product makes them; -inf if hidden."""
+    """Return one query's scores to base 2 with the keys at `index`, float32 (keys,); -inf for keys it may not see.
+
+    A score is the exact product of the integer codes times their scales; with a query or key that is not finite, it
+    is the product of the floats.
+    """
     code, scaled, query_scale, query_exponent = queries
     bytes_, plane, exponents = key_codes
     channel = tl.arange(0, BLOCK_D)
@@ -245,7 +252,10 @@ def _scores(
 def _spread(
     y, value_floats, seen_by, DV: tl.constexpr, MASK: tl.constexpr, BLOCK_KEYS: tl.constexpr, BLOCK_DV: tl.constexpr
 ):
-    """Return y after visible infinities and NaN are added: inf of one sign gives it, of both signs NaN, NaN NaN."""
+    """Return the output row y (BLOCK_DV,) changed by the values that are not finite, of keys that the row may see.
+
+    Per channel: NaN if there is a NaN or infinities of both signs, the infinity if they have one sign, else y.
+    """
     pointer, row_stride, channel_stride = value_floats
     above, below = tl.zeros([BLOCK_DV], tl.int32), tl.zeros([BLOCK_DV], tl.int32)
     undefined = tl.zeros([BLOCK_DV], tl.int32)
@@ -274,7 +284,10 @@ def _seen(seen_by, index, MASK: tl.constexpr):
 
 @triton.jit
 def _vectors(pointer, index, there, strides, C: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Return the vectors at `index` that are there, else 0, in float32 (vectors, BLOCK_C)."""
+    """Load the vectors number `index` of a tensor at `pointer`, float32 (vectors, BLOCK_C).
+
+    there: bool, which vectors to load; the others, and channels from C on, are 0. strides: (per vector, per channel).
+    """
     channel = tl.arange(0, BLOCK_C)
     place = index.to(tl.int64)[:, None] * strides[0] + channel.to(tl.int64)[None, :] * strides[1]
     return widened(tl.load(pointer + place, mask=there[:, None] & (channel < C)[None, :], other=0.0))
@@ -282,7 +295,10 @@ def _vectors(pointer, index, there, strides, C: tl.constexpr, BLOCK_C: tl.conste
 
 @triton.jit
 def _joined(place, plane, LIMBS: tl.constexpr):
-    """Return the codes, int32, whose bytes lie at `place` and so many planes on."""
+    """Load codes and join their LIMBS signed bytes to int32.
+
+    place: pointers to the lowest bytes. plane: the stride from a byte to the next higher one.
+    """
     code = tl.load(place).to(tl.int32) + (tl.load(place + (LIMBS - 1) * plane).to(tl.int32) << 8 * (LIMBS - 1))
     if LIMBS == 3:
         code += tl.load(place + plane).to(tl.int32) << 8

@@ -4,7 +4,7 @@ Let o be the offset of the bytes (attention_codes.py), W the channels, filled up
 k' = k - o what the bytes hold. Then Σ q·k = Σ q'·k' + o·(Σ q + Σ k) - o²·W. The products of bytes are summed from the
 upper ones down; of two bytes, Σ q'·k' = 256·(256·Σ q1·k1 + Σ q1·k0 + Σ q0·k1) + Σ q0·k0.
 
-Σ q·k is below 2^(2·bits - 1), see coding.encode_for_product. Of two bytes it fits int32, whatever is added up on the
+Σ q·k is below 2^(2·bits - 1), see codes.encode_for_product. Of two bytes it fits int32, whatever is added up on the
 way: int32 wraps, and is right in the end. Of three it is below 2^39, in int64.
 
 The matrix units do not wrap, they clamp, so none of their sums may leave int32. A product of bytes is at most 2^14 and
@@ -14,7 +14,7 @@ so these are at most 2^7·2·2^19.5 + 2^14·2^8 < 2^28. Of three, the last byte 
 sum with one last byte is at most 2^18 and one with two 2^14: the three upper places make at most
 2^16·2^14 + 2^8·2·2^18 + 2·2^18 + 2^22 < 2^31, and the one below them 2·2^22.
 
-The two float64 products and the rounding to float32 are those of operators/attention_products.py, in its order. So a
+The two float64 products and the rounding to float32 are those of operators/attention/products.py, in its order. So a
 score depends on its query and key alone: not on a tile, nor on the pass in which it is made.
 """
 
@@ -32,13 +32,17 @@ from spikeplug.kernels.gpu.integers import MASKED, nearest, power_of_two_wide, w
 
 @triton.constexpr_function
 def integers(count):
-    """Return the integers that hold Σ q·k of codes of `count` bytes."""
+    """Return the Triton dtype that holds a dot product of query and key codes of `count` bytes: int32 or int64."""
     return tl.int32 if count == 2 else tl.int64
 
 
 @triton.jit
 def coded_queries(x, factor, BITS: tl.constexpr, LIMBS: tl.constexpr):
-    """Return x (rows, W) as `scores` wants it: (bytes, o·Σ q - o²·W in `integers`, 2^exponent·factor in float64)."""
+    """Encode the queries x (rows, W) for `scores`: return (bytes, correction, scale).
+
+    bytes: the int8 bytes of the codes q, from `cut`. correction: o·Σ q - o²·W (rows,), o the `offset` of the bytes.
+    scale: 2^exponent·factor (rows,), float64; factor turns query·key into a score to base 2.
+    """
     code, exponent = encoded(widened(x), BITS, FOR_PRODUCT=True)
     away: tl.constexpr = offset(LIMBS)
     correction = tl.sum(code, 1).to(integers(LIMBS)) * away - away * away * x.shape[1]
@@ -49,11 +53,13 @@ def coded_queries(x, factor, BITS: tl.constexpr, LIMBS: tl.constexpr):
 def scores(queries, keys, masking, start, LIMBS: tl.constexpr, MASK: tl.constexpr, BLOCK_KEYS: tl.constexpr):
     """Return the scores, as logarithms to base 2, of the keys from `start` on: float32 (rows, BLOCK_KEYS).
 
-    -inf where a key is not to be seen; +inf for NaN, as of queries and keys that are not finite.
+    A score is -inf where the row may not see the key, and +inf where it is NaN: a query or key was not finite.
 
-    queries: of `coded_queries`. keys: of one head, pointers to the bytes of its mantissas, the stride from
-    one plane of bytes to the next, pointers to exponents and to sums of mantissas, and the number of keys.
-    masking: (a pointer to each row's, stride, rows that are there (rows, 1)), unread unless MASK.
+    queries: the tuple that `coded_queries` returns.
+    keys: a tuple for one head: pointer to the lowest bytes of its key codes, the stride from these to the next bytes,
+    pointers to the keys' exponents and to their sums of codes, and the number of keys.
+    masking: (pointers to each row's mask (rows, 1), its stride per key, bool (rows, 1): which rows exist). It is unread
+    unless MASK.
     """
     query_bytes, correction, query_scale = queries
     bytes_, plane, exponents, sums, count = keys
@@ -78,13 +84,16 @@ def scores(queries, keys, masking, start, LIMBS: tl.constexpr, MASK: tl.constexp
 
 @triton.jit
 def fixed_point(score, F: tl.constexpr):
-    """Return round(score·2^F) within [MASKED, 2^29], int32."""
+    """Return a float32 score as an integer with F fraction bits: round(score·2^F) clamped to [-2^30, 2^29], int32."""
     return nearest(tl.minimum(tl.maximum(score * (1 << F), float(MASKED)), 536870912.0))
 
 
 @triton.jit
 def _product(query_bytes, place, plane, correction, LIMBS: tl.constexpr):
-    """Return Σ q'·k' + correction, in `integers` (rows, BLOCK_KEYS)."""
+    """Return the dot products of query and key bytes, plus correction: (rows, BLOCK_KEYS), int32 or int64.
+
+    query_bytes: from `cut`. place: pointers to the keys' lowest bytes. plane: the stride to their next bytes.
+    """
     last, second, first = query_bytes
     key_first, key_last = tl.load(place), tl.load(place + (LIMBS - 1) * plane)
     upper = tl.dot(last, key_last, out_dtype=tl.int32) << 8

@@ -188,5 +188,8 @@ def attention_kernel(
 
 @triton.jit
 def _digit(weight):
-    """Return the balanced digit of the lowest 8 bits, -128..127; what is left is (weight + 128) >> 8."""
+    """Return the lowest digit of weight to base 256, balanced: int8 in -128..127.
+
+    The digits above it are those of (weight + 128) >> 8.
+    """
     return (((weight + 128) & 255) - 128).to(tl.int8)

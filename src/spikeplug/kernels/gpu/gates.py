@@ -1,4 +1,4 @@
-"""Run sigmoid, SiLU and the GELUs on a GPU: x·σ(g(x)), a row's two scales found in registers."""
+"""Run sigmoid, SiLU and the GELUs on a GPU, as x·σ(g(x)), or σ(g(x)) for sigmoid, in one Triton kernel."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
@@ -37,10 +37,14 @@ from spikeplug.operators.softmax.weights import shift_exponential
 
 
 class Gated:
-    """SiLU, sigmoid or GELU, times a weight in the shape of x; every row."""
+    """Run SiLU, sigmoid or GELU over the rows of x, optionally times a weight of the shape of x."""
 
     def __init__(self, gate: Gate | None, *, amplitude: bool = True) -> None:
-        """gate: the gate, or None for GELU, whose argument chooses it. amplitude: x goes through it; else 1 does."""
+        """Choose the function that is run.
+
+        gate: its σ(g(x)); None for GELU, which chooses it by the call's second argument.
+        amplitude: run x·σ(g(x)); if False, σ(g(x)) alone.
+        """
         self._gate, self._amplitude = gate, amplitude
 
     def supports(self, call: Call) -> str | None:
@@ -154,7 +158,10 @@ def _gate(
 
 @triton.jit
 def _range(x):
-    """Return the largest magnitude of a row's finite elements, as bits, and how many are not finite; (ROWS, 1)."""
+    """Return the largest |x| of each row's finite elements, as `magnitude_bits`, and how many are not finite.
+
+    Both are int32 (ROWS, 1).
+    """
     finite = is_finite(x)
     largest = tl.max(tl.where(finite, magnitude_bits(x), 0), 1, keep_dims=True)
     return largest, tl.sum((~finite).to(tl.int32), 1, keep_dims=True)
@@ -174,7 +181,11 @@ def _parts(
     CURVE_REST: tl.constexpr,
     LIMIT: tl.constexpr,
 ):
-    """Return (mantissa, factor, t) of `gate_integers`, int32: σ(g) = factor / (2^P + t), t = 2^-|g|."""
+    """Return (mantissa, factor, t), int32: x as an integer, and its gate as σ(g(x)) = factor / (2^P + t).
+
+    mantissa = round(x·scale). t is 2^-|g(x)| with P fraction bits, g in octaves. factor is 2^P for g >= 0, else t.
+    An x that is not finite counts as 0.
+    """
     x = tl.where(is_finite(x), x, 0.0)
     mantissa = nearest_mantissa(x * scale, P)
     bound: tl.constexpr = float(LIMIT << F)  # at most 31·2^16 < 2^22
@@ -196,7 +207,12 @@ def _numerator(mantissa, factor, seen, AMPLITUDE: tl.constexpr):
 
 @triton.jit
 def _divided(x, mantissa, factor, t, up, down, exponent, AMPLITUDE: tl.constexpr, N: tl.constexpr, P: tl.constexpr):
-    """Return the numerator shifted to P bits, over 2^P + t, rounded, signed and decoded; what x gives if not finite."""
+    """Return the outputs in float32: round(2^N·floor(numerator·2^(up - down)) / (2^P + t))·2^exponent.
+
+    numerator: |mantissa|·factor if AMPLITUDE, with the mantissa's sign put back at the end, else factor.
+    up, down: the row's left and right shift, of which one is 0.
+    An x of NaN gives NaN; +inf gives +inf if AMPLITUDE, else 1; -inf gives NaN if AMPLITUDE, else 0.
+    """
     if AMPLITUDE:
         numerator = (((tl.abs(mantissa) << up).to(tl.int64) * factor) >> down.to(tl.int64)).to(tl.int32)
     else:

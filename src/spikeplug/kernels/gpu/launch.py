@@ -1,4 +1,4 @@
-"""Launch kernels over rows: rows cut into programs. Nothing here waits for the device."""
+"""Launch Triton kernels over the rows of a tensor, several rows per program. The host never waits for the device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ SHARED = 1 << 11
 
 
 class Shape(NamedTuple):
-    """The block of a program: `rows` rows of `columns` elements at once; whole: that is all of a row."""
+    """Describe the block that one Triton program holds at once: `rows` rows of `columns` elements each.
+
+    whole: a row fits into `columns`; else the program reads its row in several steps. warps: Triton's num_warps.
+    """
 
     rows: int
     columns: int
@@ -31,7 +34,7 @@ class Shape(NamedTuple):
 
 
 def block_shape(count: int, dimension: int) -> Shape:
-    """Return the block for `count` rows of `dimension` elements. No result depends on it."""
+    """Return the block of a program for `count` rows of `dimension` elements. It changes the speed, never a result."""
     whole = dimension <= LARGEST
     columns: int = triton.next_power_of_2(dimension) if whole else STEP
     rows = max(1, min(SHARED // columns, triton.next_power_of_2(count)))
@@ -39,10 +42,11 @@ def block_shape(count: int, dimension: int) -> Shape:
 
 
 def run_rows(kernel: Any, x: Tensor, dtype: torch.dtype, event: str, **given: Any) -> Tensor:
-    """Run a kernel over the rows of x (rows, d); return (rows, d) of `dtype`.
+    """Run a Triton kernel over the rows of x (rows, d), contiguous; return a new tensor (rows, d) of `dtype`.
 
-    event: what the kernel counts in the ledger of saturations. given: the kernel's own arguments and constants, by
-    name; the rest is x, output, ledger, count, dimension, ROWS, COLUMNS and WHOLE.
+    event: name of the count in the ledger of saturations to which the kernel adds.
+    given: the kernel's own arguments and constants, by name. This function adds those that all kernels over rows take:
+    x, output, ledger, count, dimension, ROWS, COLUMNS and WHOLE.
     """
     count, dimension = x.shape
     output = torch.empty(count, dimension, dtype=dtype, device=x.device)
@@ -65,18 +69,21 @@ def run_rows(kernel: Any, x: Tensor, dtype: torch.dtype, event: str, **given: An
 
 
 def on_device(x: Tensor) -> AbstractContextManager[object]:
-    """Make x's device the current one, on which Triton launches."""
+    """Return a context in which x's CUDA device is current: Triton launches there. It does nothing for a CPU tensor."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 @lru_cache(maxsize=64)
 def knots(table: Interpolation, device: torch.device) -> Tensor:
-    """Return the table's knots, int32, on the device."""
+    """Return the knots of an interpolation table as an int32 tensor on the device; the last 64 are kept in a cache."""
     return torch.tensor(table.knots, dtype=torch.int32, device=device)
 
 
 def exponential_constants(numerics: Numerics) -> dict[str, int]:
-    """Return n, P, F and the bits of a segment's inputs, under the kernels' names."""
+    """Return the widths that a kernel with an exponential takes as constants, by the kernel's names for them.
+
+    N: bits of a result. P: working_bits. F: fraction_bits of an exponent. REST: input bits within one table segment.
+    """
     segment_bits = numerics.segments.bit_length() - 1
     return {
         "N": numerics.bits,

@@ -32,7 +32,7 @@ from spikeplug.operators.norms.rms_norm import SQRT_BITS
 
 
 class LayerNorm:
-    """LayerNorm times a weight plus a bias, every row."""
+    """Run LayerNorm over the last dimension, optionally times a weight and plus a bias of one element per channel."""
 
     def supports(self, call: Call) -> str | None:
         return refusal(call)
@@ -179,7 +179,10 @@ def _shifted(size, places):
 
 @triton.jit
 def _centred(mantissa, total, dimension, places, inside):
-    """Return c with its sign, at P - 1 bits, 0 beyond the row; int32."""
+    """Return the centred elements c = dimension·mantissa - total, scaled to |c| <= 2^(P - 1), int32.
+
+    total: the row's sum of mantissas. The magnitude |c|·2^(places - 1) is rounded half up; c is 0 unless inside (bool).
+    """
     c = tl.where(inside, mantissa.to(tl.int64) * dimension - total, 0)
     size = _shifted(tl.abs(c), places).to(tl.int32)
     return tl.where(c < 0, -size, size)

@@ -1,4 +1,4 @@
-"""Share what both norms need: what is refused, the root, an element's way out, weight and bias."""
+"""Share the steps of RMSNorm and LayerNorm: refused calls, the square root, scaled outputs, weight and bias."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: N803  (what is in capitals is known when a kernel is compiled)
@@ -17,7 +17,7 @@ _LARGEST_EPS = 1e30
 
 
 def refusal(call: Call) -> str | None:
-    """Return why a norm's kernel cannot run the call, or None."""
+    """Return why the RMSNorm and LayerNorm kernels cannot run the call, as text, or None if they can."""
     x, eps = call.arguments
     if length_places(x.shape[-1], call.numerics, call.operator)[1]:
         return f"squares of {x.shape[-1]} elements are summed in parts"
@@ -36,10 +36,11 @@ def count_broken(x):
 
 @triton.jit
 def root(square):
-    """Return floor(sqrt(S)), int64, 0 <= S < 2^62.
+    """Return floor(sqrt(square)), int64, for an int64 0 <= square < 2^62.
 
-    float64 rounds S and its root by a relative 2^-53 each at most: the root, below 2^31, is off by less than 2^-21, so
-    its floor is the floor wanted or one more; one less is looked for as well, so that one more bit of error would do.
+    float64 rounds square and its root by a relative 2^-53 each at most: the root, below 2^31, is off by less than
+    2^-21, so its floor is the floor wanted or one more; one less is looked for as well, so that one more bit of error
+    would do.
     """
     estimate = tl.sqrt(square.to(tl.float64)).to(tl.int64)
     estimate = tl.where(estimate * estimate > square, estimate - 1, estimate)
@@ -50,7 +51,9 @@ def root(square):
 def scaled_element(mantissa, factor, places, denominator, inverse, exponent, N: tl.constexpr):
     """Return sign·round(2^N·(|mantissa|·factor·2^places) / denominator)·2^exponent, float32.
 
-    places is one shift for the row; inverse is a float32 estimate of 1 / denominator, from which division starts.
+    mantissa: int32, the elements of a row. The other arguments are one number per row or call.
+    factor: the integer by which every element is multiplied. denominator (int32) and inverse (2^(N + 1) / denominator,
+    float32): from `denominator_of`.
     """
     up, down = tl.maximum(places, 0), tl.minimum(tl.maximum(-places, 0), 63).to(tl.int64)
     # Where places > 0 the whole product fits P bits, so the shifted mantissa does.
@@ -61,7 +64,10 @@ def scaled_element(mantissa, factor, places, denominator, inverse, exponent, N: 
 
 @triton.jit
 def weighted(y, weight, seen, WEIGHTED: tl.constexpr, inner: tl.constexpr, outer: tl.constexpr):
-    """Return y in dtype `inner`, times its weight in dtype `outer`: the two roundings torch makes."""
+    """Return y (float32) rounded to dtype `inner`, then times its weight, rounded to dtype `outer`, as torch does.
+
+    weight: pointers to the weights. seen: bool, which of them may be loaded. Unless WEIGHTED, only y in `inner`.
+    """
     y = rounded(y, inner)
     if WEIGHTED:
         return rounded(widened(y) * widened(tl.load(weight, mask=seen, other=0.0)), outer)
@@ -71,7 +77,10 @@ def weighted(y, weight, seen, WEIGHTED: tl.constexpr, inner: tl.constexpr, outer
 
 @triton.jit
 def biased(y, bias, seen, BIASED: tl.constexpr, outer: tl.constexpr):
-    """Return y plus its bias in dtype `outer`."""
+    """Return y plus its bias, rounded to dtype `outer`; y unchanged unless BIASED.
+
+    bias: pointers to the biases. seen: bool, which of them may be loaded.
+    """
     if BIASED:
         return rounded(widened(y) + widened(tl.load(bias, mask=seen, other=0.0)), outer)
     else:

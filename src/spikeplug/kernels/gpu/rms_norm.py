@@ -32,7 +32,7 @@ from spikeplug.operators.norms.rms_norm import SQRT_BITS
 
 
 class RMSNorm:
-    """RMSNorm times a weight, every row."""
+    """Run RMSNorm over the last dimension, optionally times a weight of one element per channel."""
 
     def supports(self, call: Call) -> str | None:
         return "this kernel adds no bias" if call.bias is not None else refusal(call)

@@ -33,7 +33,7 @@ from spikeplug.operators.softmax.weights import shift_exponential
 
 
 class Softmax:
-    """Softmax along any dimension, every row."""
+    """Run softmax along any dimension of a tensor."""
 
     def supports(self, call: Call) -> str | None:
         return None if call.weight is None and call.bias is None else NO_AFFINE
@@ -124,7 +124,7 @@ def _softmax(
 
 @triton.jit
 def _or_infinity(x):
-    """Return x, with +inf for NaN, which no maximum then loses."""
+    """Return x with every NaN replaced by +inf, as a maximum may drop a NaN."""
     return tl.where(x == x, x, float("inf"))
 
 
@@ -135,7 +135,7 @@ def _weight(distance, table, P: tl.constexpr, F: tl.constexpr, REST: tl.constexp
 
 @triton.jit
 def _sum(weight, P: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the sum over the row, int64; summed in int32 where 2^P per weight fits."""
+    """Return the sum of each row's weights, int64 (ROWS, 1); summed in int32 where COLUMNS weights of 2^P fit."""
     if COLUMNS << P <= 1 << 30:
         return tl.sum(weight, 1, keep_dims=True).to(tl.int64)
     else:

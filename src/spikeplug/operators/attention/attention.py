@@ -65,9 +65,10 @@ def attention(
 
 
 def _spread_nonfinite(output: Tensor, value: Tensor, nonfinite: Tensor, mask: Tensor | None) -> Tensor:
-    """Add the effect of inf and NaN values, which are coded as 0.
+    """Return `output` with the effect of infinite and NaN values, which were coded as 0; (B, H, Q, Dv).
 
-    A visible infinity gives an infinity; NaN, or infinities of both signs, give NaN.
+    An output is ±inf if its row may attend to a value of ±inf, and NaN for a NaN, or infinities of both signs.
+    mask  bool (True = may attend), broadcastable to (B, H, Q, K); None: all may
     """
     batch, heads, rows, _ = output.shape
     if mask is None:
@@ -93,20 +94,32 @@ def exact(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Return attention_weights · value, value (B, G, K, Dv) not repeated; (B, H, Q, Dv)."""
+    """Return attention in float arithmetic: softmax weights (B, H, Q, K) times value; (B, H, Q, Dv).
+
+    query has H heads, key and value G; each key head serves H/G query heads.
+    """
     weights = exact_weights(query, key, mask, scaling, softcap, sinks)
     return weights.to(value.dtype) @ value.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
 
 
 def bound(query: Tensor, key: Tensor, value: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound for the coded scores, plus Σ p|v|·(e^(2η) - 1) for the coding of queries and keys."""
+    """Return the bound of |spiking - exact| of attention; (..., Q, Dv).
+
+    It adds the error of softmax and value product to Σ p|v|·(e^(2η) - 1), the effect of coding queries and keys.
+    p are the probabilities, v the values, and η is the most by which coding changes a score.
+    """
     scores, moved = coded_scores(query, key, numerics)
     found: Tensor = _of_scores(scores, value, numerics) + scores.softmax(-1) @ value.abs() * moved
     return found
 
 
 def _of_scores(scores: Tensor, value: Tensor, numerics: Numerics) -> Tensor:
-    """Return the bound of the form divided last (README.md), or Σ bound_i·|v_i| plus the values' own n bits."""
+    """Return the bound of attention's error for exact scores (..., Q, K) and values (..., K, Dv); (..., Q, Dv).
+
+    With numerics.divide_last, it is the bound proven in README.md.
+    Without, it is the sum over keys of the probability's bound times |value|,
+    plus the error of coding the values with numerics.bits bits.
+    """
     p, scale = scores.softmax(-1), value.abs().amax(-1, keepdim=True)
     coding = 2.0 ** (1 - numerics.bits)
     if not numerics.divide_last:

@@ -77,7 +77,11 @@ def exact(
 
 
 def bound(query: Tensor, key: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the softmax bound of the coded scores, plus p·(e^(2η) - 1) for the coding of queries and keys."""
+    """Return the bound of |spiking - exact| of the probabilities p; (..., Q, K).
+
+    It adds softmax's own error to p·(e^(2η) - 1), the effect of coding queries and keys, which changes a score by at
+    most η.
+    """
     scores, moved = coded_scores(query, key, numerics)
     found: Tensor = softmax_bound(scores, numerics=numerics) + scores.softmax(-1) * moved
     return found

@@ -74,16 +74,16 @@ class AttentionCall:
 
     @property
     def groups(self) -> int:
-        """Return the query heads per key head."""
+        """Return how many query heads share one key head: H / G."""
         return self.query.shape[1] // self.key.shape[1]
 
     @property
     def factor(self) -> float:
-        """Return the factor of query·keyᵀ."""
+        """Return the number that multiplies query·keyᵀ: `scaling`, or D^-0.5 if that is None."""
         return max(self.query.shape[-1], 1) ** -0.5 if self.scaling is None else self.scaling
 
     def masking(self, unit: float) -> Masking:
-        """Return which keys are hidden, and what is added to scores in units of 1/`unit`."""
+        """Return the mask of this call in two parts: which keys are visible, and the bias times `unit`."""
         return masking(self.mask, self.key.shape[2], self.dtype, unit)
 
 
@@ -96,7 +96,10 @@ def visible_keys(mask: Tensor, keys: int) -> Tensor:
 
 
 def masking(mask: Tensor | None, keys: int, dtype: torch.dtype, unit: float) -> Masking:
-    """Return which keys a mask hides, and what it adds to scores of `dtype`, which are in units of 1/`unit`.
+    """Split a mask of any kind into the keys that it leaves visible and the bias that it adds to scores.
+
+    keys  number of keys
+    dtype, unit  the bias is returned in `dtype`, multiplied by `unit`
 
     Each element hides or is added on its own. So a row does not depend on the rest of the mask.
     """
@@ -113,7 +116,10 @@ def masking(mask: Tensor | None, keys: int, dtype: torch.dtype, unit: float) -> 
 
 
 def in_unit(x: Tensor, unit: float) -> Tensor:
-    """Return x·unit. A finite x stays finite; clamped elements are counted."""
+    """Return x·unit, in x's shape and dtype.
+
+    A product of a finite x that exceeds the dtype becomes its largest number, and is recorded as a saturation.
+    """
     product, limit = x * unit, torch.finfo(x.dtype).max
     beyond = (product.abs() > limit) & torch.isfinite(x)
     record("attention: bias or sink beyond its dtype", beyond)
@@ -121,7 +127,10 @@ def in_unit(x: Tensor, unit: float) -> Tensor:
 
 
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise SpikeplugError unless batch, heads, keys and channels fit."""
+    """Check that query (B, H, Q, D), key (B, G, K, D) and value (B, G, K, any) fit, with H a multiple of G.
+
+    Errors: SpikeplugError for other shapes, or tensors on different devices.
+    """
     if not query.dim() == key.dim() == value.dim() == 4:
         raise SpikeplugError("attention takes query, key and value of 4 dimensions (batch, heads, tokens, channels).")
     fits = query.shape[0] == key.shape[0] == value.shape[0] and query.shape[3] == key.shape[3]
@@ -139,9 +148,9 @@ def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def check_mask(mask: Tensor | None, target: tuple[int, ...]) -> None:
-    """Raise SpikeplugError unless the mask fits `target`.
+    """Raise SpikeplugError unless the mask is of a known kind and broadcasts to the shape `target` (B, H, Q, K).
 
-    A mask is None, bool, floating or counts of visible keys, and broadcasts to `target`.
+    The kinds are None, bool, floating, and int64 (..., 1): how many keys a row may attend to.
     """
     if mask is None:
         return

@@ -13,8 +13,9 @@ HEAD_DIM = 64
 
 
 def coded_scores(query: Tensor, key: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
-    """Return the scores of the coded queries and keys (which are exact), and e^(2η) - 1.
+    """Return (scores (..., Q, K), e^(2η) - 1 (..., Q, 1)) of queries (..., Q, D) and keys (..., K, D) after coding.
 
+    The scores are those of the queries and keys rounded to numerics.query_key_bits, times 1/sqrt(64).
     Coding changes a score by at most η, and so a probability by a factor of at most e^(2η).
     """
     moved = torch.expm1(2 * product_error(query, key, HEAD_DIM**-0.5, numerics))

@@ -34,12 +34,18 @@ def query_key_product(query: Tensor, key: Tensor, factor: float, on: Arithmetic)
 
 
 def _rows(x: Tensor, tile: Tile) -> Tensor:
-    """Return the tile's part of (B, G, groups, Q, ...): (heads, groups·rows, ...)."""
+    """Cut the batch entry, key heads and query rows of `tile` from x (B, G, groups, Q, ...).
+
+    The result is (heads, groups·rows, ...).
+    """
     return x[tile.batch, tile.heads, :, tile.rows].flatten(1, 2)
 
 
 def _keys(x: Tensor, tile: Tile) -> Tensor:
-    """Return the tile's part of (B, G, K, ...), transposed: (heads, ..., keys)."""
+    """Cut the batch entry, key heads and keys of `tile` from x (B, G, K, channels), and transpose them.
+
+    The result is (heads, channels, keys).
+    """
     return x[tile.batch, tile.heads, tile.keys].mT
 
 
@@ -48,10 +54,10 @@ def _float_product(query: Tensor, key: Tensor) -> Product:
 
 
 class _Vectors(NamedTuple):
-    """Hold vectors as codes.
+    """Hold vectors (queries or keys) as integers times one scale per vector.
 
-    codes   int32
-    scale   float64 (..., 1)
+    codes   int32 (..., D): a vector is codes·scale
+    scale   float64 (..., 1), a power of two
     broken  bool (..., 1): vectors that are not finite, coded as 0
     """
 

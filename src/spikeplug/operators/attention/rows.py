@@ -21,11 +21,11 @@ FARTHEST = 1 << 12
 
 
 class Sums(NamedTuple):
-    """Hold a row before the division.
+    """Hold the sums of attention's rows over their keys, before the division; integers.
 
-    values   Σ w·v (..., rows, channels)
-    weights  Σ w (..., rows, 1)
-    ahead    octaves of the scale (..., rows, 1)
+    values   Σ w·v over keys, w the weight and v the value; times 2^ahead (..., rows, channels)
+    weights  Σ w over keys and sinks (..., rows, 1)
+    ahead    whole octaves, chosen so that the row's largest weight·(scale of its value) becomes 1 (..., rows, 1)
     """
 
     values: Tensor
@@ -34,10 +34,12 @@ class Sums(NamedTuple):
 
 
 def attention_sums(scores: Scores, value: Coded, on: Arithmetic) -> Sums:
-    """Return Σ_i 2^-(M - s_i - e_i)·v_i · 2^ahead and Σ_i 2^-(M - s_i), integers.
+    """Sum weighted values and weights over the keys: Σ_i 2^-(M - s_i - e_i)·v_i · 2^ahead, and Σ_i 2^-(M - s_i).
 
+    s_i is the score of key i, v_i its value's mantissa, e_i that value's exponent, and M the row's largest score,
+    rounded up to a whole octave. Returns integers.
     scores  (..., rows, keys) in octaves; a score after the last value (a sink) counts in Σ w only
-    value   mantissa (..., keys, channels) of n bits, one exponent e_i per key
+    value   mantissa (..., keys, channels) of numerics.bits bits, one exponent e_i per key
 
     The value's exponent joins the score as whole octaves, so every key keeps its own scale.
     No key's code depends on another's, and the result does not depend on tile or batch.
@@ -58,7 +60,11 @@ def attention_sums(scores: Scores, value: Coded, on: Arithmetic) -> Sums:
 
 
 def attention_ratio(sums: Sums, keys: int, on: Arithmetic) -> Coded:
-    """Return Σ w·v / Σ w, int64: the one division. A row without a visible key gives 0."""
+    """Divide each row's sum of weighted values by its sum of weights; int64 codes (..., rows, channels).
+
+    keys  the most scores that a row has
+    A row without a visible key gives 0.
+    """
     width, key_bits, bits = on.numerics.working_bits, keys.bit_length(), on.numerics.bits
     ratio = Ratio(width + bits + key_bits, width + 1 + key_bits, largest_output=1)
     size = on.magnitude(sums.values, width + bits + key_bits)
@@ -66,12 +72,16 @@ def attention_ratio(sums: Sums, keys: int, on: Arithmetic) -> Coded:
 
 
 class Rows:
-    """Hold the sums of all rows: filled tile by tile, divided at the end."""
+    """Hold the sums of all query rows of attention: `add` fills them tile by tile, `divided` returns the output."""
 
     def __init__(
         self, shape: tuple[int, ...], groups: int, dtype: torch.dtype, on: Arithmetic, device: torch.device
     ) -> None:
-        """Allocate for an output (B, H, Q, Dv); the sums have (B, H/groups, groups, Q, ...).
+        """Allocate the sums, filled with 0.
+
+        shape   of the output, (B, H, Q, Dv); the sums are (B, H/groups, groups, Q, Dv or 1)
+        groups  query heads per key head
+        dtype   of the output
 
         Rows without a tile stay 0.
         """
@@ -83,7 +93,11 @@ class Rows:
         self.undefined: list[tuple[Tile, Tensor]] = []
 
     def add(self, tile: Tile, scores: Scores, value: Coded) -> None:
-        """Add one tile, which holds all keys that its rows may attend to. Scores after the last value are sinks."""
+        """Store the sums of one tile's rows; the tile must hold all keys that these rows may attend to.
+
+        scores  (heads, groups·rows, keys), or one column more: the sink, which has no value
+        value   codes of the tile's values (heads, keys, Dv)
+        """
         place, grouped = (tile.batch, tile.heads, slice(None), tile.rows), (self.values.shape[2], -1)
         if self.last:
             sums = attention_sums(scores, value, self.on)

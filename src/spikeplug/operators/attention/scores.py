@@ -20,6 +20,7 @@ from spikeplug.primitives.arithmetic import Arithmetic, inside
 def score_tiles(call: AttentionCall, masking: Masking, on: Arithmetic) -> Iterator[tuple[Tile, Tensor]]:
     """Yield (tile, scores (heads, groups·rows, keys)): softcap·tanh(query·keyᵀ·scaling / softcap) + bias.
 
+    heads are key heads, and groups the query heads per key head.
     Scores are floating, in natural units (octaves or nats) for `encode_scores`, and -inf where hidden.
     `masking` is in natural units. There is at least one key.
     With sinks, every row is yielded, and its scores end in its head's sink: one column more than the tile has keys.
@@ -51,7 +52,10 @@ def score_tiles(call: AttentionCall, masking: Masking, on: Arithmetic) -> Iterat
 
 
 def _capped(score: Tensor, tile: Tile, groups: int, cap: float, on: Arithmetic) -> Tensor:
-    """Return cap·tanh(score). Every score has a scale of its own: no score's code depends on another's."""
+    """Return cap·tanh(score) by the spiking tanh; shape and dtype of `score`. Hidden scores of the tile are set to 0.
+
+    Every score has a scale of its own, so its code does not depend on other scores.
+    """
     if tile.hidden is not None:  # hidden scores must not be counted as saturations
         score.unflatten(1, (groups, -1)).masked_fill_(tile.hidden, 0.0)
     return tanh(score.unsqueeze(-1), on=inside(on, "softcap")).squeeze(-1) * cap

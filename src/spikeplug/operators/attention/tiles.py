@@ -55,9 +55,10 @@ def tiles(query: torch.Size, key: torch.Size, visible: Tensor | None, *, every_r
 
 
 def cut(x: Tensor, tile: Tile, groups: int) -> Tensor:
-    """Return the tile's part of x (B, H or 1, Q, K).
+    """Cut the batch entry, heads, query rows and keys of `tile` from x (B, H or 1, Q, K), a mask or bias.
 
-    Its shape is (heads, groups, rows, keys), or (1, rows, keys) if heads share it.
+    groups  query heads per key head
+    The result is (heads, groups, rows, keys), or (1, rows, keys) if all heads share x.
     """
     part = x[tile.batch, :, tile.rows, tile.keys]
     return part.unflatten(0, (-1, groups))[tile.heads] if part.shape[0] > 1 else part

@@ -19,7 +19,11 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def hardswish_integers(code: Coded, opening: Tensor, on: Arithmetic) -> Coded:
-    """Return x·min(max(x/6 + 1/2, 0), 1), int64. code: x, `encode_amplitude`; opening: x/6, P fraction bits."""
+    """Return the code of x·min(max(x/6 + 1/2, 0), 1), with an int64 mantissa.
+
+    code     x, as `encode_amplitude` returns it
+    opening  x/6 in units of 2^-P, integers; P = numerics.working_bits
+    """
     width = on.numerics.working_bits
     gate = on.clamp(on.add(opening, 1 << (width - 1), width + 1, "shifted"), 0, 1 << width, width + 1, "gate")
     product = on.gate(on.magnitude(code.mantissa, code.bits), gate, code.bits)
@@ -29,7 +33,7 @@ def hardswish_integers(code: Coded, opening: Tensor, on: Arithmetic) -> Coded:
 
 
 def hardswish(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return x·min(max(x + 3, 0), 6)/6. -inf gives NaN, as torch's does."""
+    """Return x·min(max(x + 3, 0), 6)/6, elementwise; x's shape and dtype. -inf gives NaN, as in torch."""
 
     def rows(x: Tensor) -> Tensor:
         width = on.numerics.working_bits
@@ -40,7 +44,10 @@ def hardswish(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound: half a step of the gate times |x|, half a step of x, then the output's rounding."""
+    """Return the bound of |spiking - exact|, in x's shape.
+
+    It adds |x| times half a step of the gate min(max(x/6 + 1/2, 0), 1), half a step of x, and the output's rounding.
+    """
     gate_error = x.abs() * 2.0 ** -(numerics.working_bits + 1)
     if numerics.shift_scaling:
         code_error = x.abs().amax(-1, keepdim=True) * 2.0 ** (1 - numerics.working_bits)

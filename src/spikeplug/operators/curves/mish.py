@@ -21,10 +21,10 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def mish_integers(code: Coded, distance: Tensor, on: Arithmetic) -> Coded:
-    """Return x·tanh(ln(1 + exp(x))); int64.
+    """Return the code of x·tanh(ln(1 + exp(x))), with an int64 mantissa.
 
-    code      x, of `encode_amplitude`
-    distance  |x|
+    code      x, as `encode_amplitude` returns it
+    distance  |x| as integers, as `encode_distance` returns them
 
     With t = exp(-|x|): x·(1 + 2t)/(1 + 2t + 2t²) for x >= 0, x·(t² + 2t)/(t² + 2t + 2) for x < 0.
     """
@@ -53,9 +53,10 @@ def mish(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound.
+    """Return the bound of |spiking - exact|, in x's shape.
 
-    The factor of x changes by at most 0.323 times a relative error of t, and by at most an absolute error of t.
+    The factor tanh(ln(1 + exp(x))) is a function of t = exp(-|x|). It changes by at most 0.323 times the relative error
+    of t, and by at most the absolute error of t.
     """
     y, unit = F.mish(x), 2.0**-numerics.working_bits
     if numerics.exponential == "shift":

@@ -18,14 +18,14 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def relu_squared_integers(code: Coded, on: Arithmetic) -> Coded:
-    """Return max(x, 0)², int64. code: x, `encode_amplitude`."""
+    """Return the code of max(x, 0)², with an int64 mantissa; `code` is x as `encode_amplitude` returns it."""
     positive = on.clamp(code.mantissa, 0, None, code.bits, "positive")
     square = on.gate(positive, positive, code.bits, "square")
     return scaled(square, code.exponent << 1, 2 * code.bits, 2 * on.numerics.fraction_bits, on)
 
 
 def relu_squared(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return max(x, 0)²."""
+    """Return max(x, 0)² by spiking neurons, elementwise; x's shape and dtype. -inf gives 0, and NaN gives NaN."""
 
     def rows(x: Tensor) -> Tensor:
         return decode(relu_squared_integers(encode_amplitude(x, "relu_squared", on.numerics), on), x.dtype)
@@ -34,12 +34,15 @@ def relu_squared(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def exact(x: Tensor) -> Tensor:
-    """Return max(x, 0)²."""
+    """Return max(x, 0)² in float arithmetic, elementwise."""
     return F.relu(x).square()
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return 2x·c + c², with c the coding of x, plus the output's rounding."""
+    """Return the bound of |spiking - exact|, in x's shape: 2·max(x, 0)·c + c² plus the output's rounding.
+
+    c is the error of coding x.
+    """
     positive = x.clamp(min=0)
     if numerics.shift_scaling:
         code = x.abs().amax(-1, keepdim=True) * 2.0 ** (1 - numerics.working_bits)

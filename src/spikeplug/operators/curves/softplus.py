@@ -23,11 +23,11 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def softplus_integers(code: Coded, distance: Tensor, linear: Tensor, on: Arithmetic) -> tuple[Coded, Coded]:
-    """Return max(x, 0) and log2(1 + exp(-|β·x|)), int64: two spike trains, which the next layer's synapses add.
+    """Return the codes of max(x, 0) and log2(1 + exp(-|β·x|)): two spike trains, which the next layer's synapses add.
 
-    code      x, of `encode_amplitude`
-    distance  |β·x|
-    linear    bool: where the logarithm is cut off
+    code      x, as `encode_amplitude` returns it; β is softplus's `beta`
+    distance  |β·x| as integers, as `encode_distance` returns them
+    linear    bool: where softplus is x itself, so that the logarithm is set to 0
     """
     width = on.numerics.working_bits
     total = on.add(falling(distance, on), 1 << width, width + 1, "total")
@@ -62,7 +62,10 @@ def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0, *, on: Arith
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound of two trains, max(x, 0) and ln(1 + t), each with its own rounding; beta 1, threshold 20."""
+    """Return the bound of |spiking - exact| for beta = 1 and threshold = 20, in x's shape.
+
+    The two spike trains, max(x, 0) and ln(1 + exp(-|x|)), are each rounded on their own; their errors are added.
+    """
     unit, lsb = 2.0**-numerics.working_bits, 2.0**-numerics.bits
     if numerics.exponential == "shift":
         logarithm = torch.sigmoid(-x.abs()) * relative(weight_error(numerics))

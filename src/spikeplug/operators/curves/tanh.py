@@ -21,9 +21,9 @@ from spikeplug.primitives.exponential import ShiftExponential
 
 
 def fine_fraction_bits(numerics: Numerics) -> int:
-    """Return the fraction bits of tanh's exponent: 4 more than in other activations, 16 at most.
+    """Return the fraction bits of 2|x|, the exponent in tanh: 4 more than numerics.fraction_bits, 16 at most.
 
-    The chords of the piecewise form have no more than the others.
+    With the piecewise exponential, they are numerics.fraction_bits.
     """
     return min(16, numerics.fraction_bits + 4) if numerics.exponential == "shift" else numerics.fraction_bits
 
@@ -34,10 +34,12 @@ def _fine(fraction_bits: int, segments: int, width: int) -> ShiftExponential:
 
 
 def tanh_integers(sign_of: Tensor, distance: Tensor, on: Arithmetic) -> Coded:
-    """Return tanh(x) = ±(1 - t)/(1 + t), int64; odd, to the bit.
+    """Return the code of tanh(x) = ±(1 - t)/(1 + t), t = exp(-2|x|), with an int64 mantissa.
 
-    sign_of   int32, negative where x is
-    distance  2|x|, `fine_fraction_bits` fraction bits
+    sign_of   int32, negative where x is negative
+    distance  2|x| as integers with `fine_fraction_bits(numerics)` fraction bits
+
+    tanh(-x) is exactly -tanh(x).
     """
     numerics, width = on.numerics, on.numerics.working_bits
     one = 1 << width
@@ -57,12 +59,18 @@ def tanh_rows(x: Tensor, on: Arithmetic) -> Tensor:
 
 
 def tanh(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return tanh(x), odd to the bit. Its exponent is 16 times finer than in other activations (see README.md)."""
+    """Return tanh(x), elementwise; x's shape and dtype. tanh(-x) is exactly -tanh(x).
+
+    With the shift exponential, the exponent's step is up to 16 times finer than in other activations (see README.md).
+    """
     return elementwise(lambda x: tanh_rows(x, on), x, on, ends=(-1.0, 1.0))
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound: if t changes by D, (1 - t)/(1 + t) changes by 2D/((1+t)(1+t-D))."""
+    """Return the bound of |spiking - exact|, in x's shape.
+
+    With t = exp(-2|x|): if t changes by D, (1 - t)/(1 + t) changes by at most 2D/((1+t)(1+t-D)).
+    """
     y, unit = torch.tanh(x), 2.0**-numerics.working_bits
     if numerics.exponential == "shift":
         error = (1 - y * y) / 2 * relative(weight_error(numerics, fine=True)) + 4 * unit

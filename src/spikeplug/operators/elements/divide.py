@@ -17,9 +17,10 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def quotient_integers(numerator: Coded, denominator: Coded, on: Arithmetic) -> Coded:
-    """Return numerator / denominator with n significant bits, int64; 0 for a denominator of 0.
+    """Return the code of numerator / denominator, int64 with n significant bits; 0 for a denominator of 0.
 
     The mantissas are >= 0, with shapes (..., 1) that broadcast. Both are shifted to P bits.
+    n is numerics.bits, P numerics.working_bits.
     Relative error: at most 2^-n from rounding, and 2^(1-P) for a denominator wider than P bits.
     """
     exponent = on.add(numerator.exponent, -denominator.exponent, EXPONENT_BITS, "exponent")
@@ -30,7 +31,8 @@ def quotient_integers(numerator: Coded, denominator: Coded, on: Arithmetic) -> C
 def divide(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
     """Return a / b with broadcasting; the shape and dtype of torch's a / b (any floating dtypes).
 
-    Every element has its own power-of-two scale, with all numerics: relative error at most 2^-n + 2^(3-P).
+    Every element has its own power-of-two scale, with all numerics: relative error at most 2^-n + 2^(3-P);
+    n = numerics.bits, P = numerics.working_bits.
     (The published recipe's fixed step has no meaning for numbers of any range.)
     If b's last dimension is 1 and a's is not, one denominator is coded per vector of a; the result is the same.
     As in torch, x/0 is an infinity, 0/0 is NaN, x/inf is 0, and NaN stays NaN.
@@ -55,7 +57,10 @@ def divide(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def divide_rows(a: Tensor, b: Tensor, on: Arithmetic) -> Tensor:
-    """Return a / b of rows (N, d) and (N, d or 1); every element has its own scale."""
+    """Return a / b, elementwise, for a (N, d) and b (N, d or 1); (N, d), in the dtype that a is computed in.
+
+    Every element has its own power-of-two scale. Zeros, infinities and NaN give what torch's a / b gives.
+    """
     a, b = (as_real(part, "divide").unsqueeze(-1) for part in (a, b))
     codes = [encode_elements(part, on.numerics) for part in (a, b)]
     top, bottom = (Coded(on.magnitude(c.mantissa, c.bits + 1), c.exponent, c.bits, "element") for c in codes)

@@ -24,9 +24,9 @@ _OCTAVE_BITS = 12
 
 
 def exponential_integers(exponent_input: Tensor, on: Arithmetic) -> Coded:
-    """Return exp(x) with n bits, int64.
+    """Return the code of exp(x), with an int64 mantissa of numerics.bits bits.
 
-    exponent_input  x, int32 (..., 1), F fraction bits
+    exponent_input  x, int32 (..., 1), in units of 2^-numerics.fraction_bits
     shift           x in octaves: 2^x = 2^-f · 2^k with k = ceil(x) and 0 <= f < 1
     piecewise       x in nats, exp on [-H, H], H = softmax_half_range
     """
@@ -49,8 +49,10 @@ def exponential_integers(exponent_input: Tensor, on: Arithmetic) -> Coded:
 def exp(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return exp(x), elementwise; same shape and dtype as x (any floating dtype).
 
-    The result has n significant bits with all numerics: relative error at most δ (operators/README.md) + 2^-n.
-    The published PWL form saturates outside [-H, H], H = softmax_half_range: exp(H) above, 0 below, counted.
+    The result has n = numerics.bits significant bits with all numerics: relative error at most δ + 2^-n.
+    δ is the relative error of the exponential (operators/README.md).
+    The published piecewise-linear form saturates outside [-H, H], H = softmax_half_range:
+    exp(H) above, 0 below, counted.
     NaN gives NaN, +inf gives +inf, and -inf gives 0. As in torch, a result beyond the dtype is inf.
     Errors: SpikeplugError for a non-floating tensor.
     """
@@ -70,7 +72,11 @@ def exp(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return relative δ and 2^-n. By chords: `falling_error` inside [-H, H], and the error of saturation outside."""
+    """Return the bound of |spiking - exact|, in x's shape.
+
+    Shift exponential: exp(x) times (δ of `weight_error`, plus 2^-numerics.bits for rounding).
+    Piecewise exponential: the error of its chords inside [-H, H], and of saturation outside; H = softmax_half_range.
+    """
     y, lsb = x.exp(), 2.0**-numerics.bits
     if numerics.exponential == "shift":
         delta = weight_error(numerics)

@@ -24,8 +24,9 @@ _WIDEST = 60
 
 
 def logarithm_integers(x: Tensor, exponent: Tensor | int, octave: float, on: Arithmetic) -> Tensor:
-    """Return octave·log2(x·2^exponent) with P fraction bits, of integers 1 <= x < 2^60; int64.
+    """Return octave·log2(x·2^exponent) of integers 1 <= x < 2^60, in units of 2^-P; int64.
 
+    P is numerics.working_bits, n numerics.bits.
     octave  the value of a factor of two: 1 (octaves) or ln 2 (nats)
 
     x is cut to P bits after its leading one.
@@ -57,7 +58,10 @@ def _table(octave: float, bits: int, width: int) -> Interpolation:
 
 
 def log2_integers(code: Coded, on: Arithmetic) -> Coded:
-    """Return log2 of a code with n fraction bits, mantissa >= 0 (0 is taken as 1); int64."""
+    """Return the code of log2(code), int64 with n = numerics.bits fraction bits.
+
+    The mantissa of `code` must be >= 0; 0 is taken as 1.
+    """
     width = on.numerics.working_bits
     mantissa = on.clamp(code.mantissa.to(torch.int64), 1, None, code.bits + 1)
     value = logarithm_integers(mantissa, code.exponent, 1.0, on)
@@ -68,7 +72,8 @@ def log2_integers(code: Coded, on: Arithmetic) -> Coded:
 def log(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return the natural logarithm, elementwise; same shape and dtype as x (any floating dtype).
 
-    The result has n fraction bits in octaves, times ln 2 when decoded: the precision of a logarithm is absolute.
+    The result has n = numerics.bits fraction bits in octaves (log2), times ln 2 when decoded.
+    So the precision of a logarithm is absolute.
     Powers of two are exact.
     There is no published form; the preset "paper" floors to its n = 8 fraction bits.
     As in torch, 0 gives -inf, a negative number and NaN give NaN, and +inf gives +inf.
@@ -86,7 +91,7 @@ def log(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the output's rounding plus the table's error."""
+    """Return the bound of |spiking - exact|, the same for every x: the output's rounding plus the table's error."""
     lsb = math.log(2) * 2.0**-numerics.bits * (0.5 if numerics.shift_scaling else 1)
     table = 1 / (8 * 4.0 ** math.ceil(numerics.bits / 2)) + 2.0 ** (3 - numerics.working_bits)
     return torch.full_like(x, lsb + table)

@@ -14,7 +14,12 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def reciprocal(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return 1 / x, elementwise, as `divide`; same shape and dtype as x. 1/0 is inf, and 1/inf is 0."""
+    """Return 1 / x, elementwise; same shape and dtype as x (any floating dtype). 1/0 is inf, and 1/inf is 0.
+
+    Each element has its own power-of-two scale: relative error at most 2^-n + 2^(3-P), n = numerics.bits and
+    P = numerics.working_bits.
+    Errors: SpikeplugError for a non-floating tensor.
+    """
     return by_elements(lambda block: divide_rows(torch.ones_like(block), block, on), x, on)
 
 

@@ -17,7 +17,12 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def rsqrt(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return 1 / sqrt(x), elementwise, as `sqrt`. 0 gives inf (-0 gives -inf), and inf gives 0."""
+    """Return 1 / sqrt(x), elementwise; same shape and dtype as x (any floating dtype).
+
+    Relative error: at most 2^-n + 2^(3-P), n = numerics.bits and P = numerics.working_bits.
+    0 gives inf, -0 gives -inf, inf gives 0, and a negative number or NaN gives NaN.
+    Errors: SpikeplugError for a non-floating tensor.
+    """
 
     def elements(x: Tensor) -> Tensor:
         code = encode_elements(x, on.numerics)

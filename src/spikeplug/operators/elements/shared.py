@@ -15,9 +15,10 @@ from spikeplug.primitives.norm import RootSpec
 
 
 def root_integers(code: Coded, on: Arithmetic) -> Coded:
-    """Return sqrt(code) >= 0, low by less than one LSB; int64, P or P + 1 bits.
+    """Return the code of the square root of `code`, floored: low by less than one unit of its last bit.
 
-    code  of `encode_elements`, mantissa >= 0; it is shifted until its exponent is even
+    code  as `encode_elements` returns it, mantissa >= 0; it is shifted until its exponent is even
+    The result's mantissa has P or P + 1 bits, P = numerics.working_bits.
     """
     width = on.numerics.working_bits
     odd = on.add(code.exponent, width + 1, EXPONENT_BITS, "odd") & 1  # its lowest bit
@@ -29,7 +30,10 @@ def root_integers(code: Coded, on: Arithmetic) -> Coded:
 
 
 def relative_bound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the bound of n significant bits: relative 2^-n + 2^(3-P)."""
+    """Return a function (*inputs, numerics) that bounds the error of a spiking `function` of one element.
+
+    The bound is |function(*inputs)| · (2^-n + 2^(3-P)), with n = numerics.bits and P = numerics.working_bits.
+    """
 
     def bound(*inputs: Tensor, numerics: Numerics) -> Tensor:
         size: Tensor = function(*inputs).abs()
@@ -39,7 +43,7 @@ def relative_bound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def element_range(numerics: Numerics) -> str:
-    """Return how many bits an element's code has, in words."""
+    """Return how many bits the code of an input element has, as text for reports ("22 bits per element")."""
     if numerics.input_bits is not None:
         return f"{numerics.input_bits} bits and a sign per element"
     return f"{numerics.working_bits} bits per element"

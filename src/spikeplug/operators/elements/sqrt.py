@@ -19,7 +19,8 @@ from spikeplug.primitives.arithmetic import Arithmetic
 def sqrt(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return sqrt(x), elementwise; same shape and dtype as x (any floating dtype).
 
-    The result has n significant bits with all numerics: relative error at most 2^-n + 2^(3-P).
+    The result has n significant bits with all numerics: relative error at most 2^-n + 2^(3-P);
+    n = numerics.bits, P = numerics.working_bits.
     The root neuron is used with norm = "cordic" too, as CORDIC has no root of a number.
     A negative number and NaN give NaN; +inf gives +inf.
     Errors: SpikeplugError for a non-floating tensor.

@@ -15,7 +15,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def square_integers(code: Coded, on: Arithmetic) -> Coded:
-    """Return the square of a code (mantissa (..., 1)), with n bits; int64."""
+    """Return the code of the square of `code`, whose mantissa is (..., 1); int64 mantissa of numerics.bits bits."""
     width = on.numerics.working_bits
     quotient, places = normalise(on.square_sum(code.mantissa, width), 2 * width, on.numerics.bits, on)
     exponent = on.add(code.exponent << 1, places, EXPONENT_BITS, "exponent")
@@ -25,7 +25,8 @@ def square_integers(code: Coded, on: Arithmetic) -> Coded:
 def square(x: Tensor, *, on: Arithmetic) -> Tensor:
     """Return x², elementwise; same shape and dtype as x (any floating dtype).
 
-    The result has n significant bits with all numerics: relative error at most 2^-n + 2^(3-P).
+    The result has n significant bits with all numerics: relative error at most 2^-n + 2^(3-P);
+    n = numerics.bits, P = numerics.working_bits.
     An infinity gives +inf, and NaN gives NaN.
     Errors: SpikeplugError for a non-floating tensor.
     """

@@ -34,10 +34,10 @@ CURVE_END = 6
 
 @dataclass(frozen=True)
 class Gate:
-    """Define a gate σ(g(x)) = 1 / (1 + exp(-g(x))), the factor by which it multiplies; g is odd, rising, in nats.
+    """Define a gate by its g: it multiplies its input by σ(g(x)) = 1 / (1 + exp(-g(x))); g is odd, rising, in nats.
 
     slope  g(x) = slope·x: a synaptic weight, folded into the encoder
-    curve  g of x >= 0 where it is not a straight line, with |g''| <= 4·ln 2 on [0, CURVE_END]; slope is unused then
+    curve  g of x >= 0 where it is not a straight line, with |g''| <= 4·ln 2 for x in [0, 6]; slope is unused then
     """
 
     slope: float = 1.0
@@ -46,8 +46,9 @@ class Gate:
 
 @lru_cache
 def curve_table(gate: Gate, unit: float, fraction_bits: int) -> Interpolation:
-    """Return unit·g over [0, CURVE_END], F fraction bits in and out, in segments 2^-ceil(F/2) wide.
+    """Return a table of unit·g(x) for x in [0, 6], interpolated in segments 2^-ceil(F/2) wide.
 
+    g is gate.curve, and F is fraction_bits: the table's inputs and outputs are integers in units of 2^-F.
     In octaves (unit = log2 e) |g''| <= 4, so chords miss g by at most 2^-F·4/8 = 2^-(F+1): half the step of an input.
     """
     assert gate.curve is not None
@@ -62,14 +63,19 @@ def curve_table(gate: Gate, unit: float, fraction_bits: int) -> Interpolation:
 
 
 def encode_gate(x: Tensor, gate: Gate, numerics: Numerics) -> Tensor:
-    """Encode the input of the gate: g(x) where g is linear (octaves for shift, else nats), else x; int32, F bits."""
+    """Encode the input of a gate as int32 with numerics.fraction_bits fraction bits; x's shape.
+
+    A gate without a curve gets g(x) = slope·x, in octaves (shift exponential) or nats (piecewise).
+    A gate with a curve gets x itself.
+    """
     return encode_exponent(x, gate.slope, numerics, CURVE_END if gate.curve is not None else None)
 
 
 def open_gate(opening: Tensor, gate: Gate, on: Arithmetic) -> tuple[Tensor | None, Tensor, int]:
-    """Return (factor, total, b): σ(g) is factor/total, both in Q(P), int64, total < 2^b. A factor of None is 1.
+    """Return (factor, total, b) with σ(g) = factor/total: both integers in units of 2^-P, total < 2^b.
 
-    opening    of `encode_gate`
+    A factor of None is 1. P is numerics.working_bits.
+    opening    the gate's input, as `encode_gate` returns it
     shift      t = 2^-|g| <= 1, so nothing overflows: g >= 0 gives 1/(1 + t), g < 0 gives t/(1 + t)
     piecewise  t = exp(-g) on [-H, H]: 1/(1 + t), as published
     """
@@ -94,10 +100,10 @@ def open_gate(opening: Tensor, gate: Gate, on: Arithmetic) -> tuple[Tensor | Non
 
 
 def gated_integers(code: Coded, opening: Tensor, gate: Gate, on: Arithmetic) -> Coded:
-    """Return x·σ(g(x)); int64.
+    """Return the code of x·σ(g(x)), with an int64 mantissa.
 
-    code     x, of `encode_amplitude`
-    opening  the same x, of `encode_gate`
+    code     x, as `encode_amplitude` returns it
+    opening  the gate's input for the same x, as `encode_gate` returns it
     """
     bits, width = code.bits, on.numerics.working_bits
     magnitude = on.magnitude(code.mantissa, bits)
@@ -109,13 +115,16 @@ def gated_integers(code: Coded, opening: Tensor, gate: Gate, on: Arithmetic) -> 
 
 
 def with_sign_of(code: Coded, sign_of: Tensor, on: Arithmetic) -> Coded:
-    """Return the code of a magnitude, with the sign of another number."""
+    """Return `code`, whose mantissa is >= 0, with its sign flipped where `sign_of` is negative."""
     mantissa = on.signed(code.mantissa, sign_of, code.bits + 1)
     return Coded(mantissa, code.exponent, code.bits, code.granularity)
 
 
 def scale_of(code: Coded, numerics: Numerics) -> Tensor | int:
-    """Return the exponent of an encoded amplitude as `Ratio` takes it: an int for a fixed step."""
+    """Return the exponent of an input's code: a tensor with numerics.shift_scaling, else the int -fraction_bits.
+
+    `Ratio`, the division, takes it in this form.
+    """
     return code.exponent if numerics.shift_scaling else -numerics.fraction_bits
 
 
@@ -130,7 +139,7 @@ def gated(x: Tensor, gate: Gate, on: Arithmetic) -> Tensor:
 
 
 def input_range(numerics: Numerics) -> str:
-    """Return which inputs of an activation are in range, in words."""
+    """Return which inputs an activation represents without loss, as text for reports."""
     if numerics.input_bits is not None:
         return narrow_range(numerics)
     inner = "31 octaves" if numerics.exponential == "shift" else f"±{numerics.half_range:g}"
@@ -139,13 +148,13 @@ def input_range(numerics: Numerics) -> str:
 
 
 def narrow_range(numerics: Numerics) -> str:
-    """Return what an input code of input_bits represents, in words."""
+    """Return how many bits an input code of numerics.input_bits has, and how many inputs share its scale, as text."""
     channels = "per vector" if numerics.scale_block is None else f"per {numerics.scale_block} channels"
     return f"{numerics.input_bits} bits and a sign {channels}"
 
 
 def largest(numerics: Numerics) -> float:
-    """Return the largest output of an activation's published group."""
+    """Return the largest output that the neurons of an activation's published form represent; any numerics."""
     return float(1 << FIXED_RANGE_BITS)
 
 
@@ -155,7 +164,14 @@ def largest(numerics: Numerics) -> float:
 def gated_bound(
     x: Tensor, numerics: Numerics, exponent: Callable[[Tensor], Tensor], exact: Tensor, *, curved: bool = False
 ) -> Tensor:
-    """Return the bound of x·σ(g): |x|·(error of σ), the input's coding and the output's rounding."""
+    """Return the bound of |spiking - exact| of x·σ(g(x)), in x's shape.
+
+    exponent  x -> g(x)
+    exact     x·σ(g(x)) in float
+    curved    whether g comes from a table
+
+    It adds |x| times the error of σ, the error of coding x, and the output's rounding.
+    """
     unit, share = 2.0**-numerics.working_bits, torch.sigmoid(exponent(x))
     slope = 2.0 ** -(numerics.fraction_bits + 2) if curved else 0.0  # the step of a curved input, slope at most 0.4
     if numerics.exponential == "shift":
@@ -173,15 +189,16 @@ def gated_bound(
 
 
 def coding_error(x: Tensor, numerics: Numerics) -> Tensor:
-    """Return half a step of a fixed-point input; infinity where it saturates, as there is no bound there."""
+    """Return the error of coding x in fixed point: half a step, or infinity where x saturates; x's shape."""
     half = torch.full_like(x, 2.0 ** -(numerics.fraction_bits + 1))
     return half.masked_fill(x.abs() >= float(1 << FIXED_RANGE_BITS), math.inf)
 
 
 def published_share_error(g: Tensor, numerics: Numerics, *, curved: bool = False) -> Tensor:
-    """Return the error of 1/(1 + t), t = exp(-g) by chords on [-H, H], and 0 or exp(H) outside.
+    """Return the error of σ(g) = 1/(1 + t) with the piecewise exponential for t = exp(-g); g's shape.
 
-    With |t̂ - t| <= D, it is D/((1+t)·(1+t-D)).
+    The exponential consists of chords on [-H, H], H = numerics.half_range, and is 0 or exp(H) outside.
+    If t is off by at most D, the error is at most D/((1+t)·(1+t-D)). curved: whether g comes from a table.
     """
     share = torch.sigmoid(g)
     lost = falling_error(g, numerics, numerics.half_range, curved=curved)

@@ -17,12 +17,18 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def erf_exponent(x: float) -> float:
-    """Return ln(Φ(x)/Φ(-x)): Φ(x) = σ of it. Its second derivative is within ±1, as those of ln Φ(±x) are."""
+    """Return g = ln(Φ(x)/Φ(-x)), by which Φ(x) = σ(g); Φ is the normal distribution function.
+
+    Its second derivative is within ±1, as those of ln Φ(±x) are.
+    """
     return math.log(math.erfc(-x / math.sqrt(2)) / math.erfc(x / math.sqrt(2)))
 
 
 def tanh_exponent(x: float) -> float:
-    """Return 2·sqrt(2/π)·(x + 0.044715·x³): (1 + tanh u)/2 = σ(2u). Its second derivative at 6 is 2.57 < 4·ln 2."""
+    """Return g = 2·sqrt(2/π)·(x + 0.044715·x³), by which GELU's tanh form is x·σ(g).
+
+    Its second derivative at x = 6, the end of the table, is 2.57 < 4·ln 2.
+    """
     return 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
 
 
@@ -30,9 +36,11 @@ GATES = {"none": Gate(curve=erf_exponent), "tanh": Gate(curve=tanh_exponent), "q
 
 
 def gelu_gate(approximate: str) -> Gate:
-    """Return the gate of a form of GELU.
+    """Return the gate σ(g(x)) by which a form of GELU multiplies x.
 
-    Errors: SpikeplugError for an unknown `approximate`.
+    approximate  "none", "tanh" or "quick"
+
+    Errors: SpikeplugError for any other `approximate`.
     """
     if not isinstance(approximate, str) or approximate not in GATES:
         raise SpikeplugError(f"gelu got approximate={approximate!r}; choose one of {', '.join(map(repr, GATES))}.")
@@ -50,18 +58,18 @@ def gelu(x: Tensor, approximate: str = "none", *, on: Arithmetic) -> Tensor:
 
 
 def exact(x: Tensor, approximate: str) -> Tensor:
-    """Return x·Φ(x), its tanh form, or x·σ(1.702·x) for "quick"."""
+    """Return GELU in float arithmetic: x·Φ(x) for "none", its tanh form for "tanh", x·σ(1.702·x) for "quick"."""
     return x * torch.sigmoid(1.702 * x) if approximate == "quick" else F.gelu(x, approximate=approximate)
 
 
 def exponent(x: Tensor) -> Tensor:
-    """Return ln(Φ(x) / Φ(-x)), by log-erfc of both sides, finite everywhere."""
+    """Return g = ln(Φ(x) / Φ(-x)), by which Φ(x) = σ(g); elementwise; finite also where Φ(-x) underflows."""
     found: Tensor = torch.special.log_ndtr(x) - torch.special.log_ndtr(-x)
     return found
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound of the gate with the error function."""
+    """Return the bound of |spiking - exact| for approximate="none", GELU with the error function; x's shape."""
     return gated_bound(x, numerics, exponent, F.gelu(x), curved=True)
 
 

@@ -21,7 +21,7 @@ GATE = Gate()
 
 
 def sigmoid_integers(opening: Tensor, on: Arithmetic) -> Coded:
-    """Return σ(x), int64; opening: `encode_gate` of x for GATE."""
+    """Return the code of σ(x), with an int64 mantissa; `opening` is x as `encode_gate` codes it, with g(x) = x."""
     factor, total, total_bits = open_gate(opening, GATE, on)
     width = on.numerics.working_bits
     numerator = torch.full_like(total, 1 << width) if factor is None else factor
@@ -29,7 +29,7 @@ def sigmoid_integers(opening: Tensor, on: Arithmetic) -> Coded:
 
 
 def sigmoid(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return σ(x)."""
+    """Return σ(x) = 1/(1 + exp(-x)), elementwise; x's shape and dtype. NaN gives NaN."""
 
     def rows(x: Tensor) -> Tensor:
         return decode(sigmoid_integers(encode_gate(x, GATE, on.numerics), on), x.dtype)
@@ -38,7 +38,12 @@ def sigmoid(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return σ' · ε + 2^(1-P), plus the output's rounding; the published form as in `published_share_error`."""
+    """Return the bound of |spiking - exact|, in x's shape.
+
+    Shift exponential: σ'(x)·δ/(1-δ) + 2^(1-P) plus the output's rounding. δ is the relative error of the exponential,
+    and P is numerics.working_bits.
+    Piecewise exponential: the error of its chords and saturation, 2^-P, and the output's rounding.
+    """
     y, unit = torch.sigmoid(x), 2.0**-numerics.working_bits
     if numerics.exponential == "shift":
         error = y * (1 - y) * relative(weight_error(numerics)) + 2 * unit

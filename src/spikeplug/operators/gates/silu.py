@@ -19,7 +19,7 @@ def silu(x: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound of a gate with g(x) = x."""
+    """Return the bound of |spiking - exact| of x·σ(x), in x's shape."""
     return gated_bound(x, numerics, lambda x: x, F.silu(x))
 
 

@@ -24,10 +24,10 @@ _WIDEST = 60
 
 
 def layer_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> Coded:
-    """Return c·sqrt(d) / ‖[c, extension]‖ with c = d·mantissa - Σ mantissa; int64.
+    """Return the code of c·sqrt(d) / ‖[c, extension]‖ with c = d·mantissa - Σ mantissa, the centred vector; int64.
 
-    mantissa   int32 (..., d), magnitudes at most 2^(P-1)
-    extension  int64 (..., 1) at the scale of c, below 2^60
+    mantissa   int32 (..., d), magnitudes at most 2^(P-1), P = numerics.working_bits
+    extension  int64 (..., 1) at the scale of c, below 2^60: one more element, which stands for eps
 
     c is exact. One shift of the vector then brings [c, extension] to P - 1 bits, for RMSNorm's integers.
     """
@@ -66,12 +66,15 @@ def _rows(x: Tensor, eps: float, on: Arithmetic) -> Tensor:
 
 
 def exact(x: Tensor, eps: float) -> Tensor:
-    """Return (x - mean) / sqrt(variance + eps)."""
+    """Return (x - mean) / sqrt(variance + eps) over the last dimension, in float arithmetic."""
     return F.layer_norm(x, x.shape[-1:], None, None, eps)
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return q + B(|y| + q): q is the error of coding x, and B the bound of the root-mean-square part."""
+    """Return the bound of |spiking - exact|, in x's shape: q + B(|y| + q), where y is the exact output.
+
+    q is the effect of coding x. B(z) is the error of the root-mean-square normalisation for outputs of size z.
+    """
     dimension = x.shape[-1]
     centred = x - x.mean(-1, keepdim=True)
     norm = (centred.square().sum(-1, keepdim=True) + EPS * dimension).sqrt()

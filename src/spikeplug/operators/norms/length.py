@@ -28,9 +28,10 @@ EPS = 1e-5
 
 
 class Length(NamedTuple):
-    """Hold a vector's length: ‖x‖ ≈ integers · 2^dropped.
+    """Hold the lengths of vectors x of integers: ‖x‖ ≈ integers · 2^dropped.
 
     integers  int64 (..., 1), below 2^bits
+    dropped   how many low bits of a length are lost, so that the rest fits; 0 except for very long vectors
     """
 
     integers: Tensor
@@ -40,8 +41,9 @@ class Length(NamedTuple):
 
 @lru_cache(maxsize=256)  # asked before every call of a kernel
 def length_places(dimension: int, numerics: Numerics, operator: str) -> tuple[int, int]:
-    """Return (bits, dropped) of the length of `dimension` elements and an extension.
+    """Return (bits, dropped): how wide the length of a vector is, and how many of its low bits are lost.
 
+    The vector x has d = `dimension` elements of P = numerics.working_bits bits, and one more, the extension (for eps).
     ‖[x, extension]‖ <= 2^(P-1)·sqrt(d + 1) exceeds P bits by at most half the bits of d.
     A root of an int64 has 31 bits. Beyond that, the sum of squares loses 2·dropped low bits, and the length `dropped`.
     Errors: SpikeplugError for a vector that is too long, in the operator's name.
@@ -63,9 +65,9 @@ def length_places(dimension: int, numerics: Numerics, operator: str) -> tuple[in
 
 
 def length_integers(mantissa: Tensor, extension: Tensor | None, on: Arithmetic) -> Length:
-    """Return ‖[mantissa, extension]‖ over the last dimension.
+    """Return the length of each vector [mantissa, extension], along the last dimension.
 
-    mantissa: int32 (..., d), extension: int32 (..., 1) or None, magnitudes at most 2^(P-1).
+    mantissa: int32 (..., d), extension: int32 (..., 1) or None, magnitudes at most 2^(P-1), P = numerics.working_bits.
     Errors: SpikeplugError for a vector that is too long.
     """
     numerics, width = on.numerics, on.numerics.working_bits
@@ -85,7 +87,7 @@ def length_integers(mantissa: Tensor, extension: Tensor | None, on: Arithmetic) 
 
 
 def _square_sum(mantissa: Tensor, dropped: int, on: Arithmetic) -> Tensor:
-    """Return Σ x² / 2^(2·dropped), floored.
+    """Return Σ x² / 2^(2·dropped), floored, with x = mantissa (..., d), summed over d; int64 (..., 1).
 
     A vector that is too long is summed in parts whose sums fit int64. Each part is floored, so that their sum fits too.
     """
@@ -109,9 +111,11 @@ def check_norm(operator: str, x: Tensor, eps: float) -> None:
 
 
 def normed_bound(exact: Tensor, share: Tensor, numerics: Numerics) -> Tensor:
-    """Return the sum of |y|·ε/(1-ε), the elements' coding, and the output's rounding.
+    """Return the bound of |spiking - exact| for a normalised output y = exact, in its shape.
 
-    share  the vector's (extended) largest element over its norm
+    It adds |y|·ε/(1-ε), with ε the relative error of the spiking length, the error of coding the input's elements, and
+    the output's rounding.
+    share  (..., 1): the input vector's largest element (eps included) divided by its norm
     """
     dimension = exact.shape[-1]
     length = length_error(dimension, numerics) + 2.0**-16 / math.sqrt(dimension)
@@ -122,5 +126,5 @@ def normed_bound(exact: Tensor, share: Tensor, numerics: Numerics) -> Tensor:
 
 
 def norm_range(numerics: Numerics) -> str:
-    """Return how many bits a vector's code has, in words."""
+    """Return how many bits the code of an input vector has, as text for reports ("22 bits per vector")."""
     return narrow_range(numerics) if numerics.input_bits is not None else f"{numerics.working_bits} bits per vector"

@@ -23,12 +23,12 @@ SQRT_BITS = 16
 
 
 def rms_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> Coded:
-    """Return x·sqrt(d) / ‖[x, extension]‖; int64.
+    """Return the code of x·sqrt(d) / ‖[x, extension]‖ for x = mantissa, with an int64 mantissa (..., d).
 
-    mantissa   int32 (..., d), magnitudes at most 2^(P-1)
-    extension  int32 (..., 1) at the same scale, at most 2^(P-1)
+    mantissa   int32 (..., d), magnitudes at most 2^(P-1), P = numerics.working_bits
+    extension  int32 (..., 1) at the same scale, at most 2^(P-1): sqrt(eps·d), one more element that stands for eps
 
-    The scale itself cancels.
+    The scale of x and extension cancels, so it is not needed.
     The norm needs no shift: the encoder already puts the largest magnitude within a factor of 4 of 2^(P-1).
     """
     length = length_integers(mantissa, extension, on)
@@ -67,12 +67,15 @@ def _rows(x: Tensor, eps: float, on: Arithmetic) -> Tensor:
 
 
 def exact(x: Tensor, eps: float) -> Tensor:
-    """Return x / sqrt(mean(x²) + eps)."""
+    """Return x / sqrt(mean(x²) + eps) over the last dimension, in float arithmetic."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return |y|·ε/(1-ε), plus the elements' coding and the output's rounding."""
+    """Return the bound of |spiking - exact|, in x's shape: |y|·ε/(1-ε) plus the errors of coding x and of rounding y.
+
+    y is the exact output, and ε the relative error of the spiking length.
+    """
     dimension = x.shape[-1]
     root = (x.square().sum(-1, keepdim=True) + EPS * dimension).sqrt()
     share = x.abs().amax(-1, keepdim=True).clamp(min=math.sqrt(EPS * dimension)) / root

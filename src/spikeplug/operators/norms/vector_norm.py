@@ -22,8 +22,8 @@ from spikeplug.primitives.arithmetic import Arithmetic
 def vector_norm(x: Tensor, dim: int = -1, keepdim: bool = False, *, on: Arithmetic) -> Tensor:
     """Return sqrt(Σ x²) along `dim`; x's shape without `dim` (or with 1 there), x's dtype.
 
-    The result has n significant bits with all numerics. The vector shares one power-of-two scale.
-    `norm` chooses squares and root, or the CORDIC tree.
+    The result has numerics.bits significant bits with all numerics. The vector shares one power-of-two scale.
+    numerics.norm chooses squares and root, or the CORDIC tree.
     The result is right even where x² overflows its dtype.
     A vector with NaN gives NaN; otherwise one with an infinity gives +inf.
     Errors: SpikeplugError for a non-floating tensor, a dim that x does not have, or a vector that is too long.
@@ -51,13 +51,16 @@ def _rows(x: Tensor, on: Arithmetic) -> Tensor:
 
 
 def exact(x: Tensor, dim: int, keepdim: bool) -> Tensor:
-    """Return sqrt(Σ x²) along one dimension."""
+    """Return sqrt(Σ x²) along the dimension `dim` in float arithmetic; keepdim keeps it, with size 1."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim)
     return norm
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the relative error of the length, and n significant bits."""
+    """Return the bound of |spiking - exact| for the norm along the last dimension; (..., 1).
+
+    It is the norm times the relative errors of the spiking length and of rounding to numerics.bits significant bits.
+    """
     length = length_error(x.shape[-1], numerics)
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm * (length + 2.0**-numerics.bits * (1 + length))

@@ -35,8 +35,8 @@ class Far(NamedTuple):
     """Hold scores so far below their row's largest that F fraction bits of the distance do not fit; their weight is 0.
 
     elements  bool: which scores
-    terms     int32: their scores are terms·2^places, with F fraction bits
-    places    int32
+    terms     int32: a far score is terms·2^(places - F), F = numerics.fraction_bits
+    places    int32: the power of two of each far score
     """
 
     elements: Tensor
@@ -45,9 +45,9 @@ class Far(NamedTuple):
 
 
 def log_softmax_integers(scores: Scores, far: Far | None, on: Arithmetic) -> Coded:
-    """Return -log softmax >= 0, in octaves (shift) or nats (piecewise), int64, with the fixed step 2^-n.
+    """Return the code of -log softmax >= 0 in octaves (shift exponential) or nats (piecewise); int64 mantissa.
 
-    Far scores have a step of their own, 2^(places - n).
+    The step is 2^-n, n = numerics.bits. Scores in `far` have a step of their own, 2^(far.places - n).
     """
     numerics = on.numerics
     width, fraction_bits, bits = numerics.working_bits, numerics.fraction_bits, numerics.bits
@@ -86,6 +86,7 @@ def log_softmax_integers(scores: Scores, far: Far | None, on: Arithmetic) -> Cod
 def log_softmax(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
     """Return x_i - log Σ_j exp(x_j) along `dim`; same shape and dtype as x (any floating dtype).
 
+    n is numerics.bits, and F numerics.fraction_bits.
     The result has n fraction bits in octaves (the published form: nats), times ln 2 when decoded.
     It is rounded, or floored without shift_scaling.
     Scores 2^(30-F) and more below their row's largest have a power of two of their own instead.
@@ -113,7 +114,10 @@ def _rows(x: Tensor, on: Arithmetic) -> Tensor:
 
 
 def _far(x: Tensor, unit: float, scores: Scores, numerics: Numerics) -> Far | None:
-    """Encode the far scores on their own; None if there are none."""
+    """Return codes of the finite scores too far below their row's largest for `scores`; None if there are none.
+
+    x are the scores in nats, and `unit` converts them to octaves, or is 1.
+    """
     integers, places = scores.integers, scores.places
     elements = integers == MASKED
     if places is not None:

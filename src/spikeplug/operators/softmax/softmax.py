@@ -20,9 +20,10 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def softmax_integers(scores: Scores, on: Arithmetic) -> Coded:
-    """Return softmax along the last dimension, int64.
+    """Return the codes of the softmax of encoded scores along the last dimension; int64 mantissas.
 
-    Default: rounded to n bits of the row's largest probability. Published: floored to the fixed step 2^-n.
+    With numerics.shift_scaling, probabilities are rounded to n bits at the scale of the row's largest.
+    Without (the published form), they are floored to multiples of 2^-n. n is numerics.bits.
     """
     weight = weights(scores, distances(scores, on)[0], on).to(torch.int64)
     width = on.numerics.working_bits + 1  # a weight may be 2^working_bits itself
@@ -53,10 +54,11 @@ def _rows(x: Tensor, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return (A_i + p_i·ΣA) / (S - ΣA), plus the rounding.
+    """Return the bound of |spiking - exact| along the last dimension: (A_i + p_i·ΣA) / (S - ΣA) + rounding; x's shape.
 
     A_i is the error of weight i, p_i its probability, and S the sum of all weights.
-    The shift form with power-of-two scales has the closed form p·(2δ/(1-δ) + (d + 8)·2^(1-P)) + p_max·2^(3-P).
+    For d elements and P = numerics.working_bits, the shift exponential with power-of-two scales has the closed form
+    p·(2δ/(1-δ) + (d + 8)·2^(1-P)) + p_max·2^(3-P); δ is its relative error.
     """
     p = x.softmax(-1)
     top = p.amax(-1, keepdim=True)
@@ -85,7 +87,11 @@ def softmax_call(
     dtype: Any = None,
     **_: Any,
 ) -> Tensor:
-    """Call the operator as torch's softmax and log_softmax are called."""
+    """Call operator(input, dim), from the arguments of torch's softmax or log_softmax.
+
+    dim=None takes torch's default: 0 for 0, 1 or 3 dimensions, else 1.
+    dtype, or a dtype among the positional arguments, is applied to the input first. Other keywords are ignored.
+    """
     if dim is None:  # torch's own rule for a softmax without a dimension
         dim = 0 if input.dim() in (0, 1, 3) else 1
     dtype = dtype or next((value for value in positional if isinstance(value, torch.dtype)), None)

@@ -43,7 +43,10 @@ def row_ceiling(scores: Scores, on: Arithmetic) -> Tensor:
 
 
 def distances(scores: Scores, on: Arithmetic) -> tuple[Tensor, Tensor]:
-    """Return (M - scores, M) with M = `row_ceiling`; int32, >= 0."""
+    """Return (distance, M): how far each score lies below M, int32 >= 0, in units of 2^-F, and M, int32 (..., 1).
+
+    M is the row's largest score, rounded up to a whole octave in the shift form. F is numerics.fraction_bits.
+    """
     ceiling = row_ceiling(scores, on)
     distance = on.add(ceiling, -scores.integers, DISTANCE_BITS, "distance")
     if scores.places is not None:
@@ -57,7 +60,10 @@ def distances(scores: Scores, on: Arithmetic) -> tuple[Tensor, Tensor]:
 
 
 def in_range(distance: Tensor, on: Arithmetic) -> Tensor:
-    """Return distances as a code of input_bits represents them; beyond its range, that of a masked score."""
+    """Return distances, with those beyond the range of an input code replaced by the distance of a masked score.
+
+    Their weight is then 0. With numerics.input_bits=None, `distance` is returned unchanged.
+    """
     if on.numerics.input_bits is None:
         return distance
     limit = 1 << (SCORE_RANGE_BITS + on.numerics.fraction_bits)
@@ -67,20 +73,20 @@ def in_range(distance: Tensor, on: Arithmetic) -> Tensor:
 
 @lru_cache(maxsize=64)  # its table is made once
 def shift_exponential(numerics: Numerics) -> ShiftExponential:
-    """Return the specification of 2^-x for the numerics."""
+    """Return the table specification of the shift exponential 2^-x: its fraction bits, segments and width."""
     return ShiftExponential(numerics.fraction_bits, numerics.segments, numerics.working_bits)
 
 
 @lru_cache(maxsize=64)
 def piecewise_exponential(half_range: float, numerics: Numerics) -> PiecewiseExponential:
-    """Return the specification of the PWL exponential on [-half_range, half_range] for the numerics."""
+    """Return the specification of the piecewise-linear exponential on [-half_range, half_range], in nats."""
     return PiecewiseExponential(half_range, numerics.segments, numerics.fraction_bits, numerics.working_bits)
 
 
 def weights(scores: Scores, distance: Tensor, on: Arithmetic) -> Tensor:
-    """Return exp(score - max), up to a common power of two: integers up to 2^working_bits.
+    """Return the weights exp(score - max), each row times a common factor: integers up to 2^working_bits.
 
-    distance  of the scores, as `distances` returns it
+    distance  how far each score lies below its row's largest, as `distances` returns it
     """
     numerics = on.numerics
     distance = in_range(distance, on)
@@ -92,7 +98,7 @@ def weights(scores: Scores, distance: Tensor, on: Arithmetic) -> Tensor:
 
 
 def score_range(numerics: Numerics) -> str:
-    """Return which scores are in range, in words."""
+    """Return which scores softmax and attention represent without loss, as text for reports."""
     places = numerics.fraction_bits
     if numerics.input_bits is not None:
         unit = "octaves" if numerics.exponential == "shift" else "nats"

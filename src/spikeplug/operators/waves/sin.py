@@ -11,7 +11,11 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def sin(x: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return sin(x), x in radians; see `wave`."""
+    """Return sin(x), x in radians, elementwise; x's shape and dtype. NaN and infinities give NaN.
+
+    The result is a multiple of 2^-numerics.bits. The error bound is stated in `wave`.
+    Errors: SpikeplugError for a non-floating tensor.
+    """
     return wave(x, 0, on)
 
 

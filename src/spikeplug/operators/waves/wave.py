@@ -18,7 +18,9 @@ from spikeplug.saturation import record
 
 
 def sine_integers(phase: Tensor, on: Arithmetic) -> Coded:
-    """Return sin of a phase of 2^P steps per turn, with n fraction bits (1 is 2^n); int64.
+    """Return the code of sin(phase), int64 in units of 2^-n: a sine of 1 is 2^n.
+
+    phase  integers, 2^P steps per turn, 0 <= phase < 2^P; P = numerics.working_bits, n = numerics.bits
 
     Quarters 1 and 3 of the turn read the quarter wave backwards. Quarters 2 and 3 are negative.
     """
@@ -34,7 +36,7 @@ def sine_integers(phase: Tensor, on: Arithmetic) -> Coded:
 
 @lru_cache
 def quarter_wave(bits: int, width: int) -> Interpolation:
-    """Return sin over a quarter of a turn of 2^width phases."""
+    """Return a table of sin over the first quarter turn, of 2^width steps per turn; output in units of 2^-width."""
     # The chords' error, (π/2)²/(8·S²), is 0.31 LSB of n bits at S = 2^(n/2).
     segments = 1 << (bits + 1) // 2
     return Interpolation.of(
@@ -45,6 +47,7 @@ def quarter_wave(bits: int, width: int) -> Interpolation:
 def wave(x: Tensor, quarters: int, on: Arithmetic) -> Tensor:
     """Return sin of x radians plus `quarters` quarter turns, elementwise; x's shape and dtype.
 
+    n is numerics.bits, P numerics.working_bits.
     The result has the fixed step 2^-n, rounded to nearest. Without shift_scaling (the preset "paper"), |sin| is
     floored.
     There is no published form. 0 and ±1 are exact where the phase is. NaN and infinities give NaN.
@@ -65,7 +68,11 @@ def wave(x: Tensor, quarters: int, on: Arithmetic) -> Tensor:
 
 
 def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the sum of rounding, chords, phase, knots, and the encoder's float64 product."""
+    """Return the bound of |spiking - exact|, in x's shape.
+
+    It adds the errors of the output's rounding, of the table (chords and knots), of the phase's step, and of the
+    encoder's float64 product.
+    """
     step, fine = 2.0**-numerics.bits, 2.0**-numerics.working_bits
     table = (math.pi / 2) ** 2 / 8 / 4.0 ** math.ceil(numerics.bits / 2) + 1.5 * fine
     phase = fine if numerics.input_bits is None else 2.0**-numerics.input_bits
@@ -73,6 +80,6 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
 
 
 def input_range(numerics: Numerics) -> str:
-    """Return how fine a phase is, and how far it reaches, in words."""
+    """Return how many steps a turn has, and the largest angle, as text for reports."""
     bits = numerics.working_bits if numerics.input_bits is None else numerics.input_bits
     return f"phase of 2^{bits} steps; to 2^52 radians"

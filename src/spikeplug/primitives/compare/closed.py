@@ -8,12 +8,12 @@ from spikeplug.fixedpoint import bit_length
 
 
 def maximum(x: Tensor) -> Tensor:
-    """Return the largest integer over the last dimension, kept as 1, in x's dtype."""
+    """Return the largest integer along the last dimension, in x's dtype; (..., d) gives (..., 1)."""
     return x.amax(-1, keepdim=True)
 
 
 def leading_one(x: Tensor) -> Tensor:
-    """Return the position of the leading one of x >= 0, plus one (0 for x = 0); int64."""
+    """Return the number of binary digits of each integer x >= 0 (1 for 1, 3 for 4, 0 for 0); int64."""
     return bit_length(x)
 
 

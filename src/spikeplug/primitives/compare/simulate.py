@@ -9,7 +9,7 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_ste
 
 
 def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return max x over the last dimension, kept as 1, of |x| <= 2^bits (below 2^62), by a race.
+    """Return the largest x along the last dimension, kept with size 1, for integers |x| <= 2^bits, by a race.
 
     Each element sends the phase code of x + 2^bits, most significant bit first: bits + 2 steps.
     In each step, a neuron that is still in the race fires if its bit is 1.
@@ -40,9 +40,9 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return the position of the leading one, plus one, of 0 <= x < 2^bits; int64.
+    """Return the number of binary digits of each integer 0 <= x < 2^bits (0 for 0), int64.
 
-    One neuron per power of two, one step.
+    Each element has one neuron per power of two, with that power as threshold. In one step, those that x reaches fire.
     """
     position = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     scope.population("threshold", bits + 1, x.numel() * bits).steps += 1
@@ -52,7 +52,10 @@ def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return whether x >= threshold, bool, broadcast, of |x|, |threshold| <= 2^bits: a neuron per element, one step."""
+    """Return a bool tensor: whether x >= threshold, for integers of at most 2^bits in magnitude that broadcast.
+
+    One neuron per element decides it in one time step.
+    """
     wide = x.to(torch.int64)
     if isinstance(threshold, Tensor):
         wide, threshold = torch.broadcast_tensors(wide, threshold)

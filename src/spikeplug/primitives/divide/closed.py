@@ -9,7 +9,9 @@ from spikeplug.primitives.divide.spec import DivideSpec
 
 
 def divide(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> Tensor:
-    """Return min(floor(2^n·A / B), limit), and 0 where B = 0; int64.
+    """Return floor(2^n · numerator / denominator), int64, at most `spec.limit`; n is `spec.fraction_bits`.
+
+    Where the denominator is 0, the result is 0.
 
     The operands must satisfy `spec.check`; it is not called here.
     """

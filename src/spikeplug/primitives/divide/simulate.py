@@ -18,9 +18,10 @@ _MEMBRANES = 1 << 22
 
 
 def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope, *, steps: int = 1) -> Tensor:
-    """Return the quotient: the number of neurons that fire, of N = spec.largest neurons.
+    """Return floor(2^n·A / B), int64, as the number of neurons that fire, of N = spec.largest neurons per element.
 
-    Neuron i holds v_i = Σ_t 2·2^n·A(t) - 2i·B(t) over `steps` steps of count-coded operands.
+    A is `numerator`, B `denominator`, n `spec.fraction_bits`. In `steps` steps, they arrive as spike counts A(t), B(t).
+    The membrane of neuron i is v_i = Σ_t 2·2^n·A(t) - 2i·B(t).
     In the last step, a go axon adds 1. Neuron i then fires iff v_i >= 1, that is iff 2^n·A >= i·B.
     The denominator's own spikes relay the go spike: without a denominator, no neuron fires.
     Errors: SpikeplugError if a membrane would need more than 64 bits.
@@ -65,12 +66,13 @@ def _ordered_groups(numerator: Tensor, denominator: Tensor, spec: DivideSpec, sc
 
 
 def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scope: Scope) -> Tensor:
-    """Return the quotient: the spike train of one neuron with leak ×2, threshold B and soft reset.
+    """Return floor(2^n·A / B), int64, from the spike train of one neuron per element.
 
-    The spike train is the binary expansion of A/B.
-    The numerator is sent phase-coded, most significant bit first. Then n steps without input follow.
+    A is `numerator`, B `denominator`, n `spec.fraction_bits`. The neuron doubles its membrane v at each step.
+    It fires where v >= B, and then subtracts B. Its spike train is the binary expansion of A/B.
+    The bits of A arrive one per step, the most significant first. Then n steps without input follow.
     After every reset v < B, so v stays below 2B: the state needs denominator_bits + 1 bits and a sign.
-    The read-out saturates at `limit`.
+    The quotient saturates at `spec.limit`.
     """
     spec.check(numerator, denominator)
     numerator, denominator = torch.broadcast_tensors(numerator, denominator)
@@ -115,6 +117,6 @@ def _highest(numerator: Tensor, denominator: Tensor, spec: DivideSpec) -> int:
 
 
 def _graded(values: Tensor, steps: int) -> Tensor:
-    """Return a count code whose L is as large as the operand needs."""
+    """Return the count code of `values` over `steps` steps; a step has room for the spikes of the largest value."""
     largest = int(values.max()) if values.numel() else 0
     return count_code(values, steps, max(1, -(-largest // steps)))

@@ -12,15 +12,15 @@ from spikeplug.errors import SpikeplugError
 
 @dataclass(frozen=True)
 class DivideSpec:
-    """Specify q = min(floor(2^n · A / B), limit), for integers A, B >= 0.
+    """Specify q = min(floor(2^n · A / B), limit), for integers A >= 0 (the numerator) and B >= 0 (the denominator).
 
     numerator_bits    0 <= A < 2^numerator_bits
     denominator_bits  0 <= B < 2^denominator_bits
-    fraction_bits     n
+    fraction_bits     n, the fraction bits of the quotient
     limit             the largest quotient, and the neurons of the ordered group; None: nothing saturates
 
     B = 0 gives 0 for every A: without a denominator, the population is silent.
-    Where q < limit, 0 <= A/B - q·2^-n < 2^-n: low by less than one LSB.
+    Where q < limit, q·2^-n is at most A/B, and less than 2^-n below it.
     Errors: SpikeplugError for widths that do not fit 60 bits, and for limit < 1.
     """
 

@@ -13,22 +13,32 @@ from spikeplug.primitives.interpolation import interpolate
 
 
 def mantissa(distance: Tensor, spec: ShiftExponential) -> Tensor:
-    """Return 2^-f in Q(P), int32, of the fraction f of `distance` >= 0 (int32, F fraction bits)."""
+    """Return 2^-f as an int32 of `spec.weight_bits` fraction bits, f being the fractional part of `distance`.
+
+    distance: int32, at least 0, with `spec.fraction_bits` fraction bits. Its whole part is ignored; see `decay`.
+    """
     return interpolate(distance & ((1 << spec.fraction_bits) - 1), spec.table)
 
 
 def decay(weight: Tensor, octaves: Tensor) -> Tensor:
-    """Return weight >> octaves = floor(weight · 2^-octaves), octaves >= 0."""
+    """Return weight >> octaves = floor(weight · 2^-octaves): `octaves` (integers >= 0) counts the halvings."""
     return shift_right(weight, octaves)
 
 
 def power_of_half(distance: Tensor, spec: ShiftExponential) -> Tensor:
-    """Return 2^-(distance / 2^F) in Q(P)."""
+    """Return 2^-distance as integers of `spec.weight_bits` fraction bits.
+
+    distance: int32, at least 0, with `spec.fraction_bits` fraction bits.
+    """
     return decay(mantissa(distance, spec), distance >> spec.fraction_bits)
 
 
 def piecewise(x: Tensor, spec: PiecewiseExponential) -> Tensor:
-    """Return exp(x / 2^F) in Q(P); int64."""
+    """Return exp(x), int64 with `spec.output_bits` fraction bits, by chords of exp between the knots of `spec`.
+
+    x: integers with `spec.fraction_bits` fraction bits.
+    The result is 0 below the first knot, and constant above the last.
+    """
     knots, intercepts, slopes, places = _piecewise_tables(spec, x.device)
     x = x.to(torch.int64).contiguous()
     segment = torch.bucketize(x, knots, right=True) - 1  # knots reached, minus one

@@ -12,13 +12,16 @@ from spikeplug.primitives.product.simulate import gate
 
 
 def mantissa(distance: Tensor, spec: ShiftExponential, scope: Scope) -> Tensor:
-    """Return 2^-f in Q(P), int32, as `closed.mantissa`."""
+    """Return 2^-f as an int32 of `spec.weight_bits` fraction bits, f being the fractional part of `distance`.
+
+    distance: int32, at least 0, with `spec.fraction_bits` fraction bits. Neurons interpolate in a table of 2^-f.
+    """
     fraction = distance & ((1 << spec.fraction_bits) - 1)
     return interpolate(fraction, spec.table, scope)
 
 
 def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
-    """Return weight >> octaves. A neuron leaks by 1/2 for `octaves` steps; repeated floors of halves are one floor."""
+    """Return floor(weight · 2^-octaves) for weight >= 0: a neuron per element halves it `octaves` times."""
     longest = int(octaves.max()) if octaves.numel() else 0
     width = torch.iinfo(weight.dtype).bits
     steps = min(longest, width)  # after `width` halvings every non-negative weight is 0
@@ -36,14 +39,20 @@ def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
 
 
 def power_of_half(distance: Tensor, spec: ShiftExponential, scope: Scope) -> Tensor:
-    """Return 2^-(distance / 2^F) in Q(P)."""
+    """Return 2^-distance as integers of `spec.weight_bits` fraction bits.
+
+    distance: int32, at least 0, with `spec.fraction_bits` fraction bits.
+    """
     return decay(mantissa(distance, spec, scope), distance >> spec.fraction_bits, scope / "decay")
 
 
 def piecewise(x: Tensor, spec: PiecewiseExponential, scope: Scope) -> Tensor:
-    """Return exp(x / 2^F) in Q(P), int64, as `closed.piecewise`.
+    """Return exp(x), int64 with `spec.output_bits` fraction bits, by chords of exp between the knots of `spec`.
 
-    K + 1 ordered neurons, one per knot, find the segment. Gating then computes intercept + slope · (x - knot).
+    x: integers with `spec.fraction_bits` fraction bits.
+    The result is 0 below the first knot, and constant above the last.
+    One neuron per knot, with the knot as threshold, finds the segment.
+    Gating then computes intercept + slope · (x - knot).
     """
     x = x.to(torch.int64)
     reached = ordered(x, spec.knots, 31, scope / "segment")

@@ -13,11 +13,11 @@ from spikeplug.primitives.interpolation import Interpolation
 
 @dataclass(frozen=True)
 class ShiftExponential:
-    """Specify 2^-x, x >= 0 in octaves: x = k + f, 2^-x = 2^-f >> k.
+    """Specify 2^-x for x >= 0: with x = k + f (whole and fractional part), 2^-x is 2^-f, from a table, shifted by k.
 
     fraction_bits  F; the input is an integer d = x·2^F, 0 <= d < 2^31
     segments       S, a power of two: 2^-f is interpolated between knots t_j = round(2^P · 2^(-j/S))
-    weight_bits    P; the output is 2^-x in Q(P), at most 2^P
+    weight_bits    P; the output is an integer close to 2^-x · 2^P: fixed point with P fraction bits
 
     Error against 2^(P-x), in LSB: above by at most 2^P·(ln 2 / S)²/8 + 3/2, below by at most 3/2 (proof: README.md).
     Errors: SpikeplugError for a field out of its domain.
@@ -35,7 +35,7 @@ class ShiftExponential:
 
     @cached_property
     def table(self) -> Interpolation:
-        """Return 2^-f on [0, 1]: knots t_j = round(2^P · 2^(-j/S)), j = 0..S."""
+        """Return the table of 2^-f on [0, 1]: knots round(2^P · 2^(-j/S)), j = 0..S (P weight_bits, S segments)."""
         return Interpolation.of(
             lambda f: 2.0**-f,
             end=1.0,
@@ -57,7 +57,7 @@ class PiecewiseExponential:
     half_range      H
     segments        K
     fraction_bits   F; the input is the integer x·2^F, any int32
-    output_bits     P; the output is exp(x) in Q(P)
+    output_bits     P; the output is an integer close to exp(x) · 2^P: fixed point with P fraction bits
     slope_bits      bits of a chord's slope
     intercept_bits  bits of exp at the start of a segment
 
@@ -87,13 +87,13 @@ class PiecewiseExponential:
 
     @cached_property
     def knots(self) -> tuple[int, ...]:
-        """Return x_j·2^F, j = 0..K."""
+        """Return where the segments begin and where the last one ends, integers of `fraction_bits` fraction bits."""
         step = 2 * self.half_range / self.segments
         return tuple(constant(-self.half_range + j * step, self.fraction_bits) for j in range(self.segments + 1))
 
     @cached_property
     def intercepts(self) -> tuple[int, ...]:
-        """Return exp(x_j) in Q(P), rounded to 16 significant bits, j = 0..K."""
+        """Return exp at each knot, integers of `output_bits` fraction bits (`intercept_bits` significant)."""
         values = (math.exp(knot / (1 << self.fraction_bits)) for knot in self.knots)
         return tuple(_shifted(*_significant(value, self.intercept_bits), self.output_bits) for value in values)
 
@@ -101,7 +101,7 @@ class PiecewiseExponential:
     def slopes(self) -> tuple[tuple[int, int], ...]:
         """Return (m, s) per segment: the chord rises by m·2^-s output LSB per input LSB.
 
-        m has 8 bits. s < 0 is a left shift.
+        m has `slope_bits` bits. A negative s is a left shift.
         """
         unit = 1 << self.fraction_bits
         pairs = []
@@ -124,5 +124,5 @@ def _significant(value: float, bits: int) -> tuple[int, int]:
 
 
 def _shifted(mantissa: int, places: int, fraction_bits: int) -> int:
-    """Return m·2^-places in Q(fraction_bits), rounded to nearest."""
+    """Return round(mantissa · 2^-places · 2^fraction_bits): fixed point with `fraction_bits` fraction bits."""
     return constant(math.ldexp(mantissa, -places), fraction_bits)

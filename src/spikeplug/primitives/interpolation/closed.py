@@ -14,7 +14,10 @@ _WHOLE = 1 << 16
 
 
 def interpolate(x: Tensor, spec: Interpolation) -> Tensor:
-    """Return the chords of `spec` at 0 <= x <= spec.domain; int32 if every knot fits it, else int64."""
+    """Return the function that `spec` tabulates, interpolated at each integer 0 <= x <= spec.domain.
+
+    The result is int32 if every knot fits it, else int64.
+    """
     if spec.domain <= _WHOLE:
         return _gather(whole_table(spec, x.device), x.to(torch.int64))
     knots = knots_of(spec, x.device)
@@ -41,13 +44,13 @@ def _gather(table: Tensor, index: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def knots_of(spec: Interpolation, device: torch.device) -> Tensor:
-    """Return the knots, int64, on the device."""
+    """Return the values of the function at the ends of its segments (`spec.knots`), as an int64 tensor on `device`."""
     return torch.tensor(spec.knots, dtype=torch.int64, device=device)
 
 
 @lru_cache(maxsize=64)
 def whole_table(spec: Interpolation, device: torch.device) -> Tensor:
-    """Return the output for every input of the domain, computed once as the segments compute it."""
+    """Return the interpolated value for every input 0, 1, ..., spec.domain, as one tensor on `device`."""
     x = torch.arange(spec.domain + 1)
     segment = (x >> spec.rest_bits).clamp(max=spec.segments - 1)
     knots = torch.tensor(spec.knots, dtype=torch.int64)

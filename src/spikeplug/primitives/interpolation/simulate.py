@@ -14,9 +14,10 @@ from spikeplug.primitives.product.simulate import gate
 
 
 def interpolate(x: Tensor, spec: Interpolation, scope: Scope) -> Tensor:
-    """Return the chords of `spec` at x, as `closed.interpolate`.
+    """Return the function that `spec` tabulates, interpolated at each integer 0 <= x <= spec.domain.
 
-    S - 1 ordered neurons find the segment. Two table reads and one gated product follow.
+    One neuron per inner knot, with the knot as threshold, finds the segment.
+    Two table reads and one gated product follow.
     """
     x = x.to(torch.int64)
     thresholds = [j << spec.rest_bits for j in range(1, spec.segments)]
@@ -30,13 +31,16 @@ def interpolate(x: Tensor, spec: Interpolation, scope: Scope) -> Tensor:
 
 
 def summed(rise: Tensor, start: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return rise + start, below 2^bits. One neuron per element, one step; the table's entry charges it."""
+    """Return rise + start, below 2^bits: one neuron per element holds `rise` and adds `start` in one time step."""
     scope.population("accumulator", bits + 1, rise.numel()).steps += 1
     return integrate(rise.clone(), start, scope)
 
 
 def ordered(x: Tensor, thresholds: Sequence[int], bits: int, scope: Scope) -> Tensor:
-    """Return how many thresholds |x| < 2^bits reaches, int64: a population code of the segment. One step."""
+    """Return, for each integer |x| < 2^bits, how many of `thresholds` it reaches, int64.
+
+    Each element has one neuron per threshold; all compare in one time step.
+    """
     reached = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     scope.population("threshold", bits + 1, x.numel() * len(thresholds)).steps += 1
     for current, target in blocks(scope, x, reached):
@@ -45,7 +49,7 @@ def ordered(x: Tensor, thresholds: Sequence[int], bits: int, scope: Scope) -> Te
 
 
 def read(table: Tensor, index: Tensor, scope: Scope) -> Tensor:
-    """Return table entries, and count the reads."""
+    """Return the entries of `table` at `index`, and count one table read per index."""
     width = max(abs(int(end)) for end in torch.aminmax(table)).bit_length() + 1
     scope.population("table", width, table.numel()).table_reads += index.numel()
     return torch.take(table, index)

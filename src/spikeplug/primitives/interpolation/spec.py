@@ -11,7 +11,7 @@ from spikeplug.fixedpoint import constant
 
 @dataclass(frozen=True)
 class Interpolation:
-    """Specify S chords of a function.
+    """Specify a function by S straight lines (chords) between its values at equally spaced points.
 
     knots      the function at x = j·2^rest_bits, j = 0..S, in output LSB
     rest_bits  input bits within a segment
@@ -55,7 +55,7 @@ class Interpolation:
 
     @property
     def domain(self) -> int:
-        """Return the largest input."""
+        """Return the largest input of the function, an integer: segments · 2^rest_bits."""
         return self.segments << self.rest_bits
 
     @property

@@ -10,13 +10,13 @@ from spikeplug.primitives.norm.spec import CordicSpec, RootSpec
 
 
 def square_sum(x: Tensor) -> Tensor:
-    """Return Σ x² over the last dimension, kept as 1; int64."""
+    """Return the sum of squares along the last dimension, int64; (..., d) gives (..., 1)."""
     wide = x.to(torch.int64)
     return (wide * wide).sum(-1, keepdim=True)
 
 
 def root(square: Tensor, spec: RootSpec) -> Tensor:
-    """Return floor(sqrt(S)), int64, by Newton's iteration in integers, which decreases monotonically to the floor."""
+    """Return floor(sqrt(square)), int64, by Newton's iteration in integers, which descends to the floor."""
     present = square > 0
     square = square.to(torch.int64).clamp(min=1)
     # Start at 2^ceil(bits/2): above sqrt(S), by a factor of at most 2. Every step doubles the correct bits; two more
@@ -28,7 +28,10 @@ def root(square: Tensor, spec: RootSpec) -> Tensor:
 
 
 def cordic(x: Tensor, spec: CordicSpec) -> Tensor:
-    """Return ‖x‖ of x >= 0 over the last dimension (kept as 1), int64, by the tree of merges."""
+    """Approximate the L2 norm of integers x >= 0 along the last dimension, kept with size 1, int64.
+
+    A binary tree merges two numbers at a time into the root of their sum of squares, by CORDIC rotations.
+    """
     level = x.to(torch.int64)
     while level.shape[-1] > 1:
         if level.shape[-1] % 2:

@@ -16,16 +16,19 @@ MOST_ORDERED = 1 << 16
 
 
 def square_sum(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return Σ x² over the last dimension, kept as 1, of |x| < 2^bits; int64.
+    """Return the sum of squares along the last dimension, kept with size 1, int64, for integers |x| < 2^bits.
 
-    Each phase-coded spike of |x| opens the synapse of |x| itself. All squares of a vector drive one neuron.
+    |x| is sent bit by bit; each spike opens a synapse whose weight is |x| itself.
+    All squares of a vector drive one neuron.
     """
     magnitude = x.to(torch.int64).abs()
     return _summed(gate(magnitude, magnitude, bits, scope / "square"), bits, scope)
 
 
 def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return Σ x² as `square_sum`; an ordered population of 2^bits neurons squares each number in one step.
+    """Return the sum of squares along the last dimension, kept with size 1, int64, for integers |x| < 2^bits.
+
+    A population of 2^bits neurons with the thresholds 1, 2, 3, ... squares each number in one time step.
 
     Errors: SpikeplugError if that is more neurons than can be simulated.
     """
@@ -42,7 +45,10 @@ def _summed(squares: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def square_population(x: Tensor, neurons: int, scope: Scope) -> Tensor:
-    """Return x² in one step: neuron k of N >= x fires iff x >= k, with weight 2k - 1; Σ_(k<=x) (2k-1) = x²."""
+    """Return x² for integers 0 <= x <= neurons, in one time step.
+
+    Neuron k = 1, 2, ..., `neurons` fires iff x >= k, and has the weight 2k - 1. Those that fire sum up to x².
+    """
     order = torch.arange(1, neurons + 1, device=x.device)
     resting = torch.zeros(*x.shape, neurons, dtype=torch.int64, device=x.device)
     scope.population("threshold", neurons.bit_length() + 1, resting.numel()).steps += 1
@@ -51,13 +57,16 @@ def square_population(x: Tensor, neurons: int, scope: Scope) -> Tensor:
 
 
 def root_population(square: Tensor, neurons: int, scope: Scope) -> Tensor:
-    """Return floor(sqrt(S)), capped at N, in one step: neuron k fires iff S >= k²; the count is the root."""
+    """Return floor(sqrt(square)), at most `neurons`, in one time step.
+
+    Neuron k = 1, 2, ..., `neurons` fires iff square >= k²; the number of neurons that fire is the root.
+    """
     scope.population("threshold", 2 * neurons.bit_length() + 1, square.numel() * neurons).steps += 1
     return population_step(square.to(torch.int64), [k * k for k in range(1, neurons + 1)], scope)
 
 
 def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
-    """Return floor(sqrt(S)) by `root_population`.
+    """Return floor(sqrt(square)), int64, in one time step: neuron k fires iff square >= k²; the count is the root.
 
     Errors: SpikeplugError if it needs more neurons than can be simulated.
     """
@@ -66,10 +75,10 @@ def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 
 
 def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
-    """Return floor(sqrt(S)) by the restoring root neuron: leak ×4, two bits of S per step, threshold 4Q + 1.
+    """Return floor(sqrt(square)), int64, by one neuron per element, which finds one bit of the root per step.
 
-    v <- 4v + next two bits. It fires iff v >= 4Q + 1, which is then subtracted. Q <- 2Q + spike.
-    Q is the root so far.
+    Its membrane v becomes 4v + the next two bits of `square`, highest first. Q is the root so far.
+    It fires iff v >= 4Q + 1, which is then subtracted from v. Q becomes 2Q + 1 if it fires, else 2Q.
     """
     square = square.to(torch.int64)
     membrane, answer = torch.zeros_like(square), torch.zeros_like(square)
@@ -87,7 +96,11 @@ def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 
 
 def cordic(x: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
-    """Return ‖x‖ by merges. A sign neuron on y spikes; its spikes choose add or subtract for the x and y neurons."""
+    """Approximate the L2 norm of integers x >= 0 along the last dimension, kept with size 1, int64.
+
+    A binary tree merges two numbers at a time into the root of their sum of squares, by CORDIC rotations.
+    In each rotation, a neuron tells the sign of the second number, which decides whether to add or to subtract.
+    """
     level, depth = x.to(torch.int64), 0
     while level.shape[-1] > 1:
         if level.shape[-1] % 2:

@@ -15,7 +15,7 @@ class RootSpec:
 
     root_bits  bits of the root
 
-    Error: (-1, 0] LSB.
+    The result is at most sqrt(S), and less than 1 below it.
     Errors: SpikeplugError unless root_bits lies in [1, 31].
     """
 
@@ -28,7 +28,7 @@ class RootSpec:
 
 @dataclass(frozen=True)
 class CordicSpec:
-    """Specify ‖x‖ of non-negative integers below 2^value_bits, over a binary tree of CORDIC merges.
+    """Specify the L2 norm of vectors of non-negative integers below 2^value_bits, over a binary tree of CORDIC merges.
 
     iterations  rotations per merge
     value_bits  bits of an element

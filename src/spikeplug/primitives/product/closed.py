@@ -14,7 +14,7 @@ def gate(spikes: Tensor, value: Tensor) -> Tensor:
 
 
 def accumulate(weight: Tensor) -> Tensor:
-    """Return the sum over the last dimension, kept as 1; int64."""
+    """Return the sum of `weight` along the last dimension, int64; (..., k) gives (..., 1)."""
     return weight.sum(-1, keepdim=True, dtype=torch.int64)
 
 

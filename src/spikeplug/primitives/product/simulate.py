@@ -14,7 +14,10 @@ from spikeplug.neurons import Scope, blocks, integrate
 
 
 def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return spikes · value, elementwise, of 0 <= spikes < 2^bits; int64. It takes `bits` steps."""
+    """Return spikes · value, elementwise, int64, for integers 0 <= spikes < 2^bits.
+
+    The bits of `spikes` arrive in `bits` time steps, highest first; each 1 adds `value` to a sum that doubles per step.
+    """
     spikes, value = torch.broadcast_tensors(spikes, value)
     product = torch.zeros(value.shape, dtype=torch.int64, device=value.device)
     if bits == 0:
@@ -35,16 +38,19 @@ def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
 
 
 def accumulate(weight: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return the sum over the last dimension, kept as 1; int64. All phase-coded spikes drive one neuron."""
+    """Return the sum along the last dimension, kept with size 1, int64, for integers 0 <= weight < 2^bits.
+
+    The bits of all elements of a row arrive at one neuron, highest first; its sum doubles at each step.
+    """
     return dot(weight, None, bits, scope)
 
 
 def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor:
     """Return weight (..., m, k) @ value (..., k, n); int64.
 
-    weight: 0 <= weight < 2^bits, phase-coded.
-    value: the weights of the synapses; None is a column of ones.
-    The current of a step is the sum of the values whose key spikes.
+    weight: integers 0 <= weight < 2^bits, sent bit by bit, highest first.
+    value: integers, the weights of the synapses; None is a column of ones.
+    At each step, the neurons add the rows of `value` whose element of `weight` sends a spike.
     A float64 GEMM gives it exactly, as `matrix_product` keeps every partial sum within 2^53.
     """
     value_bits, fan_out = (0, 1) if value is None else (magnitude_bits(value), value.shape[-1])
@@ -67,14 +73,15 @@ def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor
 
 
 def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return a (..., m, k) @ b (..., k, n) of |a| < 2^bits; int64.
+    """Return a (..., m, k) @ b (..., k, n), int64, for integers |a| < 2^bits.
 
-    Two populations send the phase code of a, one per sign. The negative one drives the same neurons by synapses of -b.
+    One population sends the positive elements of a, through synapses of weight b. Another sends the magnitudes of the
+    negative ones, through synapses of -b. Both drive the same neurons.
     """
     populations = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1)
     return dot(populations, torch.cat([b, -b], -2), bits, scope)
 
 
 def magnitude_bits(x: Tensor) -> int:
-    """Return the bits of the largest |x|; 0 if x is empty."""
+    """Return how many binary digits the largest |x| has; 0 if x is empty."""
     return max(abs(int(end)) for end in torch.aminmax(x)).bit_length() if x.numel() else 0

@@ -13,7 +13,7 @@ from spikeplug.neurons import Scope, blocks, integrate, lif_step
 
 
 def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return a + b of |a|, |b| < 2^bits, broadcast. Two spike trains drive one neuron.
+    """Return a + b for integers |a|, |b| < 2^bits whose shapes broadcast. Two spike trains drive one neuron.
 
     A constant b is a bias: it sends no spike.
     """
@@ -24,15 +24,15 @@ def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
 
 
 def scale(x: Tensor, factor: int, bits: int, scope: Scope) -> Tensor:
-    """Return x · factor of |x| < 2^bits; int64. The factor is the weight of the synapse."""
+    """Return x · factor, int64, for integers |x| < 2^bits. The factor is the weight of the synapse that x drives."""
     return _driven([(x, factor)], bits, bits + abs(factor).bit_length() + 1, torch.int64, scope)
 
 
 def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
-    """Return a where `condition` is true, else b, of |a|, |b| < 2^bits.
+    """Return a where the bool tensor `condition` is true, else b, for integers |a|, |b| < 2^bits.
 
-    Two spike trains drive one neuron. The condition's spike opens the synapse of one of them.
-    A constant is a bias behind the same gate.
+    The spike trains of a and b drive one neuron. The condition decides which of the two synapses is open.
+    If a or b is one integer, it sends no spikes: it is a bias of the neuron, added where the condition selects it.
     """
     gate = condition.to(torch.int64)
     (scope / "gate").population("input", 1, condition.numel()).send(gate, 2)
@@ -50,23 +50,28 @@ def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope
 
 
 def magnitude(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return |x| of |x| < 2^bits. The populations of both signs excite one neuron; one of them is silent."""
+    """Return |x| for integers |x| < 2^bits.
+
+    One population sends positive values, another the negative ones; both excite the same neuron per element.
+    """
     return _driven([(x.abs(), None)], bits, bits + 1, x.dtype, scope)
 
 
 def signed(magnitude: Tensor, sign_of: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return ±magnitude, below 2^bits. The sign's spike selects an inhibitory synapse."""
+    """Return `magnitude`, negated where `sign_of` < 0, for 0 <= magnitude < 2^bits.
+
+    A spike for each negative sign makes the synapse of the magnitude inhibitory.
+    """
     negative = (sign_of < 0).to(torch.int32)
     (scope / "sign").population("input", 1, sign_of.numel()).send(negative)
     return _driven([(magnitude, 1 - 2 * negative)], bits, bits + 1, magnitude.dtype, scope)
 
 
 def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tensor:
-    """Return floor(x · 2^places) of 0 <= x < 2^bits and places <= left; x's dtype.
+    """Return floor(x · 2^places) in x's dtype, for 0 <= x < 2^bits and places <= left; places may be negative.
 
-    An accumulator takes part in bits + places steps.
-    Fewer steps than bits drop the low bits. More steps double the membrane.
-    The state is as wide as the result.
+    Each element has one neuron, which receives the bits of x, highest first, and doubles its sum at each step.
+    It listens for bits + places steps: fewer steps than bits leave out the low bits, more steps double the sum.
     """
     steps = bits + left
     x, places = torch.broadcast_tensors(x, places)
@@ -85,14 +90,17 @@ def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tens
 
 
 def round_half(x: Tensor, bits: int, scope: Scope) -> Tensor:
-    """Return floor(x/2 + 1/2) of |x| < 2^bits. The neuron that holds x gets a bias of 1, then leaks once by 1/2."""
+    """Return floor(x/2 + 1/2) for integers |x| < 2^bits: the neuron that holds x adds 1, then halves once."""
     scope.population("accumulator", bits + 2, x.numel()).steps += 2
     membrane = integrate(x.clone(), 1, scope)
     return integrate(membrane, 0, scope, leak=-1)
 
 
 def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope) -> Tensor:
-    """Return x within [low, high], |x| <= 2^bits: a threshold neuron per limit, whose spike puts it in x's place."""
+    """Return x limited to [low, high], for integers |x| <= 2^bits; None: no limit on that side.
+
+    Each limit has one threshold neuron per element. If it fires, the limit replaces the element.
+    """
     for limit, name, sign in ((low, "low", -1), (high, "high", 1)):
         if limit is None:
             continue

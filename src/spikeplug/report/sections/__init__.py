@@ -1,4 +1,4 @@
-"""The sections of a report, one file each: what is measured (settings -> rows) and how it is drawn (rows -> section).
+"""List the sections of a report, one file each: what is measured (settings -> rows) and how it is drawn.
 
 steps(comparison) -> int        number of rows; the largest possible where it depends on the results
 measure(comparison, row)        calls row(key, work) for each row, in order. `row` returns the values, from `work` or
@@ -21,13 +21,18 @@ STUDIES = ("propagation", "ablation", "sweeps", "location", "rasters", "effort")
 
 
 class Row(Protocol):
-    """Returns the values of a row, measured now or in an earlier run."""
+    """Return the values of the row named `key`: those of an earlier run, or what `work()` measures now."""
 
     def __call__(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]: ...
 
 
 class Study(Protocol):
-    """A file of this folder."""
+    """Measure and draw one section of a report; each file of this folder has these three functions.
+
+    steps    number of rows it measures
+    measure  measure the rows
+    view     draw them
+    """
 
     def steps(self, comparison: Comparison) -> int: ...
 
@@ -37,7 +42,7 @@ class Study(Protocol):
 
 
 def study(name: str) -> Study:
-    """Return the study of that name, one of STUDIES."""
+    """Import and return the study (a file of this folder) of that name, one of STUDIES."""
     return cast("Study", import_module(f"spikeplug.report.sections.{name}"))
 
 

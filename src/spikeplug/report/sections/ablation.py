@@ -1,4 +1,4 @@
-"""What does the damage: each operator alone, each layer alone, and a growing share of the layers."""
+"""Measure what does the damage: each operator alone, each layer alone, and a growing share of the layers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _QUICK_LAYERS = 8
 
 
 def steps(comparison: Comparison) -> int:
-    """Return the number of operators, all together, layers and shares."""
+    """Return the number of rows: one per operator, one for all operators, one per layer, one per share of layers."""
     return len(comparison.operators) + 1 + len(_layers(comparison)) + len(SHARES)
 
 
 def measure(comparison: Comparison, row: Row) -> None:
-    """Measure parts of the conversion, a row each, named by what is converted.
+    """Convert parts of the model and measure each, a row per part. The key of a row names the part.
 
     operator/NAME   one operator; operator/all: every operator
     share/PERCENT   that share of the layers
@@ -55,7 +55,10 @@ def _layers(comparison: Comparison) -> tuple[int, ...]:
 
 
 def _share(comparison: Comparison, share: int) -> dict[str, Any]:
-    """Return the figures of that share of the layers, evenly spread; modules outside the layers stay exact."""
+    """Return the figures of a model with `share` per cent of the layers converted, evenly spread over the depth.
+
+    Modules outside the layers stay exact. "layers" holds the numbers of the converted layers, from 1.
+    """
     chosen = comparison.layers.spread(round(len(comparison.layers) * share / 100))
     change = Change(comparison.numerics, exclude=comparison.layers.all_but(chosen)) if chosen else None
     return {"layers": [index + 1 for index in chosen], **comparison.figures(change)}

@@ -1,4 +1,4 @@
-"""The least that is enough: the smallest n, table and working width that still meet a perplexity target, by search.
+"""Search for the least that is enough: the smallest bits (n), table and working width that meet a perplexity target.
 
 A coordinate search starts from numerics that meet the target. It finds the fewest bits, then the fewest working_bits,
 then the smallest table, each by bisection with the others as found so far. Every answer was measured as a whole. One
@@ -29,12 +29,16 @@ _ROOM = {"bits": 16, "working_bits": 24, "segments": 256}
 
 
 def steps(comparison: Comparison) -> int:
-    """Return the largest number: each bisection takes about four tries."""
+    """Return the largest possible number of rows: each bisection takes about four tries."""
     return len(TARGETS) * (2 + 4 * len(PARAMETERS))
 
 
 def measure(comparison: Comparison, row: Row) -> None:
-    """Measure try/BITS,WORKING_BITS,SEGMENTS of everything that is tried, then target/PERCENT."""
+    """Search the smallest numerics for each perplexity target, and measure every try.
+
+    try/BITS,WORKING_BITS,SEGMENTS   a row for every numerics that the search tries
+    target/PERCENT                   a row with the answer for each allowed change of perplexity
+    """
     tried: dict[Numerics, dict[str, Any]] = {}
 
     def figures_of(numerics: Numerics) -> dict[str, Any]:
@@ -49,7 +53,10 @@ def measure(comparison: Comparison, row: Row) -> None:
 
 
 def search(numerics: Numerics, enough: Callable[[Numerics], bool]) -> Numerics | None:
-    """Return the smallest numerics that are enough; None if neither `numerics` nor much wider ones are."""
+    """Return the smallest numerics for which `enough` is True; None if even much wider ones than `numerics` are not.
+
+    Smallest: fewest bits first, then working_bits, then segments.
+    """
     if not enough(numerics):
         roomy = numerics
         for name in ("working_bits", "bits", "segments"):
@@ -64,7 +71,10 @@ def search(numerics: Numerics, enough: Callable[[Numerics], bool]) -> Numerics |
 
 
 def _least(numerics: Numerics, name: str, enough: Callable[[Numerics], bool]) -> Numerics:
-    """Return numerics with the least value of one field, by bisection; `numerics` are enough."""
+    """Return numerics with the smallest value of the field `name` that is enough, found by bisection.
+
+    `numerics` must be enough already.
+    """
     now = getattr(numerics, name)
     # Fewer than 8 chords over the whole range of the piecewise form are not an exponential any more.
     fewest = 1 if numerics.exponential == "shift" else 8
@@ -117,7 +127,7 @@ _NAMES = {"bits": "n (bits)", "working_bits": "working bits", "segments": "segme
 
 
 def view(rows: Rows, header: dict[str, Any]) -> Section:
-    """Show the smallest numerics by target, and everything the search tried."""
+    """Draw the smallest numerics for each perplexity target, and everything that the search tried."""
     targets = {values["target_percent"]: values for key, values in rows.items() if key.startswith("target/")}
     tries = [values for key, values in rows.items() if key.startswith("try/")]
     met = {target: values for target, values in sorted(targets.items()) if values["met"]}

@@ -1,4 +1,4 @@
-"""Where the error is: the heads that make it, and the channels of the residual stream that hold it."""
+"""Measure where the error is: the heads that make it, and the channels of the residual stream that hold it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _TOP = 10
 
 
 def steps(comparison: Comparison) -> int:
-    """Return the two rows: heads and channels."""
+    """Return the number of rows, 2: "heads" and "channels"."""
     return 2
 
 
 def measure(comparison: Comparison, row: Row) -> None:
-    """Measure heads and channels."""
+    """Measure two rows: "heads" (error that each head adds) and "channels" (where the residual error lies)."""
     row("heads", partial(_heads, comparison))
     row("channels", partial(_channels, comparison))
 
 
 def _heads(comparison: Comparison) -> dict[str, Any]:
-    """Return what each head adds by itself: ‖ŷ - y‖/‖y‖ of its output for the same input.
+    """Return the error that each head adds by itself: ‖ŷ - y‖/‖y‖, ŷ its spiking and y its exact output for one input.
 
-    Shape: (calls, heads), in the order of the layers. Empty where attention is not one operator.
+    Shape: (calls, heads), in the order of the layers. Empty where the model does not compute attention by one operator.
     """
     grid: list[list[float]] = []
 
@@ -48,11 +48,13 @@ def _heads(comparison: Comparison) -> dict[str, Any]:
 
 
 def _channels(comparison: Comparison) -> dict[str, Any]:
-    """Return the channels with most error, and the largest, at each depth of the residual stream.
+    """Return the channels with most error and the largest channels, at each depth of the residual stream.
 
-    by_error   the channels with most error energy Σ_t (x̂ - x)², with their share of it
-    by_size    the channels with the largest root mean square, in medians of all channels, with that share
-    size, energy   root mean square and error energy of every channel after the last layer
+    Error energy of a channel: (x̂ - x)² summed over tokens, x̂ converted and x exact. Share: its part of the whole.
+    Size: root mean square of x over tokens.
+    depths         for each depth, "by_error" and "by_size": the 10 channels with most error energy and with largest
+                   size, each with its size (over the median size of all channels) and its share
+    size, energy   size and error energy of every channel after the last layer
     """
     depths = []
     both = (comparison.residual_stream(change) for change in (None, Change(comparison.numerics)))
@@ -75,7 +77,7 @@ def _top(order: Tensor, size: Tensor, share: Tensor) -> list[dict[str, Any]]:
 
 
 def view(rows: Rows, header: dict[str, Any]) -> Section:
-    """Draw the error by head and by channel."""
+    """Draw the error of each head, and the share of the error in a few channels."""
     parts: list[Plot | Table] = []
     lead = "In which heads the error is made, and in which channels of the residual stream it lies."
     headlines: list[Headline] = []

@@ -1,4 +1,4 @@
-"""How errors build up: the residual stream by layer, attention rows by head, and logits by position in the window."""
+"""Measure how errors build up: residual stream by layer, attention rows by head, logits by position in the window."""
 
 from __future__ import annotations
 
@@ -38,18 +38,26 @@ SMALLEST = 2.0**-30
 
 
 def arms(comparison: Comparison) -> dict[str, Numerics]:
-    """Return the numerics of the run, and the published recipe to compare them with."""
+    """Return the numerics to compare, by name: "chosen", those of the run, and "published", the published recipe.
+
+    Only "chosen" if both are the same.
+    """
     both = {"chosen": comparison.numerics}
     return both if comparison.numerics == PRESETS["paper"].numerics else both | {"published": PRESETS["paper"].numerics}
 
 
 def steps(comparison: Comparison) -> int:
-    """Return three rows per arm."""
+    """Return the number of rows: three for each numerics that is compared."""
     return 3 * len(arms(comparison))
 
 
 def measure(comparison: Comparison, row: Row) -> None:
-    """Measure residual/ARM, attention/ARM and position/ARM."""
+    """Measure three rows for each ARM, "chosen" or "published": residual/ARM, attention/ARM and position/ARM.
+
+    residual    error of the residual stream after each layer
+    attention   distance of the attention probabilities of each head
+    position    error of the predictions by position in the window
+    """
     for name, numerics in arms(comparison).items():
         row(f"residual/{name}", partial(_residual, comparison, numerics))
         row(f"attention/{name}", partial(_attention, comparison, numerics))
@@ -57,9 +65,9 @@ def measure(comparison: Comparison, row: Row) -> None:
 
 
 def _residual(comparison: Comparison, numerics: Numerics) -> dict[str, Any]:
-    """Return the error of the stream x before the layers (depth 0) and after each, on the first window.
+    """Return the error of the residual stream before the first layer (depth 0) and after each, on the first window.
 
-    ‖x̂ - x‖/‖x‖ over all tokens, the largest of one token, and 1 minus the mean cosine of x̂ and x.
+    With x exact and x̂ converted: ‖x̂ - x‖/‖x‖ over all tokens, the largest of one token, and 1 minus the mean cosine.
     """
     streams = zip(comparison.residual_stream(None), comparison.residual_stream(Change(numerics)), strict=True)
     return {"depths": [{"depth": depth, **_apart(x, y)} for depth, (x, y) in enumerate(streams)]}
@@ -79,9 +87,12 @@ def _apart(exact: Tensor, converted: Tensor) -> dict[str, float]:
 
 @torch.inference_mode()
 def _attention(comparison: Comparison, numerics: Numerics) -> dict[str, Any]:
-    """Return how far spiking attention probabilities are from the exact ones, as means over the rows of each head.
+    """Return how far spiking attention probabilities q are from the exact ones p, as means over the rows of each head.
 
-    kl, variation   (layers, heads): divergence in nats, and Σ|p - q|/2. Empty where the model returns no probabilities
+    kl          (layers, heads): KL divergence in nats
+    variation   (layers, heads): total variation Σ|p - q|/2
+
+    Both are empty where the model returns no probabilities.
     """
     ids = comparison.windows[:1, :_ATTENTION_TOKENS]
     exact, spiking = _exact_weights(comparison, ids), _spiking_weights(comparison, ids, numerics)
@@ -111,7 +122,7 @@ def _exact_weights(comparison: Comparison, ids: Tensor) -> list[Tensor]:
 
 
 def _spiking_weights(comparison: Comparison, ids: Tensor, numerics: Numerics) -> list[Tensor]:
-    """Return the same of the converted model.
+    """Return the attention probabilities of the converted model, one (1, heads, queries, keys) tensor per layer.
 
     Not every model returns them, so they are computed from the inputs of each attention.
     """
@@ -130,7 +141,10 @@ def _spiking_weights(comparison: Comparison, ids: Tensor, numerics: Numerics) ->
 
 
 def _position(comparison: Comparison, numerics: Numerics) -> dict[str, Any]:
-    """Return figures of the predictions by position, in buckets that double. Position t can attend to t tokens."""
+    """Return errors of the predictions by position in the window, in buckets of positions 1, 2-3, 4-7 and so on.
+
+    The prediction at position t can attend to t tokens.
+    """
     found = comparison.predictions(Change(numerics))
     length = found.kl.shape[1]
     edges = [2**k for k in range(length.bit_length())]
@@ -156,7 +170,7 @@ ARMS = {"chosen": "these numerics", "published": "published recipe"}
 
 
 def view(rows: Rows, header: dict[str, Any]) -> Section:
-    """Draw the error by layer, by head and by position."""
+    """Draw the error by layer, by attention head and by position in the window."""
     residual, attention, position = (_of(rows, kind) for kind in ("residual", "attention", "position"))
     parts: list[Plot | Table] = []
     headlines: list[Headline] = []

@@ -1,4 +1,4 @@
-"""What the neurons do: spikes and membranes of each operator for one token, neuron by neuron."""
+"""Record what the neurons do: spikes and membranes of each operator for one token, neuron by neuron."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MOST_BITS = 8
 
 
 def steps(comparison: Comparison) -> int:
-    """Return one row: which operators there are is known once the model has run."""
+    """Return the number of rows, 1: all operators share it, as they are known only once the model has run."""
     return 1
 
 
 def measure(comparison: Comparison, row: Row) -> None:
-    """Measure operators."""
+    """Measure one row, "operators": spikes and membranes of every operator for the chosen token."""
     row("operators", partial(_all, comparison))
 
 
@@ -63,7 +63,7 @@ _WORDS = {
 
 
 def view(rows: Rows, header: dict[str, Any]) -> Section:
-    """Draw spikes above and membranes below, one picture per population."""
+    """Draw one picture per population of neurons: spikes above, membranes below."""
     values = rows.get("operators", {"operators": {}, "token": -1})
     parts: list[Plot | Table] = []
     for name, found in values["operators"].items():
@@ -98,7 +98,7 @@ def _many(count: int, thing: str) -> str:
 
 
 def _first(populations: list[Any]) -> int:
-    """Return the first that spikes over time, which shows most."""
+    """Return the index of the first population that spikes in more than one time step; 0 if there is none."""
     moving = [i for i, population in enumerate(populations) if population["spikes"] and population["steps"] > 1]
     return moving[0] if moving else 0
 
@@ -112,7 +112,7 @@ def _drawing(number: int, population: Any) -> Drawing:
 
 
 def _once(population: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the picture of a population that fires once: which neurons fired."""
+    """Return traces and layout of the picture of a population that runs one step: which neurons fired."""
     size = population["size"]
     fired = [neuron for _, neuron in population["spikes"]]
     trace = _dots([n % size for n in fired], [n // size for n in fired], "circle")
@@ -128,7 +128,7 @@ def _once(population: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _over_time(population: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the picture of a population over time: spikes above, membranes below."""
+    """Return traces and layout of the picture of a population over time: spikes above, membranes below."""
     layout = axes("time step", "membrane", whole={"x": (0, population["steps"] - 1)})
     traces = []
     if population["kind"] == _SPIKING:

@@ -1,4 +1,4 @@
-"""What each number buys: one parameter of the numerics at a time, accuracy and cost."""
+"""Measure what each number buys: one parameter of the numerics at a time, its accuracy and its cost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _GATES = frozenset({"silu", "gelu", "sigmoid", "tanh", "mish", "softplus"})
 
 
 class Point(NamedTuple):
-    """A value of a parameter, and the numerics with it."""
+    """Hold one value of one parameter, and the numerics that have this value."""
 
     parameter: str
     value: float
@@ -42,7 +42,7 @@ class Point(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Return the key of the row."""
+        """Return the key of the point's row: "PARAMETER/VALUE"."""
         return f"{self.parameter}/{self.value:g}"
 
 
@@ -52,7 +52,7 @@ def steps(comparison: Comparison) -> int:
 
 
 def measure(comparison: Comparison, row: Row) -> None:
-    """Measure numerics (those of the run), then PARAMETER/VALUE."""
+    """Measure error and cost: a row "numerics" for those of the run, then a row PARAMETER/VALUE per changed value."""
     kinds: list[tuple[Call, ...]] = []
 
     def work(numerics: Numerics, values: dict[str, Any]) -> dict[str, Any]:
@@ -68,12 +68,12 @@ def measure(comparison: Comparison, row: Row) -> None:
 
 
 def changed(before: Numerics, after: Numerics) -> dict[str, Any]:
-    """Return the fields in which numerics differ from those of the run."""
+    """Return the fields of `after`, by name, that differ from `before`."""
     return {name: value for name, value in after.to_dict().items() if value != before.to_dict()[name]}
 
 
 def points(comparison: Comparison) -> Iterator[Point]:
-    """Yield every point whose numerics are valid, in order."""
+    """Yield every changed value to measure, parameter by parameter; values that make no valid numerics are left out."""
     base, quick = comparison.numerics, comparison.settings.quick
     piecewise = replace(base, exponential="piecewise", divide_last=False)
     if base.exponential == "shift":
@@ -100,9 +100,10 @@ def points(comparison: Comparison) -> Iterator[Point]:
 
 
 def with_parameter(start: Numerics, parameter: str, value: float) -> Numerics | None:
-    """Return `start` with one other value, and with P above n and no more segments than input codes.
+    """Return `start` with `parameter` set to `value`; None if there are no such numerics.
 
-    None where no numerics have that value.
+    For "bits", working_bits is raised above it if needed. For "fraction_bits" with the shift exponential, segments is
+    lowered to at most 2^value.
     """
     fields: dict[str, Any] = {parameter.removeprefix("piecewise_"): value}
     if parameter == "bits":
@@ -130,7 +131,7 @@ _KINDS = (("mean_kl", "mean KL of the logits (nats)", "y"), ("change_percent", "
 
 
 def view(rows: Rows, header: dict[str, Any]) -> Section:
-    """Draw accuracy by value, and accuracy against cost."""
+    """Draw the error over the values of each parameter, and the error against the cost."""
     own = rows.get("numerics")
     swept = _by_parameter(rows)
     lead = "One number of the numerics at a time is changed; everything else stays as in the numerics of this run."
@@ -253,7 +254,11 @@ def _size(point: Values, kind: str) -> float | None:
 
 
 def _front(points: list[Values], kind: str) -> list[tuple[float, float]]:
-    """Return the corners of the stair below which no point lies, the cheapest first."""
+    """Return (cost, error) of the points that no cheaper point beats in error, the cheapest first.
+
+    cost   neuron updates per token
+    kind   the error: "mean_kl", or "size" for |perplexity change| in per cent
+    """
     sized = [(float(point["updates_per_token"]), _size(point, kind)) for point in points]
     front: list[tuple[float, float]] = []
     for cost, error in sorted((cost, error) for cost, error in sized if error):

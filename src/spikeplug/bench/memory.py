@@ -30,7 +30,7 @@ _LARGE = 1 << 16
 
 
 def peaks(cases: Sequence[Case], arm: str, threads: int) -> list[float | None]:
-    """Return, per case, the largest memory in use during one run beyond that before it, in MiB.
+    """Return, per case, how much the memory in use rises at most during one run, in MiB.
 
     The output counts, inputs do not. None where the system does not say (only Linux does, with a writable /proc), and,
     with a RuntimeWarning, where the process had failed by then, for example without memory.

@@ -90,7 +90,7 @@ class Found:
 
 
 def find(model: nn.Module) -> list[Found]:
-    """Return every place where the model computes, in the order of `named_modules()`.
+    """Return each module whose own code computes something, linear or not, in the order of `named_modules()`.
 
     A shared module is returned once per path.
     """

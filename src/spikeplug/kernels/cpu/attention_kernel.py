@@ -170,7 +170,7 @@ def sum_values(rows, panels, stride, low, high, present, chunk, place):
 def attention_kernel(address):
     """Compute attention of all rows.
 
-    address: of the block of words (`Words` in attention_block.py). A batch is left to the closed form, and its output
+    address: of the arguments (`Words` in attention_block.py). A batch is left to the closed form, and its output
     is unused, if a query in it cannot be coded or a row has NaN, +inf or too large scores.
     """
     block = words(address)

@@ -156,7 +156,7 @@ AT = own_places(Words)
 def gate_kernel(address):
     """Compute x·σ(g(x)), or σ(g(x)), of each row, times a weight in the shape of x if there is one.
 
-    address: of the block of words. Rows with NaN or infinities are left to the closed form.
+    address: of the arguments, a block of words (`memory.py`). Rows with NaN or infinities are left to the closed form.
     """
     block = words(address)
     x, codes, output = rows_of(block)

@@ -124,7 +124,7 @@ AT = own_places(Words)
 def norm_kernel(address):
     """Normalise each row, then multiply by a weight and add a bias, if given, of one element per channel.
 
-    address: of the block of words. Rows with NaN or infinities are left to the closed form.
+    address: of the arguments, a block of words (`memory.py`). Rows with NaN or infinities are left to the closed form.
     """
     block = words(address)
     x, codes, output = rows_of(block)

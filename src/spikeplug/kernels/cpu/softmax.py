@@ -141,7 +141,7 @@ AT = own_places(Words)
 def softmax_kernel(address):
     """Compute the softmax of each row; rows that `is_plain` refuses (NaN, +inf, too large) are left.
 
-    address: of the block of words.
+    address: of the arguments, a block of words (`memory.py`).
     """
     block = words(address)
     x, codes, output = rows_of(block)

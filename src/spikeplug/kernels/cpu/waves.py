@@ -67,7 +67,7 @@ AT = own_places(Words)
 def wave_kernel(address):
     """Compute the sine or cosine of each element; rows with NaN or infinities are left to the closed form.
 
-    address: of the block of words.
+    address: of the arguments, a block of words (`memory.py`).
     """
     block = words(address)
     x, codes, output = rows_of(block)

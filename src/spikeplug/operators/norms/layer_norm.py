@@ -29,7 +29,7 @@ def layer_norm_integers(mantissa: Tensor, extension: Tensor, on: Arithmetic) -> 
     mantissa   int32 (..., d), magnitudes at most 2^(P-1), P = numerics.working_bits
     extension  int64 (..., 1) at the scale of c, below 2^60: one more element, which stands for eps
 
-    c is exact. One shift of the vector then brings [c, extension] to P - 1 bits, for RMSNorm's integers.
+    c is exact. One shift then brings [c, extension] to P - 1 bits, and the integers of RMSNorm do the rest.
     """
     width, dimension = on.numerics.working_bits, mantissa.shape[-1]
     # Codes from 0 on, so that one population sums them: an offset common to all falls out of c.

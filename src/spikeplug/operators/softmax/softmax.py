@@ -22,8 +22,8 @@ from spikeplug.primitives.arithmetic import Arithmetic
 def softmax_integers(scores: Scores, on: Arithmetic) -> Coded:
     """Return the codes of the softmax of encoded scores along the last dimension; int64 mantissas.
 
-    With numerics.shift_scaling, probabilities are rounded to n bits at the scale of the row's largest.
-    Without (the published form), they are floored to multiples of 2^-n. n is numerics.bits.
+    n is numerics.bits. With numerics.shift_scaling, probabilities are rounded to n bits at the scale of the row's
+    largest. Without shift_scaling (the published form), they are floored to multiples of 2^-n.
     """
     weight = weights(scores, distances(scores, on)[0], on).to(torch.int64)
     width = on.numerics.working_bits + 1  # a weight may be 2^working_bits itself

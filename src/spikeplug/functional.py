@@ -17,7 +17,6 @@ from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.library import OPERATORS
-from spikeplug.library.layouts import is_plain
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 
@@ -217,8 +216,9 @@ def divide(a: Tensor, b: Tensor, *, numerics: Numerics | str | None = None, even
 def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
     if parameter is not None and not isinstance(parameter, Tensor):
         raise SpikeplugError(f"{operator} got a {name} of type {type(parameter).__name__}; give a tensor.")
-    measured = isinstance(x, Tensor) and (is_plain(x) or x.layout is torch.jagged)  # the operator refuses all else
-    if parameter is not None and measured and parameter.shape != x.shape[-1:]:
+    # Strided nested tensors have no shape; the operator refuses them, as it does what is no tensor.
+    has_shape = isinstance(x, Tensor) and not (x.is_nested and x.layout is torch.strided)
+    if parameter is not None and has_shape and parameter.shape != x.shape[-1:]:
         raise SpikeplugError(
             f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."
         )

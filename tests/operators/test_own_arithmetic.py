@@ -61,6 +61,7 @@ LEDGER = "saturations are counted, which changes nothing"
 ENCODING = "part of encoding"
 #: (file, function) -> ATen ops on integers, and why they are no neurons.
 ALLOWED: dict[tuple[str, str], tuple[set[str], str]] = {
+    ("curves/hardswish.py", "hardswish_integers"): ({"sub"}, EXPONENT),
     ("curves/mish.py", "mish_integers"): ({"sub"}, EXPONENT),
     ("curves/scaled.py", "scaled"): ({"add"}, EXPONENT),
     ("elements/exp.py", "exponential_integers"): ({"sub", "lt", "gt"}, f"{EXPONENT}; {LEDGER}"),

@@ -211,7 +211,7 @@ def test_vectors_of_every_kind(channels: int) -> None:
     for bits in (16, 20):
         check(qkv, numerics=Numerics(query_key_bits=bits))
     if channels == 16:
-        for scaling in (0.0, -0.3, 1e-12, 1e-38, 1e-76, 1e-300, 5e-324, 2.0**60, 1e30, float("inf"), float("nan")):
+        for scaling in (0.0, -0.3, 1e-12, 1e-38, 1e-76, 1e-300, 5e-324, 2.0**60, 1e30):
             check(qkv, scaling=scaling)
         for dtype in (torch.bfloat16, torch.float16):
             check(tuple(x.to(dtype) for x in (qkv[0].clamp(-6e4, 6e4), qkv[1].clamp(-6e4, 6e4), qkv[2])))

@@ -102,6 +102,7 @@ def program(tmp_path, **options):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_one_line(tmp_path):
     with program(tmp_path, stdout=subprocess.PIPE) as running:
         assert running.stdout.readline().startswith("0.1")
@@ -112,6 +113,7 @@ def test_a_reader_that_takes_one_line(tmp_path):
     assert (tmp_path / "file").read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_an_output_that_shows_ascii_only(tmp_path):
     running = program(tmp_path, stdout=subprocess.PIPE, environment={"PYTHONIOENCODING": "ascii"})
     out, error = running.communicate(timeout=60)
@@ -120,6 +122,7 @@ def test_an_output_that_shows_ascii_only(tmp_path):
     assert error == "said\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)], ids=str)
 def test_closed_streams(tmp_path, closed):
     def close():

@@ -179,7 +179,8 @@ class _Registration:
             sys.meta_path.remove(self)
 
 
-# torch's threads spin while they wait, and take the cores of whoever works. It reads this when it is imported.
+# Operators are many short parallel loops. Torch's threads spin while they wait, and take the cores of whoever works: on
+# a busy machine that made a run tens of times slower (docs/log.md). It reads this when it is imported.
 if "torch" not in sys.modules:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 _registration = _Registration()

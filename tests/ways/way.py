@@ -115,7 +115,6 @@ class Way:
     moved      whether a part was taken out or wrapped, so that `revert` must say that it misses it
     exact      whether torch itself can run the exact model in this way
     note       what the page adds
-    wrong      why it is known to be wrong
     """
 
     name: str
@@ -127,7 +126,6 @@ class Way:
     moved: bool = False
     exact: bool = True
     note: str = ""
-    wrong: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from typing import Annotated, Any, NoReturn
@@ -78,9 +77,6 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         prepare_streams()
         _report_compiling()
-        # Integer operators are many short parallel loops. A waiting thread that spins for long takes the core that
-        # another needs: on a busy machine that made a run tens of times slower (docs/log.md). Read by torch's import.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         app(prog_name="spikeplug")
     except KeyboardInterrupt:  # outside a command
         print("spikeplug: interrupted", file=sys.stderr)

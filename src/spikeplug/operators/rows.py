@@ -48,6 +48,20 @@ def by_elements(operator: Callable[[Tensor], Tensor], x: Tensor, on: Arithmetic)
     return by_rows(lambda block: operator(as_real(block, on.operator)), x.reshape(-1, 1)).view(x.shape)
 
 
+def by_vectors(operator: Callable[[Tensor], Tensor], x: Tensor, dim: int, on: Arithmetic) -> Tensor:
+    """Return operator(x) vector by vector along `dim`, in x's shape and dtype.
+
+    `operator` gets blocks of vectors, shape (N, d), as float32 or float64, and keeps their shape.
+    Errors: SpikeplugError if x is not a floating-point tensor, or does not have that dim.
+    """
+    as_real(x, on.operator)
+    rows = along(dim, x, on.operator)
+    if x.numel() == 0:
+        return torch.empty_like(x)
+    output = by_rows(lambda block: operator(as_real(block, on.operator)), rows)
+    return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)
+
+
 def along(dim: int, x: Tensor, operator: str) -> Tensor:
     """Return x with dimension `dim` moved last; a 0-dimensional x becomes a vector of one element.
 

@@ -12,7 +12,6 @@ from spikeplug.codes import (
     MASKED,
     Coded,
     Scores,
-    as_real,
     decode,
     encode_scores,
     excess_places,
@@ -25,7 +24,7 @@ from spikeplug.operators.elements.log import logarithm_integers
 from spikeplug.operators.errors import falling_error, silenced, weight_error, within_scores
 from spikeplug.operators.ratio import EXPONENT_BITS, fixed_step
 from spikeplug.operators.record import Operator, Spelling
-from spikeplug.operators.rows import along, by_rows
+from spikeplug.operators.rows import by_vectors
 from spikeplug.operators.softmax.softmax import softmax_call
 from spikeplug.operators.softmax.weights import DISTANCE_BITS, distances, row_ceiling, score_range, weights
 from spikeplug.primitives.arithmetic import Arithmetic, Closed
@@ -94,12 +93,7 @@ def log_softmax(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
     torch.
     Errors: SpikeplugError for a non-floating tensor, or a dim that x does not have.
     """
-    as_real(x, "log_softmax")
-    rows = along(dim, x, "log_softmax")
-    if x.numel() == 0:
-        return torch.empty_like(x)
-    output = by_rows(lambda block: _rows(as_real(block, "log_softmax"), on), rows)
-    return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)
+    return by_vectors(lambda block: _rows(block, on), x, dim, on)
 
 
 def _rows(x: Tensor, on: Arithmetic) -> Tensor:

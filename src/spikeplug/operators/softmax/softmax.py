@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.codes import Coded, Scores, as_real, decode, encode_scores, natural_unit
+from spikeplug.codes import Coded, Scores, decode, encode_scores, natural_unit
 from spikeplug.numerics import Numerics
 from spikeplug.operators.errors import falling_error, output_rounding, silenced, weight_error, within_scores
 from spikeplug.operators.ratio import Ratio
 from spikeplug.operators.record import Operator, Spelling
-from spikeplug.operators.rows import along, by_rows
+from spikeplug.operators.rows import by_vectors
 from spikeplug.operators.softmax.weights import distances, score_range, weights
 from spikeplug.primitives.arithmetic import Arithmetic
 
@@ -39,12 +39,7 @@ def softmax(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
     Every finite input is in range: huge scores lose low bits, see `encode_scores`.
     Errors: SpikeplugError for a non-floating tensor, or a dim that x does not have.
     """
-    as_real(x, "softmax")
-    rows = along(dim, x, "softmax")
-    if x.numel() == 0:
-        return torch.empty_like(x)
-    output = by_rows(lambda block: _rows(as_real(block, "softmax"), on), rows)
-    return output.reshape(()) if x.dim() == 0 else output.movedim(-1, dim)
+    return by_vectors(lambda block: _rows(block, on), x, dim, on)
 
 
 def _rows(x: Tensor, on: Arithmetic) -> Tensor:

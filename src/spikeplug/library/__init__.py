@@ -11,7 +11,7 @@ from torch import Tensor
 from spikeplug.library.dispatch import Operator
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.operators import RECORDS
+from spikeplug.operators import LINEAR, RECORDS
 from spikeplug.operators.record import Operator as Record
 from spikeplug.primitives.arithmetic import arithmetic
 
@@ -25,7 +25,8 @@ def _spiking(record: Record) -> Callable[..., Tensor]:
 
 
 OPERATORS: Mapping[str, Operator] = {
-    record.name: Operator(record.name, record.schema, _spiking(record), record.exact) for record in RECORDS.values()
+    record.name: Operator(record.name, record.schema, _spiking(record), record.exact)
+    for record in (*RECORDS.values(), *LINEAR.values())
 }
 for _operator in OPERATORS.values():
     _operator.register()

@@ -6,12 +6,13 @@ from spikeplug.operators.attention import attention, attention_weights
 from spikeplug.operators.curves import hardswish, mish, relu_squared, softplus, tanh
 from spikeplug.operators.elements import divide, exp, log, reciprocal, rsqrt, sqrt, square
 from spikeplug.operators.gates import gelu, sigmoid, silu
+from spikeplug.operators.linear import add, linear, multiply, quantise, rotary
 from spikeplug.operators.norms import layer_norm, rms_norm, vector_norm
 from spikeplug.operators.record import Operator
 from spikeplug.operators.softmax import log_softmax, softmax
 from spikeplug.operators.waves import cos, sin
 
-__all__ = ["RECORDS", "Operator"]
+__all__ = ["LINEAR", "RECORDS", "Operator"]
 
 _FILES = (
     *(softmax, log_softmax, attention, attention_weights),
@@ -21,3 +22,6 @@ _FILES = (
 )
 #: Every operator by name. Functions, modules, redirection, audit, measurements and docs derive from it.
 RECORDS: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in _FILES}
+
+#: The linear operators by name. Only a whole spiking model runs them; a pipeline that converts these itself keeps its own.
+LINEAR: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in (linear, add, multiply, quantise, rotary)}

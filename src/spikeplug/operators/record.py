@@ -43,7 +43,7 @@ class Operator:
     """Hold everything that the package knows of one operator.
 
     name         the operator's name: of the torch op, the public function, and in reports and records
-    family       operators with the same tests: softmax, attention, gate, curve, norm, element, wave
+    family       operators with the same tests: softmax, attention, gate, curve, norm, element, wave, linear
     formula      what is computed, in one line of text
     spiking      (*arguments, on) -> Tensor, on float tensors: encode, run integers by the verbs of `on`, decode
     exact        (*arguments) -> Tensor: the float function; it gives shape, dtype and the straight-through gradient
@@ -62,7 +62,7 @@ class Operator:
     """
 
     name: str
-    family: Literal["softmax", "attention", "gate", "curve", "norm", "element", "wave"]
+    family: Literal["softmax", "attention", "gate", "curve", "norm", "element", "wave", "linear"]
     formula: str
     spiking: Callable[..., Tensor]
     exact: Callable[..., Tensor]

@@ -80,7 +80,7 @@ class Arithmetic(Protocol):
     # Relays.
     def add(self, a: Tensor, b: Tensor | int, bits: int, name: str = "add") -> Tensor: ...
 
-    def scale(self, x: Tensor, factor: int, bits: int, name: str = "scale") -> Tensor: ...
+    def scale(self, x: Tensor, factor: int | Tensor, bits: int, name: str = "scale") -> Tensor: ...
 
     def select(
         self, condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, name: str = "select"
@@ -152,7 +152,7 @@ class Closed:
     def add(self, a: Tensor, b: Tensor | int, bits: int, name: str = "add") -> Tensor:
         return relay.add(a, b)
 
-    def scale(self, x: Tensor, factor: int, bits: int, name: str = "scale") -> Tensor:
+    def scale(self, x: Tensor, factor: int | Tensor, bits: int, name: str = "scale") -> Tensor:
         return relay.scale(x, factor)
 
     def select(self, condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, name: str = "select") -> Tensor:
@@ -246,7 +246,7 @@ class Simulated:
     def add(self, a: Tensor, b: Tensor | int, bits: int, name: str = "add") -> Tensor:
         return simulated_relay.add(a, b, bits, self._scope(name))
 
-    def scale(self, x: Tensor, factor: int, bits: int, name: str = "scale") -> Tensor:
+    def scale(self, x: Tensor, factor: int | Tensor, bits: int, name: str = "scale") -> Tensor:
         return simulated_relay.scale(x, factor, bits, self._scope(name))
 
     def select(self, condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, name: str = "select") -> Tensor:

@@ -13,8 +13,8 @@ def add(a: Tensor, b: Tensor | int) -> Tensor:
     return a + b
 
 
-def scale(x: Tensor, factor: int) -> Tensor:
-    """Return the integer tensor x times the integer `factor`, as int64."""
+def scale(x: Tensor, factor: int | Tensor) -> Tensor:
+    """Return the integer tensor x times the integer constant `factor`, or one constant per element, as int64."""
     return x.to(torch.int64) * factor
 
 

@@ -23,9 +23,13 @@ def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
     return _driven([(a, None), (b, None)], bits, bits + 2, dtype, scope)
 
 
-def scale(x: Tensor, factor: int, bits: int, scope: Scope) -> Tensor:
-    """Return x · factor, int64, for integers |x| < 2^bits. The factor is the weight of the synapse that x drives."""
-    return _driven([(x, factor)], bits, bits + abs(factor).bit_length() + 1, torch.int64, scope)
+def scale(x: Tensor, factor: int | Tensor, bits: int, scope: Scope) -> Tensor:
+    """Return x · factor, int64, for integers |x| < 2^bits. The factor is the weight of the synapse that x drives.
+
+    factor: one constant, or a tensor of constants that broadcasts to x.
+    """
+    largest = abs(factor) if isinstance(factor, int) else int(factor.abs().max()) if factor.numel() else 0
+    return _driven([(x, factor)], bits, bits + largest.bit_length() + 1, torch.int64, scope)
 
 
 def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope: Scope) -> Tensor:

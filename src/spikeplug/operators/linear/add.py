@@ -1,0 +1,70 @@
+"""Add two vectors of spike codes: the residual stream's sum, and every other sum of a whole spiking model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import as_real, decode
+from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.scaled import received, sum_integers
+from spikeplug.operators.record import Operator
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def add(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return a + b, broadcast, as a code of numerics.bits bits and a sign per vector along the last dimension.
+
+    NaN and infinities give what torch's sum gives.
+    Errors: SpikeplugError for tensors that are not floating.
+    """
+    dtype = torch.result_type(a, b)
+    a, b = as_real(a, on.operator), as_real(b, on.operator)
+    shape = torch.broadcast_shapes(a.shape, b.shape)
+    if 0 in shape:
+        return (a + b).to(dtype)
+    a, b, undefined = finite_vectors(a, b, torch.add)
+    output = decode(sum_integers(received(a), received(b), on.numerics.bits, on), a.dtype)
+    return restored(output, undefined).reshape(shape).to(dtype)
+
+
+def finite_vectors(a: Tensor, b: Tensor, exact: object) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return a and b with at least one dimension, and NaN and infinities set to 0; and what `exact` gives there.
+
+    The third is NaN where the result is finite, or None if everything is.
+    """
+    a, b = torch.atleast_1d(a), torch.atleast_1d(b)
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    a, b = a.to(dtype), b.to(dtype)
+    if bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all()):
+        return a, b, None
+    broken = ~(torch.isfinite(a) & torch.isfinite(b))
+    result = exact(a, b)  # type: ignore[operator]
+    clean = (x.masked_fill(~torch.isfinite(x), 0.0) for x in (a, b))
+    return *clean, torch.stack([result, broken.to(dtype)])
+
+
+def restored(output: Tensor, undefined: Tensor | None) -> Tensor:
+    """Return the output with the results of NaN and infinities, as `finite_vectors` gives them, put in."""
+    return output if undefined is None else torch.where(undefined[1] != 0, undefined[0], output)
+
+
+def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
+    """Return the bound of |spiking - exact|: half a step of the output's code, and half a step of each input's."""
+    total = a + b
+    given = sum(x.abs().amax(-1, keepdim=True) * 2.0**-24 for x in torch.broadcast_tensors(a, b))
+    largest = total.abs().amax(-1, keepdim=True) + given
+    return (largest * 2.0**-numerics.bits + given).expand(total.shape)
+
+
+RECORD = Operator(
+    name="add",
+    family="linear",
+    formula="a + b",
+    spiking=add,
+    exact=torch.add,
+    inputs=("residual", "residual"),
+    scale="vector",
+    bound=bound,
+    input_range=lambda numerics: "24 bits below each vector's largest magnitude",
+)

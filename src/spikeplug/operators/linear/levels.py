@@ -1,0 +1,144 @@
+"""Encode vectors in few levels, the spike counts that drive a linear layer: one firing threshold per vector or block.
+
+    m = round(x / step),   step = smallest whole multiple of the input's unit with |x| <= levels·step
+
+The encoder is the restoring neuron of `divide`, whose threshold is the step: no power of two is needed, and none of the
+levels is lost to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded
+from spikeplug.errors import SpikeplugError
+from spikeplug.operators.ratio import EXPONENT_BITS, normalise
+from spikeplug.primitives.arithmetic import Arithmetic
+from spikeplug.primitives.divide import DivideSpec
+
+#: A float32 vector is received with 24 bits, sign excluded: the codes of all operators fit, so nothing is rounded.
+RECEIVED_BITS = 24
+#: Bits of a step, beyond those of the levels: a step is off the smallest possible one by at most 2^-11.
+STEP_BITS = 12
+#: A block's step lies at most this many octaves below the vector's.
+OCTAVES = 4
+#: Levels that an int8 weight or operand may take.
+MOST_LEVELS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Numbers as levels of a step: x ≈ mantissa · step · 2^exponent.
+
+    mantissa  int64 (..., d), |mantissa| < 2^bits; in blocks, a multiple of its block's share of 2^OCTAVES
+    step      int64 (..., 1), less than 2^step_bits: one firing threshold per vector
+    exponent  integers (..., 1)
+    """
+
+    mantissa: Tensor
+    step: Tensor
+    exponent: Tensor
+    bits: int
+    step_bits: int
+
+
+def check_levels(operator: str, levels: int, block: int, rotation: int) -> None:
+    """Raise SpikeplugError unless levels, block and rotation are ones that `level_integers` takes."""
+    if not 1 <= levels <= MOST_LEVELS:
+        raise SpikeplugError(f"{operator} got levels={levels}: choose between 1 and {MOST_LEVELS}.")
+    if block < 0:
+        raise SpikeplugError(f"{operator} got block={block}: give channels per block, or 0 for the whole vector.")
+    if rotation and (rotation < 2 or rotation & (rotation - 1) or rotation > 1 << 12):
+        raise SpikeplugError(f"{operator} got rotation={rotation}: give a power of two up to 4096, or 0 for none.")
+
+
+def level_integers(code: Coded, levels: int, block: int, on: Arithmetic, *, octave: bool = False) -> Levels:
+    """Return the levels of each vector of a code, |mantissa| <= levels, rounded to nearest, halves away from 0.
+
+    code    mantissa (..., d), one exponent per vector
+    block   channels that share a step; 0: all. A block's step is the vector's, divided by up to 2^OCTAVES
+    octave  let the step be a power of two, so that a level times its step is an integer of as few bits as the level
+    """
+    bits = levels.bit_length()
+    width = STEP_BITS + bits + (OCTAVES if block else 0)
+    places = width - 1
+    magnitude, exponent = normalise(on.magnitude(code.mantissa, code.bits + 1), code.bits + 1, places, on)
+    exponent = on.add(code.exponent, exponent, EXPONENT_BITS, "exponent")
+    top = on.maximum(magnitude, width, "step/maximum")
+    step = _step(top, levels, width, OCTAVES if block else 0, octave, on)
+    step_bits = width - bits + 2
+    spec = DivideSpec(width + 1, step_bits, 1)
+    if not block:
+        count = on.round_half(on.divide(magnitude, step, spec, "encoder"), bits + 2, "encoder/round")
+        return Levels(on.signed(count, code.mantissa, bits + 1, "encoder/sign"), step, exponent, bits, step_bits)
+    cut = _cut(magnitude, block)
+    octaves = _octaves(on.maximum(cut, width, "block/maximum"), top.unsqueeze(-1), width, on)
+    own = on.shift(step.unsqueeze(-1), -octaves, step_bits, 0, "block/step")
+    count = on.round_half(on.divide(cut, own, spec, "encoder"), bits + 2, "encoder/round")
+    wide = on.shift(count, OCTAVES - octaves, bits + 1, OCTAVES, "block/shift").flatten(-2)[..., : magnitude.shape[-1]]
+    mantissa = on.signed(wide, code.mantissa, bits + OCTAVES + 1, "encoder/sign")
+    # The vector's step is a multiple of 2^OCTAVES, which stands in the mantissas now.
+    return Levels(mantissa, step >> OCTAVES, exponent, bits + OCTAVES, step_bits - OCTAVES)
+
+
+def _step(top: Tensor, levels: int, width: int, octaves: int, octave: bool, on: Arithmetic) -> Tensor:
+    """Return the smallest multiple of 2^octaves, or power of two, whose multiple by `levels` is at least `top`."""
+    unit = levels << octaves
+    spec = DivideSpec(width + 1, unit.bit_length(), 0)
+    step = on.divide(on.add(top, unit - 1, width, "step/up"), torch.full_like(top, unit), spec, "step") << octaves
+    if not octave:
+        return step
+    # The power of two that is at least the step: 2 to the number of digits of step - 1.
+    digits = on.leading_one(on.clamp(on.add(step, -1, width, "step/down"), 0, None, width, "step/floor"), width)
+    one = torch.ones_like(step)
+    return on.shift(one, digits, 1, width, "step/octave")
+
+
+def _octaves(own: Tensor, top: Tensor, width: int, on: Arithmetic) -> Tensor:
+    """Return by how many octaves, at most OCTAVES, each block's maximum `own` may rise without passing `top`."""
+    octaves = torch.zeros_like(own)
+    for places in range(1, OCTAVES + 1):
+        fits = on.reaches(top.expand(own.shape), own << places, width + OCTAVES, f"block/octave {places}")
+        octaves = on.select(fits, places, octaves, 3, "block/octave")
+    return octaves
+
+
+def _cut(x: Tensor, block: int) -> Tensor:
+    """Return x (..., d) as (..., blocks, block); a last block that is not full is filled with 0."""
+    missing = -x.shape[-1] % block
+    return torch.nn.functional.pad(x, (0, missing)).unflatten(-1, (-1, block))
+
+
+def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
+    """Return the code of H·x for each block of `order` channels; H is Sylvester's Hadamard matrix over sqrt(order).
+
+    code   mantissa (..., d), d a multiple of order; order a power of two whose square root is one, or 0: unchanged
+
+    Only sums and differences: log2(order) bits wider, and the factor 1/sqrt(order) is an exponent.
+    """
+    if not order:
+        return code
+    blocks = code.mantissa.to(torch.int64).unflatten(-1, (-1, order))
+    signs = hadamard(order, code.mantissa.device)
+    mantissa = on.signed_dot(blocks, signs, code.bits + 1, 1, "rotation").flatten(-2)
+    places = (order.bit_length() - 1) // 2
+    return Coded(mantissa, code.exponent - places, code.bits + order.bit_length() - 1, "vector")
+
+
+def hadamard(order: int, device: torch.device) -> Tensor:
+    """Return Sylvester's Hadamard matrix of this order, a power of two: int64 (order, order) of ±1, symmetric."""
+    matrix = torch.ones(1, 1, dtype=torch.int64, device=device)
+    while matrix.shape[0] < order:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix
+
+
+def exactly_rotated(x: Tensor, order: int) -> Tensor:
+    """Return H·x for each block of `order` channels in float arithmetic; x unchanged for order 0."""
+    if not order:
+        return x
+    matrix = hadamard(order, x.device).to(x.dtype) / order**0.5
+    return (x.unflatten(-1, (-1, order)) @ matrix).flatten(-2)

@@ -1,0 +1,167 @@
+"""Compute a linear layer of integers: levels that spike, int8 weights, a firing threshold per row.
+
+    y_j = threshold_j · 2^unit · step · Σ_i weight_ji · m_i        m: the levels of x (levels.py)
+
+The sum over i is an int32 membrane. The thresholds and the step scale it where the output is encoded.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spikeplug.codes import Coded, as_real, decode, encode
+from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.levels import Levels, check_levels, exactly_rotated, level_integers, rotated
+from spikeplug.operators.linear.scaled import coded, received, sum_integers
+from spikeplug.operators.ratio import EXPONENT_BITS
+from spikeplug.operators.record import Operator
+from spikeplug.operators.rows import by_rows
+from spikeplug.primitives.arithmetic import Arithmetic
+
+#: Bits of a row's firing threshold, in units that all rows of a layer share.
+THRESHOLD_BITS = 16
+#: Bits of an int8 weight, without the sign.
+WEIGHT_BITS = 7
+
+
+def linear_integers(x: Levels, weight: Tensor, threshold: Coded, bias: Coded | None, on: Arithmetic) -> Coded:
+    """Return the code of threshold · (weight @ x) + bias in numerics.bits bits, one exponent per vector.
+
+    x          levels (..., in)
+    weight     int8 (out, in)
+    threshold  mantissa (out,) of THRESHOLD_BITS bits, one exponent
+    bias       mantissa (out,), one exponent; None: no bias
+
+    With a bias, the product is rounded to 24 bits before it.
+    """
+    bits, terms = on.numerics.bits, weight.shape[-1]
+    membrane = on.signed_dot(x.mantissa, weight.T.to(torch.int64), x.bits + 1, WEIGHT_BITS, "membrane")
+    membrane_bits = x.bits + WEIGHT_BITS + terms.bit_length()
+    scaled = on.gate(x.step, membrane, x.step_bits, "step")
+    width = membrane_bits + x.step_bits + THRESHOLD_BITS + 1
+    scaled = on.scale(scaled, threshold.mantissa, membrane_bits + x.step_bits, "threshold")
+    exponent = on.add(x.exponent, threshold.exponent, EXPONENT_BITS, "scale")
+    if bias is None:
+        return coded(scaled, exponent, width, bits, on)
+    return sum_integers(coded(scaled, exponent, width, 24, on), bias, bits, on)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    threshold: Tensor,
+    unit: Tensor,
+    bias: Tensor | None = None,
+    levels: int = 127,
+    block: int = 0,
+    rotation: int = 0,
+    *,
+    on: Arithmetic,
+) -> Tensor:
+    """Return x @ (weight·threshold·2^unit).T + bias; (..., out), a code of numerics.bits bits and a sign per vector.
+
+    x          float (..., in), encoded in `levels` levels
+    weight     int8 (out, in)
+    threshold  int32 (out,), 0 <= threshold < 2^16
+    unit       int32 (): the exponent that all thresholds share
+    bias       float (out,), taken in 16 bits and a sign; None: no bias
+    levels     |m| <= levels for the inputs' spike counts
+    block      channels with a firing threshold of their own; 0: one per vector
+    rotation   order of the Hadamard matrix that rotates each block of channels first; 0: none
+
+    A vector with NaN or an infinity gives NaN.
+    Errors: SpikeplugError for shapes and dtypes that do not fit, and settings out of their domain.
+    """
+    check_linear(on.operator, x, weight, threshold, unit, bias)
+    check_levels(on.operator, levels, block, rotation)
+    if rotation and x.shape[-1] % rotation:
+        raise SpikeplugError(f"{on.operator} got rotation={rotation} for {x.shape[-1]} channels: give a divisor of it.")
+    shape = (*x.shape[:-1], weight.shape[0])
+    if 0 in shape or x.shape[-1] == 0:
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    scale = Coded(threshold, unit, THRESHOLD_BITS, "vector")
+    offset = None if bias is None else encode(as_real(bias, on.operator), THRESHOLD_BITS + 1)
+
+    def rows(x: Tensor) -> Tensor:
+        finite = torch.isfinite(x).all(-1, keepdim=True)
+        code = rotated(received(x.masked_fill(~finite, 0.0)), rotation, on)
+        levelled = level_integers(code, levels, block, on)
+        output = decode(linear_integers(levelled, weight, scale, offset, on), x.dtype)
+        return output.masked_fill(~finite, torch.nan)
+
+    return by_rows(lambda part: rows(as_real(part, on.operator)), torch.atleast_2d(x)).reshape(shape)
+
+
+def check_linear(
+    operator: str, x: Tensor, weight: Tensor, threshold: Tensor, unit: Tensor, bias: Tensor | None
+) -> None:
+    """Raise SpikeplugError unless weight is int8 (out, in), threshold and bias (out,), unit (), and x (..., in)."""
+    if weight.dtype != torch.int8 or weight.dim() != 2:
+        raise SpikeplugError(f"{operator} takes an int8 weight (out, in), not {weight.dtype} of {weight.dim()} dims.")
+    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        raise SpikeplugError(f"{operator} got an input of {tuple(x.shape)} for a weight of {tuple(weight.shape)}.")
+    if threshold.dtype != torch.int32 or unit.dtype != torch.int32 or unit.dim():
+        raise SpikeplugError(f"{operator} takes int32 thresholds (out,) and one int32 unit (), not {threshold.dtype}.")
+    for name, value in (("threshold", threshold), ("bias", bias)):
+        if value is not None and value.shape != weight.shape[:1]:
+            raise SpikeplugError(f"{operator} got a {name} of {tuple(value.shape)}: give one per row, {weight.shape[0]}.")
+
+
+def dense(weight: Tensor, threshold: Tensor, unit: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the weights weight·threshold·2^unit as numbers in `dtype`; shape (rows, columns) of the int8 weight."""
+    return torch.ldexp((weight.to(torch.int32) * threshold.unsqueeze(-1)).to(dtype), unit)
+
+
+def exact(
+    x: Tensor,
+    weight: Tensor,
+    threshold: Tensor,
+    unit: Tensor,
+    bias: Tensor | None,
+    levels: int,
+    block: int,
+    rotation: int,
+) -> Tensor:
+    """Return rotated x @ (weight·threshold·2^unit).T + bias in float arithmetic."""
+    numbers = dense(weight, threshold, unit, x.dtype)
+    return F.linear(exactly_rotated(x, rotation), numbers, None if bias is None else bias.to(x.dtype))
+
+
+def bound(
+    x: Tensor,
+    weight: Tensor,
+    threshold: Tensor,
+    unit: Tensor,
+    bias: Tensor | None = None,
+    levels: int = 127,
+    block: int = 0,
+    rotation: int = 0,
+    *,
+    numerics: Numerics,
+) -> Tensor:
+    """Return the bound of |spiking - exact|: half a step of every input through |weight|, and the output's rounding."""
+    size = exactly_rotated(x, rotation).abs().amax(-1, keepdim=True)
+    step = size / levels * (1 + 2.0**-8) / 2 + size * 2.0**-11 / levels
+    error = step * dense(weight, threshold, unit, x.dtype).abs().sum(-1)
+    output = exact(x, weight, threshold, unit, bias, levels, block, rotation).abs()
+    largest = (output + error).amax(-1, keepdim=True)
+    if bias is not None:
+        error = error + bias.abs().amax() * 2.0**-15 + largest * 2.0**-22
+    return error + largest * 2.0 ** (1 - numerics.bits)
+
+
+RECORD = Operator(
+    name="linear",
+    family="linear",
+    formula="x·weightᵀ + bias",
+    spiking=linear,
+    exact=exact,
+    inputs=("residual", "weight", "threshold", "unit"),
+    settings=(None, 127, 0, 0),
+    scale="vector",
+    bound=bound,
+    input_range=lambda numerics: "levels of a step per vector or block",
+)

@@ -1,0 +1,62 @@
+"""Multiply two vectors of spike codes element by element: gate times up, a norm's gain, a rotary factor, a constant."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded, as_real, decode
+from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.add import finite_vectors, restored
+from spikeplug.operators.linear.levels import RECEIVED_BITS
+from spikeplug.operators.linear.scaled import coded, received
+from spikeplug.operators.ratio import EXPONENT_BITS
+from spikeplug.operators.record import Operator
+from spikeplug.primitives.arithmetic import Arithmetic
+
+
+def product_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
+    """Return the code of a·b in `bits` bits; the vectors of a and b broadcast, each with its own exponent."""
+    width = RECEIVED_BITS + 1
+    size = on.magnitude(a.mantissa.to(torch.int64), width)
+    product = on.signed(on.gate(size, b.mantissa.to(torch.int64), width), a.mantissa, 2 * width, "product/sign")
+    exponent = on.add(a.exponent, b.exponent, EXPONENT_BITS, "product/exponent")
+    return coded(product, exponent, 2 * width, bits, on)
+
+
+def multiply(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
+    """Return a·b, broadcast, as a code of numerics.bits bits and a sign per vector along the last dimension.
+
+    NaN and infinities give what torch's product gives.
+    Errors: SpikeplugError for tensors that are not floating.
+    """
+    dtype = torch.result_type(a, b)
+    a, b = as_real(a, on.operator), as_real(b, on.operator)
+    shape = torch.broadcast_shapes(a.shape, b.shape)
+    if 0 in shape:
+        return (a * b).to(dtype)
+    a, b, undefined = finite_vectors(a, b, torch.mul)
+    output = decode(product_integers(received(a), received(b), on.numerics.bits, on), a.dtype)
+    return restored(output, undefined).reshape(shape).to(dtype)
+
+
+def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
+    """Return the bound of |spiking - exact|: half a step of the output's code, and half a step of each input's."""
+    product = a * b
+    ends = [x.abs().amax(-1, keepdim=True) for x in torch.broadcast_tensors(a, b)]
+    given = ends[0] * ends[1] * 2.0**-22
+    largest = product.abs().amax(-1, keepdim=True) + given
+    return (largest * 2.0**-numerics.bits + given).expand(product.shape)
+
+
+RECORD = Operator(
+    name="multiply",
+    family="linear",
+    formula="a·b",
+    spiking=multiply,
+    exact=torch.mul,
+    inputs=("residual", "residual"),
+    scale="vector",
+    bound=bound,
+    input_range=lambda numerics: "24 bits below each vector's largest magnitude",
+)

@@ -1,0 +1,47 @@
+"""Return a signed integer vector as a code of n bits: what every linear operator does last."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikeplug.codes import Coded, encode
+from spikeplug.operators.linear.levels import RECEIVED_BITS
+from spikeplug.operators.ratio import EXPONENT_BITS, normalise
+from spikeplug.primitives.arithmetic import Arithmetic
+
+#: Octaves that the smaller of two operands of a sum may lie below the larger one without losing a bit.
+GUARD_BITS = 24
+
+
+def received(x: Tensor) -> Coded:
+    """Encode float32 or float64 vectors of finite numbers in 24 bits and a sign; lossless for codes of operators."""
+    return encode(x, RECEIVED_BITS + 1)
+
+
+def coded(value: Tensor, exponent: Tensor | int, width: int, bits: int, on: Arithmetic) -> Coded:
+    """Return value·2^exponent as a code of `bits` bits and a sign per vector, rounded to nearest, halves away from 0.
+
+    value  int64 (..., d), |value| < 2^width <= 2^62
+    """
+    magnitude, places = normalise(on.magnitude(value, width), width, bits, on)
+    exponent = on.add(places, exponent, EXPONENT_BITS, "exponent")
+    return Coded(on.signed(magnitude, value, bits + 1), exponent, bits, "vector")
+
+
+def sum_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
+    """Return the code of a + b in `bits` bits; the vectors of a and b broadcast, each with its own exponent.
+
+    The operand with the smaller exponent is shifted right; it loses only what lies GUARD_BITS octaves below the unit of
+    the other one.
+    """
+    exponents = torch.stack(torch.broadcast_tensors(a.exponent, b.exponent), -1)
+    exponent = on.maximum(exponents, EXPONENT_BITS, "exponent/maximum").squeeze(-1)
+    terms, width = [], max(a.bits, b.bits) + 1 + GUARD_BITS
+    for name, code in (("first", a), ("second", b)):
+        places = on.add(code.exponent, -exponent, EXPONENT_BITS + 1, f"{name}/places")
+        size = on.magnitude(code.mantissa.to(torch.int64), code.bits + 1, f"{name}/magnitude") << GUARD_BITS
+        size = on.shift(size, places, width, 0, f"{name}/shift")
+        terms.append(on.signed(size, code.mantissa, width, f"{name}/sign"))
+    total = on.add(*terms, width, "sum")
+    return coded(total, exponent - GUARD_BITS, width + 1, bits, on)

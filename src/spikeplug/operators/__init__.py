@@ -23,5 +23,5 @@ _FILES = (
 #: Every operator by name. Functions, modules, redirection, audit, measurements and docs derive from it.
 RECORDS: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in _FILES}
 
-#: The linear operators by name. Only a whole spiking model runs them; a pipeline that converts these itself keeps its own.
+#: The linear operators by name, which only whole spiking models run: other pipelines convert these parts themselves.
 LINEAR: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in (linear, add, multiply, quantise, rotary)}

@@ -107,7 +107,7 @@ def check_linear(
         raise SpikeplugError(f"{operator} takes int32 thresholds (out,) and one int32 unit (), not {threshold.dtype}.")
     for name, value in (("threshold", threshold), ("bias", bias)):
         if value is not None and value.shape != weight.shape[:1]:
-            raise SpikeplugError(f"{operator} got a {name} of {tuple(value.shape)}: give one per row, {weight.shape[0]}.")
+            raise SpikeplugError(f"{operator} got a {name} of {tuple(value.shape)}: give {weight.shape[0]}, one a row.")
 
 
 def dense(weight: Tensor, threshold: Tensor, unit: Tensor, dtype: torch.dtype) -> Tensor:

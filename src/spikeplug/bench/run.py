@@ -16,7 +16,7 @@ from spikeplug.bench.model import Pair, Work
 from spikeplug.bench.results import Row, broken, figures
 from spikeplug.bench.settings import Settings
 from spikeplug.bench.timing import interleaved
-from spikeplug.measurement.progress import Progress, silent
+from spikeplug.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ import typer
 from spikeplug.cli.options import Json, PresetOption, Threads, lengths_in, names_in, set_threads
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.measurement.files import check_outputs, write_text
-from spikeplug.measurement.progress import shown_on
+from spikeplug.progress import shown_on
 from spikeplug.measurement.record import write_record
 from spikeplug.presets import read_preset
 

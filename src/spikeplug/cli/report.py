@@ -17,7 +17,7 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs, write_text
 from spikeplug.measurement.loading import check_dtype, find_source, load, model_facts
 from spikeplug.measurement.page import plotly
-from spikeplug.measurement.progress import shown_on
+from spikeplug.progress import shown_on
 from spikeplug.measurement.record import write_record
 from spikeplug.measurement.text import read_text
 from spikeplug.presets import read_preset

@@ -26,6 +26,7 @@ from spikeplug import functional
 from spikeplug.conversion.calls import EAGER_ATTENTION
 from spikeplug.conversion.multi_head import attend
 from spikeplug.errors import SpikeplugError
+from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention.call import visible_keys
 
@@ -46,10 +47,15 @@ _RAN_SDPA: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 @dataclass(frozen=True)
 class AttentionPlug:
-    """Say what one attention module runs: the spiking operator or, if `numerics` is None, what it ran before."""
+    """Say what one attention module runs: the spiking operator or, if `numerics` is None, what it ran before.
+
+    levels  levels of the codes of keys and values; 0: as many as the operator takes
+    """
 
     numerics: Numerics | None
     original: str
+    levels: int = 0
+    block: int = 0
 
 
 def remember_implementation(config: Any, implementation: str) -> None:
@@ -144,6 +150,9 @@ def spiking_attention(
         "numerics": plug.numerics,
     }
     mask = _mask(attention_mask, kwargs.get("position_bias"), module, query, key, is_causal)
+    if plug.levels:
+        coded = OPERATORS["quantise"]
+        key, value = (coded(x, plug.levels, plug.block, numerics=plug.numerics) for x in (key, value))
     output = attend(query, key, value, mask, dropout, **how)
     # From the call's argument, or from the config, which transformers does not pass on.
     shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))

@@ -56,6 +56,22 @@ NONLINEAR = frozenset(
 #: Families of nonlinear operations, by a part of their names.
 NONLINEAR_FAMILIES = ("softmax", "attention", "batch_norm", "special_", "linalg_", "_rnn", "lstm", "gru")
 _QUOTIENTS = frozenset({*RECORDS["divide"].aten, "floor_divide", "fmod", "remainder"})
+#: Operations that move, choose or compare numbers, or flip their sign: they change no code.
+LOSSLESS = frozenset(
+    name
+    for line in (
+        "view _unsafe_view reshape _reshape_alias expand permute transpose t unsqueeze squeeze select slice split",
+        "split_with_sizes unsafe_split unbind chunk narrow alias detach as_strided diagonal unfold movedim lift_fresh",
+        "clone contiguous copy cat stack index index_select gather embedding take repeat repeat_interleave roll flip",
+        "constant_pad_nd reflection_pad1d im2col index_put scatter index_copy slice_scatter select_scatter",
+        "empty empty_like empty_strided new_empty zeros zeros_like new_zeros ones ones_like new_ones full full_like",
+        "new_full scalar_tensor fill zero arange",
+        "neg abs sign where masked_fill triu tril max min amax amin argmax argmin topk sort maximum minimum clamp",
+        "clamp_min clamp_max relu threshold eq ne lt le gt ge isfinite isnan isinf isin any all nonzero",
+        "_local_scalar_dense is_nonzero equal allclose",
+    )
+    for name in line.split()
+)
 #: Orders of norms that take no root and no power.
 _LINEAR_ORDERS = (0, 1, math.inf, -math.inf)
 # Namespaces that only move data or keep time. Any other namespace could hide what it computes.
@@ -120,8 +136,11 @@ class Audit:
 
 
 @contextmanager
-def audit(model: nn.Module) -> Iterator[Audit]:
+def audit(model: nn.Module, *, linear: bool = False) -> Iterator[Audit]:
     """Record every float nonlinearity executed in the block: `with audit(model) as found: model(**x)`.
+
+    linear: record also what is linear. Then every operation on floats counts that is no spiking operator and can change
+    a number's digits. Not counted are moves, choices, comparisons, signs, and scalings by a power of two.
 
     An operation counts if its name in ATen is that of a nonlinear one, such as exp, rsqrt or a softmax, and one of its
     tensors is floating or complex.
@@ -135,16 +154,19 @@ def audit(model: nn.Module) -> Iterator[Audit]:
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"audit takes a torch module, not a {type(model).__name__}: give it the model.")
     found = Audit()
-    with Running(model) as running, _Watch(lambda op: found.add(running.path, op)):
+    with Running(model) as running, _Watch(lambda op: found.add(running.path, op), linear):
         yield found
 
 
 class _Watch(TorchDispatchMode):
-    """Call `report(name)` for every nonlinear operation on floats that torch executes while this mode is active."""
+    """Call `report(name)` for every nonlinear operation on floats that torch executes while this mode is active.
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    linear: for every other one that can change a number's digits, too; inside our own operators, nonlinear ones only.
+    """
+
+    def __init__(self, report: Callable[[str], None], linear: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._report = report
+        self._report, self._linear = report, linear
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -154,7 +176,7 @@ class _Watch(TorchDispatchMode):
         if namespace == "spikeplug" and name in OPERATORS:
             # Our own operators are opaque ops; the audit looks inside them, too. It runs their closed forms, because a
             # kernel dispatches nothing.
-            with self, closed_forms():
+            with _Watch(self._report), closed_forms():
                 return OPERATORS[name].kernel(*args)
         # Under inference_mode, composite operations are dispatched whole: decompose them, so that their parts are seen
         # under the usual names.
@@ -163,7 +185,8 @@ class _Watch(TorchDispatchMode):
         if result is not NotImplemented:
             return result
         result = func(*args, **kwargs)
-        name = _suspect(func, (*args, *(value for key, value in kwargs.items() if key != "out")))
+        operands = (*args, *(value for key, value in kwargs.items() if key != "out"))
+        name = _suspect(func, operands) or (_changed_digits(func, operands, result) if self._linear else "")
         if name and any(_is_float(leaf) for leaf in tree_leaves((args, kwargs, result))):
             self._report(name)
         return result
@@ -186,6 +209,29 @@ def _suspect(func: Any, operands: tuple[Any, ...]) -> str:
     affine = name in _QUOTIENTS and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(operands[1:]))
     linear = name == "linalg_vector_norm" and len(operands) > 1 and operands[1] in _LINEAR_ORDERS
     return "" if affine or linear or _is_exact_scaling(name, operands) else str(name)
+
+
+def _changed_digits(func: Any, operands: tuple[Any, ...], result: Any) -> str:
+    """Return the name of a call that is not nonlinear but can change the digits of floats, else the empty string.
+
+    func      the operation, as torch dispatches it
+    operands  its arguments, except for `out`
+    result    what it returned
+    """
+    namespace, _, name = func.overloadpacket._qualified_op_name.partition("::")
+    name = stem(name)
+    if namespace != "aten" or name in LOSSLESS or _is_exact_scaling(name, operands):
+        return ""
+    if name == "_to_copy":
+        given, kept = (x.dtype for x in (operands[0], result))
+        narrowed = given.is_floating_point and kept.is_floating_point and kept.itemsize < given.itemsize
+        return str(name) if narrowed else ""
+    factors = [leaf for leaf in tree_leaves(operands) if not isinstance(leaf, (Tensor, bool, str, type(None)))]
+    if name in ("mul", "div") and factors and math.frexp(abs(float(factors[0])))[0] in (0.0, 0.5):
+        return ""
+    if name in ("add", "sub") and factors and factors[0] == 0:
+        return ""
+    return str(name)
 
 
 def stem(name: str) -> str:

@@ -217,6 +217,8 @@ class NormPlug(Plug):
     def __init__(self, module: nn.Module, numerics: Numerics, norm: Norm) -> None:
         super().__init__(module, numerics)
         self.norm, self.label = norm, f"spiking {norm.operator}"
+        #: In a whole spiking model, the gain and the bias are operators, too.
+        self.whole = False
 
     def __call__(self, *args: Any, gate: Tensor | None = None, **kwargs: Any) -> Tensor:
         if self.detached:
@@ -239,13 +241,22 @@ class NormPlug(Plug):
             weight = weight if others is inner else weight.to(inner)
             weight = weight + norm.offset if norm.offset else weight
         bias = None if bias is None else bias.to(inner)
-        output = library.OPERATORS[norm.operator](wide, norm.eps, numerics=self.numerics, weight=weight, bias=bias)
+        if self.whole:
+            output = library.OPERATORS[norm.operator](wide, norm.eps, numerics=self.numerics)
+            output = _applied("multiply", output, weight, self.numerics)
+            output = _applied("add", output, bias, self.numerics)
+        else:
+            output = library.OPERATORS[norm.operator](wide, norm.eps, numerics=self.numerics, weight=weight, bias=bias)
         if gate is not None and norm.gate == "after":
             output = output * gate
         if others is not dtype and (norm.dtype == "promoted" or others.itemsize >= 4):
             others = torch.promote_types(dtype, others)
         outer = dtype if norm.dtype == "input" else others
         return output if outer is inner else output.to(outer)
+
+
+def _applied(operator: str, x: Tensor, constant: Tensor | None, numerics: Numerics | None) -> Tensor:
+    return x if constant is None else library.OPERATORS[operator](x, constant, numerics=numerics)
 
 
 def refuse_proxies(module: nn.Module, values: tuple[Any, ...]) -> None:

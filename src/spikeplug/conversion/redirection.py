@@ -6,7 +6,7 @@ A call that the replacement cannot reproduce (integers, complex numbers, a non-c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, overrides
 from torch.overrides import TorchFunctionMode
 
-from spikeplug.conversion import replacements
+from spikeplug.conversion import linear_functions, replacements
 from spikeplug.conversion.auditing import stem
 from spikeplug.conversion.replacements import Replacement
 from spikeplug.numerics import Numerics
@@ -36,7 +36,7 @@ class Redirection(TorchFunctionMode):
     """Redirect torch functions that have a spiking operator among `operators` to it; leave all other calls alone.
 
     numerics   of the spiking operators; None: the default
-    operators  names of the spiking operators to use
+    operators  names of the spiking operators to use. With "add" among them, sums and products are redirected as well
 
     Enter it by `only(redirection)`, so that redirections around it do not apply.
     """
@@ -47,28 +47,43 @@ class Redirection(TorchFunctionMode):
     def __init__(self, numerics: Numerics | None, operators: frozenset[str]) -> None:
         super().__init__()
         self.numerics, self.operators = numerics, operators
+        self.linear = LINEAR_TABLE if "add" in operators else {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         # The fast path of nine calls in ten. (torch.compile cannot hash a property's getter, and does not need speed.)
-        if not torch.compiler.is_compiling() and func in _OTHERS:
+        if not torch.compiler.is_compiling() and func in _OTHERS and func not in self.linear:
             return func(*args, **kwargs)
+        if self.linear and (result := self._linear(func, args, kwargs)) is not NotImplemented:
+            return result
         entry = _entry_of(func)
         if entry is None or not (self.operators & entry.operators) or not _is_real((*args[:2], *kwargs.values())):
             return func(*args, **kwargs)
         target = kwargs.get("out")
         others = {_ALIASES.get(name, name): value for name, value in kwargs.items() if name != "out"}
-        if entry.parts:
+        if entry.parts or self.linear:
             with self:
-                result = entry.run(*args, **others)
+                result = entry.run(*args, **others, **({} if entry.parts else {"numerics": self.numerics}))
         else:
             result = entry.run(*args, **others, numerics=self.numerics)
         if result is NotImplemented:
             return func(*args, **kwargs)
         if func in _IN_PLACE or (isinstance(func, _ATEN_TYPES) and _aten_name(func).endswith("_")):
             target = args[0]
+        return result if target is None else target.copy_(result)
+
+    def _linear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the result of a sum or product by its operator; NotImplemented if the call is none, or is exact."""
+        run = self.linear.get(func)
+        if run is None or not _is_real((*args[:2], *kwargs.values())):
+            return NotImplemented
+        others = {_ALIASES.get(name, name): value for name, value in kwargs.items() if name != "out"}
+        result = run(*args, **others, numerics=self.numerics)
+        if result is NotImplemented:
+            return result
+        target = args[0] if func in _IN_PLACE_SUMS else kwargs.get("out")
         return result if target is None else target.copy_(result)
 
 
@@ -137,19 +152,27 @@ def _is_real(values: Iterable[Any]) -> bool:
     return any(x.is_floating_point() for x in tensors) and not any(x.is_complex() for x in tensors)
 
 
+def _functions(name: str) -> Iterator[Callable[..., Any]]:
+    """Yield torch's functions of this name, in every namespace and spelling."""
+    for spelling in (name, f"{name}_", f"__{name}__", f"__i{name}__"):
+        for namespace in _NAMESPACES:
+            function = getattr(namespace, spelling, None)
+            if callable(function):
+                yield from (function, getattr(function, "__wrapped__", function))
+
+
 def _table() -> dict[Callable[..., Any], Replacement]:
-    table = {}
-    for entry in replacements.ALL:
-        for name in entry.names:
-            for spelling in (name, f"{name}_", f"__{name}__", f"__i{name}__"):
-                for namespace in _NAMESPACES:
-                    function = getattr(namespace, spelling, None)
-                    if callable(function):
-                        table[function] = table[getattr(function, "__wrapped__", function)] = entry
-    return table
+    return {function: entry for entry in replacements.ALL for name in entry.names for function in _functions(name)}
 
 
 TABLE = _table()
+#: What runs in place of torch's sums and products in a whole spiking model.
+LINEAR_TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
+    function: entry.run
+    for entry in linear_functions.FUNCTIONS
+    for name in entry.names
+    for function in _functions(name)
+}
 _ATEN_TYPES = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 #: Replacements by the name of the op in `torch.ops.aten`. Its arguments are those of the torch function of that name.
 _ATEN = {
@@ -163,6 +186,9 @@ _ATEN = {
 _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().values() for f in functions) - TABLE.keys()
 _INTO, _OF_NUMBER = TABLE[Tensor.__rdiv__], TABLE[Tensor.__rpow__]
 _IN_PLACE = frozenset(f for f in TABLE if f.__name__.endswith("_") and not f.__name__.endswith("__"))
+_IN_PLACE_SUMS = frozenset(
+    f for f in LINEAR_TABLE if f.__name__.startswith("__i") or (f.__name__.endswith("_") and not f.__name__.endswith("__"))
+)
 #: Every name of a redirected function in source code, and the operators that run in its place.
 NAMES = {name: entry.operators for entry in replacements.ALL for stem in entry.names for name in (stem, f"{stem}_")}
 NAMES |= {function.__name__: entry.operators for function, entry in TABLE.items()}

@@ -43,6 +43,8 @@ class Report:
 
     model_class: str
     entries: tuple[Entry, ...]
+    #: Sentences on what a whole conversion did to the weights: what did not fold, what calibration did not reach.
+    notes: tuple[str, ...] = ()
 
     @property
     def replaced(self) -> tuple[Entry, ...]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from threading import RLock
+from typing import Any
 
 from torch import nn
 
 from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, remember_implementation
+from spikeplug.conversion.calibration import calibration_batch
 from spikeplug.conversion.check import check_model, check_request
+from spikeplug.conversion.coded import is_freed, restore
 from spikeplug.conversion.match import OPERATORS, find
 from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plan import Conversion, decide, plan
 from spikeplug.conversion.plug import Plug, is_plugged, plug_of
 from spikeplug.conversion.report import Report
 from spikeplug.conversion.spiking_config import forget, saved_as
+from spikeplug.conversion.whole import Whole, WholeConversion, as_recipe
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
+from spikeplug.operators import LINEAR
 from spikeplug.presets import as_numerics
+from spikeplug.progress import Progress, shown
 
 #: Attribute of a converted model: its `Conversion`.
 RECORD = "spikeplug_conversion"
@@ -34,19 +40,30 @@ def convert(
     model: nn.Module,
     numerics: Numerics | str | None = None,
     *,
+    recipe: Whole | str = "operators",
+    calibration: Any = None,
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
     strict: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
-    """Replace, in place, every float nonlinearity of a torch module by spiking operators.
+    """Replace, in place, every float nonlinearity of a torch module by spiking operators; or everything.
 
-    No module is exchanged and no weight is touched.
+    The recipe "operators" exchanges no module and touches no weight.
     Classes, parameters, their names, state_dict, device, dtype and hooks stay as they are.
     A plug replaces a module's `forward` (see `plug`). Attention goes through transformers' attention interface.
     For a transformers model, `save_pretrained` writes the conversion into config.json, and `from_pretrained` repeats
     it.
 
+    The recipe "whole" makes every tensor between the token ids and the logits a spike code: weights become int8, sums
+    and products become operators (see `whole`). `revert` brings the float weights back, which the modules keep.
+
     numerics   Numerics(...) for every operator, or the name of a preset; None: the default
+    recipe     "operators", "whole", or Whole(...)
+    calibration  for the recipe "whole": token ids (batch, tokens), or the model's inputs by name, such as a tokenizer's
+                 result; their run says how weights are best rounded. None: English text, if the model's tokenizer is at
+                 hand; False: weights are rounded to nearest
+    progress   called with (stage, done, total) while weights are rounded; None: shown on a terminal
     operators  names out of `OPERATORS` to use; None: all. A nonlinearity that needs another stays exact
     exclude    regular expression, searched in module paths; a module it matches stays exact, bit for bit
     strict     raise SpikeplugError if a nonlinearity has no spiking operator
@@ -63,14 +80,24 @@ def convert(
     """
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
+    whole = as_recipe(recipe, operators, calibration)
     with _LOCK:
-        return _convert(model, numerics, operators, exclude, strict)
+        check_model(model, RECORD)
+        batch = None if whole is None else calibration_batch(model, calibration)
+        with shown(progress) as tell:
+            return _convert(model, numerics, whole, batch, operators, exclude, strict, tell)
 
 
 def _convert(
-    model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None, strict: bool
+    model: nn.Module,
+    numerics: Numerics,
+    recipe: Whole | None,
+    batch: Mapping[str, Any] | None,
+    operators: Iterable[str] | None,
+    exclude: str | None,
+    strict: bool,
+    progress: Progress,
 ) -> Report:
-    check_model(model, RECORD)
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
     places = find(model)
     entries = decide(places, None if operators is None else tuple(operators), exclude, matched)
@@ -80,17 +107,25 @@ def _convert(
             f"strict: {len(unknown)} places would stay in floating point, the first {unknown[0].path!r} "
             f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
         )
-    plugs, conversion = plan(model, numerics, places, entries, frozenset(operators or OPERATORS), matched)
+    wanted = frozenset(operators or OPERATORS) | (frozenset(LINEAR) if recipe else frozenset())
+    plugs, conversion = plan(model, numerics, places, entries, wanted, matched)
+    whole = None if recipe is None else WholeConversion(model, recipe, numerics)
+    if whole is not None:
+        plugs = whole.plan(plugs, matched)
+        conversion = replace(conversion, plugged=tuple(plugs), attending=whole.attending(conversion.attending))
+        entries = tuple(whole.entry(entry) for entry in entries)
     needed: dict[str, frozenset[str]] = {}
     for place in places:
         needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
     conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude, needed, matched))
     try:
         _apply(model, plugs, conversion)
+        if whole is not None:
+            whole.install(batch, progress)
     except BaseException:
         _restore(model)
         raise
-    return Report(type(model).__name__, entries)
+    return Report(type(model).__name__, entries, () if whole is None else tuple(whole.notes))
 
 
 def revert(model: nn.Module) -> tuple[str, ...]:
@@ -106,6 +141,12 @@ def revert(model: nn.Module) -> tuple[str, ...]:
         if not isinstance(model, nn.Module) or not any(map(_is_changed, model.modules())):
             raise SpikeplugError(
                 f"{type(model).__name__} is not converted: call revert on the model given to convert, or a part of it."
+            )
+        freed = [path for path, module in model.named_modules() if is_freed(module)]
+        if freed:
+            raise SpikeplugError(
+                f"the model cannot be reverted: the float weights of {len(freed)} layers, the first {freed[0]!r}, were "
+                "freed or never loaded; load the original model again."
             )
         missing = _missing(model)
         _restore(model)
@@ -169,6 +210,7 @@ def _restore(model: nn.Module) -> None:
         if BEFORE in state:
             _set_implementation(module, state.pop(BEFORE))
         state.pop(PLUG, None)
+        restore(module)
         plug = plug_of(module)
         if plug is not None:
             plug.detach()

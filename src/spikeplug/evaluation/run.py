@@ -23,7 +23,7 @@ from spikeplug.evaluation.settings import Settings
 from spikeplug.measurement.comparing import evaluation_mode, next_token_logits
 from spikeplug.measurement.items import Item, continuation_items, encode_question
 from spikeplug.measurement.processes import Processes
-from spikeplug.measurement.progress import Progress, silent
+from spikeplug.progress import Progress, silent
 from spikeplug.measurement.text import (
     check_context,
     check_vocabulary,

@@ -6,18 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spikeplug.english import english_text as default_text
 from spikeplug.errors import SpikeplugError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def default_text() -> str:
-    """Return the English text every CPython has: `pydoc_data.topics`, in the order of the keys, blank lines between."""
-    from pydoc_data.topics import topics
-
-    return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 def read_text(path: str | Path) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spikeplug.measurement.comparing import evaluation_mode
-from spikeplug.measurement.progress import Progress, silent
+from spikeplug.progress import Progress, silent
 from spikeplug.measurement.record import finite, origin
 from spikeplug.measurement.text import check_context, check_vocabulary, cut_windows, default_text, encode
 from spikeplug.report import folder

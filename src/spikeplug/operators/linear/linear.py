@@ -95,6 +95,17 @@ def linear(
     return by_rows(lambda part: rows(as_real(part, on.operator)), torch.atleast_2d(x)).reshape(shape)
 
 
+@torch.no_grad()
+def seen(x: Tensor, levels: int, block: int, rotation: int, on: Arithmetic) -> Tensor:
+    """Return the input that a linear layer computes with: x rotated and rounded to levels, in x's dtype and shape."""
+
+    def rows(x: Tensor) -> Tensor:
+        code = level_integers(rotated(received(x), rotation, on), levels, block, on)
+        return decode(Coded(code.mantissa * code.step, code.exponent, code.bits + code.step_bits, "vector"), x.dtype)
+
+    return by_rows(lambda part: rows(as_real(part, on.operator)), torch.atleast_2d(x)).reshape(x.shape)
+
+
 def check_linear(
     operator: str, x: Tensor, weight: Tensor, threshold: Tensor, unit: Tensor, bias: Tensor | None
 ) -> None:

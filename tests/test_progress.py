@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from spikeplug.measurement import progress
-from spikeplug.measurement.progress import duration, shown_on, silent
+from spikeplug import progress
+from spikeplug.progress import duration, shown_on, silent
 
 
 @pytest.fixture

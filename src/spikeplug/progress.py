@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,18 @@ class Progress(Protocol):
 
 def silent(stage: str, done: int, total: int) -> None:
     """Ignore a report of progress: a `Progress` for callers that want nothing shown."""
+
+
+@contextmanager
+def shown(progress: Progress | None) -> Iterator[Progress]:
+    """Yield `progress`, or, if it is None, a bar on standard error where that is a terminal."""
+    if progress is not None or not sys.stderr.isatty():
+        yield progress or silent
+        return
+    from rich.console import Console
+
+    with shown_on(Console(stderr=True)) as bar:
+        yield bar
 
 
 @contextmanager

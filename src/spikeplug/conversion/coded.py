@@ -1,0 +1,235 @@
+"""Plugs of modules whose weights are integers: linear layers, embeddings and convolutions of a whole spiking model.
+
+The module keeps its name and class. Its `weight` becomes an int8 parameter, with two buffers beside it:
+`weight_threshold`, int32, a firing threshold per row, and `weight_unit`, int32, the exponent all thresholds share.
+So state_dict, save_pretrained and from_pretrained know nothing but tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers.pytorch_utils import Conv1D
+
+from spikeplug import library
+from spikeplug.conversion.plug import Plug, refuse_proxies
+from spikeplug.numerics import Numerics
+
+#: Names of the buffers beside an int8 weight.
+THRESHOLD, UNIT = "weight_threshold", "weight_unit"
+#: Attribute of a module: its own parameters by name, or None if they were freed.
+KEPT = "spikeplug_kept"
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+
+
+def exchange(module: nn.Module, **parameters: nn.Parameter) -> None:
+    """Put parameters into a module in place of its own, which it keeps in an attribute for `restore`."""
+    kept = vars(module).setdefault(KEPT, {})
+    for name, parameter in parameters.items():
+        kept.setdefault(name, module._parameters.get(name))
+        module._parameters[name] = parameter
+
+
+def restore(module: nn.Module) -> None:
+    """Give a module the parameters back that `exchange` took from it; a module that has its own stays as it is."""
+    module._parameters.update(vars(module).pop(KEPT, {}))
+
+
+def free(module: nn.Module) -> None:
+    """Forget the parameters that a module keeps: its memory is freed, and it can no longer be reverted."""
+    if KEPT in vars(module):
+        vars(module)[KEPT] = None
+
+
+def is_freed(module: nn.Module) -> bool:
+    """Return whether the module's own parameters are gone: freed, or never loaded."""
+    return KEPT in vars(module) and vars(module)[KEPT] is None
+
+
+class CodedPlug(Plug):
+    """Run a module with integer weights, which `install` puts into it.
+
+    levels, block, rotation  of the inputs, see the operator `linear`
+    dense                    gives the float weight that is still to be rounded, (rows, columns), and its bias or None
+    round                    what rounds `dense` at the first call, from the inputs of that call
+    """
+
+    label = "spiking integers"
+    #: Rows of the weight are its second dimension (transformers' Conv1D).
+    transposed = False
+
+    def __init__(
+        self, module: nn.Module, numerics: Numerics, levels: int = 127, block: int = 0, rotation: int = 0
+    ) -> None:
+        super().__init__(module, numerics)
+        self.levels, self.block, self.rotation = levels, block, rotation
+        self.dense: Callable[[], tuple[Tensor, Tensor | None]] | None = None
+        self.round: Callable[[CodedPlug, Tensor], None] | None = None
+
+    def install(self, mantissa: Tensor, threshold: Tensor, unit: int, bias: Tensor | None) -> None:
+        """Put integer weights into the module; `restore` brings its own parameters back.
+
+        mantissa  int8 (rows, columns);  threshold  int32 (rows,);  bias  float (rows,) or None
+        """
+        weight = (mantissa.T if self.transposed else mantissa).contiguous()
+        weight = weight.view(self.module._parameters["weight"].shape)  # type: ignore[union-attr]
+        exchange(self.module, weight=nn.Parameter(weight, requires_grad=False))
+        if bias is not None:
+            exchange(self.module, bias=nn.Parameter(bias, requires_grad=False))
+        self.module.register_buffer(THRESHOLD, threshold)
+        self.module.register_buffer(UNIT, torch.tensor(unit, dtype=torch.int32, device=threshold.device))
+        self.dense = self.round = None
+
+    def detach(self) -> None:
+        """Undo `attach`, and remove the integers' buffers. `restore` gives the module its own parameters back."""
+        super().detach()
+        for name in (THRESHOLD, UNIT):
+            self.module._buffers.pop(name, None)
+
+    def as_rows(self, weight: Tensor) -> Tensor:
+        """Return a weight in the module's layout as (rows, columns)."""
+        return weight.T if self.transposed else weight.flatten(1)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Return the linear operator's result for x (..., columns); rounds the weight first if that is left to do."""
+        if self.round is not None:
+            self.round(self, x)
+        module: Any = self.module
+        weight = module.weight.T if self.transposed else module.weight
+        if weight.dim() != 2:
+            weight = weight.flatten(1)
+        operator = library.OPERATORS["linear"]
+        return operator(
+            x,
+            weight,
+            module.weight_threshold,
+            module.weight_unit,
+            module.bias,
+            self.levels,
+            self.block,
+            self.rotation,
+            numerics=self.numerics,
+        )
+
+
+class LinearPlug(CodedPlug):
+    """Run a linear layer of integers: `nn.Linear`, or a subclass that calls F.linear with its own weight."""
+
+    label = "spiking linear"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.detached:
+            return self.original(*args, **kwargs)
+        if type(self.module).forward is not nn.Linear.forward:
+            with _Own(F.linear, lambda x, weight, bias=None: self.linear(x)):
+                return self.original(*args, **kwargs)
+        (x,) = (*args, *kwargs.values())
+        refuse_proxies(self.module, (x,))
+        return self.linear(x)
+
+
+class TransposedLinearPlug(CodedPlug):
+    """Run transformers' Conv1D, a linear layer whose weight is (columns, rows)."""
+
+    label = "spiking linear"
+    transposed = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.detached:
+            return self.original(*args, **kwargs)
+        (x,) = (*args, *kwargs.values())
+        refuse_proxies(self.module, (x,))
+        return self.linear(x)
+
+
+class EmbeddingPlug(CodedPlug):
+    """Look up rows of an int8 table; each is times its threshold, which is exact in float32."""
+
+    label = "spiking embedding"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.detached:
+            return self.original(*args, **kwargs)
+        refuse_proxies(self.module, args)
+        if type(self.module).forward is not nn.Embedding.forward:
+            with _Own(F.embedding, lambda ids, *_, **__: self._rows(ids)):
+                return self.original(*args, **kwargs)
+        (ids,) = (*args, *kwargs.values())
+        return self._rows(ids)
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        module: Any = self.module
+        level = F.embedding(ids, module.weight).to(torch.int32)
+        threshold = F.embedding(ids, module.weight_threshold.unsqueeze(-1))
+        return torch.ldexp((level * threshold).to(torch.float32), module.weight_unit)
+
+
+class ConvolutionPlug(CodedPlug):
+    """Run a convolution as a linear layer on its patches; a patch is one vector."""
+
+    label = "spiking convolution"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.detached:
+            return self.original(*args, **kwargs)
+        (x,) = (*args, *kwargs.values())
+        refuse_proxies(self.module, (x,))
+        module: Any = self.module
+        line = isinstance(module, nn.Conv1d)
+        pair = (lambda value: (1, value[0])) if line else (lambda value: tuple(value))
+        single = x.dim() == 2 + (not line)
+        x = x.unsqueeze(0) if single else x
+        x = x.unsqueeze(-2) if line else x
+        if isinstance(module.padding, str) or module.padding_mode != "zeros":
+            mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+            around = module._reversed_padding_repeated_twice
+            x, padding = F.pad(x, [*around, *([0, 0] if line else [])], mode=mode), (0, 0)
+        else:
+            padding = (0, module.padding[0]) if line else tuple(module.padding)
+        kernel, stride, dilation = (pair(v) for v in (module.kernel_size, module.stride, module.dilation))
+        size = [
+            (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+        ]
+        patches = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride).transpose(1, 2)
+        y = self.linear(patches).transpose(1, 2).unflatten(-1, size)
+        y = y.squeeze(-2) if line else y
+        return y.squeeze(0) if single else y
+
+
+class _Own(TorchFunctionMode):
+    """Run `instead` for calls of one torch function, within the `with` block; leave all other calls alone."""
+
+    lets_operators_pass = True
+
+    def __init__(self, function: Callable[..., Any], instead: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function, self.instead = function, instead
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return (self.instead if func is self.function else func)(*args, **(kwargs or {}))
+
+
+def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
+    """Return the class of the plug that runs a module with integer weights, or None if there is none for it."""
+    weight = module._parameters.get("weight")
+    if weight is None or not weight.is_floating_point():
+        return None
+    if isinstance(module, nn.Linear):
+        return LinearPlug
+    if type(module) is Conv1D:
+        return TransposedLinearPlug
+    if isinstance(module, nn.Embedding):
+        return EmbeddingPlug
+    if isinstance(module, CONVOLUTIONS) and module.groups == 1 and type(module).forward in _FORWARDS:
+        return ConvolutionPlug
+    return None
+
+
+_FORWARDS = frozenset(cls.forward for cls in CONVOLUTIONS)

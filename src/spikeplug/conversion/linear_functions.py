@@ -1,0 +1,88 @@
+"""List what replaces torch's linear functions in a whole spiking model: sums, products and constant scales.
+
+A sum is the operator `add`, a product the operator `multiply`; a factor that is a power of two is an exponent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeplug.library import OPERATORS
+from spikeplug.numerics import Numerics
+
+
+@dataclass(frozen=True)
+class LinearFunction:
+    """Replace torch functions of these names by `run`, which takes their arguments and `numerics`.
+
+    `run` returns NotImplemented where the call is exact on codes, so that torch runs it.
+    """
+
+    names: tuple[str, ...]
+    run: Callable[..., Any]
+
+
+def is_power_of_two(value: float) -> bool:
+    """Return whether |value| is a power of two: multiplying by it moves an exponent, and changes no mantissa."""
+    return math.isfinite(value) and math.frexp(abs(value))[0] == 0.5
+
+
+def _number(value: Any, like: Tensor) -> Tensor:
+    """Return a number or tensor in the dtype of the floating tensor `like`."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else value.to(like.dtype)
+    return torch.tensor(float(value), dtype=like.dtype, device=like.device)
+
+
+def _pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    like = a if isinstance(a, Tensor) and a.is_floating_point() else b
+    return _number(a, like), _number(b, like)
+
+
+def _add(input: Any, other: Any, *, alpha: Any = 1, numerics: Numerics | None) -> Any:
+    if alpha != 1:
+        other = _multiply_always(other, alpha, numerics)
+    if (not isinstance(other, Tensor) and other == 0) or (not isinstance(input, Tensor) and input == 0):
+        return NotImplemented  # sum() begins with 0
+    return OPERATORS["add"](*_pair(input, other), numerics=numerics)
+
+
+def _subtract(input: Any, other: Any, *, alpha: Any = 1, numerics: Numerics | None) -> Any:
+    return _add(input, -other, alpha=alpha, numerics=numerics)
+
+
+def _subtract_from(input: Any, other: Any, *, alpha: Any = 1, numerics: Numerics | None) -> Any:
+    return _add(other, -input, alpha=alpha, numerics=numerics)
+
+
+def _multiply(input: Any, other: Any, *, numerics: Numerics | None) -> Any:
+    for value in (input, other):
+        if not isinstance(value, Tensor) and (value == 0 or is_power_of_two(value)):
+            return NotImplemented
+    return OPERATORS["multiply"](*_pair(input, other), numerics=numerics)
+
+
+def _multiply_always(input: Any, other: Any, numerics: Numerics | None) -> Any:
+    result = _multiply(input, other, numerics=numerics)
+    return input * other if result is NotImplemented else result
+
+
+def _divide(input: Any, other: Any, *, rounding_mode: Any = None, numerics: Numerics | None) -> Any:
+    if isinstance(other, Tensor) or rounding_mode is not None or other == 0:
+        return NotImplemented  # the operator `divide`
+    return NotImplemented if is_power_of_two(other) else _multiply(input, 1 / other, numerics=numerics)
+
+
+FUNCTIONS = (
+    LinearFunction(("add", "radd"), _add),
+    LinearFunction(("sub", "subtract"), _subtract),
+    LinearFunction(("rsub",), _subtract_from),
+    LinearFunction(("mul", "multiply", "rmul"), _multiply),
+    LinearFunction(("div", "divide", "true_divide", "truediv"), _divide),
+)

@@ -28,6 +28,7 @@ LAYERS = [
     "library",
     "functional",
     "nn",
+    "weights",
     "conversion",
     "measurement",
     "evaluation",

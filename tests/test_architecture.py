@@ -30,6 +30,7 @@ LAYERS = [
     "library",
     "functional",
     "nn",
+    "weights",
     "conversion",
     "measurement",
     "evaluation",

@@ -1,0 +1,201 @@
+"""Round weights to integers: W = m · θ, with small integers m and a firing threshold θ per row or group of inputs.
+
+A threshold is an integer of 12 bits times a power of two, so that m·θ is exact in float32 (7 + 12 bits of magnitude).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.weights.hessian import Hessian, inverse_factor
+
+#: Bits of the integer in a threshold.
+THRESHOLD_BITS = 12
+# Thresholds below are rounded to this one: m·θ then still is a normal float32.
+_SMALLEST = 2.0**-100
+_LARGEST = 2.0**100
+# Parts of a row's largest weight that the search of a clip tries as the end of the range.
+_CLIPS = tuple(1 - step / 64 for step in range(1, 24))
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A weight matrix as integers and thresholds: W[i, j] = mantissa[i, j] · threshold[i] (or of j's group).
+
+    mantissa       int8 (out, in), |m| <= levels
+    threshold      float32 (out,), or (out, in/group): 12-bit integers times powers of two, exact in float32
+    levels         largest magnitude of a mantissa
+    group          inputs that share a threshold; None: all of a row
+    dead_rows      rows whose weights are all zero
+    dead_channels  inputs that calibration never saw other than zero; their weights are rounded to nearest
+    """
+
+    mantissa: Tensor
+    threshold: Tensor
+    levels: int
+    group: int | None = None
+    dead_rows: tuple[int, ...] = ()
+    dead_channels: tuple[int, ...] = ()
+
+    def real(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return mantissa · threshold (out, in); exact in float32 and float64."""
+        return _times(self.mantissa.to(dtype), self.threshold.to(dtype), self.group)
+
+
+def rounded(
+    weight: Tensor, levels: int = 127, *, group: int | None = None, clip: bool = False, name: str = "the weight"
+) -> Rounded:
+    """Round a weight to the nearest integers times a threshold per row, or per group of inputs.
+
+    weight  (out, in), floating
+    levels  largest magnitude of an integer, 1 to 127
+    group   inputs that share a threshold; it has to divide `in`; None: all of a row
+    clip    choose each threshold for the smallest squared error of its row, so that large weights may be clipped
+    name    of the weight, for messages
+
+    Errors: SpikeplugError for NaN or infinity, levels out of range, or a group that does not divide the inputs.
+    """
+    wide = _checked(weight, levels, group, name)
+    threshold = _thresholds(wide, levels, group, clip, None)
+    mantissa = _nearest(wide, threshold, levels, group)
+    return Rounded(mantissa.to(torch.int8), threshold.float(), levels, group, _dead_rows(wide))
+
+
+def gptq(
+    weight: Tensor,
+    hessian: Hessian,
+    levels: int = 127,
+    *,
+    group: int | None = None,
+    damping: float = 0.01,
+    act_order: bool = True,
+    clip: bool = False,
+    name: str = "the weight",
+) -> Rounded:
+    """Round a weight column by column, and let later columns make up for the error of earlier ones (GPTQ).
+
+    It lowers the squared error of W x over the calibration inputs x, where `rounded` lowers that of W.
+
+    weight     (out, in), floating
+    hessian    of the layer's inputs, fed with calibration tokens
+    damping    number added to the Hessian's diagonal, as a part of its mean
+    act_order  start with the inputs of the largest mean square
+    clip       choose each threshold for the smallest squared error of its row, weighted with the inputs' mean squares
+    Other arguments: as for `rounded`. Computed in float64; the same on every call.
+
+    Errors: SpikeplugError as for `rounded`; for a Hessian that was never fed, or of another width.
+    Source: Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323).
+    """
+    wide = _checked(weight, levels, group, name)
+    matrix = hessian.matrix()
+    if matrix.shape[0] != wide.shape[1]:
+        raise SpikeplugError(
+            f"{name} has {wide.shape[1]} inputs, but its Hessian has {matrix.shape[0]}: feed it this layer's inputs."
+        )
+    matrix = matrix.to(wide.device)
+    threshold = _thresholds(wide, levels, group, clip, matrix.diagonal())
+    order, factor = inverse_factor(matrix, damping, act_order)
+    scales = threshold if group is None else threshold.repeat_interleave(group, 1)[:, order]
+    mantissa = torch.empty_like(wide)
+    mantissa[:, order] = _compensated(wide[:, order], factor, scales, levels)
+    dead = hessian.dead_channels()
+    if dead:
+        columns = torch.tensor(dead, device=wide.device)
+        mantissa[:, columns] = _nearest(wide, threshold, levels, group)[:, columns]
+    return Rounded(mantissa.to(torch.int8), threshold.float(), levels, group, _dead_rows(wide), dead)
+
+
+def threshold_of(value: Tensor) -> Tensor:
+    """Round positive numbers to an integer of 12 bits times a power of two, to nearest; dtype and shape are kept.
+
+    Numbers below 2^-100 become 2^-100, numbers above 2^100 become 2^100.
+    """
+    mantissa, exponent = torch.frexp(value.clamp(_SMALLEST, _LARGEST))
+    return torch.ldexp(torch.round(mantissa * 2**THRESHOLD_BITS), exponent - THRESHOLD_BITS)
+
+
+def _compensated(weight: Tensor, factor: Tensor, scales: Tensor, levels: int) -> Tensor:
+    """Return the integers of GPTQ, float64 (out, in).
+
+    weight  (out, in), in the order in which columns are rounded; it is changed
+    factor  upper Cholesky factor of the inverse Hessian, in the same order
+    scales  thresholds (out,), or (out, in) in the same order
+    """
+    width = weight.shape[1]
+    mantissa = torch.empty_like(weight)
+    for start in range(0, width, _BLOCK):
+        end = min(start + _BLOCK, width)
+        block, errors = weight[:, start:end], torch.empty_like(weight[:, start:end])
+        for j in range(start, end):
+            scale = scales if scales.dim() == 1 else scales[:, j]
+            column = block[:, j - start]
+            integers = torch.round(column / scale).clamp_(-levels, levels)
+            mantissa[:, j] = integers
+            error = (column - integers * scale) / factor[j, j]
+            errors[:, j - start] = error
+            if j + 1 < end:
+                block[:, j - start + 1 :] -= error[:, None] * factor[j, j + 1 : end]
+        if end < width:
+            weight[:, end:] -= errors @ factor[start:end, end:]
+    return mantissa
+
+
+def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, importance: Tensor | None) -> Tensor:
+    """Return thresholds (out,) or (out, groups), float64.
+
+    importance  weight of each input's squared error (in,), for the search of a clip; None: all alike
+    """
+    pieces = weight if group is None else weight.unflatten(1, (-1, group))
+    largest = pieces.abs().amax(-1)
+    best = torch.where(largest > 0, threshold_of(largest / levels), 1.0)
+    if not clip:
+        return best
+
+    def cost(threshold: Tensor) -> Tensor:
+        error = (_times(_nearest(weight, threshold, levels, group), threshold, group) - weight).square()
+        if importance is not None:
+            error = error * importance
+        return (error if group is None else error.unflatten(1, (-1, group))).sum(-1)
+
+    lowest = cost(best)
+    for part in _CLIPS:
+        candidate = torch.where(largest > 0, threshold_of(largest * part / levels), 1.0)
+        found = cost(candidate)
+        best = torch.where(found < lowest, candidate, best)
+        lowest = torch.minimum(found, lowest)
+    return best
+
+
+def _nearest(weight: Tensor, threshold: Tensor, levels: int, group: int | None) -> Tensor:
+    """Return the nearest integers of at most `levels`, in the weight's dtype; ties to even."""
+    spread = threshold[:, None] if group is None else threshold.repeat_interleave(group, 1)
+    return torch.round(weight / spread).clamp_(-levels, levels)
+
+
+def _times(mantissa: Tensor, threshold: Tensor, group: int | None) -> Tensor:
+    return mantissa * (threshold[:, None] if group is None else threshold.repeat_interleave(group, 1))
+
+
+def _dead_rows(weight: Tensor) -> tuple[int, ...]:
+    return tuple(torch.nonzero(weight.abs().amax(1) == 0).flatten().tolist()) if weight.shape[1] else ()
+
+
+def _checked(weight: Tensor, levels: int, group: int | None, name: str) -> Tensor:
+    """Return the weight in float64. Errors: SpikeplugError for what cannot be rounded."""
+    if weight.dim() != 2 or not weight.is_floating_point():
+        raise SpikeplugError(f"{name} is no floating matrix (out, in): its shape is {tuple(weight.shape)}.")
+    if not 1 <= levels <= 127:
+        raise SpikeplugError(f"levels is {levels}; it must be 1 to 127, so that integers fit int8.")
+    if group is not None and (group < 1 or weight.shape[1] % group):
+        raise SpikeplugError(
+            f"{name} has {weight.shape[1]} inputs, which groups of {group} do not divide: give another."
+        )
+    wide = weight.detach().to(torch.float64, copy=True)
+    if not bool(wide.isfinite().all()):
+        raise SpikeplugError(f"{name} holds NaN or infinity: load the model again, or repair it.")
+    return wide

@@ -60,11 +60,14 @@ def reals(*shape: int) -> dict[str, Tensor]:
 def vectors(name: str, x: Tensor) -> list[tuple[Any, ...]]:
     """Return arguments of an operator on vectors."""
     masked = x.masked_fill(torch.rand(x.shape, generator=generator(x.numel())) < 0.3, -math.inf)
+    row = x.reshape(-1, x.shape[-1])[-1]
     given: dict[str, list[tuple[Any, ...]]] = {
         "softmax": [(x, -1), (masked, -1), (x, 0)],
         "gelu": [(x, "none"), (x, "tanh"), (x, "quick")],
         "rms_norm": [(x, 1e-6), (x, 0.0), (x, 10.0)],
         "layer_norm": [(x, 1e-5), (x, 0.0), (x + 3, 10.0)],
+        "add": [(x, row), (x, x.flip(0))],
+        "multiply": [(x, row), (x, x.flip(0))],
     }
     return given.get(name, [(x,)])
 

@@ -13,6 +13,8 @@ from spikeplug.numerics import Numerics
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 #: What an argument may be besides: masks are bool or count keys.
 TAKEN = DTYPES | {torch.bool, torch.int64}
+#: What an argument of a linear operator may be besides: weights and thresholds.
+INTEGERS = frozenset({torch.int8, torch.int32})
 #: Tensors that are not a subclass with a meaning of its own.
 PLAIN = frozenset({Tensor, torch.nn.Parameter})
 #: What a kernel returns as rare rows to leave the whole call.

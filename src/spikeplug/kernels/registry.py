@@ -16,8 +16,9 @@ from torch import Tensor
 
 from spikeplug.codes import affine
 from spikeplug.errors import SpikeplugError
-from spikeplug.kernels.protocol import DTYPES, PLAIN, TAKEN, Call, Kernel
+from spikeplug.kernels.protocol import DTYPES, INTEGERS, PLAIN, TAKEN, Call, Kernel
 from spikeplug.numerics import Numerics
+from spikeplug.operators import LINEAR
 
 
 class Device(NamedTuple):
@@ -114,12 +115,13 @@ def loaded(device: str) -> Mapping[str, Kernel]:
     return kernels
 
 
-def _unsupported(numerics: Numerics) -> str | None:
-    """Return why no kernel can compute with these numerics, or None if kernels can.
+def _unsupported(numerics: Numerics, operator: str) -> str | None:
+    """Return why no kernel of an operator can compute with these numerics, or None if kernels can.
 
     bits, working_bits, fraction_bits and segments may have any value here; five other fields must have one fixed value.
+    Linear operators do not read them, unless their kernel says so.
     """
-    if (
+    if operator in LINEAR or (
         numerics.exponential == "shift"
         and numerics.norm == "root"
         and numerics.shift_scaling
@@ -143,7 +145,7 @@ def _unsuited(call: Call) -> str | None:
             return f"tensors lie on {device} and {x.device}"
         if type(x) not in PLAIN:
             return f"kernels take plain tensors, not a {type(x).__name__}"
-        if x.dtype not in TAKEN:
+        if x.dtype not in TAKEN and not (x.dtype in INTEGERS and call.operator in LINEAR):
             return _other_dtype(x)
         if x.numel() == 0:
             return "a tensor has no elements"
@@ -167,7 +169,7 @@ def choose(call: Call) -> tuple[Kernel | None, Call, str]:
     kernel = loaded(device).get(call.operator)
     if kernel is None:
         return None, call, _absent(device, call.operator)
-    reason = _unsupported(call.numerics) or _unsuited(call) or kernel.supports(call)
+    reason = _unsupported(call.numerics, call.operator) or _unsuited(call) or kernel.supports(call)
     if reason is None:
         return kernel, call, ""
     if call.weight is not None or call.bias is not None:

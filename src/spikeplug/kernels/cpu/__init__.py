@@ -11,7 +11,9 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
 
 from spikeplug.kernels.cpu.attention import Attention
 from spikeplug.kernels.cpu.gates import Gated
+from spikeplug.kernels.cpu.linear import Linear
 from spikeplug.kernels.cpu.norms import Norm
+from spikeplug.kernels.cpu.pairs import Pair
 from spikeplug.kernels.cpu.softmax import Softmax
 from spikeplug.kernels.cpu.waves import Wave
 from spikeplug.operators.gates.sigmoid import GATE as SIGMOID
@@ -27,4 +29,7 @@ KERNELS: dict[str, Kernel] = {
     "attention": Attention(),
     "cos": Wave(1),
     "sin": Wave(0),
+    "linear": Linear(),
+    "add": Pair(product=False),
+    "multiply": Pair(product=True),
 }

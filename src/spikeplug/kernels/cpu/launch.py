@@ -77,11 +77,20 @@ _MADV_HUGEPAGE = 14
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Return torch.empty_like(x) for a contiguous x, on Linux with large memory pages (2 MiB) if it is 32 MiB or more.
+    """Return torch.empty_like(x) for a contiguous x, with large memory pages as `empty` has them."""
+    return _on_large_pages(torch.empty_like(x))
+
+
+def empty(shape: tuple[int, ...]) -> Tensor:
+    """Return a new float32 tensor, on Linux with large memory pages (2 MiB) if it is 32 MiB or more.
 
     With pages of 4 KiB the page faults would take longer than the kernel.
     """
-    output, size = torch.empty_like(x), x.nbytes
+    return _on_large_pages(torch.empty(shape, dtype=torch.float32, device="cpu"))
+
+
+def _on_large_pages(output: Tensor) -> Tensor:
+    size = output.nbytes
     if size >= _MAPPED and (advise := _madvise()) is not None:
         first = -(-output.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         advise(first, (output.data_ptr() + size - first) // mmap.PAGESIZE * mmap.PAGESIZE, _MADV_HUGEPAGE)

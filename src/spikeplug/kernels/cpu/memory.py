@@ -69,14 +69,22 @@ HEADER = places_of(Header)
 _carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
-@intrinsic
-def _fetch_add(typing_context: Any, block: Any, place: Any, amount: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        pointer = builder.gep(array.data, [arguments[1]])
-        return builder.atomic_rmw("add", pointer, arguments[2], "monotonic")
+def _adding(ordering: str) -> Any:
+    """Return a function, for use in kernels, that adds to a word of a block, and returns what it was before."""
 
-    return types.int64(block, types.int64, types.int64), generate
+    @intrinsic
+    def verb(typing_context: Any, block: Any, place: Any, amount: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            pointer = builder.gep(array.data, [arguments[1]])
+            return builder.atomic_rmw("add", pointer, arguments[2], ordering)
+
+        return types.int64(block, types.int64, types.int64), generate
+
+    return verb
+
+
+_fetch_add, _fetch_add_fenced = _adding("monotonic"), _adding("acq_rel")
 
 
 def _pointer(kind: Any) -> Any:
@@ -94,7 +102,7 @@ def _pointer(kind: Any) -> Any:
 
 _float32, _float64 = _pointer(types.float32), _pointer(types.float64)
 _int32, _int16, _bool = _pointer(types.int32), _pointer(types.int16), _pointer(types.uint8)
-_int64 = _pointer(types.int64)
+_int64, _int8 = _pointer(types.int64), _pointer(types.int8)
 
 
 @inlined
@@ -161,3 +169,22 @@ def leave(block, mark):
     """Set byte `mark` (the number of a row or batch) of the marks: the closed form will compute that row or batch."""
     truths(block[HEADER.marks], 1, mark + 1)[0, mark] = 1
     _fetch_add(block, HEADER.left, 1)
+
+
+@inlined
+def bytes_at(address, rows, width):
+    """Return the memory at an address as an int8 array (rows, width), without a copy."""
+    return _carray(_int8(address), (rows, width))
+
+
+@inlined
+def finished_rows(block, done):
+    """Count `done` rows as finished; return whether all rows are. What the other threads wrote is visible then."""
+    return _fetch_add_fenced(block, HEADER.done, done) + done == block[HEADER.count]
+
+
+@inlined
+def taken_rows(block):
+    """Take the next rows for this thread, (first, last), and count none as finished; none are left if first >= last."""
+    first = _fetch_add(block, HEADER.taken, block[HEADER.step])
+    return first, min(first + block[HEADER.step], block[HEADER.count])

@@ -42,6 +42,8 @@ def _emit(name: str) -> Any:
 #: Round to nearest, ties to even.
 rint = _emit("llvm.rint")
 floor = _emit("llvm.floor")
+#: Cut to the integer nearer to 0.
+trunc = _emit("llvm.trunc")
 
 
 @intrinsic

@@ -1,0 +1,195 @@
+"""Run a linear layer: encode rows, multiply int8 integers, scale and round."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikeplug.kernels.cpu.dots import FEW
+from spikeplug.kernels.cpu.launch import empty, launch
+from spikeplug.kernels.cpu.levels import Encoder, encoder, largest_mantissa, largest_step, refused
+from spikeplug.kernels.cpu.linear_kernel import (
+    Words,
+    linear_encode_kernel,
+    linear_few_kernel,
+    linear_scale_kernel,
+)
+from spikeplug.kernels.protocol import DTYPES, EVERY_ROW, NO_AFFINE, Call
+from spikeplug.operators.linear.linear import THRESHOLD_BITS
+
+#: Sums of high digits that are held at a time, in elements.
+_SUMS = 1 << 21
+#: float32 holds every integer up to 2^24.
+_FLOAT_EXACT = 1 << 24
+_DEFAULTS = (None, 127, 0, 0)
+
+
+class Plan(NamedTuple):
+    """Hold what follows from a layer's settings and number of inputs.
+
+    reason   why the kernels cannot run it; "": they can
+    planes   int8 digits of a level
+    doubles  whether a sum times step and threshold is exact in a double
+    """
+
+    reason: str
+    encoder: Encoder
+    planes: int
+    doubles: bool
+
+
+@lru_cache(maxsize=256)
+def _plan(levels: Any, block: Any, rotation: Any, inputs: int) -> Plan:
+    reason = refused(levels, block, rotation)
+    if reason is None and rotation and inputs % rotation:
+        reason = f"rotation={rotation} does not divide {inputs} channels"
+    if reason is not None:
+        return Plan(reason, encoder(1, 0, 0), 1, False)
+    largest = largest_mantissa(levels, block)
+    total = largest * 128 * inputs
+    if total >= 1 << 31:
+        reason = f"sums of {inputs} products do not fit 32 bits"
+    planes = 1 if largest <= 127 else 2
+    doubles = total * largest_step(levels, block) << THRESHOLD_BITS <= 1 << 53
+    return Plan(reason or "", encoder(levels, block, rotation), planes, doubles)
+
+
+class Linear:
+    """Compute a linear layer of levels and int8 weights."""
+
+    def supports(self, call: Call) -> str | None:
+        x, weight, threshold, unit = call.arguments[:4]
+        bias, levels, block, rotation = _settings(call)
+        if call.weight is not None or call.bias is not None:
+            return NO_AFFINE
+        if weight.dtype is not torch.int8 or threshold.dtype is not torch.int32 or unit.dtype is not torch.int32:
+            return "kernels take int8 weights, int32 thresholds and an int32 unit"
+        shape = weight.shape
+        if len(shape) != 2 or x.shape[-1] != shape[1] or threshold.shape != shape[:1] or unit.dim():
+            return "the shapes of the weight and its thresholds do not fit"
+        if bias is not None and (bias.dtype not in DTYPES or bias.shape != shape[:1]):
+            return "kernels take one float32, bfloat16 or float16 bias per output"
+        return _plan(levels, block, rotation, shape[1]).reason or None
+
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        x, weight, threshold, unit = call.arguments[:4]
+        bias, levels, block, rotation = _settings(call)
+        outputs, inputs = weight.shape
+        plan = _plan(levels, block, rotation, inputs)
+        rows = (x if x.dtype is torch.float32 else x.to(torch.float32)).contiguous()
+        count = rows.numel() // inputs
+        threshold = threshold.contiguous()
+        if bias is not None:
+            bias = bias.to(torch.float32).contiguous()
+        output = empty((*x.shape[:-1], outputs))
+        words = Words(
+            x=rows.data_ptr(),
+            inputs=inputs,
+            digits=0,
+            planes=plan.planes,
+            scales=0,
+            sums=0,
+            output=output.data_ptr(),
+            outputs=outputs,
+            weight=weight.data_ptr(),
+            stride=weight.stride(0),
+            threshold=threshold.data_ptr(),
+            unit=unit.data_ptr(),
+            bias=0 if bias is None else bias.data_ptr(),
+            bits=call.numerics.bits,
+            doubles=int(plan.doubles),
+            rows=count,
+        )
+        held = (rows, weight, threshold, unit, bias, output)
+        if count <= FEW and weight.stride(1) == 1:
+            given = plan.encoder + words
+            left = launch(linear_few_kernel, outputs, inputs * count, given, marks=1, held=held)
+        else:
+            left = _run_many(plan, words, weight, output.view(count, outputs), held)
+        return output if output.dtype is x.dtype else output.to(x.dtype), None if left is None else EVERY_ROW
+
+
+def _settings(call: Call) -> tuple[Any, ...]:
+    """Return bias, levels, block and rotation of a call."""
+    given = call.arguments[4:]
+    return given if len(given) == 4 else given + _DEFAULTS[len(given) :]
+
+
+def _run_many(plan: Plan, words: Words, weight: Tensor, output: Tensor, held: tuple[Any, ...]) -> Tensor | None:
+    """Fill the output (rows, outputs) of a layer; return the marks of what is left.
+
+    Sums lie in the output until they are scaled; those of high digits in a buffer for some rows at a time.
+    """
+    rows, outputs = output.shape
+    inputs, transposed = weight.shape[1], weight.T
+    digits = torch.empty(plan.planes, rows, inputs, dtype=torch.int8)
+    scales = torch.empty(rows, 2, dtype=torch.int64)
+    words = words._replace(digits=digits.data_ptr(), scales=scales.data_ptr())
+    launch(linear_encode_kernel, rows, inputs, plan.encoder + words, marks=1, held=(*held, digits, scales))
+    sums, left = output.view(torch.int32), None
+    step = rows if plan.planes == 1 else min(rows, max(64, _SUMS // outputs))
+    high = torch.empty(0 if plan.planes == 1 else step, outputs, dtype=torch.int32)
+    for start in range(0, rows, step):
+        end = min(start + step, rows)
+        product(digits[-1, start:end], transposed, sums[start:end])
+        if plan.planes > 1:
+            product(digits[0, start:end], transposed, high[: end - start])
+        part = words._replace(
+            scales=scales[start:].data_ptr(), sums=high.data_ptr(), output=output[start:].data_ptr(), rows=end - start
+        )
+        found = launch(linear_scale_kernel, end - start, outputs, plan.encoder + part, marks=1, held=(*held, high))
+        left = left if found is None else found
+    return left
+
+
+def product(a: Tensor, b: Tensor, output: Tensor) -> None:
+    """Set the output, int32 (m, n), to a @ b for int8 a (m, k) and b (k, n), exact."""
+    if _is_exact():
+        torch._int_mm(a, b, out=output)
+    else:
+        float_product(a, b, output)
+
+
+def float_product(a: Tensor, b: Tensor, output: Tensor) -> None:
+    """Set the output, int32 (m, n), to a @ b for int8 a (m, k) and b (k, n), by float32 products, exact.
+
+    They are cut along k, so that every partial sum is at most 2^24.
+    """
+    terms = _FLOAT_EXACT // (128 * 128)
+    columns = max(1, _SUMS // max(1, a.shape[1]))
+    for first in range(0, b.shape[1], columns):
+        part = output[:, first : first + columns]
+        for start in range(0, a.shape[1], terms):
+            end = start + terms
+            sums = a[:, start:end].to(torch.float32) @ b[start:end, first : first + columns].to(torch.float32)
+            if start:
+                part += sums.to(torch.int32)
+            else:
+                part.copy_(sums)
+
+
+@lru_cache(maxsize=1)
+def _is_exact() -> bool:
+    """Return whether torch's integer product is exact on this machine: some add pairs of products in 16 bits.
+
+    The factors are all extremes and their neighbours, against each other, in both layouts of the weight.
+    """
+    extremes = torch.tensor([-128, -127, -126, -1, 0, 1, 126, 127], dtype=torch.int8)
+    pairs = torch.cartesian_prod(extremes, extremes)
+    try:
+        for rows, inputs in ((1, 64), (3, 100), (33, 576), (64, 1536)):
+            a = pairs.flatten().repeat(-(-rows * inputs // pairs.numel()))[: rows * inputs].view(rows, inputs)
+            b = pairs.flip(0).T.flatten().repeat(inputs)[: 80 * inputs].view(80, inputs).contiguous()
+            for left in (a, torch.full_like(a, 127), torch.full_like(a, -128)):
+                for right in (b, torch.full_like(b, 127), torch.full_like(b, -128), b.T.contiguous().T):
+                    expected = (left.to(torch.float64) @ right.T.to(torch.float64)).to(torch.int32)
+                    found = torch.empty_like(expected)
+                    torch._int_mm(left, right.T, out=found)
+                    if not torch.equal(found, expected):
+                        return False
+    except (RuntimeError, AttributeError):  # this build has no such product, or not for these shapes
+        return False
+    return True

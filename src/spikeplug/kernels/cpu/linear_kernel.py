@@ -1,0 +1,370 @@
+"""Encode the rows of a linear layer, and scale and round its sums: what comes before and after the integer product."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spikeplug.kernels.cpu.compile import kernel
+from spikeplug.kernels.cpu.dots import TERMS, dots
+from spikeplug.kernels.cpu.levels import LANES, UNDEFINED, Encoder, levels_of
+from spikeplug.kernels.cpu.memory import (
+    HEADER,
+    bytes_at,
+    finished_rows,
+    floats,
+    integers,
+    leave,
+    longs,
+    next_rows,
+    places_of,
+    taken_rows,
+    words,
+)
+from spikeplug.kernels.cpu.verbs import (
+    INFINITE,
+    as_double,
+    as_integer,
+    bit_length,
+    compiled,
+    decoded,
+    inlined,
+    largest_magnitude,
+    power_of_two,
+    rint,
+    scale_exponent,
+    shift_left,
+    shift_right,
+    steps_of,
+    trunc,
+)
+from spikeplug.operators.linear.linear import THRESHOLD_BITS
+from spikeplug.operators.linear.scaled import GUARD_BITS
+
+#: Exponents of an output beyond these give 0 or infinity, as these do.
+_EXPONENTS = 1000
+#: Octaves between two operands beyond which the smaller one is 0.
+_APART = 100
+#: Bits that the product has where a bias is added to it.
+_SUMMED_BITS = 24
+
+
+class Words(NamedTuple):
+    """Hold the 64-bit words of the kernels of a linear layer, of `inputs` channels to `outputs` channels.
+
+    x          address of float32 (rows, inputs)
+    digits     address of int8 (digit planes, rows, inputs): the levels, or their high and low digits
+    planes     digit planes: 1 or 2
+    scales     address of int64 (rows, 2): each row's step and exponent
+    sums       address of int32 (rows, outputs): the products of the levels, or of their high digits
+    output     address of float32 (rows, outputs). It may be that of the sums of the low digits
+    weight     address of int8 (outputs, inputs); stride: bytes from one of its rows to the next
+    threshold  address of int32 (outputs,); unit: address of one int32
+    bias       address of float32 (outputs,); 0: none
+    bits       `Numerics.bits`
+    doubles    whether a sum times step and threshold is exact in a double
+    rows       number of rows
+    """
+
+    x: Any
+    inputs: Any
+    digits: Any
+    planes: Any
+    scales: Any
+    sums: Any
+    output: Any
+    outputs: Any
+    weight: Any
+    stride: Any
+    threshold: Any
+    unit: Any
+    bias: Any
+    bits: Any
+    doubles: Any
+    rows: Any
+
+
+ENCODER = places_of(Encoder, after=HEADER)
+AT = places_of(Words, after=ENCODER)
+
+
+@compiled
+def _are_thresholds(threshold):
+    """Return whether all of threshold (int32) lies in [0, 2^THRESHOLD_BITS)."""
+    found = np.int32(0)
+    for i in range(threshold.size):
+        found = np.int32(found | threshold[i])
+    return 0 <= found < 1 << THRESHOLD_BITS
+
+
+@compiled
+def _largest_product(sums, threshold):
+    """Return the largest |sum·threshold|, int64; sums and thresholds are int32, the product is below 2^48."""
+    largest = np.int64(0)
+    for i in range(sums.size):
+        largest = max(largest, as_integer(abs(np.float64(sums[i]) * np.float64(threshold[i]))))
+    return np.int64(as_double(largest))
+
+
+@inlined
+def _scaled(total, threshold, step, places, factor, doubles):
+    """Return total·threshold·step·2^-places, rounded to an integer, halves away from 0, as a double.
+
+    factor: step·2^-places, a double. doubles: whether the product of the integers is below 2^53.
+    """
+    if doubles:
+        value = np.float64(total) * np.float64(threshold) * factor
+        return trunc(value + np.copysign(0.5, value))
+    whole = np.int64(total) * np.int64(threshold) * step
+    size = abs(whole)
+    size = (size + ((np.int64(1) << max(places, 0)) >> 1)) >> places if places >= 0 else size << -places
+    return np.float64(-size if whole < 0 else size)
+
+
+@compiled
+def _scale(sums, output, threshold, step, places, exponent, doubles):
+    """Set the output (float32) to the scaled sums (int32) times 2^exponent. Both may be the same memory."""
+    factor = np.float64(step) * power_of_two(-places)
+    plain, unit, wide = steps_of(exponent)
+    for i in range(sums.size):
+        output[i] = decoded(np.int32(_scaled(sums[i], threshold[i], step, places, factor, doubles)), plain, unit, wide)
+
+
+@inlined
+def _summed(total, threshold, bias, step, places, factor, doubles, first, second):
+    """Return the scaled sum times `first` plus bias times `second`, each cut to an integer; a double below 2^53."""
+    return trunc(_scaled(total, threshold, step, places, factor, doubles) * first) + trunc(np.float64(bias) * second)
+
+
+@compiled
+def _largest_sum(sums, threshold, bias, step, places, doubles, first, second):
+    """Return the largest |scaled sum + bias|, int64."""
+    factor, largest = np.float64(step) * power_of_two(-places), np.int64(0)
+    for i in range(sums.size):
+        value = _summed(sums[i], threshold[i], bias[i], step, places, factor, doubles, first, second)
+        largest = max(largest, as_integer(abs(value)))
+    return np.int64(as_double(largest))
+
+
+@compiled
+def _scale_sum(sums, output, threshold, bias, step, places, doubles, first, second, down, exponent):
+    """Set the output (float32) to the scaled sums plus bias, rounded to multiples of 2^down, times 2^exponent."""
+    factor, last = np.float64(step) * power_of_two(-places), power_of_two(-down)
+    plain, unit, wide = steps_of(exponent)
+    for i in range(sums.size):
+        value = last * _summed(sums[i], threshold[i], bias[i], step, places, factor, doubles, first, second)
+        output[i] = decoded(np.int32(value + np.copysign(0.5, value)), plain, unit, wide)
+
+
+@inlined
+def _within(exponent):
+    return min(max(exponent, np.int64(-_EXPONENTS)), np.int64(_EXPONENTS))
+
+
+@compiled
+def _finish(sums, output, threshold, bias, bias_exponent, step, exponent, bits, doubles):
+    """Set the output (float32) of a row from its sums (int32), which may be the same memory.
+
+    exponent: of the step and the thresholds together. bias: int32 in units of 2^bias_exponent, or without elements.
+    """
+    if step == UNDEFINED:
+        output[:] = np.float32(np.nan)
+        return
+    width = bit_length(_largest_product(sums, threshold) * step)
+    if bias.size == 0:
+        places = width - bits
+        _scale(sums, output, threshold, step, places, _within(exponent + places), doubles)
+        return
+    places = width - _SUMMED_BITS
+    exponent += places
+    top = max(exponent, bias_exponent)
+    first = power_of_two(GUARD_BITS - min(top - exponent, np.int64(_APART)))
+    second = power_of_two(GUARD_BITS - min(top - bias_exponent, np.int64(_APART)))
+    most = _largest_sum(sums, threshold, bias, step, places, doubles, first, second)
+    down = bit_length(most) - bits
+    _scale_sum(
+        sums, output, threshold, bias, step, places, doubles, first, second, down, _within(top - GUARD_BITS + down)
+    )
+
+
+@compiled
+def _encode_bias(x, bits, codes):
+    """Set codes (int32) to x (float32) in units of a power of two; return the exponent, and whether x is finite."""
+    magnitude = largest_magnitude(bits)
+    if magnitude >= INFINITE:
+        return np.int64(0), False
+    exponent = np.int64(scale_exponent(magnitude, THRESHOLD_BITS + 1))
+    scale = np.float32(power_of_two(-exponent))
+    for i in range(x.size):
+        codes[i] = np.int32(rint(np.float32(x[i] * scale)))
+    return exponent, True
+
+
+@inlined
+def _constants(block):
+    """Return a layer's thresholds, bias codes and their exponents (unit, bias), and whether all are in their domain."""
+    outputs = block[AT.outputs]
+    threshold, unit = integers(block[AT.threshold], 1, outputs)[0], integers(block[AT.unit], 1, 1)[0, 0]
+    given = outputs if block[AT.bias] else 0
+    codes = np.empty(given, np.int32)
+    exponent, finite = _encode_bias(floats(block[AT.bias], 1, given)[0], integers(block[AT.bias], 1, given)[0], codes)
+    return threshold, np.int64(unit), codes, exponent, finite and _are_thresholds(threshold)
+
+
+@inlined
+def _encode_row(block, row, codes):
+    x, inputs = block[AT.x], block[AT.inputs]
+    return levels_of(
+        floats(x, row + 1, inputs)[row],
+        integers(x, row + 1, inputs)[row],
+        codes,
+        block[ENCODER.levels],
+        block[ENCODER.block],
+        block[ENCODER.octaves],
+        block[ENCODER.places],
+        block[ENCODER.rotation],
+        block[ENCODER.octave] != 0,
+    )
+
+
+@compiled
+def _store(codes, digits):
+    """Set the int8 digits to codes (int32) that fit them."""
+    for i in range(digits.size):
+        digits[i] = np.int8(codes[i])
+
+
+@compiled
+def _store_digits(codes, high, low):
+    """Set int8 digits so that 256·high + low are the codes (int32)."""
+    eight = np.int32(8)
+    for i in range(high.size):
+        upper = shift_right(np.int32(codes[i] + 128), eight)
+        high[i] = np.int8(upper)
+        low[i] = np.int8(np.int32(codes[i] - shift_left(upper, eight)))
+
+
+@kernel
+def linear_encode_kernel(address):
+    """Encode each row of x: set its digits and its scale."""
+    block = words(address)
+    rows, inputs, planes = block[HEADER.count], block[AT.inputs], block[AT.planes]
+    digits, scales = bytes_at(block[AT.digits], planes * rows, inputs), longs(block[AT.scales], 2 * rows)
+    codes = np.zeros(-(-inputs // LANES) * LANES, np.int32)
+    first, last = next_rows(block, 0)
+    while first < last:
+        for row in range(first, last):
+            step, exponent = _encode_row(block, row, codes)
+            if step == UNDEFINED:
+                codes[:] = 0
+            scales[2 * row], scales[2 * row + 1] = step, exponent
+            if planes == 1:
+                _store(codes, digits[row])
+            else:
+                _store_digits(codes, digits[row], digits[rows + row])
+        first, last = next_rows(block, last - first)
+
+
+@compiled
+def _join(high, low):
+    """Set low (int32) to 256·high + low, which fit 32 bits."""
+    eight = np.int32(8)
+    for i in range(low.size):
+        low[i] = np.int32(low[i] + shift_left(high[i], eight))
+
+
+@kernel
+def linear_scale_kernel(address):
+    """Scale and round the sums of each row, and add the bias. The low sums, or the only ones, lie in the output."""
+    block = words(address)
+    rows, outputs, planes = block[HEADER.count], block[AT.outputs], block[AT.planes]
+    output, sums = floats(block[AT.output], rows, outputs), integers(block[AT.output], rows, outputs)
+    high = integers(block[AT.sums], rows, outputs if planes > 1 else 0)
+    scales = longs(block[AT.scales], 2 * rows)
+    threshold, unit, bias, bias_exponent, defined = _constants(block)
+    first, last = next_rows(block, 0)
+    while first < last:
+        for row in range(first, last):
+            if not defined:
+                leave(block, 0)
+                continue
+            if planes > 1:
+                _join(high[row], sums[row])
+            _finish(
+                sums[row],
+                output[row],
+                threshold,
+                bias,
+                bias_exponent,
+                scales[2 * row],
+                scales[2 * row + 1] + unit,
+                block[AT.bits],
+                block[AT.doubles] != 0,
+            )
+        first, last = next_rows(block, last - first)
+
+
+@kernel
+def linear_few_kernel(address):
+    """Compute all of a linear layer for at most FEW rows of x; the units of work are rows of the weight.
+
+    Each thread encodes x for itself. The one that finishes last scales and rounds the sums.
+    """
+    block = words(address)
+    rows, inputs, outputs = block[AT.rows], block[AT.inputs], block[AT.outputs]
+    terms = inputs // TERMS * TERMS
+    width = -(-inputs // LANES) * LANES
+    codes, levels, scales = np.zeros(width, np.int32), np.empty((rows, inputs), np.int16), np.empty(2 * rows, np.int64)
+    for row in range(rows):
+        step, exponent = _encode_row(block, row, codes)
+        scales[2 * row], scales[2 * row + 1] = step, exponent
+        for i in range(inputs):
+            levels[row, i] = np.int16(codes[i])
+    output, sums = floats(block[AT.output], rows, outputs), integers(block[AT.output], rows, outputs)
+    weight, stride = block[AT.weight], block[AT.stride]
+    finished = False
+    first, last = taken_rows(block)
+    while first < last:
+        here = weight + first * stride
+        if terms > 0:
+            dots(
+                rows,
+                last - first,
+                levels.ctypes.data,
+                inputs,
+                here,
+                stride,
+                terms,
+                block[AT.output] + 4 * first,
+                outputs,
+            )
+        else:
+            sums[:, first:last] = 0
+        if terms < inputs:
+            rest = bytes_at(here, last - first, stride)
+            for row in range(rows):
+                for place in range(last - first):
+                    total = np.int32(0)
+                    for i in range(terms, inputs):
+                        total = np.int32(total + np.int32(levels[row, i]) * np.int32(rest[place, i]))
+                    sums[row, first + place] += total
+        finished = finished_rows(block, last - first)
+        first, last = taken_rows(block)
+    if finished:
+        threshold, unit, bias, bias_exponent, defined = _constants(block)
+        for row in range(rows):
+            if not defined:
+                leave(block, 0)
+                continue
+            _finish(
+                sums[row],
+                output[row],
+                threshold,
+                bias,
+                bias_exponent,
+                scales[2 * row],
+                scales[2 * row + 1] + unit,
+                block[AT.bits],
+                block[AT.doubles] != 0,
+            )

@@ -1,0 +1,240 @@
+"""Run sums and products of two vectors: receive both, add or multiply exactly, round, in passes over a row."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeplug.kernels.cpu.compile import kernel
+from spikeplug.kernels.cpu.launch import empty, launch
+from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
+from spikeplug.kernels.cpu.verbs import (
+    INFINITE,
+    as_double,
+    as_integer,
+    bit_length,
+    compiled,
+    decoded,
+    inlined,
+    largest_magnitude,
+    power_of_two,
+    rint,
+    scale_exponent,
+    steps_of,
+    trunc,
+)
+from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call
+from spikeplug.operators.linear.levels import RECEIVED_BITS
+from spikeplug.operators.linear.scaled import GUARD_BITS
+
+#: Octaves between two operands beyond which the smaller one is 0.
+_APART = 100
+#: Leading dimensions that the kernel walks over by itself; tensors with more of them are copied unless contiguous.
+_DIMENSIONS = 3
+
+
+class Words(NamedTuple):
+    """Hold the 64-bit words of the kernel of sums and products, over rows of `width` elements.
+
+    a, b, output      addresses of float32; the output is contiguous
+    product           1: a·b, 0: a + b
+    bits              `Numerics.bits`
+    middle, inner     sizes of the last two of three leading dimensions
+    a_outer, ...      elements from one row of a to the next, by leading dimension; a_step: within a row, 0 or 1
+    """
+
+    a: Any
+    b: Any
+    output: Any
+    width: Any
+    product: Any
+    bits: Any
+    middle: Any
+    inner: Any
+    a_outer: Any
+    a_middle: Any
+    a_inner: Any
+    a_step: Any
+    b_outer: Any
+    b_middle: Any
+    b_inner: Any
+    b_step: Any
+
+
+AT = places_of(Words, after=HEADER)
+
+
+@compiled
+def _add(a, b, totals, a_scale, b_scale, a_lift, b_lift):
+    """Set totals to round(a·a_scale)·a_lift + round(b·b_scale)·b_lift, each term cut to an integer; |totals| < 2^50.
+
+    Returns the largest |total|, int64. a, b: float32. totals: float64.
+    """
+    largest = np.int64(0)
+    for i in range(totals.size):
+        first = trunc(np.float64(rint(np.float32(a[i] * a_scale))) * a_lift)
+        total = first + trunc(np.float64(rint(np.float32(b[i] * b_scale))) * b_lift)
+        totals[i] = total
+        largest = max(largest, as_integer(abs(total)))
+    return np.int64(as_double(largest))
+
+
+@compiled
+def _multiply(a, b, totals, a_scale, b_scale):
+    """Set totals to round(a·a_scale)·round(b·b_scale), |totals| <= 2^48; return the largest |total|, int64."""
+    largest = np.int64(0)
+    for i in range(totals.size):
+        total = np.float64(rint(np.float32(a[i] * a_scale))) * np.float64(rint(np.float32(b[i] * b_scale)))
+        totals[i] = total
+        largest = max(largest, as_integer(abs(total)))
+    return np.int64(as_double(largest))
+
+
+@compiled
+def _round(totals, output, places, exponent):
+    """Set the output (float32) to round(totals·2^-places)·2^exponent, halves away from 0."""
+    factor = power_of_two(-places)
+    plain, unit, wide = steps_of(exponent)
+    for i in range(totals.size):
+        value = totals[i] * factor
+        output[i] = decoded(np.int32(value + np.copysign(0.5, value)), plain, unit, wide)
+
+
+@compiled
+def _combine(a, b, output, totals, a_magnitude, b_magnitude, product, bits):
+    """Set the output (float32) to the code of a + b or a·b; the magnitudes are those of the largest elements."""
+    a_exponent = np.int64(scale_exponent(a_magnitude, RECEIVED_BITS + 1))
+    b_exponent = np.int64(scale_exponent(b_magnitude, RECEIVED_BITS + 1))
+    a_scale, b_scale = np.float32(power_of_two(-a_exponent)), np.float32(power_of_two(-b_exponent))
+    if product:
+        exponent = a_exponent + b_exponent
+        most = _multiply(a, b, totals, a_scale, b_scale)
+    else:
+        exponent = max(a_exponent, b_exponent)
+        a_lift = power_of_two(GUARD_BITS - min(exponent - a_exponent, np.int64(_APART)))
+        b_lift = power_of_two(GUARD_BITS - min(exponent - b_exponent, np.int64(_APART)))
+        exponent -= GUARD_BITS
+        most = _add(a, b, totals, a_scale, b_scale, a_lift, b_lift)
+    places = bit_length(most) - bits
+    _round(totals, output, places, exponent + places)
+
+
+@inlined
+def _is_finite(x):
+    return abs(x) < np.inf
+
+
+@compiled
+def _combine_finite(a, b, a_clean, b_clean, output, totals, product, bits):
+    """Set the output as `_combine` does with NaN and infinities set to 0; where a or b has them, to a + b or a·b."""
+    a_magnitude, b_magnitude = np.float32(0), np.float32(0)
+    for i in range(a.size):
+        a_clean[i] = a[i] if _is_finite(a[i]) else np.float32(0)
+        b_clean[i] = b[i] if _is_finite(b[i]) else np.float32(0)
+    a_magnitude, b_magnitude = largest_magnitude(a_clean.view(np.int32)), largest_magnitude(b_clean.view(np.int32))
+    _combine(a_clean, b_clean, output, totals, a_magnitude, b_magnitude, product, bits)
+    for i in range(a.size):
+        if not (_is_finite(a[i]) and _is_finite(b[i])):
+            output[i] = np.float32(a[i] * b[i]) if product else np.float32(a[i] + b[i])
+
+
+@inlined
+def _row_at(address, offset, step, spread):
+    """Return a row of memory, float32; one element for all (step 0) is written into `spread` for it."""
+    start = address + 4 * offset
+    if step == 0:
+        spread[:] = floats(start, 1, 1)[0, 0]
+        return spread
+    return floats(start, 1, spread.size)[0]
+
+
+@kernel
+def pair_kernel(address):
+    """Compute the sum or product of each row of a and b."""
+    block = words(address)
+    width, product, bits = block[AT.width], block[AT.product] != 0, block[AT.bits]
+    output = floats(block[AT.output], block[HEADER.count], width)
+    totals = np.empty(width, np.float64)
+    a_spread, b_spread = np.empty(width, np.float32), np.empty(width, np.float32)
+    a_clean, b_clean = np.empty(width, np.float32), np.empty(width, np.float32)
+    middle, inner = block[AT.middle], block[AT.inner]
+    first, last = next_rows(block, 0)
+    while first < last:
+        for row in range(first, last):
+            rest, last_place = row // inner, row % inner
+            outer_place, middle_place = rest // middle, rest % middle
+            a_offset = outer_place * block[AT.a_outer] + middle_place * block[AT.a_middle]
+            b_offset = outer_place * block[AT.b_outer] + middle_place * block[AT.b_middle]
+            a = _row_at(block[AT.a], a_offset + last_place * block[AT.a_inner], block[AT.a_step], a_spread)
+            b = _row_at(block[AT.b], b_offset + last_place * block[AT.b_inner], block[AT.b_step], b_spread)
+            a_magnitude, b_magnitude = largest_magnitude(a.view(np.int32)), largest_magnitude(b.view(np.int32))
+            if max(a_magnitude, b_magnitude) >= INFINITE:
+                _combine_finite(a, b, a_clean, b_clean, output[row], totals, product, bits)
+            else:
+                _combine(a, b, output[row], totals, a_magnitude, b_magnitude, product, bits)
+        first, last = next_rows(block, last - first)
+
+
+class Pair:
+    """Compute the sum or the product of two tensors, which may broadcast."""
+
+    def __init__(self, *, product: bool) -> None:
+        self._product = int(product)
+
+    def supports(self, call: Call) -> str | None:
+        a, b = call.arguments
+        if call.weight is not None or call.bias is not None:
+            return NO_AFFINE
+        if a.dtype is not b.dtype or a.dtype not in DTYPES:
+            return "kernels take two tensors of one dtype"
+        if a.shape != b.shape and not _fit(a.shape, b.shape):
+            return "the shapes do not broadcast"
+        return None
+
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        a, b = call.arguments
+        dtype = a.dtype
+        if dtype is not torch.float32:
+            a, b = a.to(torch.float32), b.to(torch.float32)
+        shape = a.shape
+        if shape == b.shape and a.is_contiguous() and b.is_contiguous():
+            width = shape[-1]
+            rows = a.numel() // width
+            sizes: tuple[int, ...] = (1, rows)
+            strides: tuple[int, ...] = (0, 0, width, 1, 0, 0, width, 1)
+        else:
+            shape = torch.broadcast_shapes(shape, b.shape)
+            width = shape[-1]
+            rows = shape.numel() // width
+            (a, a_strides), (b, b_strides) = _walked(a, shape), _walked(b, shape)
+            sizes, strides = _sizes(shape), a_strides + b_strides
+        output = empty(shape)
+        given = (a.data_ptr(), b.data_ptr(), output.data_ptr(), width, self._product, call.numerics.bits)
+        launch(pair_kernel, rows, width, (*given, *sizes, *strides), marks=1, held=(a, b, output))
+        return output if dtype is torch.float32 else output.to(dtype), None
+
+
+def _fit(a: torch.Size, b: torch.Size) -> bool:
+    return all(x == y or 1 in (x, y) for x, y in zip(reversed(a), reversed(b), strict=False))
+
+
+def _sizes(shape: torch.Size) -> tuple[int, int]:
+    """Return the sizes of the last two of the leading dimensions; 1 for a dimension that is not there."""
+    leading = (1, 1, *shape[:-1]) if len(shape) <= _DIMENSIONS + 1 else (1, shape.numel() // shape[-1])
+    return leading[-2], leading[-1]
+
+
+def _walked(x: Tensor, shape: torch.Size) -> tuple[Tensor, tuple[int, ...]]:
+    """Return x as a tensor that the kernel reads as one of this shape, and its strides over three dimensions and a row.
+
+    It is x itself, unless x has too many dimensions or a row that does not lie in one piece: then it is a copy.
+    """
+    x = x.expand(shape)
+    if len(shape) > _DIMENSIONS + 1:
+        return x.contiguous(), (0, 0, shape[-1], 1)
+    if x.stride(-1) not in (0, 1):
+        x = x.contiguous()
+    return x, (0,) * (_DIMENSIONS + 1 - len(shape)) + x.stride()

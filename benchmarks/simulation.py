@@ -26,9 +26,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import spikeplug
+from spikeplug.english import english_text
 from spikeplug.measurement.loading import find_source, load
 from spikeplug.measurement.record import environment
-from spikeplug.measurement.text import cut_windows, default_text, encode
+from spikeplug.measurement.text import cut_windows, encode
 
 _PATIENCE = 2.0  # seconds without a sign of life
 
@@ -37,7 +38,7 @@ def main(tokens: int, write: bool) -> int:
     """Measure, print and write; return 0 if both passes gave the same logits."""
     console = Console()
     model, tokenizer = load(find_source(None))
-    ids = cut_windows(encode(tokenizer, default_text()), tokens, tokens)
+    ids = cut_windows(encode(tokenizer, english_text()), tokens, tokens)
     spikeplug.convert(model, strict=True)
     closed, closed_seconds = timed(model, ids)
     before = memory("VmRSS", restart=True)

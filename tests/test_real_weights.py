@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 import spikeplug
 from spikeplug import Events, functional
+from spikeplug.english import english_text
 from spikeplug.evaluation.perplexity import Reading, perplexity_result, summed
 from spikeplug.measurement.comparing import compare as compare_logits
 from spikeplug.measurement.comparing import next_token_logits
 from spikeplug.measurement.loading import find_source, load
-from spikeplug.measurement.text import default_text, encode
+from spikeplug.measurement.text import encode
 from spikeplug.presets import PRESETS
 
 pytestmark = pytest.mark.real_weights
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.real_weights
 def smollm2() -> tuple[Any, Tensor]:
     """The model and the first 2,048 tokens of the reference text."""
     model, tokenizer = load(find_source(None))
-    return model, torch.tensor([encode(tokenizer, default_text())[:2048]])
+    return model, torch.tensor([encode(tokenizer, english_text())[:2048]])
 
 
 @pytest.fixture

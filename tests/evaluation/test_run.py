@@ -10,10 +10,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from spikeplug import saturation
+from spikeplug.english import english_text
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation import Settings, evaluate
 from spikeplug.measurement.items import Question, continuation_items
-from spikeplug.measurement.text import default_text, encode
+from spikeplug.measurement.text import encode
 from spikeplug.presets import PRESETS
 
 SMALL = Settings(contexts=(16, 64), tokens=200, choices=5)
@@ -34,7 +35,7 @@ def no_conversion(monkeypatch):
 
 def test_the_exact_arm_is_a_plain_evaluation(model, tokenizer):
     found = evaluate(model, tokenizer, SMALL)
-    ids = torch.tensor(encode(tokenizer, default_text()))
+    ids = torch.tensor(encode(tokenizer, english_text()))
     for result, context, windows in zip(found.perplexity, (16, 64), (12, 3), strict=True):
         batch = ids[: context * windows].view(windows, context)
         with torch.no_grad():

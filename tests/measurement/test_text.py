@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from spikeplug.english import english_text
 from spikeplug.errors import SpikeplugError
-from spikeplug.measurement.text import check_tokens, cut_windows, default_text, encode, read_text
+from spikeplug.measurement.text import check_tokens, cut_windows, encode, read_text
 
 
-def test_default_text_is_the_topics_in_key_order():
+def test_english_text_is_the_topics_in_key_order():
     from pydoc_data.topics import topics
 
-    text = default_text()
+    text = english_text()
     names = sorted(topics)
     assert text.startswith(topics[names[0]] + "\n\n" + topics[names[1]])
     assert text.endswith(topics[names[-1]])

@@ -13,13 +13,14 @@ from spikeplug import bench
 from spikeplug.bench.cases import ALWAYS
 from spikeplug.cli.options import Json, Model, Threads, set_threads
 from spikeplug.cli.output import deliver, status_console
+from spikeplug.english import english_text
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs, write_text
 from spikeplug.measurement.loading import find_source, load
 from spikeplug.measurement.page import plotly
-from spikeplug.progress import shown_on
 from spikeplug.measurement.record import environment, write_record
-from spikeplug.measurement.text import default_text, encode
+from spikeplug.measurement.text import encode
+from spikeplug.progress import shown_on
 
 if TYPE_CHECKING:
     from spikeplug.measurement.loading import Source
@@ -110,5 +111,5 @@ def _subject(source: Source, given: str | None) -> bench.Subject:
     import torch
 
     model, tokenizer = load(source)
-    ids = torch.tensor([encode(tokenizer, default_text())[:_TOKENS]])
+    ids = torch.tensor([encode(tokenizer, english_text())[:_TOKENS]])
     return bench.Subject(model, ids, source.name, given)

@@ -28,11 +28,11 @@ from spikeplug.measurement.files import check_outputs
 from spikeplug.measurement.items import read_questions
 from spikeplug.measurement.loading import check_dtype, find_source, load, model_facts
 from spikeplug.measurement.processes import is_first_process, joined, threads_each
-from spikeplug.progress import shown_on
 from spikeplug.measurement.record import write_record
 from spikeplug.measurement.table import headline
 from spikeplug.measurement.text import read_text
 from spikeplug.presets import read_preset
+from spikeplug.progress import shown_on
 
 
 def evaluate_command(

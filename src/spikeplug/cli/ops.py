@@ -12,9 +12,9 @@ import typer
 from spikeplug.cli.options import Json, PresetOption, Threads, lengths_in, names_in, set_threads
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.measurement.files import check_outputs, write_text
-from spikeplug.progress import shown_on
 from spikeplug.measurement.record import write_record
 from spikeplug.presets import read_preset
+from spikeplug.progress import shown_on
 
 #: What --quick takes in place of the defaults.
 _QUICK: dict[str, Any] = {"elements": 1 << 12, "candidates": 24, "steps": 30, "grid": 1 << 13}

@@ -17,10 +17,10 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs, write_text
 from spikeplug.measurement.loading import check_dtype, find_source, load, model_facts
 from spikeplug.measurement.page import plotly
-from spikeplug.progress import shown_on
 from spikeplug.measurement.record import write_record
 from spikeplug.measurement.text import read_text
 from spikeplug.presets import read_preset
+from spikeplug.progress import shown_on
 from spikeplug.report.folder import HEADER, LOCK, ROWS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
 from spikeplug.conversion.spiking_config import METHOD, SpikingConfig
-from spikeplug.conversion.swap import RECORD, convert, revert
+from spikeplug.conversion.swap import RECORD, convert, convert_to_load, revert
 from spikeplug.errors import SpikeplugError
 
 
@@ -27,14 +27,21 @@ class SpikingQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         wanted = self.quantization_config
         part = _part(model, wanted.model_class)
-        convert(part, wanted.numerics, operators=wanted.operators, exclude=wanted.exclude)
-        # `convert` put its own into the config that is saved.
+        if wanted.recipe is not None:
+            return model  # float weights have to be there first
+        convert_to_load(part, wanted.numerics, wanted.operators, wanted.exclude, wanted.layout)
+        # The conversion put its own into the config that is saved.
         self.quantization_config = part.config.quantization_config
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         # Weights are not quantised: half(), float() and training work as on any model.
         model.is_quantized = False
+        wanted = self.quantization_config
+        if wanted.recipe is not None:
+            part = _part(model, wanted.model_class)
+            convert(part, wanted.numerics, recipe=wanted.recipe, exclude=wanted.exclude)
+            self.quantization_config = part.config.quantization_config
         return model
 
     def is_serializable(self) -> bool:

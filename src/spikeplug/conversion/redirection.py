@@ -14,9 +14,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, overrides
 from torch.overrides import TorchFunctionMode
 
-from spikeplug.conversion import linear_functions, replacements
+from spikeplug.conversion import replacements
 from spikeplug.conversion.auditing import stem
 from spikeplug.conversion.replacements import Replacement
+from spikeplug.conversion.whole.functions import FUNCTIONS
 from spikeplug.numerics import Numerics
 
 _NAMESPACES = (torch, torch.Tensor, F, torch.special, torch.linalg)
@@ -168,10 +169,7 @@ def _table() -> dict[Callable[..., Any], Replacement]:
 TABLE = _table()
 #: What runs in place of torch's sums and products in a whole spiking model.
 LINEAR_TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
-    function: entry.run
-    for entry in linear_functions.FUNCTIONS
-    for name in entry.names
-    for function in _functions(name)
+    function: entry.run for entry in FUNCTIONS for name in entry.names for function in _functions(name)
 }
 _ATEN_TYPES = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 #: Replacements by the name of the op in `torch.ops.aten`. Its arguments are those of the torch function of that name.
@@ -187,7 +185,9 @@ _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().val
 _INTO, _OF_NUMBER = TABLE[Tensor.__rdiv__], TABLE[Tensor.__rpow__]
 _IN_PLACE = frozenset(f for f in TABLE if f.__name__.endswith("_") and not f.__name__.endswith("__"))
 _IN_PLACE_SUMS = frozenset(
-    f for f in LINEAR_TABLE if f.__name__.startswith("__i") or (f.__name__.endswith("_") and not f.__name__.endswith("__"))
+    f
+    for f in LINEAR_TABLE
+    if f.__name__.startswith("__i") or (f.__name__.endswith("_") and not f.__name__.endswith("__"))
 )
 #: Every name of a redirected function in source code, and the operators that run in its place.
 NAMES = {name: entry.operators for entry in replacements.ALL for stem in entry.names for name in (stem, f"{stem}_")}

@@ -14,6 +14,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from spikeplug.conversion.check import check_request
 from spikeplug.conversion.patterns import check_pattern
+from spikeplug.conversion.whole.layout import Layout
+from spikeplug.conversion.whole.recipe import Whole, as_recipe
 from spikeplug.errors import SpikeplugError, shown
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
@@ -31,6 +33,8 @@ class SpikingConfig(QuantizationConfigMixin):
     exclude      regular expression, as in `convert`: a module whose path it matches stays exact. Patterns that could
                  take long to search are refused, because a config.json may be of unknown origin
     model_class  the class that was converted, where that is a part of the model saved; normally left out
+    recipe       "operators", "whole" or Whole(...), as in `convert`, for a model that is not converted yet
+    layout       written by save_pretrained for a whole model: where its int8 weights are
 
     It holds known values only: nothing in a config.json can name a file, a class to import or code.
     Errors: SpikeplugError for unknown fields and any value out of its domain.
@@ -43,13 +47,15 @@ class SpikingConfig(QuantizationConfigMixin):
         operators: Iterable[str] | None = None,
         exclude: str | None = None,
         model_class: str | None = None,
+        recipe: Whole | str = "operators",
+        layout: Layout | dict[str, Any] | None = None,
         quant_method: str = METHOD,
         **unknown: Any,
     ) -> None:
         if unknown:
             raise SpikeplugError(
                 f"unknown field {shown(min(unknown))} of a SpikingConfig: the fields are numerics, operators, "
-                "exclude and model_class."
+                "exclude, model_class, recipe and layout."
             )
         if quant_method != METHOD:
             raise SpikeplugError(
@@ -66,6 +72,8 @@ class SpikingConfig(QuantizationConfigMixin):
         self.numerics = _as_numerics(numerics)
         self.operators = None if operators is None else tuple(sorted(set(operators)))
         self.exclude, self.model_class = exclude, model_class
+        self.recipe = as_recipe(recipe, operators, None)
+        self.layout = layout if layout is None or isinstance(layout, Layout) else Layout.from_dict(layout)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON. All fields of the numerics are written, so a later default changes none."""
@@ -75,6 +83,7 @@ class SpikingConfig(QuantizationConfigMixin):
             "operators": None if self.operators is None else list(self.operators),
             "exclude": self.exclude,
             "model_class": self.model_class,
+            **({} if self.layout is None else {"layout": self.layout.to_dict()}),
         }
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
@@ -104,6 +113,7 @@ def saved_as(
     exclude: str | None,
     places: Mapping[str, frozenset[str]],
     matched: frozenset[str],
+    layout: Layout | None = None,
 ) -> dict[str, SpikingConfig]:
     """Return what each config.json should say of a conversion, by the path of the model that has it.
 
@@ -113,6 +123,7 @@ def saved_as(
 
     places   the operators that the places of the model need, by path
     matched  the paths of the model that `exclude` matches
+    layout   of a whole model
     """
     found: dict[str, SpikingConfig] = {}
     models = {path: module for path, module in model.named_modules() if isinstance(module, PreTrainedModel)}
@@ -128,7 +139,8 @@ def saved_as(
         if path and not any(needed and place not in matched for place, needed in inside.items()):
             continue  # nothing of it is replaced
         excluded = _exclude_within(prefix, exclude, matched, inside)
-        found[path] = SpikingConfig(numerics, own, excluded, type(part).__name__)
+        below = None if layout is None else layout.under(prefix)
+        found[path] = SpikingConfig(numerics, own, excluded, type(part).__name__, layout=below)
     return found
 
 

@@ -12,21 +12,23 @@ from typing import Any
 from torch import nn
 
 from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, remember_implementation
-from spikeplug.conversion.calibration import calibration_batch
 from spikeplug.conversion.check import check_model, check_request
-from spikeplug.conversion.coded import is_freed, restore
 from spikeplug.conversion.match import OPERATORS, find
 from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plan import Conversion, decide, plan
 from spikeplug.conversion.plug import Plug, is_plugged, plug_of
 from spikeplug.conversion.report import Report
 from spikeplug.conversion.spiking_config import forget, saved_as
-from spikeplug.conversion.whole import Whole, WholeConversion, as_recipe
+from spikeplug.conversion.whole.calibration import calibration_batch
+from spikeplug.conversion.whole.coded import is_freed, restore
+from spikeplug.conversion.whole.layout import Layout
+from spikeplug.conversion.whole.plan import WholeConversion, find_layout
+from spikeplug.conversion.whole.recipe import Whole, as_recipe
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.operators import LINEAR
 from spikeplug.presets import as_numerics
-from spikeplug.progress import Progress, shown
+from spikeplug.progress import Progress, shown, silent
 
 #: Attribute of a converted model: its `Conversion`.
 RECORD = "spikeplug_conversion"
@@ -85,19 +87,29 @@ def convert(
         check_model(model, RECORD)
         batch = None if whole is None else calibration_batch(model, calibration)
         with shown(progress) as tell:
-            return _convert(model, numerics, whole, batch, operators, exclude, strict, tell)
+            return _convert(model, numerics, operators, exclude, strict, whole, batch, tell)
+
+
+def convert_to_load(
+    model: nn.Module, numerics: Numerics, operators: Iterable[str] | None, exclude: str | None, layout: Layout | None
+) -> None:
+    """Convert a model whose weights are still to be loaded. With a layout, make it whole, with room for int8."""
+    with _LOCK:
+        check_model(model, RECORD)
+        _convert(model, numerics, operators, exclude, False, layout, None, silent)
 
 
 def _convert(
     model: nn.Module,
     numerics: Numerics,
-    recipe: Whole | None,
-    batch: Mapping[str, Any] | None,
     operators: Iterable[str] | None,
     exclude: str | None,
     strict: bool,
+    recipe: Whole | Layout | None,
+    batch: Mapping[str, Any] | None,
     progress: Progress,
 ) -> Report:
+    """Convert the model, see `convert`. recipe: a Layout for a model whose weights are still to be loaded."""
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
     places = find(model)
     entries = decide(places, None if operators is None else tuple(operators), exclude, matched)
@@ -109,18 +121,25 @@ def _convert(
         )
     wanted = frozenset(operators or OPERATORS) | (frozenset(LINEAR) if recipe else frozenset())
     plugs, conversion = plan(model, numerics, places, entries, wanted, matched)
-    whole = None if recipe is None else WholeConversion(model, recipe, numerics)
-    if whole is not None:
-        plugs = whole.plan(plugs, matched)
+    whole = None
+    if recipe is not None:
+        layout, prepared = (
+            (recipe, None) if isinstance(recipe, Layout) else find_layout(model, recipe, plugs, matched, batch)
+        )
+        whole = WholeConversion(model, numerics, layout, prepared)
+        plugs = whole.plan(plugs)
         conversion = replace(conversion, plugged=tuple(plugs), attending=whole.attending(conversion.attending))
         entries = tuple(whole.entry(entry) for entry in entries)
     needed: dict[str, frozenset[str]] = {}
     for place in places:
         needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
-    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude, needed, matched))
+    layout = None if whole is None else whole.layout
+    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude, needed, matched, layout))
     try:
         _apply(model, plugs, conversion)
-        if whole is not None:
+        if whole is not None and isinstance(recipe, Layout):
+            whole.install_empty()
+        elif whole is not None:
             whole.install(batch, progress)
     except BaseException:
         _restore(model)

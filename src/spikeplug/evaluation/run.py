@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from spikeplug import saturation
+from spikeplug.english import english_text
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.arms import Arms
 from spikeplug.evaluation.choice import answer_item, choice_result
@@ -23,16 +24,9 @@ from spikeplug.evaluation.settings import Settings
 from spikeplug.measurement.comparing import evaluation_mode, next_token_logits
 from spikeplug.measurement.items import Item, continuation_items, encode_question
 from spikeplug.measurement.processes import Processes
-from spikeplug.progress import Progress, silent
-from spikeplug.measurement.text import (
-    check_context,
-    check_vocabulary,
-    cut_windows,
-    default_text,
-    encode,
-    positions_of,
-)
+from spikeplug.measurement.text import check_context, check_vocabulary, cut_windows, encode, positions_of
 from spikeplug.presets import as_numerics
+from spikeplug.progress import Progress, silent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -169,7 +163,7 @@ def _gathered(
 
 def _prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Settings) -> _Work:
     check_context(model, max(settings.contexts))
-    text = default_text() if settings.text is None else settings.text
+    text = english_text() if settings.text is None else settings.text
     ids = encode(tokenizer, text)
     windows = tuple(cut_windows(ids, context, settings.tokens) for context in settings.contexts)
     tasks = []

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from spikeplug.conversion.match import find
+from spikeplug.english import english_text
 from spikeplug.measurement.loading import find_source, load
-from spikeplug.measurement.text import default_text, encode
+from spikeplug.measurement.text import encode
 from spikeplug.operators import RECORDS
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def record(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: i
     angle                rotary angles: position times frequency, in radians
     """
     kept: defaultdict[str, list[Tensor]] = defaultdict(list)
-    ids = torch.tensor([encode(tokenizer, default_text()[: 40 * tokens])[:tokens]])
+    ids = torch.tensor([encode(tokenizer, english_text()[: 40 * tokens])[:tokens]])
     handles = [_watch(module, kind, kept) for kind, module in _watched(model)]
     projected: dict[str, Tensor] = {}
     handles += [_project(name, module, projected) for name, module in model.named_modules()]

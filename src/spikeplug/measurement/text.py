@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikeplug.english import english_text as default_text
 from spikeplug.errors import SpikeplugError
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spikeplug.english import english_text
 from spikeplug.measurement.comparing import evaluation_mode
-from spikeplug.progress import Progress, silent
 from spikeplug.measurement.record import finite, origin
-from spikeplug.measurement.text import check_context, check_vocabulary, cut_windows, default_text, encode
+from spikeplug.measurement.text import check_context, check_vocabulary, cut_windows, encode
+from spikeplug.progress import Progress, silent
 from spikeplug.report import folder
 from spikeplug.report.comparison import Comparison
 from spikeplug.report.folder import RunFolder
@@ -44,7 +45,7 @@ def run(
     """
     folder.check_folder(out)
     check_context(model, settings.context)
-    text = default_text() if settings.text is None else settings.text
+    text = english_text() if settings.text is None else settings.text
     windows = cut_windows(encode(tokenizer, text), settings.context, settings.tokens)
     check_vocabulary(model, windows.flatten().tolist())
     with evaluation_mode(model), torch.inference_mode():

@@ -14,7 +14,7 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.weights.hessian import Hessian, inverse_factor
 
 #: Bits of the integer in a threshold.
-THRESHOLD_BITS = 12
+THRESHOLD_BITS = 16
 # Thresholds below are rounded to this one: m·θ then still is a normal float32.
 _SMALLEST = 2.0**-100
 _LARGEST = 2.0**100
@@ -111,12 +111,9 @@ def gptq(
 
 
 def threshold_of(value: Tensor) -> Tensor:
-    """Round positive numbers to an integer of 12 bits times a power of two, to nearest; dtype and shape are kept.
-
-    Numbers below 2^-100 become 2^-100, numbers above 2^100 become 2^100.
-    """
-    mantissa, exponent = torch.frexp(value.clamp(_SMALLEST, _LARGEST))
-    return torch.ldexp(torch.round(mantissa * 2**THRESHOLD_BITS), exponent - THRESHOLD_BITS)
+    """Round thresholds to multiples, from 1 to 2^16 - 1, of the power of two that suits the largest; shape is kept."""
+    unit = torch.frexp(value.max()).exponent - THRESHOLD_BITS
+    return torch.ldexp(torch.ldexp(value, -unit).round().clamp(1, (1 << THRESHOLD_BITS) - 1), unit)
 
 
 def _compensated(weight: Tensor, factor: Tensor, scales: Tensor, levels: int) -> Tensor:
@@ -152,7 +149,7 @@ def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, impo
     """
     pieces = weight if group is None else weight.unflatten(1, (-1, group))
     largest = pieces.abs().amax(-1)
-    best = torch.where(largest > 0, threshold_of(largest / levels), 1.0)
+    best = threshold_of(largest / levels)
     if not clip:
         return best
 
@@ -164,7 +161,7 @@ def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, impo
 
     lowest = cost(best)
     for part in _CLIPS:
-        candidate = torch.where(largest > 0, threshold_of(largest * part / levels), 1.0)
+        candidate = threshold_of(largest * part / levels)
         found = cost(candidate)
         best = torch.where(found < lowest, candidate, best)
         lowest = torch.minimum(found, lowest)

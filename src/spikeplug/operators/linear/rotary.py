@@ -1,6 +1,6 @@
 """Compute the factors of rotary position embeddings from whole positions: no angle is ever a float.
 
-    phase = position · frequency  modulo one turn;   factor = cos or sin of the phase
+phase = position · frequency  modulo one turn;   factor = cos or sin of the phase
 """
 
 from __future__ import annotations

@@ -13,6 +13,12 @@ from spikeplug import library
 from spikeplug.conversion.plug import Plug, refuse_proxies
 from spikeplug.numerics import Numerics
 
+#: How models repeat their factors along the channels of a head: both halves alike, pairs alike, or not at all.
+REPEATS: dict[str, Callable[[Tensor], Tensor]] = {
+    "halves": lambda x: torch.cat([x, x], -1),
+    "pairs": lambda x: x.repeat_interleave(2, -1),
+    "once": lambda x: x,
+}
 #: Positions at which a module is compared with the formula; a rope that follows the sequence's length differs here.
 _PROBES = (0, 1, 7, 100, 3000)
 
@@ -22,7 +28,7 @@ class RotaryPlug(Plug):
 
     label = "spiking rotary"
 
-    def __init__(self, module: nn.Module, numerics: Numerics, repeat: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, module: nn.Module, numerics: Numerics, repeat: str) -> None:
         super().__init__(module, numerics)
         self.repeat = repeat
 
@@ -35,25 +41,13 @@ class RotaryPlug(Plug):
         operator, frequency = library.OPERATORS["rotary"], self.module.inv_freq
         positions = positions.to(torch.float32)
         factors = (operator(positions, frequency, quarters, numerics=self.numerics) for quarters in (1, 0))
-        return tuple(self.repeat(factor).to(x.dtype) for factor in factors)
+        return tuple(REPEATS[self.repeat](factor).to(x.dtype) for factor in factors)
 
 
-def _twice(x: Tensor) -> Tensor:
-    return torch.cat([x, x], -1)
-
-
-def _pairwise(x: Tensor) -> Tensor:
-    return x.repeat_interleave(2, -1)
-
-
-def _once(x: Tensor) -> Tensor:
-    return x
-
-
-def find_rotary(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def find_rotary(module: nn.Module) -> str | None:
     """Return how a module repeats its rotary factors, if it computes cos and sin of position · inv_freq; else None.
 
-    The module is run on a few positions and compared with the formula.
+    One of the names in REPEATS. The module is run on a few positions and compared with the formula.
     """
     frequency = module._buffers.get("inv_freq")
     forward = type(module).forward
@@ -68,11 +62,11 @@ def find_rotary(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     with torch.no_grad():
         found = module.forward(x, positions)
     angle = positions.to(torch.float64).unsqueeze(-1) * frequency.to(torch.float64)
-    for repeat in (_twice, _pairwise, _once):
+    for name, repeat in REPEATS.items():
         wanted = [repeat(factor(angle)) for factor in (torch.cos, torch.sin)]
         if all(
             a.shape == b.shape and torch.allclose(a.to(torch.float64), b, atol=1e-3)
             for a, b in zip(found, wanted, strict=True)
         ):
-            return repeat
+            return name
     return None

@@ -24,6 +24,8 @@ from spikeplug.numerics import Numerics
 THRESHOLD, UNIT = "weight_threshold", "weight_unit"
 #: Attribute of a module: its own parameters by name, or None if they were freed.
 KEPT = "spikeplug_kept"
+#: Attribute of a module whose config said that the output layer is tied to the embedding.
+TIED = "spikeplug_tied"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
@@ -35,9 +37,19 @@ def exchange(module: nn.Module, **parameters: nn.Parameter) -> None:
         module._parameters[name] = parameter
 
 
+def untie(model: nn.Module) -> None:
+    """Let the configs of a model say that its output layer is not tied to its embedding; `restore` undoes it."""
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "tie_word_embeddings", False) is True:
+            vars(module)[TIED] = True
+            module.config.tie_word_embeddings = False  # type: ignore[union-attr]
+
+
 def restore(module: nn.Module) -> None:
-    """Give a module the parameters back that `exchange` took from it; a module that has its own stays as it is."""
-    module._parameters.update(vars(module).pop(KEPT, {}))
+    """Give a module the parameters back that `exchange` took from it, and tie it again if `untie` untied it."""
+    module._parameters.update(vars(module).pop(KEPT, None) or {})
+    if vars(module).pop(TIED, False):
+        module.config.tie_word_embeddings = True  # type: ignore[union-attr]
 
 
 def free(module: nn.Module) -> None:
@@ -71,10 +83,10 @@ class CodedPlug(Plug):
         self.dense: Callable[[], tuple[Tensor, Tensor | None]] | None = None
         self.round: Callable[[CodedPlug, Tensor], None] | None = None
 
-    def install(self, mantissa: Tensor, threshold: Tensor, unit: int, bias: Tensor | None) -> None:
+    def install(self, mantissa: Tensor, threshold: Tensor, unit: Tensor, bias: Tensor | None) -> None:
         """Put integer weights into the module; `restore` brings its own parameters back.
 
-        mantissa  int8 (rows, columns);  threshold  int32 (rows,);  bias  float (rows,) or None
+        mantissa  int8 (rows, columns);  threshold  int32 (rows,);  unit  int32 ();  bias  float (rows,) or None
         """
         weight = (mantissa.T if self.transposed else mantissa).contiguous()
         weight = weight.view(self.module._parameters["weight"].shape)  # type: ignore[union-attr]
@@ -82,7 +94,7 @@ class CodedPlug(Plug):
         if bias is not None:
             exchange(self.module, bias=nn.Parameter(bias, requires_grad=False))
         self.module.register_buffer(THRESHOLD, threshold)
-        self.module.register_buffer(UNIT, torch.tensor(unit, dtype=torch.int32, device=threshold.device))
+        self.module.register_buffer(UNIT, unit)
         self.dense = self.round = None
 
     def detach(self) -> None:

@@ -1,0 +1,194 @@
+"""The recipe `whole`: every tensor between the token ids and the logits is a spike code.
+
+It adds to the recipe `operators`, which replaces nonlinearities:
+- linear layers, embeddings and convolutions get integer weights (`coded.py`)
+- sums, products and constant scales are operators (`functions.py`)
+- rotary factors come from whole positions (`rotary.py`)
+- keys and values are codes of few levels
+
+Weights are folded and rotated first (spikeplug.weights), then rounded, layer by layer, in one run over the calibration
+tokens: each layer rounds its weight when its inputs arrive, which come from layers that are rounded already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeplug.conversion.attention import AttentionPlug
+from spikeplug.conversion.plug import NormPlug, Plug
+from spikeplug.conversion.report import Entry
+from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug, coded_plug, exchange, free, untie
+from spikeplug.conversion.whole.layout import Layout
+from spikeplug.conversion.whole.recipe import Whole
+from spikeplug.conversion.whole.rotary import RotaryPlug, find_rotary
+from spikeplug.conversion.whole.rounding import Rounding
+from spikeplug.errors import SpikeplugError
+from spikeplug.numerics import Numerics
+from spikeplug.progress import Progress
+from spikeplug.weights import Prepared, prepare
+
+
+@dataclass
+class WholeConversion:
+    """Make a model whole: `plan` the plugs; after they are attached, `install` integer weights.
+
+    model     the model
+    numerics  of all operators
+    layout    which module does what
+    prepared  folded and rotated weights; None: the model's own
+    notes     sentences for the report
+    """
+
+    model: nn.Module
+    numerics: Numerics
+    layout: Layout
+    prepared: Prepared | None = None
+    notes: list[str] = field(default_factory=list)
+    coded: dict[str, CodedPlug] = field(default_factory=dict)
+
+    def plan(self, plugs: Mapping[str, Plug]) -> dict[str, Plug]:
+        """Return the plugs of the recipe `operators` together with those of a whole model, by path."""
+        layout, whole = self.layout, dict(plugs)
+        for path, plug in plugs.items():
+            if isinstance(plug, NormPlug):
+                plug.whole = True
+                if path in layout.norms:
+                    operator: Any = layout.norms[path]
+                    plug.norm = replace(plug.norm, operator=operator, weight=None, bias=None, offset=0.0)
+        for path in layout.coded:
+            module = self.model.get_submodule(path)
+            kind = coded_plug(module)
+            if kind is None:
+                raise SpikeplugError(f"{path} is no layer that takes int8 weights: load the class that was saved.")
+            block = layout.recipe.block if path in layout.blocks else 0
+            plug = kind(module, self.numerics, layout.recipe.inputs, block, layout.rotations.get(path, 0))
+            whole[path] = self.coded[path] = plug
+        for path, repeat in layout.rotary.items():
+            whole[path] = RotaryPlug(self.model.get_submodule(path), self.numerics, repeat)
+        return whole
+
+    def entry(self, entry: Entry) -> Entry:
+        """Return a report entry of the recipe `operators` with what is linear replaced, too."""
+        if not entry.pipeline or (
+            entry.operator == "matmul" and entry.path not in self.coded and self._has_weight(entry)
+        ):
+            return entry
+        return replace(entry, action="replaced", reason="", pipeline=False)
+
+    def _has_weight(self, entry: Entry) -> bool:
+        return "weight" in self.model.get_submodule(entry.path)._parameters
+
+    def attending(self, plugs: Mapping[str, AttentionPlug]) -> dict[str, AttentionPlug]:
+        """Return attention plugs whose keys and values are codes of few levels."""
+        return {
+            path: replace(plug, levels=self.layout.recipe.cache) if plug.numerics else plug
+            for path, plug in plugs.items()
+        }
+
+    def install(self, batch: Mapping[str, Any] | None, progress: Progress) -> None:
+        """Round all weights: with the inputs of a run over `batch`, or without (None) each to its nearest level."""
+        untie(self.model)
+        rounding = Rounding(self.layout.recipe, len(self.coded), progress)
+        for path, plug in self.coded.items():
+            plug.dense = partial(self._dense, path, plug)
+            if batch is None or isinstance(plug, EmbeddingPlug):
+                rounding.nearest(plug)
+            else:
+                plug.round = rounding
+        self._exchange_bare()
+        if batch is not None:
+            with torch.no_grad():
+                self.model(**batch)
+        missed = [path for path, plug in self.coded.items() if plug.dense is not None]
+        for path in missed:
+            rounding.nearest(self.coded[path])
+        if missed and batch is not None:
+            self.notes.append(
+                f"The calibration tokens never reached {len(missed)} layers, the first {missed[0]}: they are rounded "
+                "to nearest."
+            )
+
+    def install_empty(self) -> None:
+        """Put empty integer weights into the modules, whose own weights are gone then; loading fills them."""
+        untie(self.model)
+        for path, plug in self.coded.items():
+            rows, columns = plug.as_rows(plug.module._parameters["weight"]).shape  # type: ignore[arg-type]
+            like = {"device": plug.module._parameters["weight"].device}  # type: ignore[union-attr]
+            bias = torch.empty(rows, **like) if path in self.layout.biases else None
+            plug.install(
+                torch.empty(rows, columns, dtype=torch.int8, **like),
+                torch.empty(rows, dtype=torch.int32, **like),
+                torch.empty((), dtype=torch.int32, **like),
+                bias,
+            )
+            free(plug.module)
+
+    def _dense(self, path: str, plug: CodedPlug) -> tuple[Tensor, Tensor | None]:
+        own, changed = plug.module._parameters, self.prepared.weights if self.prepared is not None else {}
+        weight = changed.get(f"{path}.weight", own["weight"])
+        bias = changed.get(f"{path}.bias", own.get("bias"))
+        return plug.as_rows(weight.detach()), None if bias is None else bias.detach()
+
+    def _exchange_bare(self) -> None:
+        """Put folded and rotated parameters of no coded layer, such as a class token, into their modules."""
+        for name in self.prepared.weights if self.prepared is not None else ():
+            path, _, own = name.rpartition(".")
+            if path not in self.coded and self.prepared is not None:
+                exchange(self.model.get_submodule(path), **{own: nn.Parameter(self.prepared.weights[name], False)})
+
+
+def find_layout(
+    model: nn.Module,
+    recipe: Whole,
+    plugs: Mapping[str, Plug],
+    matched: frozenset[str],
+    inputs: Mapping[str, Any] | None,
+) -> tuple[Layout, Prepared | None]:
+    """Return what each module of a model that is to become whole does, and its folded and rotated weights, if any.
+
+    plugs    those of the recipe `operators`
+    matched  paths of excluded modules; they keep their float weights, so nothing is folded or rotated
+    inputs   arguments of the model's forward, to follow its tensors with; None: tiny ones are made
+    """
+    taken = {id(plug.module) for plug in plugs.values()}
+    prepared = None
+    if recipe.rotate and not matched:
+        norms = {path: plug.norm for path, plug in plugs.items() if isinstance(plug, NormPlug)}
+        prepared = prepare(model, norms, inputs=inputs)
+    coded, rotary = [], {}
+    for path, module in model.named_modules():
+        if path in matched or id(module) in taken:
+            continue
+        if coded_plug(module) is not None:
+            coded.append(path)
+        elif (repeat := find_rotary(module)) is not None:
+            rotary[path] = repeat
+    online: Mapping[str, int] = {} if prepared is None else prepared.online
+    flat = frozenset(online) | (frozenset() if prepared is None else _rotated_inputs(prepared))
+    layout = Layout(
+        recipe,
+        coded=tuple(coded),
+        blocks=tuple(path for path in coded if path not in flat),
+        rotations={path: online[path] for path in coded if path in online},
+        norms={} if prepared is None else {path: norm.operator for path, norm in prepared.norms.items()},
+        rotary=rotary,
+        biases=() if prepared is None else tuple(name.rpartition(".")[0] for name in prepared.made),
+    )
+    return layout, prepared
+
+
+def _rotated_inputs(prepared: Prepared) -> frozenset[str]:
+    """Return the paths of layers that read a rotated residual stream, or rotated values."""
+    turned, found = set(prepared.rotated.values()), prepared.structure
+    readers = [reader for value in found.values if not value.reason for reader in value.readers]
+    for stream in found.streams:
+        if stream.name in turned:
+            norms = [norm for norm in found.norms if norm.path in stream.norms]
+            readers += [*stream.readers, *(reader for norm in norms for reader in norm.readers)]
+    return frozenset(reader.path for reader in readers)

@@ -1,0 +1,70 @@
+"""Name the levels of each site of a whole spiking model, and read them from a request to `convert`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spikeplug.errors import SpikeplugError, shown
+from spikeplug.numerics import Fields, check_types
+
+#: Channels that share a step where the residual stream cannot be rotated.
+BLOCK = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Fields):
+    """Set the levels of each site of a whole spiking model: |m| <= levels. All other tensors have numerics.bits bits.
+
+    inputs    of linear layers, embeddings excepted: spike counts per input
+    weights   of linear layers, embeddings and convolutions; 127 fills an int8
+    cache     of keys and values
+    block     channels that share a step in inputs that are not rotated; 0: the whole vector
+    rotate    fold and rotate the residual stream where the architecture lets it
+    """
+
+    inputs: int = 127
+    weights: int = 127
+    cache: int = 127
+    block: int = BLOCK
+    rotate: bool = True
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("inputs", "weights", "cache"):
+            if not 1 <= getattr(self, name) <= 127 and name == "weights":
+                raise SpikeplugError(f"{name} is {getattr(self, name)}; an int8 holds 1 to 127 levels.")
+            if not 1 <= getattr(self, name) <= 1 << 15:
+                raise SpikeplugError(f"{name} is {getattr(self, name)}; it must lie between 1 and {1 << 15}.")
+        if not 0 <= self.block <= 1 << 20:
+            raise SpikeplugError(f"block is {self.block}; give channels per step, or 0 for the whole vector.")
+
+    @property
+    def name(self) -> str:
+        """Return the recipe's name, for messages."""
+        return "whole"
+
+    @classmethod
+    def of_bits(cls, bits: int) -> Whole:
+        """Return the recipe with codes of `bits` bits, the sign included, at inputs and in the cache; 4 to 8."""
+        if not isinstance(bits, int) or not 4 <= bits <= 8:
+            raise SpikeplugError(f"bits is {bits!r}: choose 4 to 8.")
+        levels = (1 << (bits - 1)) - 1
+        return cls(inputs=levels, cache=levels)
+
+
+def as_recipe(recipe: object, operators: object, calibration: object) -> Whole | None:
+    """Return the recipe of a request to `convert`; None for "operators".
+
+    Errors: SpikeplugError for another name or type, or for arguments that do not go with the recipe.
+    """
+    if recipe == "operators":
+        if calibration is not None:
+            raise SpikeplugError('calibration goes with recipe="whole": leave it out, nonlinearities need none.')
+        return None
+    if recipe == "whole":
+        recipe = Whole()
+    if not isinstance(recipe, Whole):
+        raise SpikeplugError(f'recipe is {shown(recipe)}: choose "operators", "whole", or give a Whole(...).')
+    if operators is not None:
+        raise SpikeplugError('operators goes with recipe="operators": a whole model replaces everything.')
+    return recipe

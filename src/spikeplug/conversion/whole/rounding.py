@@ -1,0 +1,60 @@
+"""Round the weights of a whole spiking model, layer by layer, in one run over the calibration tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeplug.conversion.whole.coded import CodedPlug
+from spikeplug.conversion.whole.recipe import Whole
+from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.linear import THRESHOLD_BITS, seen
+from spikeplug.primitives.arithmetic import Closed
+from spikeplug.progress import Progress
+from spikeplug.weights import Hessian, gptq, rounded
+
+
+@dataclass
+class Rounding:
+    """Round each layer's weight when its inputs arrive, in one run of the model over the calibration tokens.
+
+    recipe    levels of the weights
+    total     number of layers;  done  how many are rounded
+    progress  is told after each layer
+    """
+
+    recipe: Whole
+    total: int
+    progress: Progress
+    done: int = 0
+    _last: tuple[Tensor, tuple[int, int, int], Hessian] | None = None
+
+    def __call__(self, plug: CodedPlug, x: Tensor) -> None:
+        """Round the plug's dense weight, given the inputs x (..., columns) of the whole calibration run."""
+        how = (plug.levels, plug.block, plug.rotation)
+        if self._last is None or self._last[0] is not x or self._last[1] != how:
+            hessian = Hessian(x.shape[-1], type(plug.module).__name__, x.device)
+            hessian.add(seen(x.flatten(0, -2), *how, on=Closed(plug.numerics or Numerics(), "linear")))
+            self._last = (x, how, hessian)
+        self._round(plug, self._last[2])
+
+    def nearest(self, plug: CodedPlug) -> None:
+        """Round the plug's dense weight to the nearest levels."""
+        self._round(plug, None)
+
+    def _round(self, plug: CodedPlug, hessian: Hessian | None) -> None:
+        assert plug.dense is not None
+        weight, bias = plug.dense()
+        levels = self.recipe.weights
+        found = rounded(weight, levels) if hessian is None else gptq(weight, hessian, levels)
+        plug.install(found.mantissa, *shared_unit(found.threshold), bias)
+        self.done += 1
+        self.progress("rounding weights", self.done, self.total)
+
+
+def shared_unit(threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Return thresholds as int32 multiples below 2^16 of one power of two, and its exponent, int32 ()."""
+    unit = (torch.frexp(threshold.max()).exponent - THRESHOLD_BITS).to(torch.int32)
+    return torch.ldexp(threshold, -unit).to(torch.int32), unit

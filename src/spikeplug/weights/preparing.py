@@ -204,6 +204,8 @@ def check_finite(model: nn.Module) -> None:
 
 def _items(structure: Structure, rotate: bool, online: bool) -> frozenset[str]:
     """Return names of all that folds or rotates: "gain PATH", "stream NAME", "values NAME", "online PATH"."""
+    if structure.unreached:
+        return frozenset()
     items = [f"gain {norm.path}" for norm in structure.norms if not norm.reason]
     if rotate:
         items += [f"stream {stream.name}" for stream in structure.streams if not stream.reason]

@@ -130,6 +130,7 @@ class Structure:
 
     norms, streams, values, downs  in the order in which the model runs them
     tied                           names of parameters that are one tensor, a tuple for each
+    unreached                      linear layers, embeddings and convolutions that did not run
     """
 
     norms: tuple[NormFold, ...]
@@ -137,10 +138,16 @@ class Structure:
     values: tuple[ValuePath, ...]
     downs: tuple[DownProjection, ...]
     tied: tuple[tuple[str, ...], ...]
+    unreached: tuple[str, ...] = ()
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Return a sentence for each thing that does not fold or rotate."""
+        if self.unreached:
+            return (
+                f"Nothing folds: {len(self.unreached)} layers, the first {self.unreached[0]}, did not run on the tiny "
+                "input, so what they read is not known; give `inputs` that reach every layer.",
+            )
         return (
             *(() if self.streams else ("No residual stream is rotated: no norm module reads a sum of layers.",)),
             *(f"The gain of {norm.path} stays: {norm.reason}." for norm in self.norms if norm.reason),
@@ -166,12 +173,13 @@ def find_structure(
     """
     recorder = run_recorded(model, frozenset(norms), inputs)
     folds = tuple(_norm_fold(path, norms[path], recorder) for path in recorder.norms_run)
+    folds += tuple(NormFold(path, (), "it did not run") for path in norms if path not in recorder.norms_run)
     by_path = {fold.path: fold for fold in folds}
     roots = recorder.roots()
     streams = tuple(_stream(space, norms, by_path, recorder) for space in roots if _is_stream(space))
     values = tuple(path for space in roots if not _is_stream(space) for path in _value_paths(space, recorder))
     downs = tuple(_downs(recorder))
-    return Structure(folds, streams, values, downs, tied_parameters(model))
+    return Structure(folds, streams, values, downs, tied_parameters(model), recorder.unreached(model))
 
 
 def tied_parameters(model: nn.Module) -> tuple[tuple[str, ...], ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spikeplug.conversion.norms import Norm, find_norm
 from spikeplug.errors import SpikeplugError

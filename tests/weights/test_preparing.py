@@ -151,3 +151,12 @@ def test_a_model_that_float64_does_not_run() -> None:
     prepared = prepare(Narrow(), {"norm": Norm("rms_norm", 1e-6, "weight")}, inputs={"x": torch.ones(2, 8)})
     assert prepared.kept == ("Nothing folds: the model cannot be checked in float64 (TypeError: only float32).",)
     assert len(prepared.weights) == len(prepared.norms) == 0
+
+
+@pytest.mark.parametrize(("online", "block"), [(0, None), (4, 4), (16, 16), (47, 16), (48, 48), (4096, 48)])
+def test_the_size_of_online_transforms(online: int, block: int | None) -> None:
+    """48 = 12·4 channels: all of them, or blocks of a power of four."""
+    model = named("Llama 3").build()
+    prepared = prepare(model, norms_of(model), online=online)
+    assert set(prepared.online.values()) == ({block} if block else set())
+    assert prepared.error <= TOLERANCE

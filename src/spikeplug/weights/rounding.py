@@ -20,7 +20,7 @@ _SMALLEST = 2.0**-100
 _LARGEST = 2.0**100
 # Parts of a row's largest weight that the search of a clip tries as the end of the range.
 _CLIPS = tuple(1 - step / 64 for step in range(1, 24))
-_ROWS = 2048
+_ROWS = 2048  # rows that are worked on at once, so that it takes little memory
 _BLOCK = 32  # inputs that GPTQ rounds one by one before it changes all later ones at once; measured
 
 
@@ -86,7 +86,7 @@ def gptq(
     hessian    of the layer's inputs, fed with calibration tokens
     damping    number added to the Hessian's diagonal, as a part of its mean
     act_order  start with the inputs of the largest mean square
-    clip       choose each threshold for the smallest squared error of its row, weighted with the inputs' mean squares
+    clip       choose each threshold for the smallest squared error of its row, weighted by the inputs' mean squares
     Other arguments: as for `rounded`. Computed in float64; the same on every call.
 
     Errors: SpikeplugError as for `rounded`; for a Hessian that was never fed, or of another width.
@@ -101,9 +101,11 @@ def gptq(
     matrix = matrix.to(wide.device)
     threshold = _thresholds(wide, levels, group, clip, matrix.diagonal())
     order, factor = inverse_factor(matrix, damping, act_order)
-    scales = threshold if group is None else threshold.repeat_interleave(group, 1).T[order].contiguous()
     mantissa = torch.empty_like(wide)
-    mantissa[:, order] = _compensated(wide.T[order].contiguous(), factor, scales, levels).T
+    for rows in torch.arange(wide.shape[0], device=wide.device).split(_ROWS):  # rows do not depend on each other
+        scales = threshold[rows]
+        scales = scales if group is None else scales.repeat_interleave(group, 1).T[order].contiguous()
+        mantissa[rows[:, None], order] = _compensated(wide[rows].T[order].contiguous(), factor, scales, levels).T
     dead = hessian.dead_channels()
     if dead:
         columns = torch.tensor(dead, device=wide.device)
@@ -145,7 +147,7 @@ def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, impo
 
     importance  weight of each input's squared error (in,), for the search of a clip; None: all alike
     """
-    if weight.shape[0] > _ROWS:  # so that the search of a clip needs little memory
+    if weight.shape[0] > _ROWS:
         return torch.cat([_thresholds(part, levels, group, clip, importance) for part in weight.split(_ROWS)])
     pieces = weight if group is None else weight.unflatten(1, (-1, group))
     largest = pieces.abs().amax(-1)

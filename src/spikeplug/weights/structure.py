@@ -17,8 +17,9 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.weights.hadamard import factors_of
 from spikeplug.weights.recorder import Recorder, Space, Writer, run_recorded
 
-#: Blocks that an online Hadamard transform may have: their root is a power of two, so that scaling is a shift.
-ONLINE_BLOCKS = (64, 16, 4)
+#: Blocks of an online Hadamard transform that is not of the whole width. Their root is a power of two, so that scaling
+#: is a shift.
+ONLINE_BLOCKS = (1024, 256, 64, 16, 4)
 
 
 class NormKind(Protocol):
@@ -115,7 +116,7 @@ class ValuePath:
 class DownProjection:
     """A linear layer that reads an activation or a product and writes to a stream.
 
-    block   size of the Hadamard transform that its input can take; 0: none
+    block   size of the Hadamard transform that its input can take: the whole width, or one of `ONLINE_BLOCKS`; 0: none
     reason  why it can take none; empty if it can
     """
 
@@ -162,12 +163,13 @@ class Structure:
 
 
 def find_structure(
-    model: nn.Module, norms: Mapping[str, NormKind], inputs: Mapping[str, Any] | None = None
+    model: nn.Module, norms: Mapping[str, NormKind], inputs: Mapping[str, Any] | None = None, largest_block: int = 64
 ) -> Structure:
     """Return what folds and rotates in a model. The model runs once, in evaluation mode, and is not changed.
 
-    norms   kind of each norm module, by path
-    inputs  arguments of its forward; None: a few tokens, or what transformers says the model takes
+    norms          kind of each norm module, by path
+    inputs         arguments of its forward; None: a few tokens, or what transformers says the model takes
+    largest_block  most channels of an online Hadamard transform
 
     Errors: SpikeplugError if the model does not run on the inputs, or no inputs are known for it.
     """
@@ -178,7 +180,7 @@ def find_structure(
     roots = recorder.roots()
     streams = tuple(_stream(space, norms, by_path, recorder) for space in roots if _is_stream(space))
     values = tuple(path for space in roots if not _is_stream(space) for path in _value_paths(space, recorder))
-    downs = tuple(_downs(recorder))
+    downs = tuple(_downs(recorder, largest_block))
     return Structure(folds, streams, values, downs, tied_parameters(model), recorder.unreached(model))
 
 
@@ -310,7 +312,8 @@ def _why_value_stays(
     return "" if factors_of(size) else f"no Hadamard matrix of order {size} can be built"
 
 
-def _downs(recorder: Recorder) -> Iterator[DownProjection]:
+def _downs(recorder: Recorder, largest_block: int) -> Iterator[DownProjection]:
+    blocks = [block for block in ONLINE_BLOCKS if block <= largest_block]
     for path in recorder.linears_run:
         inputs = recorder.inputs_of(path)
         output = recorder.output_of(path)
@@ -319,10 +322,10 @@ def _downs(recorder: Recorder) -> Iterator[DownProjection]:
         if any(writer.kind != "computed" for space in inputs for writer in space.writers):
             continue
         width = next(iter(inputs)).width
-        block = next((block for block in ONLINE_BLOCKS if width % block == 0), 0)
-        reason = (
-            "" if block else f"its {width} inputs cannot be cut into blocks of {', '.join(map(str, ONLINE_BLOCKS))}"
-        )
+        block = next((block for block in blocks if width % block == 0), 0)
+        if width <= largest_block and factors_of(width):
+            block = width
+        reason = "" if block else f"its {width} inputs cannot be cut into blocks of {', '.join(map(str, blocks))}"
         yield DownProjection(path, block, reason)
 
 

@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 from spikeplug.codes import affine, as_real
 from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import registry
-from spikeplug.kernels.protocol import PLAIN, Call
+from spikeplug.kernels.protocol import PLAIN, VALUES, Call
 from spikeplug.kernels.registry import DEVICES, device_type
 from spikeplug.library import torch_op
 from spikeplug.library.layouts import is_plain, on_values
@@ -208,19 +208,15 @@ def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     with torch._C.DisableTorchFunction():  # or every look at an attribute is a call of each mode
         graded, device = torch.is_grad_enabled(), None
         for x in arguments:
-            if not isinstance(x, Tensor):
-                continue
+            if type(x) not in PLAIN:
+                if type(x) in VALUES or not isinstance(x, Tensor):
+                    continue
+                return False
             if device is None:
                 device = x.device
                 if device_type(device) not in DEVICES:
                     return False
-            if (
-                type(x) not in PLAIN
-                or x.is_nested
-                or x.layout is not torch.strided
-                or x.device != device
-                or (graded and x.requires_grad)
-            ):
+            if x.is_nested or x.layout is not torch.strided or x.device != device or (graded and x.requires_grad):
                 return False
     return True
 
@@ -230,12 +226,16 @@ def _is_watched() -> bool:
 
     Function modes that let operators pass do not count.
     """
-    modes = overrides._get_current_function_mode_stack()
     return (
         torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._autograd._profiler_enabled()
         or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0
-        or not all(getattr(mode, "lets_operators_pass", False) for mode in modes)
+        or (
+            torch._C._len_torch_function_stack() > 0
+            and not all(
+                getattr(mode, "lets_operators_pass", False) for mode in overrides._get_current_function_mode_stack()
+            )
+        )
     )

@@ -26,7 +26,7 @@ from transformers import (
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement import loading
-from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.loading import find_source, load, load_model
 
 NAMES = {"bert": "BertLMHeadModel", "gpt2": "GPT2LMHeadModel"}
 

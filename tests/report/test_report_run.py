@@ -251,16 +251,17 @@ def test_a_damaged_run_is_refused_in_one_sentence(finished, tmp_path, name, chan
         (r'("share": )[^,}]*', r"\g<1>1e308"),
     ],
 )
-def test_rows_that_do_not_fit_together_are_one_sentence(finished, tmp_path, pattern, other):
+def test_rows_that_do_not_fit_together_are_one_sentence(finished, tiny_folder, tmp_path, pattern, other):
     out = tmp_path / "run"
     shutil.copytree(finished.path, out)
     text, count = re.subn(pattern, other, (out / folder.ROWS).read_text())
     assert count
     (out / folder.ROWS).write_text(text)
-    result = CliRunner().invoke(cli.app, ["report", "--from", str(out)])
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"spikeplug: the rows of {out} do not fit together (")
-    assert result.stderr.count("\n") == 1
+    for arguments in (["--from", str(out)], [str(tiny_folder), "--out", str(out)]):
+        result = CliRunner().invoke(cli.app, ["report", *arguments])
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"spikeplug: the rows of {out} do not fit together (")
+        assert result.stderr.count("\n") == 1
 
 
 def test_folders_that_cannot_be_read(finished, tmp_path):

@@ -74,9 +74,14 @@ def report_command(
         found = find_source(model)
         report.check_folder(out)
     else:
+        unused = {"MODEL": model, "--context": context, "--tokens": tokens, "--text": text, "--threads": threads}
+        for name, value in unused.items():
+            if value is not None:
+                raise SpikeplugError(f"--from measures nothing, so {name} has no effect: leave one of them out.")
         files = report.read(source)
-        _check_rows(files)
     _check_outputs(folder, page, json, csv, [("MODEL", model), ("--preset", preset), ("--text", text)])
+    if source is not None or (out / HEADER).is_file():
+        _check_rows(report.read(folder))
     if source is None:
         files = _measured(found, settings, out, threads, dtype)
     writes: list[Callable[[], object]] = [partial(write_text, report.render(files.header, files.rows), page, "--html")]
@@ -97,7 +102,7 @@ def _check_rows(files: report.RunFolder) -> None:
         raise
     except Exception as error:  # rows that somebody changed can raise anything
         raise SpikeplugError(
-            f"the rows of {files.path} do not fit together ({first_line(error)}): give another --from."
+            f"the rows of {files.path} do not fit together ({first_line(error)}): give another folder."
         ) from error
 
 

@@ -128,7 +128,7 @@ def prepare_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
-        elif isinstance(stream, io.TextIOWrapper):  # the two share a buffer
+        elif isinstance(stream, io.TextIOWrapper) and not isinstance(stream, kind):  # the two share a buffer
             lines = stream.line_buffering
             setattr(sys, name, kind(stream.buffer, stream.encoding, "spikeplug", line_buffering=lines))
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -83,12 +83,17 @@ class Operator:
     arguments   the op's schema, without the numerics: "Tensor x, int dim"
     spiking     (*arguments, numerics=..., events=...) -> Tensor: the closed form, or its simulation
     exact       (*arguments) -> Tensor: gives the output's shape and dtype, and the straight-through gradient
+    types       per argument, the types of values that the op takes as they are
     """
 
     name: str
     arguments: str
     spiking: Callable[..., Tensor]
     exact: Callable[..., Tensor]
+    types: tuple[tuple[type, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", torch_op.exact_types(self.arguments))
 
     def __call__(
         self,
@@ -105,6 +110,10 @@ class Operator:
         """
         if type(numerics) is not Numerics:
             numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
+        for x, types in zip(arguments, self.types, strict=False):
+            if type(x) not in types:
+                arguments = torch_op.as_declared(self.name, self.arguments, arguments)
+                break
         if events is None and may_go_direct((*arguments, weight, bias)):
             return self._run(Call(self.name, arguments, numerics, weight, bias))
         if not all(is_plain(x) for x in (*arguments, weight, bias) if isinstance(x, Tensor)):

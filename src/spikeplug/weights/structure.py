@@ -322,7 +322,7 @@ def _downs(recorder: Recorder, largest_block: int) -> Iterator[DownProjection]:
         if not (output.norms or _is_stream(output)) or not inputs:
             continue
         width = next(len(columns) for space in inputs for reader, columns in space.readers if reader == path)
-        whole = width if width <= largest_block and factors_of(width) else 0
+        whole = width if width <= largest_block and width in ONLINE_BLOCKS else 0
         if any(space.heads for space in inputs):
             if whole:  # blocks would add nothing to the rotation of heads
                 yield DownProjection(path, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,7 +193,7 @@ class Pair:
             return NO_AFFINE
         if a.dtype is not b.dtype or a.dtype not in DTYPES:
             return "kernels take two tensors of one dtype"
-        if a.shape != b.shape and not _fit(a.shape, b.shape):
+        if a.shape != b.shape and not _broadcast(a.shape, b.shape):
             return "the shapes do not broadcast"
         return None
 
@@ -201,16 +202,16 @@ class Pair:
         dtype = a.dtype
         if dtype is not torch.float32:
             a, b = a.to(torch.float32), b.to(torch.float32)
-        shape = a.shape
+        shape: tuple[int, ...] = a.shape
         if shape == b.shape and a.is_contiguous() and b.is_contiguous():
             width = shape[-1]
             rows = a.numel() // width
             sizes: tuple[int, ...] = (1, rows)
             strides: tuple[int, ...] = (0, 0, width, 1, 0, 0, width, 1)
         else:
-            shape = torch.broadcast_shapes(shape, b.shape)
+            shape = _broadcast(shape, b.shape)
             width = shape[-1]
-            rows = shape.numel() // width
+            rows = math.prod(shape) // width
             (a, a_strides), (b, b_strides) = _walked(a, shape), _walked(b, shape)
             sizes, strides = _sizes(shape), a_strides + b_strides
         output = new_empty(a, shape)
@@ -219,17 +220,26 @@ class Pair:
         return output if dtype is torch.float32 else output.to(dtype), None
 
 
-def _fit(a: torch.Size, b: torch.Size) -> bool:
-    return all(x == y or 1 in (x, y) for x, y in zip(reversed(a), reversed(b), strict=False))
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of both broadcast; () if they do not. torch's own function takes longer than the kernel."""
+    if len(a) < len(b):
+        a, b = b, a
+    missing = len(a) - len(b)
+    shape = tuple([max(x, y) for x, y in zip(a[missing:], b, strict=True)])
+    if any(x != y and 1 not in (x, y) for x, y in zip(a[missing:], b, strict=True)):
+        return ()
+    return a[:missing] + shape
 
 
-def _sizes(shape: torch.Size) -> tuple[int, int]:
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the sizes of the last two of the leading dimensions; 1 for a dimension that is not there."""
-    leading = (1, 1, *shape[:-1]) if len(shape) <= _DIMENSIONS + 1 else (1, shape.numel() // shape[-1])
+    if len(shape) > _DIMENSIONS + 1:
+        return 1, math.prod(shape[:-1])
+    leading = (1, 1, *shape[:-1])
     return leading[-2], leading[-1]
 
 
-def _walked(x: Tensor, shape: torch.Size) -> tuple[Tensor, tuple[int, ...]]:
+def _walked(x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     """Return x as a tensor that the kernel reads as one of this shape, and its strides over three dimensions and a row.
 
     It is x itself, unless x has too many dimensions or a row that does not lie in one piece: then it is a copy.

@@ -72,7 +72,7 @@ class Quantise:
         return by_rows(quantise_kernel, call.arguments[0], _settings(*_given(call)))
 
 
-def _given(call: Call) -> tuple[Any, Any]:
+def _given(call: Call) -> tuple[Any, ...]:
     """Return levels and block of a call."""
-    _, levels, block = (*call.arguments, *(127, 0)[len(call.arguments) - 1 :])
-    return levels, block
+    given = call.arguments[1:]
+    return given if len(given) == 2 else given + (127, 0)[len(given) :]

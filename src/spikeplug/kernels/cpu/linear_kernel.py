@@ -24,6 +24,9 @@ from spikeplug.kernels.cpu.memory import (
 )
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
+    LIFTED,
+    ROUNDING,
+    SHORT,
     as_bits,
     as_double,
     as_float,
@@ -51,8 +54,6 @@ NAN = np.int32(0x7FC00000)
 _EXPONENTS = 1000
 #: Octaves between two operands beyond which the smaller one is 0.
 _APART = 100
-#: Bits of a product that `_scale_short` rounds; and what rounds a double below 2^51 to an integer when it is added.
-_SHORT, _ROUNDING = 48, 1.5 * 2.0**52
 #: Bits that the product has where a bias is added to it.
 _SUMMED_BITS = 24
 
@@ -149,15 +150,14 @@ def _product_width(sums, threshold, step):
 
 @compiled
 def _scale_short(sums, thresholds, step, places, exponent):
-    """Replace the sums (int32) by the bits of the float32 scaled sums times 2^exponent, for products below 2^_SHORT.
+    """Replace the sums (int32) by the bits of the float32 scaled sums times 2^exponent, for products below 2^SHORT.
 
-    thresholds: float64. A product is lifted by 2^-51 to 2^-48 of itself: it passes a half that it is at, and none that
-    it is not at, which is at least 2^-47 of it away. Then it is rounded to nearest by the addition of a large number.
+    thresholds: float64. See LIFTED and ROUNDING.
     """
-    factor = np.float64(step) * (1 + 2.0**-50) * power_of_two(-places)
+    factor = np.float64(step) * LIFTED * power_of_two(-places)
     plain, unit, wide = steps_of(exponent)
     for i in range(sums.size):
-        value = (np.float64(sums[i]) * thresholds[i] * factor + _ROUNDING) - _ROUNDING
+        value = (np.float64(sums[i]) * thresholds[i] * factor + ROUNDING) - ROUNDING
         sums[i] = as_bits(np.float32(value) * unit if plain else np.float32(value * wide))
 
 
@@ -230,7 +230,7 @@ def _finish(sums, threshold, thresholds, bias, bias_exponent, step, exponent, bi
     width = _product_width(sums, threshold, step)
     if bias.size == 0:
         places = width - bits
-        if width <= _SHORT:
+        if width <= SHORT:
             _scale_short(sums, thresholds, step, places, _within(exponent + places))
             return
         _scale(sums, threshold, step, places, _within(exponent + places), doubles)

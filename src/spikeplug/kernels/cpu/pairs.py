@@ -14,6 +14,9 @@ from spikeplug.kernels.cpu.launch import launch, new_empty
 from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
+    LIFTED,
+    ROUNDING,
+    SHORT,
     as_double,
     as_integer,
     bit_length,
@@ -69,17 +72,24 @@ AT = places_of(Words, after=HEADER)
 
 
 @compiled
-def _add(a, b, totals, a_scale, b_scale, a_lift, b_lift):
-    """Set totals to round(a·a_scale)·a_lift + round(b·b_scale)·b_lift, each term cut to an integer; |totals| < 2^50.
+def _add(a, b, totals, a_scale, b_scale, a_lift, b_lift, cut):
+    """Set totals to round(a·a_scale)·a_lift + round(b·b_scale)·b_lift, |totals| < 2^50; return the largest |total|.
 
-    Returns the largest |total|, int64. a, b: float32. totals: float64.
+    a, b: float32. totals: float64. cut: whether each term is cut to an integer; without, the lifts are whole.
     """
     largest = np.int64(0)
-    for i in range(totals.size):
-        first = trunc(np.float64(rint(np.float32(a[i] * a_scale))) * a_lift)
-        total = first + trunc(np.float64(rint(np.float32(b[i] * b_scale))) * b_lift)
-        totals[i] = total
-        largest = max(largest, as_integer(abs(total)))
+    if cut:
+        for i in range(totals.size):
+            first = trunc(np.float64(rint(np.float32(a[i] * a_scale))) * a_lift)
+            total = first + trunc(np.float64(rint(np.float32(b[i] * b_scale))) * b_lift)
+            totals[i] = total
+            largest = max(largest, as_integer(abs(total)))
+    else:
+        for i in range(totals.size):
+            total = np.float64(rint(np.float32(a[i] * a_scale))) * a_lift
+            total += np.float64(rint(np.float32(b[i] * b_scale))) * b_lift
+            totals[i] = total
+            largest = max(largest, as_integer(abs(total)))
     return np.int64(as_double(largest))
 
 
@@ -95,10 +105,19 @@ def _multiply(a, b, totals, a_scale, b_scale):
 
 
 @compiled
-def _round(totals, output, places, exponent):
-    """Set the output (float32) to round(totals·2^-places)·2^exponent, halves away from 0."""
+def _round(totals, output, places, exponent, short):
+    """Set the output (float32) to round(totals·2^-places)·2^exponent, halves away from 0.
+
+    short: whether all totals are below 2^SHORT, which are rounded as `linear_kernel` rounds products.
+    """
     factor = power_of_two(-places)
     plain, unit, wide = steps_of(exponent)
+    if short:
+        factor *= LIFTED
+        for i in range(totals.size):
+            value = (totals[i] * factor + ROUNDING) - ROUNDING
+            output[i] = np.float32(value) * unit if plain else np.float32(value * wide)
+        return
     for i in range(totals.size):
         value = totals[i] * factor
         output[i] = decoded(np.int32(value + np.copysign(0.5, value)), plain, unit, wide)
@@ -115,12 +134,15 @@ def _combine(a, b, output, totals, a_magnitude, b_magnitude, product, bits):
         most = _multiply(a, b, totals, a_scale, b_scale)
     else:
         exponent = max(a_exponent, b_exponent)
-        a_lift = power_of_two(GUARD_BITS - min(exponent - a_exponent, np.int64(_APART)))
-        b_lift = power_of_two(GUARD_BITS - min(exponent - b_exponent, np.int64(_APART)))
-        exponent -= GUARD_BITS
-        most = _add(a, b, totals, a_scale, b_scale, a_lift, b_lift)
-    places = bit_length(most) - bits
-    _round(totals, output, places, exponent + places)
+        apart = exponent - min(a_exponent, b_exponent)
+        # Where the operands lie near each other, fewer guard bits lose nothing.
+        guard = min(apart, np.int64(GUARD_BITS))
+        a_lift = power_of_two(guard - min(exponent - a_exponent, np.int64(_APART)))
+        b_lift = power_of_two(guard - min(exponent - b_exponent, np.int64(_APART)))
+        exponent -= guard
+        most = _add(a, b, totals, a_scale, b_scale, a_lift, b_lift, apart > guard)
+    width = bit_length(most)
+    _round(totals, output, width - bits, exponent + width - bits, width <= SHORT)
 
 
 @inlined

@@ -66,7 +66,8 @@ class Quantise:
     def supports(self, call: Call) -> str | None:
         if call.weight is not None or call.bias is not None:
             return NO_AFFINE
-        return refused(*_given(call), 0)
+        levels, block = _given(call)
+        return refused(levels, block, 0)
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         return by_rows(quantise_kernel, call.arguments[0], _settings(*_given(call)))

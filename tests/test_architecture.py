@@ -32,6 +32,7 @@ LAYERS = [
     "functional",
     "nn",
     "weights",
+    "weights",
     "conversion",
     "measurement",
     "evaluation",

@@ -144,4 +144,5 @@ def exactly_rotated(x: Tensor, order: int) -> Tensor:
     if not order:
         return x
     turned = apply_hadamard(x.unflatten(-1, (-1, order)), order) * (order**0.5 / 2 ** half_places(order))
-    return turned.flatten(-2)
+    flat: Tensor = turned.flatten(-2)
+    return flat

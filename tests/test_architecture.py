@@ -32,7 +32,6 @@ LAYERS = [
     "functional",
     "nn",
     "weights",
-    "weights",
     "conversion",
     "measurement",
     "evaluation",

@@ -272,6 +272,11 @@ def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
     return None
 
 
+def layers_of(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the model's layers that a plug can run with integer weights."""
+    return tuple(path for path, module in model.named_modules() if coded_plug(module) is not None)
+
+
 #: What a subclass may call with its own weight: a plug runs these with integers. `T`: for x @ weight.T.
 OWN_CALLS: dict[type[nn.Module], frozenset[str]] = {
     nn.Linear: frozenset({"linear", "T", "matmul", "__matmul__"}),

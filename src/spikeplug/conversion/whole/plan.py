@@ -70,16 +70,19 @@ class WholeConversion:
                 if path in layout.norms:
                     operator: Any = layout.norms[path]
                     plug.norm = replace(plug.norm, operator=operator, weight=None, bias=None, offset=0.0)
+        modules = dict(self.model.named_modules(remove_duplicate=False))
         for path in layout.coded:
-            module = self.model.get_submodule(path)
-            kind = coded_plug(module)
-            if kind is None:
+            module = modules.get(path)
+            kind = None if module is None else coded_plug(module)
+            if module is None or kind is None:
                 raise SpikeplugError(f"{path} is no layer that takes int8 weights: load the class that was saved.")
             block = layout.recipe.block if path in layout.blocks else 0
             plug = kind(module, self.numerics, layout.recipe.inputs, block, layout.rotations.get(path, 0))
             whole[path] = self.coded[path] = plug
         for path, repeat in layout.rotary.items():
-            whole[path] = RotaryPlug(self.model.get_submodule(path), self.numerics, repeat)
+            if "inv_freq" not in getattr(modules.get(path), "_buffers", {}):
+                raise SpikeplugError(f"{path} is no rotary embedding: load the class that was saved.")
+            whole[path] = RotaryPlug(modules[path], self.numerics, repeat)
         return whole
 
     def entries(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:

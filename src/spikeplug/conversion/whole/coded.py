@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from spikeplug import library
 from spikeplug.conversion.plug import Plug, refuse_proxies
+from spikeplug.conversion.redirection import is_dtype_of_integers
 from spikeplug.numerics import Numerics
 
 #: Names of the buffers beside an int8 weight.
@@ -253,6 +254,8 @@ class _Own(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if is_dtype_of_integers(func, args):
+            return torch.float32
         return self.instead.get(func, func)(*args, **(kwargs or {}))
 
 

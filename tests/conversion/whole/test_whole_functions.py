@@ -1,4 +1,4 @@
-"""Torch's linear functions in a whole model: every spelling is replaced, near torch's result, and as torch shapes it."""
+"""Torch's linear functions in a whole model: every spelling is replaced, near torch's result, in its shape."""
 
 from __future__ import annotations
 

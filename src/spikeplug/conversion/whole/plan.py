@@ -246,12 +246,12 @@ def find_layout(
         notes += [f"Weights are neither folded nor rotated: {reason}"] if prepared is None else prepared.kept
     coded, rotary = [], {}
     for path, module in model.named_modules():
-        if path in matched or id(module) in taken:
+        if path in matched:
             continue
-        if coded_plug(module) is not None:
-            coded.append(path)
-        elif (repeat := find_rotary(module)) is not None:
+        if (repeat := find_rotary(module)) is not None:  # also if its waves have a plug
             rotary[path] = repeat
+        elif id(module) not in taken and coded_plug(module) is not None:
+            coded.append(path)
     sample = samples[-1] if samples else None
     with calibrating(model):
         otherwise = read_otherwise(model, coded, sample)

@@ -126,7 +126,8 @@ def _convert(
         layout, prepared = (
             (recipe, None) if isinstance(recipe, Layout) else find_layout(model, recipe, plugs, matched, batch)
         )
-        whole = WholeConversion(model, numerics, layout, prepared)
+        kept = [] if prepared is None else list(prepared.kept)
+        whole = WholeConversion(model, numerics, layout, prepared, notes=kept)
         plugs = whole.plan(plugs)
         conversion = replace(conversion, plugged=tuple(plugs), attending=whole.attending(conversion.attending))
         entries = tuple(whole.entry(entry) for entry in entries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,42 @@ def test_an_output_that_shows_ascii_only(tmp_path):
     assert running.returncode == 3
     assert out.splitlines()[0] == "0.1 +/- 0.2 x 3 ? 4 ..."
     assert error == "said\n"
+
+
+TALK = """
+import sys
+from spikeplug import cli
+cli.app.command("talk")(lambda: (print("progress", file=sys.stderr), print("a library prints")))
+cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["--help"], ["eval", "--help"], ["--version"], ["talk"]], ids=" ".join)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("full", [True, False], ids=["full", "gone"])
+def test_whoever_prints_may_meet_a_stream_that_cannot_be_written(tmp_path, stream, arguments, full):
+    """Results that are lost are one sentence; a reader that is gone, and messages that are lost, cost nothing."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # as on a full disk, files take nothing
+
+    end, pipe = os.pipe()
+    os.close(end)  # nobody reads the pipe
+    with open(tmp_path / "file", "wb") as file:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: file if full else pipe}
+        environment = {**os.environ, "PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", TALK, *arguments]
+        found = subprocess.run(command, env=environment, text=True, timeout=60, preexec_fn=limit, **streams)
+    os.close(pipe)
+    if stream == "stderr":
+        assert (found.returncode, bool(found.stdout)) == (0, True)
+        return
+    said = ["progress"] if arguments == ["talk"] else []
+    if full:
+        said.append("spikeplug: cannot write to the standard output: File too large; free some space, or redirect it.")
+    assert found.stderr.splitlines() == said
+    assert found.returncode == (2 if full else 0)
 
 
 @pytest.mark.slow

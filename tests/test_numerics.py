@@ -14,6 +14,7 @@ import pytest
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import NUMERICS_VERSION, Numerics
 from spikeplug.presets import PRESETS
+from spikeplug.realisation import Realisation
 
 presets = pytest.mark.parametrize("numerics", [preset.numerics for preset in PRESETS.values()], ids=PRESETS)
 
@@ -96,7 +97,8 @@ def test_a_token_holds_what_differs_from_the_default() -> None:
     assert Numerics().token == "{}"
     assert json.loads(Numerics(bits=12, norm="cordic").token) == {"bits": 12, "norm": "cordic"}
     assert Numerics.from_token('{"bits": 12}') is Numerics.from_token('{"bits": 12}'), "cached"
-    for token in ("paper", "{", ""):
+    tokens: tuple[Any, ...] = ("paper", "{", "", "[]", [], {}, None, 3, b"{}")
+    for token in tokens:
         with pytest.raises(SpikeplugError, match=r"not a token of numerics: use Numerics\(\.\.\.\)\.token"):
             Numerics.from_token(token)
 
@@ -106,6 +108,13 @@ def test_a_field_that_is_not_there_is_one_sentence(name: str) -> None:
     with pytest.raises(SpikeplugError, match=f"'{name}' is not a field of Numerics; the fields are bits, ") as caught:
         Numerics.from_dict({name: 8})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [None, 3, [], ["bits"], "bits", {1: 2}], ids=str)
+@pytest.mark.parametrize("record", [Numerics, Realisation])
+def test_fields_come_in_a_dict(record: Any, values: Any) -> None:
+    with pytest.raises(SpikeplugError, match=f"give the fields of {record.__name__} by name|is not a field of"):
+        record.from_dict(values)
 
 
 @pytest.mark.parametrize("version", [0, -1, NUMERICS_VERSION + 1, "3", 3.0, True, None])

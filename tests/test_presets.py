@@ -98,6 +98,7 @@ def test_toml_and_json(tmp_path: Path) -> None:
         ('{"realisation": {"code": "morse"}}', "code is 'morse'"),
         ('{"bits": 99}', "between"),
         ('{"bits": null}', "bits is None"),
+        ("{" + " " * (1 << 14) + "}", "it has more than 16384 characters"),
         ('{"version": 0}', "numerics version 0 is unknown"),
         (f'{{"version": {NUMERICS_VERSION + 1}}}', "install the version of spikeplug that saved it"),
         ('{"version": "3"}', "numerics version '3' is unknown"),
@@ -107,6 +108,16 @@ def test_bad_files(content: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(SpikeplugError, match=words) as caught:
         read_preset(written(tmp_path / "bad.json", content))
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_hostile_size_is_refused_at_once(tmp_path: Path) -> None:
+    """A key of 100,000 dots, which tomllib reads in minutes."""
+    with pytest.raises(SpikeplugError, match="more than 16384 characters"):
+        read_preset(written(tmp_path / "deep.toml", ".".join("a" * 100_000) + " = 1"))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert read_preset(written(tmp_path / "mark.json", '\ufeff{"bits": 8}')).numerics == Numerics(bits=8)
 
 
 def test_a_file_of_an_earlier_version_warns(tmp_path: Path) -> None:

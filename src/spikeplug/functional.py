@@ -82,6 +82,14 @@ def swiglu(gate: Tensor, up: Tensor, *, numerics: Numerics | str | None = None, 
         raise SpikeplugError(
             f"swiglu takes a torch tensor as up, not a {type(up).__name__}; use torch.as_tensor first."
         )
+    if _has_shape(gate) and _has_shape(up) and gate.shape != up.shape:
+        try:
+            torch.broadcast_shapes(gate.shape, up.shape)
+        except RuntimeError as error:
+            raise SpikeplugError(
+                f"swiglu got gate {tuple(gate.shape)} and up {tuple(up.shape)}, which do not broadcast; reshape one of "
+                "them."
+            ) from error
     return OPERATORS["silu"](gate, numerics=numerics, events=events, weight=up)
 
 
@@ -216,10 +224,13 @@ def divide(a: Tensor, b: Tensor, *, numerics: Numerics | str | None = None, even
 def _of_width(parameter: Tensor | None, x: Tensor, operator: str, name: str) -> Tensor | None:
     if parameter is not None and not isinstance(parameter, Tensor):
         raise SpikeplugError(f"{operator} got a {name} of type {type(parameter).__name__}; give a tensor.")
-    # Strided nested tensors have no shape; the operator refuses them, as it does what is no tensor.
-    has_shape = isinstance(x, Tensor) and not (x.is_nested and x.layout is torch.strided)
-    if parameter is not None and has_shape and parameter.shape != x.shape[-1:]:
+    if parameter is not None and _has_shape(parameter) and _has_shape(x) and parameter.shape != x.shape[-1:]:
         raise SpikeplugError(
             f"{operator} got a {name} of shape {tuple(parameter.shape)}; give one of ({x.shape[-1]},)."
         )
     return parameter
+
+
+def _has_shape(x: object) -> bool:
+    """Return whether x is a tensor with a shape. Strided nested ones have none; operators refuse them."""
+    return isinstance(x, Tensor) and not (x.is_nested and x.layout is torch.strided)

@@ -129,6 +129,8 @@ class Numerics(Fields):
 
         Errors: SpikeplugError for any other string.
         """
+        if not isinstance(token, str):
+            raise _no_token(token)
         return _from_token(token)
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,14 +144,17 @@ class Numerics(Fields):
         Warns if they were written by an earlier numerics version, whose output bits differ.
         Errors: SpikeplugError for unknown fields, bad values and unknown versions.
         """
-        values = dict(values)
-        _check_version(values.pop("version", NUMERICS_VERSION))
+        if isinstance(values, dict):
+            values = dict(values)
+            _check_version(values.pop("version", NUMERICS_VERSION))
         check_fields(cls, values)
         return cls(**values)
 
 
 def check_fields(cls: type, values: dict[str, Any]) -> None:
-    """Raise SpikeplugError if a key of `values` is not a field of the dataclass `cls`."""
+    """Raise SpikeplugError if `values` is not a dict, or a key of it is not a field of the dataclass `cls`."""
+    if not isinstance(values, dict):
+        raise SpikeplugError(f"{shown(values)} is not a dict: give the fields of {cls.__name__} by name.")
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(map(str, values)) - known)
     if unknown:
@@ -185,8 +190,12 @@ def _from_token(token: str) -> Numerics:
         if not isinstance(values, dict):
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
-        raise SpikeplugError(f"{shown(token)} is not a token of numerics: use Numerics(...).token.") from error
+        raise _no_token(token) from error
     return Numerics.from_dict(values)
+
+
+def _no_token(token: object) -> SpikeplugError:
+    return SpikeplugError(f"{shown(token)} is not a token of numerics: use Numerics(...).token.")
 
 
 def _check_version(version: object) -> None:

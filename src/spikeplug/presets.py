@@ -99,7 +99,10 @@ def read_preset(name: str) -> Preset:
         return preset(name)
     path = Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise ValueError(f"it has more than {_LONGEST} characters")
         values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SpikeplugError(f"cannot read the preset file {path}: {error}.") from error
@@ -114,4 +117,6 @@ def read_preset(name: str) -> Preset:
     return Preset(numerics, as_realisation(None, numerics) if own is None else Realisation.from_dict(own))
 
 
+#: Most characters of a preset file: tomllib takes minutes for a key of many dots.
+_LONGEST = 1 << 14
 _DEFAULT = PRESETS["default"].numerics

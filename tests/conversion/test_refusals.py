@@ -143,6 +143,9 @@ ODD: dict[str, Any] = {
     "events": lambda: functional.silu(DENSE, events=3),  # type: ignore[arg-type]
     "weight": lambda: functional.rms_norm(DENSE, [1.0]),  # type: ignore[arg-type]
     "up": lambda: functional.swiglu(DENSE, 3),  # type: ignore[arg-type]
+    "up of another shape": lambda: functional.swiglu(DENSE, DENSE[:, :3]),
+    "nested weight": lambda: functional.rms_norm(DENSE, torch.nested.nested_tensor([DENSE])),
+    "nested bias": lambda: functional.layer_norm(DENSE, None, torch.nested.nested_tensor([DENSE])),
     "inputs": lambda: explain(_spiking(), {1: DENSE}),  # type: ignore[dict-item]
     "reverted": lambda: reverted(3),  # type: ignore[arg-type]
     "sparse in a model": lambda: _spiking()(DENSE.to_sparse()),

@@ -157,6 +157,7 @@ def test_operators_numerics_and_exclude_reach_the_conversion(model, tokenizer):
         ({"tokens": 100}, "tokens is 100, fewer than one window of 2048"),
         ({"numerics": "nope"}, "unknown preset 'nope'"),
         ({"choices": -1}, "choices is -1"),
+        ({"nope": 1}, "'nope' is not a field of Settings; the fields are "),
         ({"operators": ("gelux",)}, "unknown operator 'gelux'"),
         ({"operators": ()}, "operators"),
         ({"exclude": "("}, "not a regular expression"),

@@ -57,6 +57,21 @@ def replaced_by_text(path):
     path.write_text("not a cache file")
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_folder_that_takes_nothing_costs_no_second_compilation(damaged, tmp_path):
+    code = USE.format(
+        "import numba.core.caching as c; full = lambda *_: open('/nonexistent/file', 'wb'); "
+        "c.IndexDataCacheFile.save = c.IndexDataCacheFile.flush = full; "
+        "logging.basicConfig(level='INFO', format='%(levelname)s %(message)s'); "
+    )
+    if damaged:
+        stderr_of(USE.format(""), tmp_path)
+        for path in tmp_path.rglob("*.nbi"):
+            emptied(path)
+    lines = [line.split()[0] for line in stderr_of(code, tmp_path).splitlines()]
+    assert lines == ["WARNING", "INFO"][1 - damaged :]
+
+
 @pytest.mark.parametrize(
     ("kind", "damage"),
     [("nbi", cut_short), ("nbi", emptied), ("nbi", replaced_by_text), ("nbc", cut_short), ("nbc", changed)],

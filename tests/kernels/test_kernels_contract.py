@@ -17,7 +17,8 @@ VECTORS = [name for name in NAMES if name not in ("attention", "linear", "rotary
 def test_the_registry_names_operators() -> None:
     assert set(NAMES) <= OPERATORS.keys()
     gates, norms, waves = {"silu", "gelu", "sigmoid"}, {"rms_norm", "layer_norm"}, {"cos", "sin"}
-    assert {"softmax", "attention", "linear", "add", "multiply"} | gates | norms | waves == set(NAMES)
+    linear = {"linear", "add", "multiply", "quantise", "rotary"}
+    assert {"softmax", "attention"} | linear | gates | norms | waves == set(NAMES)
 
 
 @pytest.mark.parametrize("numerics", CONFIGS.values(), ids=CONFIGS)

@@ -82,6 +82,29 @@ def test_the_mode_is_kept(tmp_path, mode):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser gives files away")
+def test_the_owner_is_kept(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    path.chmod(0o640)
+    os.chown(path, 1234, 5678)
+    write_text("new", path, "--json")
+    found = path.stat()
+    assert path.read_text() == "new"
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 5678, 0o640)
+
+
+def test_a_file_that_belongs_to_somebody_else_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    monkeypatch.setattr(os, "chown", refuse)
+    write_text("new", path, "--json")
+    assert path.read_text() == "new"
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_symbolic_link_is_followed(tmp_path, exists):
     (tmp_path / "there").mkdir()

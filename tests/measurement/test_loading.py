@@ -26,7 +26,7 @@ from transformers import (
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement import loading
-from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.loading import find_source, load, load_model
 
 NAMES = {"bert": "BertLMHeadModel", "gpt2": "GPT2LMHeadModel"}
 
@@ -191,6 +191,15 @@ def test_a_damaged_config(copy, config):
     (copy / "config.json").write_text(config)
     with refused(copy, "(config|tokenizer|model)"):
         load(find_source(str(copy)))
+
+
+@pytest.mark.parametrize("architectures", [-1, True, "LlamaForCausalLM", {"a": 1}, [[]], [3]], ids=str)
+@pytest.mark.parametrize("loader", [load, load_model])
+def test_architectures_of_another_type(copy, loader, architectures):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+    with pytest.raises(SpikeplugError, match=r"the config of .* has the architectures .*: correct it to a list"):
+        loader(find_source(str(copy)))
 
 
 def test_no_tokenizer(copy):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import COUNTS, Events, Population, Scope, total
+from spikeplug.presets import PRESETS
 from spikeplug.realisation import Realisation
 
 counts = st.dictionaries(st.sampled_from(COUNTS), st.integers(0, 10**12))
@@ -80,6 +83,13 @@ def test_events_as_json_and_as_words() -> None:
 def test_a_sum_keeps_the_realisation() -> None:
     realisation = Realisation(division="ordered")
     assert (Events(realisation) + Events()).realisation == realisation
+
+
+def test_a_realisation_by_name() -> None:
+    assert Events("paper").realisation == PRESETS["paper"].realisation  # type: ignore[arg-type]
+    for other in ("papers", 3, [], float("nan")):
+        with pytest.raises(SpikeplugError, match="preset"):
+            Events(other)  # type: ignore[arg-type]
 
 
 def test_an_observer_is_no_part_of_what_was_counted() -> None:

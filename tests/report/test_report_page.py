@@ -163,6 +163,8 @@ def test_the_command_makes_the_page_again(finished, tmp_path):
         (("--tokens", "0"), "tokens is 0"),
         (("--tokens", "10"), "tokens is 10, fewer than one window of 2048"),
         (("--from", "/nowhere"), "holds no report"),
+        (("a/model", "--from", "there"), "--from measures nothing, so MODEL has no effect: leave one of them out"),
+        (("--from", "there", "--tokens", "64"), "--from measures nothing, so --tokens has no effect"),
         (("--html", "/proc/x/page.html"), "give another --html"),
         (("--json", "/proc/x/all.json"), "give another --json"),
         (("--csv", "/proc/x"), "give another --csv"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -219,6 +220,13 @@ def damaged(row, **changes):
         (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), values={}), "values.* is missing"),
         (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), seconds="1"), "seconds is not of"),
         (folder.ROWS, lambda text: text + damaged(json.loads(text.split("\n")[0]), key=["x"]), "key is not of type"),
+        (
+            folder.ROWS,
+            lambda text: text + damaged(json.loads(text.split("\n")[0]), study=["x"]),
+            "not a row of a study",
+        ),
+        (folder.ROWS, lambda text: re.sub(r'("mean_kl": )[^,]*', r"\1NaN", text, count=1), "mean_kl is nan"),
+        (folder.ROWS, lambda text: re.sub(r'("mean_kl": )[^,]*', r"\g<1>1e400", text, count=1), "mean_kl is inf"),
     ],
     ids=str,
 )
@@ -232,6 +240,28 @@ def test_a_damaged_run_is_refused_in_one_sentence(finished, tmp_path, name, chan
     result = CliRunner().invoke(cli.app, ["report", "--from", str(out)])
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "other"),
+    [
+        (r'("parameter": )"\w+"', r'\1"nothing"'),
+        (r'("buckets": )\[.*?\]', r"\1[]"),
+        (r'("membranes": )\[\[.*?\]\]', r"\1[[]]"),
+        (r'("share": )[^,}]*', r"\g<1>1e308"),
+    ],
+)
+def test_rows_that_do_not_fit_together_are_one_sentence(finished, tiny_folder, tmp_path, pattern, other):
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    text, count = re.subn(pattern, other, (out / folder.ROWS).read_text())
+    assert count
+    (out / folder.ROWS).write_text(text)
+    for arguments in (["--from", str(out)], [str(tiny_folder), "--out", str(out)]):
+        result = CliRunner().invoke(cli.app, ["report", *arguments])
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"spikeplug: the rows of {out} do not fit together (")
+        assert result.stderr.count("\n") == 1
 
 
 def test_folders_that_cannot_be_read(finished, tmp_path):
@@ -252,6 +282,7 @@ def test_folders_that_cannot_be_read(finished, tmp_path):
         ({"tokens": 15}, "tokens is 15, fewer than one window of 16"),
         ({"numerics": "nope"}, "unknown preset 'nope'"),
         ({"token": 16}, "token is 16"),
+        ({"nope": 1}, "'nope' is not a field of Settings; the fields are "),
         ({"token": -17}, "token is -17"),
         ({"studies": ()}, "no study"),
         ({"studies": ("ablations",)}, "no study 'ablations'"),

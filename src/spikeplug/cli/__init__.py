@@ -32,7 +32,11 @@ class OneLineErrors(TyperGroup):
         if not options.pop("standalone_mode", True):
             return super().main(*args, **{**options, "standalone_mode": False})
         try:
-            code = super().main(*args, **{**options, "standalone_mode": False})
+            try:
+                code = super().main(*args, **{**options, "standalone_mode": False})
+            finally:
+                with printing():
+                    pass  # flush what was printed elsewhere, such as by a parser of lm-eval
         except SpikeplugError as error:
             _refuse(str(error))
         except typer.TyperException as error:
@@ -92,12 +96,10 @@ def root(
 ) -> None:
     """Spiking operators for the nonlinearities of Transformers."""
     if version:
-        with printing():
-            typer.echo(f"spikeplug {spikeplug.__version__}")
+        typer.echo(f"spikeplug {spikeplug.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        with printing():
-            typer.echo(context.get_help())
+        typer.echo(context.get_help())
 
 
 app.command("convert")(convert_command)

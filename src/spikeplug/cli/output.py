@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -24,6 +24,36 @@ _ASCII = {"±": "+/-", "×": "x", "·": "*", "–": "-", "…": "...", "µ": "u"
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise  # handled by `printing`; rich itself would exit
+
+
+class _Results(io.TextIOWrapper):
+    """The standard output of a command, under `printing` whoever writes to it, such as a library or an option."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text. Errors: as `printing`."""
+        with _explained():
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Send what was written so far. Errors: as `printing`."""
+        with _explained():
+            super().flush()
+
+
+class _Messages(io.TextIOWrapper):
+    """The standard error of a command. What cannot be written is dropped: it must not cost the results."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text, or drop it."""
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Send what was written so far, or drop it."""
+        with suppress(OSError):
+            super().flush()
 
 
 def status_console(*, quiet: bool = False) -> Console:
@@ -63,10 +93,16 @@ def printing() -> Iterator[None]:
 
     Errors: SpikeplugError if the standard output cannot be written for another reason, such as a full disk.
     """
-    try:
+    with _explained():
         yield
         if sys.stdout is not None:
             sys.stdout.flush()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         _discard_output()
     except OSError as error:
@@ -77,19 +113,24 @@ def printing() -> Iterator[None]:
 
 
 def prepare_streams() -> None:
-    """Make standard streams safe to print to: closed ones discard text; characters they lack are spelled in ASCII."""
+    """Make standard streams safe to print to, whoever prints.
+
+    Closed ones discard text. Characters that they lack are spelled in ASCII. A reader that is gone is no error, and
+    the standard error drops what it cannot take.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:  # else the next file that is opened would get this number, and all that is printed
             os.open(os.devnull, os.O_RDWR)
     codecs.register_error("spikeplug", _spelled)
-    for name in ("stdout", "stderr"):
-        stream: Any = getattr(sys, name)
+    for name, kind in (("stdout", _Results), ("stderr", _Messages)):
+        stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="spikeplug")
+        elif isinstance(stream, io.TextIOWrapper) and not isinstance(stream, kind):  # the two share a buffer
+            lines = stream.line_buffering
+            setattr(sys, name, kind(stream.buffer, stream.encoding, "spikeplug", line_buffering=lines))
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from spikeplug.cli.options import Dtype, Json, Model, PresetOption, Text, Thread
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs, write_text
-from spikeplug.measurement.loading import check_dtype, find_source, load, model_facts
+from spikeplug.measurement.loading import check_dtype, find_source, first_line, load, model_facts
 from spikeplug.measurement.page import plotly
 from spikeplug.measurement.record import write_record
 from spikeplug.measurement.text import read_text
@@ -74,8 +74,14 @@ def report_command(
         found = find_source(model)
         report.check_folder(out)
     else:
+        unused = {"MODEL": model, "--context": context, "--tokens": tokens, "--text": text, "--threads": threads}
+        for name, value in unused.items():
+            if value is not None:
+                raise SpikeplugError(f"--from measures nothing, so {name} has no effect: leave one of them out.")
         files = report.read(source)
     _check_outputs(folder, page, json, csv, [("MODEL", model), ("--preset", preset), ("--text", text)])
+    if source is not None or (out / HEADER).is_file():
+        _check_rows(report.read(folder))
     if source is None:
         files = _measured(found, settings, out, threads, dtype)
     writes: list[Callable[[], object]] = [partial(write_text, report.render(files.header, files.rows), page, "--html")]
@@ -86,6 +92,18 @@ def report_command(
     sections = report.sections_of(files.header, files.rows)
     lines = [f"{section.title}: {section.lead}" for section in sections]
     deliver(writes, [*lines, f"{len(files.rows)} rows; the page is {page}"])
+
+
+def _check_rows(files: report.RunFolder) -> None:
+    """Raise SpikeplugError if rows that were read, each right by itself, cannot be drawn together."""
+    try:
+        report.render(files.header, files.rows)
+    except SpikeplugError:
+        raise
+    except Exception as error:  # rows that somebody changed can raise anything
+        raise SpikeplugError(
+            f"the rows of {files.path} do not fit together ({first_line(error)}): give another folder."
+        ) from error
 
 
 def _check_outputs(

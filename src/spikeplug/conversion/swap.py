@@ -134,8 +134,8 @@ def _convert(
     needed: dict[str, frozenset[str]] = {}
     for place in places:
         needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
-    layout = None if whole is None else whole.layout
-    conversion = replace(conversion, saved_as=saved_as(model, numerics, operators, exclude, needed, matched, layout))
+    saved = saved_as(model, numerics, operators, exclude, needed, matched, None if whole is None else whole.layout)
+    conversion = replace(conversion, saved_as=saved)
     try:
         _apply(model, plugs, conversion)
         if whole is not None and isinstance(recipe, Layout):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.items import Question
 from spikeplug.measurement.text import check_tokens
-from spikeplug.numerics import Numerics
+from spikeplug.numerics import Fields, Numerics
 from spikeplug.presets import as_numerics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Fields):
     """What to evaluate.
 
     numerics    Numerics, or the name of a preset

@@ -12,7 +12,7 @@ from spikeplug.evidence.measures import Measures
 from spikeplug.evidence.published import Figure
 from spikeplug.evidence.search import Worst
 from spikeplug.evidence.subjects import SUBJECTS
-from spikeplug.numerics import Numerics
+from spikeplug.numerics import Fields, Numerics
 from spikeplug.presets import as_numerics
 from spikeplug.realisation import Realisation
 
@@ -22,7 +22,7 @@ LARGEST_DIMENSION = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Fields):
     """Choose what a study measures.
 
     numerics       Numerics(...) or the name of a preset

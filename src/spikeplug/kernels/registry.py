@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikeplug.codes import affine
 from spikeplug.errors import SpikeplugError
-from spikeplug.kernels.protocol import DTYPES, INTEGERS, PLAIN, TAKEN, Call, Kernel
+from spikeplug.kernels.protocol import DTYPES, INTEGERS, PLAIN, TAKEN, VALUES, Call, Kernel
 from spikeplug.numerics import Numerics
 from spikeplug.operators import LINEAR
 
@@ -139,12 +139,13 @@ def _unsuited(call: Call) -> str | None:
     first = call.arguments[0]
     device = first.device
     for x in (*call.arguments, call.weight, call.bias):
-        if not isinstance(x, Tensor):
-            continue
+        if type(x) not in PLAIN:
+            if type(x) in VALUES or not isinstance(x, Tensor):
+                continue
+            if x.device == device:
+                return f"kernels take plain tensors, not a {type(x).__name__}"
         if x.device != device:
             return f"tensors lie on {device} and {x.device}"
-        if type(x) not in PLAIN:
-            return f"kernels take plain tensors, not a {type(x).__name__}"
         if x.dtype not in TAKEN and not (x.dtype in INTEGERS and call.operator in LINEAR):
             return _other_dtype(x)
         if x.numel() == 0:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 from spikeplug.codes import affine, as_real
 from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import registry
-from spikeplug.kernels.protocol import PLAIN, Call
+from spikeplug.kernels.protocol import PLAIN, VALUES, Call
 from spikeplug.kernels.registry import DEVICES, device_type
 from spikeplug.library import torch_op
 from spikeplug.library.layouts import is_plain, on_values
@@ -83,12 +83,17 @@ class Operator:
     arguments   the op's schema, without the numerics: "Tensor x, int dim"
     spiking     (*arguments, numerics=..., events=...) -> Tensor: the closed form, or its simulation
     exact       (*arguments) -> Tensor: gives the output's shape and dtype, and the straight-through gradient
+    types       per argument, the types of values that the op takes as they are
     """
 
     name: str
     arguments: str
     spiking: Callable[..., Tensor]
     exact: Callable[..., Tensor]
+    types: tuple[tuple[type, ...], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", torch_op.exact_types(self.arguments))
 
     def __call__(
         self,
@@ -105,6 +110,10 @@ class Operator:
         """
         if type(numerics) is not Numerics:
             numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
+        for x, types in zip(arguments, self.types, strict=False):
+            if type(x) not in types:
+                arguments = torch_op.as_declared(self.name, self.arguments, arguments)
+                break
         if events is None and may_go_direct((*arguments, weight, bias)):
             return self._run(Call(self.name, arguments, numerics, weight, bias))
         if not all(is_plain(x) for x in (*arguments, weight, bias) if isinstance(x, Tensor)):
@@ -208,19 +217,15 @@ def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     with torch._C.DisableTorchFunction():  # or every look at an attribute is a call of each mode
         graded, device = torch.is_grad_enabled(), None
         for x in arguments:
-            if not isinstance(x, Tensor):
-                continue
+            if type(x) not in PLAIN:
+                if type(x) in VALUES or not isinstance(x, Tensor):
+                    continue
+                return False
             if device is None:
                 device = x.device
                 if device_type(device) not in DEVICES:
                     return False
-            if (
-                type(x) not in PLAIN
-                or x.is_nested
-                or x.layout is not torch.strided
-                or x.device != device
-                or (graded and x.requires_grad)
-            ):
+            if x.is_nested or x.layout is not torch.strided or x.device != device or (graded and x.requires_grad):
                 return False
     return True
 
@@ -230,12 +235,16 @@ def _is_watched() -> bool:
 
     Function modes that let operators pass do not count.
     """
-    modes = overrides._get_current_function_mode_stack()
     return (
         torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._autograd._profiler_enabled()
         or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0
-        or not all(getattr(mode, "lets_operators_pass", False) for mode in modes)
+        or (
+            torch._C._len_torch_function_stack() > 0
+            and not all(
+                getattr(mode, "lets_operators_pass", False) for mode in overrides._get_current_function_mode_stack()
+            )
+        )
     )

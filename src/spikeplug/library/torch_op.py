@@ -7,16 +7,27 @@ hundreds of integer verbs inside. The numerics travel as a string, which every g
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._library.autograd import Info, make_autograd_impl
+from torch.nn import Parameter
 
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 from spikeplug.library import transforms
 
 LIBRARY = torch.library.Library("spikeplug", "FRAGMENT")
+#: By type in a schema: the type an argument must have, the type it is converted to, and its name in words.
+_TYPES: dict[str, tuple[type, type, str]] = {
+    "int": (Integral, int, "a whole number"),
+    "float": (Real, float, "a number"),
+    "bool": (bool, bool, "True or False"),
+    "str": (object, str, "a string"),  # the operator names the strings that it knows
+}
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def define(name: str, arguments: str, kernel: Callable[..., Tensor], exact: Callable[..., Tensor]) -> None:
@@ -45,6 +56,40 @@ def define(name: str, arguments: str, kernel: Callable[..., Tensor], exact: Call
 
     LIBRARY.impl(name, autograd, "Autograd", with_keyset=True)
     LIBRARY.impl(name, lambda *given: transforms.run(name, exact, given), "FuncTorchDynamicLayerFrontMode")
+
+
+def exact_types(arguments: str) -> tuple[tuple[type, ...], ...]:
+    """Return, for each argument of a schema, the types of values that need no look: `as_declared` leaves them alone."""
+    found = []
+    for declared in arguments.split(", "):
+        kind = declared.split()[0]
+        plain = (Tensor, Parameter) if kind.startswith("Tensor") else (_TYPES[kind.rstrip("?")][1],)
+        found.append((*plain, type(None)) if kind.endswith("?") else plain)
+    return tuple(found)
+
+
+def as_declared(operator: str, arguments: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the given arguments of an op with the types of its schema: numbers of numpy become Python's.
+
+    Errors: SpikeplugError, naming the argument, for a value of another type, which torch would refuse in many lines.
+    """
+    declared = [argument.split() for argument in arguments.split(", ")]
+    return tuple(_as_declared(operator, kind, name, x) for (kind, name), x in zip(declared, given, strict=False))
+
+
+def _as_declared(operator: str, kind: str, name: str, x: Any) -> Any:
+    kind, optional = kind.rstrip("?"), kind.endswith("?")
+    if (isinstance(x, Tensor) and kind == "Tensor") or (optional and x is None) or isinstance(x, _SYMBOLS):
+        return x
+    if kind == "Tensor":
+        raise SpikeplugError(
+            f"{operator} takes a torch tensor as {name}, not a {type(x).__name__}; use torch.as_tensor first."
+        )
+    needed, converted, words = _TYPES[kind]
+    if isinstance(x, needed) and (kind == "bool" or not isinstance(x, bool)):
+        with suppress(OverflowError):
+            return converted(x)
+    raise SpikeplugError(f"{operator} got {name}={shown(x)}; give {words}{' or None' if optional else ''}.")
 
 
 def check_devices(operator: str, arguments: tuple[Any, ...]) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -36,8 +37,9 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[tuple[str
 def write_text(text: str, path: Path, option: str) -> None:
     """Write a text as UTF-8 and make missing folders. `option` is the command-line option named in error messages.
 
-    A regular file is replaced as a whole: a reader sees the old file or the new one. Its mode is kept. A symbolic link
-    is followed. A file that is not regular (a pipe, a device) is written in place.
+    A regular file is replaced as a whole: a reader sees the old file or the new one. Its mode is kept, and its owner as
+    far as this user may. A symbolic link is followed.
+    A file that is not regular (a pipe, a device) is written in place.
     Errors: SpikeplugError if it cannot be written.
     """
     try:
@@ -57,7 +59,10 @@ def _replace(text: str, target: Path) -> None:
     try:
         temporary.write_text(text, encoding="utf-8")
         if target.exists():
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            there = target.stat()
+            with suppress(PermissionError):
+                os.chown(temporary, there.st_uid, there.st_gid)
+            temporary.chmod(stat.S_IMODE(there.st_mode))
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

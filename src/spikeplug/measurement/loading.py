@@ -16,7 +16,7 @@ from logging import CRITICAL
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikeplug.errors import SpikeplugError
+from spikeplug.errors import SpikeplugError, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -161,8 +161,8 @@ def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
     with quiet():
         config = _config(source, options)
         # The name is looked up among transformers' own classes only.
-        names = config.architectures or ["AutoModelForCausalLM" if source.gguf_file else "AutoModel"]
-        model_class = getattr(transformers, names[0], transformers.AutoModel)
+        name = _saved_class(config, source) or ("AutoModelForCausalLM" if source.gguf_file else "AutoModel")
+        model_class = getattr(transformers, name, transformers.AutoModel)
         model: PreTrainedModel = _load_as(model_class, source, dtype, options)
     return model
 
@@ -205,12 +205,23 @@ def _config(source: Source, options: dict[str, Any]) -> Any:
         return AutoConfig.from_pretrained(source.location, **options)
 
 
+def _saved_class(config: Any, source: Source) -> str | None:
+    """Return the name of the class that was saved; None if the config names none. Errors: SpikeplugError."""
+    names = config.architectures or [None]
+    if not isinstance(names, list) or not isinstance(names[0], (str, type(None))):
+        raise SpikeplugError(
+            f"the config of {source.name} has the architectures {shown(names)}: correct it to a list of the name of "
+            "the model's class."
+        )
+    return names[0]
+
+
 def _check_predicts(config: Any, source: Source) -> None:
     """Refuse a model whose saved class does not predict the next token. Errors: SpikeplugError."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    saved = (config.architectures or [None])[0]
+    saved = _saved_class(config, source)
     # A base model may have a head all the same: one whose weights are the embeddings'. Loading tells.
     base = saved is not None and saved.endswith("Model") and config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if saved is not None and saved not in known and not base:
@@ -241,7 +252,7 @@ def _load_as(model_class: Any, source: Source, dtype: str, options: dict[str, An
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         # transformers would fill them with random numbers.
-        saved = (model.config.architectures or [""])[0]
+        saved = _saved_class(model.config, source) or ""
         if saved.endswith("Model") and not any(key.startswith(f"{model.base_model_prefix}.") for key in missing):
             raise _no_language_model(source, saved)
         raise SpikeplugError(

@@ -117,6 +117,7 @@ def mismatch(value: Any, schema: Mapping[str, Any], place: str = "") -> str | No
 
     place   path of the value within the whole record, for the text
 
+    NaN and infinities, which JSON does not have but Python reads, never fit.
     Knows what the schemas here use: type, const, enum, pattern, minimum, minItems, properties, required,
     additionalProperties, items and anyOf.
     """
@@ -135,7 +136,8 @@ def mismatch(value: Any, schema: Mapping[str, Any], place: str = "") -> str | No
         return f"{place} is {value!r}"
     if isinstance(value, str) and "pattern" in schema and not re.search(schema["pattern"], value):
         return f"{place} is {value[:40]!r}"
-    if isinstance(value, (int, float)) and value < schema.get("minimum", -math.inf):
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if infinite or (isinstance(value, (int, float)) and value < schema.get("minimum", -math.inf)):
         return f"{place} is {value}"
     if isinstance(value, list):
         return _mismatch_of_list(value, schema, place)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from spikeplug.presets import as_numerics, as_realisation
 from spikeplug.realisation import Realisation
 
 #: input        a spike train that arrives: spikes and their deliveries, no membrane
@@ -74,18 +75,24 @@ Observer = Callable[[Population, Tensor, Tensor | None], None]
 class Events:
     """The populations of a simulation and what they did.
 
-    realisation  which neurons compute it; None: those of the preset that has the operator's numerics
+    realisation  which neurons compute it, or the name of a preset; None: those of the preset that has the operator's
+                 numerics
     observer     called at every step of every population; None: nobody, and populations run in blocks
     populations  by name, in the order of their first step
 
     Not neurons, and not counted: encoding and decoding, where numbers enter and leave; a constant place by which the
     bits of a spike train are split or joined, which is a choice of time steps; the sign of a synapse; a constant added
     to an exponent, which says where a number's point is; copies, views and reshapes.
+    Errors: SpikeplugError for a realisation of another type or an unknown preset.
     """
 
     realisation: Realisation | None = None
     observer: Observer | None = field(default=None, repr=False, compare=False)
     populations: dict[str, Population] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.realisation is not None:
+            self.realisation = as_realisation(self.realisation, as_numerics(None))
 
     def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
         """Return the population of that name, made at its first call; it keeps the largest width and neurons given."""

@@ -156,7 +156,7 @@ def _header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise _cannot("read", path / HEADER, error) from error
     except (ValueError, RecursionError) as error:
-        raise SpikeplugError(f"{path / HEADER} is damaged ({error}): give another --out.") from error
+        raise SpikeplugError(f"{path / HEADER} is damaged ({error}): give another folder.") from error
     return dict(header)
 
 
@@ -174,7 +174,7 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
             rows.append(_row(json.loads(line), studies))
         except (ValueError, RecursionError) as error:
             raise SpikeplugError(
-                f"line {number} of {path / ROWS} is damaged ({error}): take it out, or give another --out."
+                f"line {number} of {path / ROWS} is damaged ({error}): take it out, or give another folder."
             ) from error
     return rows, whole
 
@@ -184,7 +184,7 @@ def _row(row: Any, studies: Mapping[str, Any]) -> dict[str, Any]:
 
     Errors: ValueError if it does not fit.
     """
-    if not isinstance(row, dict) or row.get("study") not in studies:
+    if not isinstance(row, dict) or not isinstance(row.get("study"), str) or row["study"] not in studies:
         raise ValueError("it is not a row of a study")
     study = row.pop("study")
     if (wrong := _mismatch_of_row(row, studies[study]["items"])) is not None:
@@ -211,4 +211,4 @@ def _difference(there: Any, now: Any) -> tuple[Any, Any]:
 
 
 def _cannot(verb: str, path: Path, error: OSError) -> SpikeplugError:
-    return SpikeplugError(f"cannot {verb} {path}: {error.strerror or error}; give another --out.")
+    return SpikeplugError(f"cannot {verb} {path}: {error.strerror or error}; give another folder.")

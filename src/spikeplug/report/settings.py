@@ -10,14 +10,14 @@ from typing import Any
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.text import check_tokens
-from spikeplug.numerics import Numerics
+from spikeplug.numerics import Fields, Numerics
 from spikeplug.presets import as_numerics, as_realisation
 from spikeplug.realisation import Realisation
 from spikeplug.report.sections import STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Fields):
     """Choose what a report measures.
 
     numerics      Numerics, or the name of a preset

@@ -31,6 +31,12 @@ class LayerChange:
     centred: bool = False
     turn_out: Rotation | None = None
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Return whether the layer keeps its weights."""
+        given = (self.gain, self.shift, self.turn_in, self.turn_out)
+        return not (self.online or self.centred) and all(each is None for each in given)
+
     def weight(self, weight: Tensor) -> Tensor:
         """Return the changed weight. weight: (out, in), float64."""
         if self.gain is not None:

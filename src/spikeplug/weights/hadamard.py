@@ -6,6 +6,7 @@ and all products of these: 12, 20, 28, 36, 576 = 12·12·4, 896 = 28·32, ...
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -69,7 +70,7 @@ def apply_hadamard(x: Tensor, order: int) -> Tensor:
         matrix = _built(factor).to(device=x.device, dtype=x.dtype)
         x = matrix @ x.reshape(-1, left, factor, right)
         left *= factor
-    return x.reshape(shape) / order**0.5
+    return x.reshape(shape) / math.sqrt(order)
 
 
 @cache

@@ -141,6 +141,17 @@ class Recorder(TorchFunctionMode):
         tensors = itertools.chain(model.named_parameters(), model.named_buffers())
         self._bare = {id(tensor): name for name, tensor in tensors if tensor.is_floating_point() and tensor.dim() > 0}
 
+    def unreached(self, model: nn.Module) -> tuple[str, ...]:
+        """Return the paths of linear layers, embeddings and convolutions that did not run.
+
+        A layer whose weight ran in another layer, or was read by a function, counts as reached.
+        """
+        layers = {
+            path: module for path, module in model.named_modules() if self._kind(path, module) not in (None, "norm")
+        }
+        reached = {id(layers[path].weight) for path in layers.keys() & self._called} | self._traces.keys()
+        return tuple(p for p, layer in layers.items() if p not in self._called and id(layer.weight) not in reached)
+
     def roots(self) -> list[Space]:
         """Return the spaces, joined ones once, in the order in which the model made them."""
         return [space for space in self._spaces if space.joined is None]

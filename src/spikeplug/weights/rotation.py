@@ -58,6 +58,7 @@ def rotate_online(x: Tensor, block: int) -> Tensor:
     """Return what a runtime does before a layer that was prepared for it: H/sqrt(block) on each block of channels.
 
     x      (..., k·block), floating; its dtype is kept
-    block  a power of four, so that sqrt(block) is a power of two and the scaling a shift
+    block  order of a Hadamard matrix; of a power of four, 1/sqrt(block) is a shift. Of others it is a factor that
+           thresholds can take over, because the code of a vector does not depend on its scale.
     """
     return Rotation(block).apply(x)

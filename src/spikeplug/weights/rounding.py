@@ -20,7 +20,8 @@ _SMALLEST = 2.0**-100
 _LARGEST = 2.0**100
 # Parts of a row's largest weight that the search of a clip tries as the end of the range.
 _CLIPS = tuple(1 - step / 64 for step in range(1, 24))
-_BLOCK = 128
+_ROWS = 2048  # rows that are worked on at once, so that it takes little memory
+_BLOCK = 32  # inputs that GPTQ rounds one by one before it changes all later ones at once; measured
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def gptq(
     levels: int = 127,
     *,
     group: int | None = None,
-    damping: float = 0.01,
+    damping: float = 0.1,
     act_order: bool = True,
     clip: bool = False,
     name: str = "the weight",
@@ -85,7 +86,7 @@ def gptq(
     hessian    of the layer's inputs, fed with calibration tokens
     damping    number added to the Hessian's diagonal, as a part of its mean
     act_order  start with the inputs of the largest mean square
-    clip       choose each threshold for the smallest squared error of its row, weighted with the inputs' mean squares
+    clip       choose each threshold for the smallest squared error of its row, weighted by the inputs' mean squares
     Other arguments: as for `rounded`. Computed in float64; the same on every call.
 
     Errors: SpikeplugError as for `rounded`; for a Hessian that was never fed, or of another width.
@@ -100,9 +101,11 @@ def gptq(
     matrix = matrix.to(wide.device)
     threshold = _thresholds(wide, levels, group, clip, matrix.diagonal())
     order, factor = inverse_factor(matrix, damping, act_order)
-    scales = threshold if group is None else threshold.repeat_interleave(group, 1)[:, order]
     mantissa = torch.empty_like(wide)
-    mantissa[:, order] = _compensated(wide[:, order], factor, scales, levels)
+    for rows in torch.arange(wide.shape[0], device=wide.device).split(_ROWS):  # rows do not depend on each other
+        scales = threshold[rows]
+        scales = scales if group is None else scales.repeat_interleave(group, 1).T[order].contiguous()
+        mantissa[rows[:, None], order] = _compensated(wide[rows].T[order].contiguous(), factor, scales, levels).T
     dead = hessian.dead_channels()
     if dead:
         columns = torch.tensor(dead, device=wide.device)
@@ -117,28 +120,22 @@ def threshold_of(value: Tensor) -> Tensor:
 
 
 def _compensated(weight: Tensor, factor: Tensor, scales: Tensor, levels: int) -> Tensor:
-    """Return the integers of GPTQ, float64 (out, in).
+    """Return the integers of GPTQ, float64 (in, out).
 
-    weight  (out, in), in the order in which columns are rounded; it is changed
+    weight  (in, out), contiguous, in the order in which inputs are rounded; it is changed
     factor  upper Cholesky factor of the inverse Hessian, in the same order
-    scales  thresholds (out,), or (out, in) in the same order
+    scales  thresholds (out,), or (in, out) in the same order
     """
-    width = weight.shape[1]
-    mantissa = torch.empty_like(weight)
+    width = weight.shape[0]
+    mantissa, error = torch.empty_like(weight), torch.empty_like(weight[:_BLOCK])
     for start in range(0, width, _BLOCK):
         end = min(start + _BLOCK, width)
-        block, errors = weight[:, start:end], torch.empty_like(weight[:, start:end])
         for j in range(start, end):
-            scale = scales if scales.dim() == 1 else scales[:, j]
-            column = block[:, j - start]
-            integers = torch.round(column / scale).clamp_(-levels, levels)
-            mantissa[:, j] = integers
-            error = (column - integers * scale) / factor[j, j]
-            errors[:, j - start] = error
-            if j + 1 < end:
-                block[:, j - start + 1 :] -= error[:, None] * factor[j, j + 1 : end]
-        if end < width:
-            weight[:, end:] -= errors @ factor[start:end, end:]
+            scale = scales if scales.dim() == 1 else scales[j]
+            integers = torch.div(weight[j], scale, out=mantissa[j]).round_().clamp_(-levels, levels)
+            torch.addcmul(weight[j], integers, scale, value=-1, out=error[j - start]).div_(factor[j, j])
+            weight[j + 1 : end].addr_(factor[j, j + 1 : end], error[j - start], alpha=-1)
+        weight[end:].addmm_(factor[start:end, end:].T, error[: end - start], alpha=-1)
     return mantissa
 
 
@@ -147,6 +144,8 @@ def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, impo
 
     importance  weight of each input's squared error (in,), for the search of a clip; None: all alike
     """
+    if weight.shape[0] > _ROWS:
+        return torch.cat([_thresholds(part, levels, group, clip, importance) for part in weight.split(_ROWS)])
     pieces = weight if group is None else weight.unflatten(1, (-1, group))
     largest = pieces.abs().amax(-1)
     best = threshold_of(largest / levels)

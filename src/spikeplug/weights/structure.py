@@ -17,8 +17,9 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.weights.hadamard import factors_of
 from spikeplug.weights.recorder import Recorder, Space, Writer, run_recorded
 
-#: Blocks that an online Hadamard transform may have: their root is a power of two, so that scaling is a shift.
-ONLINE_BLOCKS = (64, 16, 4)
+#: Blocks of an online Hadamard transform that is not of the whole width. Their root is a power of two, so that scaling
+#: is a shift.
+ONLINE_BLOCKS = (1024, 256, 64, 16, 4)
 
 
 class NormKind(Protocol):
@@ -113,9 +114,11 @@ class ValuePath:
 
 @dataclass(frozen=True)
 class DownProjection:
-    """A linear layer that reads an activation or a product and writes to a stream.
+    """A linear layer that writes to a stream and reads an activation, a product or the output of attention.
 
-    block   size of the Hadamard transform that its input can take; 0: none
+    After attention only the whole width is transformed, because values are rotated by head already.
+
+    block   size of the Hadamard transform that its input can take: the whole width, or one of `ONLINE_BLOCKS`; 0: none
     reason  why it can take none; empty if it can
     """
 
@@ -130,6 +133,7 @@ class Structure:
 
     norms, streams, values, downs  in the order in which the model runs them
     tied                           names of parameters that are one tensor, a tuple for each
+    unreached                      linear layers, embeddings and convolutions that did not run
     """
 
     norms: tuple[NormFold, ...]
@@ -137,10 +141,16 @@ class Structure:
     values: tuple[ValuePath, ...]
     downs: tuple[DownProjection, ...]
     tied: tuple[tuple[str, ...], ...]
+    unreached: tuple[str, ...] = ()
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Return a sentence for each thing that does not fold or rotate."""
+        if self.unreached:
+            return (
+                f"Nothing folds: {len(self.unreached)} layers, the first {self.unreached[0]}, did not run on the tiny "
+                "input, so what they read is not known; give `inputs` that reach every layer.",
+            )
         return (
             *(() if self.streams else ("No residual stream is rotated: no norm module reads a sum of layers.",)),
             *(f"The gain of {norm.path} stays: {norm.reason}." for norm in self.norms if norm.reason),
@@ -155,23 +165,25 @@ class Structure:
 
 
 def find_structure(
-    model: nn.Module, norms: Mapping[str, NormKind], inputs: Mapping[str, Any] | None = None
+    model: nn.Module, norms: Mapping[str, NormKind], inputs: Mapping[str, Any] | None = None, largest_block: int = 64
 ) -> Structure:
     """Return what folds and rotates in a model. The model runs once, in evaluation mode, and is not changed.
 
-    norms   kind of each norm module, by path
-    inputs  arguments of its forward; None: a few tokens, or what transformers says the model takes
+    norms          kind of each norm module, by path
+    inputs         arguments of its forward; None: a few tokens, or what transformers says the model takes
+    largest_block  most channels of an online Hadamard transform
 
     Errors: SpikeplugError if the model does not run on the inputs, or no inputs are known for it.
     """
     recorder = run_recorded(model, frozenset(norms), inputs)
     folds = tuple(_norm_fold(path, norms[path], recorder) for path in recorder.norms_run)
+    folds += tuple(NormFold(path, (), "it did not run") for path in norms if path not in recorder.norms_run)
     by_path = {fold.path: fold for fold in folds}
     roots = recorder.roots()
     streams = tuple(_stream(space, norms, by_path, recorder) for space in roots if _is_stream(space))
     values = tuple(path for space in roots if not _is_stream(space) for path in _value_paths(space, recorder))
-    downs = tuple(_downs(recorder))
-    return Structure(folds, streams, values, downs, tied_parameters(model))
+    downs = tuple(_downs(recorder, largest_block))
+    return Structure(folds, streams, values, downs, tied_parameters(model), recorder.unreached(model))
 
 
 def tied_parameters(model: nn.Module) -> tuple[tuple[str, ...], ...]:
@@ -302,20 +314,22 @@ def _why_value_stays(
     return "" if factors_of(size) else f"no Hadamard matrix of order {size} can be built"
 
 
-def _downs(recorder: Recorder) -> Iterator[DownProjection]:
+def _downs(recorder: Recorder, largest_block: int) -> Iterator[DownProjection]:
+    blocks = [block for block in ONLINE_BLOCKS if block <= largest_block]
     for path in recorder.linears_run:
         inputs = recorder.inputs_of(path)
         output = recorder.output_of(path)
         if not (output.norms or _is_stream(output)) or not inputs:
             continue
-        if any(writer.kind != "computed" for space in inputs for writer in space.writers):
-            continue
-        width = next(iter(inputs)).width
-        block = next((block for block in ONLINE_BLOCKS if width % block == 0), 0)
-        reason = (
-            "" if block else f"its {width} inputs cannot be cut into blocks of {', '.join(map(str, ONLINE_BLOCKS))}"
-        )
-        yield DownProjection(path, block, reason)
+        width = next(len(columns) for space in inputs for reader, columns in space.readers if reader == path)
+        whole = width if width <= largest_block and factors_of(width) else 0
+        if any(space.heads for space in inputs):
+            if whole:  # blocks would add nothing to the rotation of heads
+                yield DownProjection(path, whole)
+        elif all(writer.kind == "computed" for space in inputs for writer in space.writers):
+            block = whole or next((block for block in blocks if width % block == 0), 0)
+            reason = "" if block else f"its {width} inputs cannot be cut into blocks of {', '.join(map(str, blocks))}"
+            yield DownProjection(path, block, reason)
 
 
 def check_norms(model: nn.Module, norms: Mapping[str, NormKind]) -> None:

@@ -91,7 +91,7 @@ class CodedPlug(Plug):
         mantissa  int8 (rows, columns);  threshold  int32 (rows,);  unit  int32 ();  bias  float (rows,) or None
         """
         weight = (mantissa.T if self.transposed else mantissa).contiguous()
-        weight = weight.view(self.module._parameters["weight"].shape)  # type: ignore[union-attr]
+        weight = weight.view(self.own("weight").shape)
         exchange(self.module, weight=nn.Parameter(weight, requires_grad=False))
         if bias is not None:
             exchange(self.module, bias=nn.Parameter(bias, requires_grad=False))
@@ -104,6 +104,12 @@ class CodedPlug(Plug):
         super().detach()
         for name in (THRESHOLD, UNIT):
             self.module._buffers.pop(name, None)
+
+    def own(self, name: str) -> Tensor:
+        """Return a parameter of the module that it is known to have."""
+        parameter = self.module._parameters[name]
+        assert parameter is not None
+        return parameter
 
     def as_rows(self, weight: Tensor) -> Tensor:
         """Return a weight in the module's layout as (rows, columns)."""

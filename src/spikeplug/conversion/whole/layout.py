@@ -51,7 +51,7 @@ class Layout:
         recipe = values["recipe"]
         if not isinstance(recipe, dict):
             raise SpikeplugError(f"recipe is {shown(recipe)} in config.json: save the model again.")
-        checked = {
+        checked: dict[str, Any] = {
             **{name: _paths(name, values.get(name, [])) for name in ("coded", "blocks", "biases")},
             "rotations": _choices("rotations", values.get("rotations", {}), tuple(1 << n for n in range(1, 13))),
             "norms": _choices("norms", values.get("norms", {}), _NORMS),

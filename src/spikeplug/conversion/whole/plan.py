@@ -118,21 +118,18 @@ class WholeConversion:
         """Put empty integer weights into the modules, whose own weights are gone then; loading fills them."""
         untie(self.model)
         for path, plug in self.coded.items():
-            rows, columns = plug.as_rows(plug.module._parameters["weight"]).shape  # type: ignore[arg-type]
-            like = {"device": plug.module._parameters["weight"].device}  # type: ignore[union-attr]
-            bias = torch.empty(rows, **like) if path in self.layout.biases else None
-            plug.install(
-                torch.empty(rows, columns, dtype=torch.int8, **like),
-                torch.empty(rows, dtype=torch.int32, **like),
-                torch.empty((), dtype=torch.int32, **like),
-                bias,
-            )
+            weight = plug.own("weight")
+            rows, columns = plug.as_rows(weight).shape
+            bias = weight.new_empty(rows, dtype=torch.float32) if path in self.layout.biases else None
+            threshold = weight.new_empty(rows, dtype=torch.int32)
+            mantissa = weight.new_empty((rows, columns), dtype=torch.int8)
+            plug.install(mantissa, threshold, weight.new_empty((), dtype=torch.int32), bias)
             free(plug.module)
 
     def _dense(self, path: str, plug: CodedPlug) -> tuple[Tensor, Tensor | None]:
-        own, changed = plug.module._parameters, self.prepared.weights if self.prepared is not None else {}
-        weight = changed.get(f"{path}.weight", own["weight"])
-        bias = changed.get(f"{path}.bias", own.get("bias"))
+        changed: Mapping[str, Tensor] = self.prepared.weights if self.prepared is not None else {}
+        weight = changed.get(f"{path}.weight", plug.own("weight"))
+        bias = changed.get(f"{path}.bias", plug.module._parameters.get("bias"))
         return plug.as_rows(weight.detach()), None if bias is None else bias.detach()
 
     def _exchange_bare(self) -> None:
@@ -160,7 +157,7 @@ def find_layout(
     prepared = None
     if recipe.rotate and not matched:
         norms = {path: plug.norm for path, plug in plugs.items() if isinstance(plug, NormPlug)}
-        prepared = prepare(model, norms, inputs=inputs)
+        prepared = prepare(model, norms, inputs=_first(inputs))
     coded, rotary = [], {}
     for path, module in model.named_modules():
         if path in matched or id(module) in taken:
@@ -181,6 +178,13 @@ def find_layout(
         biases=() if prepared is None else tuple(name.rpartition(".")[0] for name in prepared.made),
     )
     return layout, prepared
+
+
+def _first(inputs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the first sample of a batch, to follow tensors with; None for token ids alone, which are easily made."""
+    if inputs is None or set(inputs) <= {"input_ids", "attention_mask", "token_type_ids"}:
+        return None
+    return {name: value[:1] if isinstance(value, Tensor) and value.dim() else value for name, value in inputs.items()}
 
 
 def _rotated_inputs(prepared: Prepared) -> frozenset[str]:

@@ -14,6 +14,8 @@ from spikeplug.kernels.cpu.gates import Gated
 from spikeplug.kernels.cpu.linear import Linear
 from spikeplug.kernels.cpu.norms import Norm
 from spikeplug.kernels.cpu.pairs import Pair
+from spikeplug.kernels.cpu.quantise import Quantise
+from spikeplug.kernels.cpu.rotary import Rotary
 from spikeplug.kernels.cpu.softmax import Softmax
 from spikeplug.kernels.cpu.waves import Wave
 from spikeplug.operators.gates.sigmoid import GATE as SIGMOID
@@ -32,4 +34,6 @@ KERNELS: dict[str, Kernel] = {
     "linear": Linear(),
     "add": Pair(product=False),
     "multiply": Pair(product=True),
+    "quantise": Quantise(),
+    "rotary": Rotary(),
 }

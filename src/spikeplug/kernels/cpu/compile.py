@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -67,12 +68,9 @@ def kernel(function: Callable[..., None]) -> Compiled:
 def _compile(function: Callable[..., None]) -> Any:
     """Return the compiled function, from disk if it is there. Compiling is logged, at level INFO."""
     code: Any = CFunc(function, _SIGNATURE, {}, OPTIONS, pipeline_class=_Logged)
-    try:
+    with suppress(RuntimeError, OSError):  # no folder for it
         code._cache = _Cache(function)
-        code.compile()
-    except (RuntimeError, OSError):  # no folder for it, or no room in it
-        code = CFunc(function, _SIGNATURE, {}, OPTIONS, pipeline_class=_Logged)
-        code.compile()
+    code.compile()
     return code
 
 
@@ -107,8 +105,14 @@ class _CheckedFiles(IndexDataCacheFile):
             return super().load(key)
         except Exception as error:
             _LOG.warning("A file of compiled kernels in %s is damaged (%s): compiling again.", self._cache_path, error)
-            self.flush()
+            with suppress(OSError):
+                self.flush()
             return None
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep what was compiled, or do without: there may be no room, or no permission any more."""
+        with suppress(OSError):
+            super().save(key, data)
 
     def _dump(self, obj: Any) -> bytes:
         data: bytes = super()._dump(obj)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from spikeplug.kernels.cpu.product import LONG, WORD
 from spikeplug.kernels.cpu.verbs import compiled, intrinsic
@@ -14,7 +15,9 @@ from spikeplug.kernels.cpu.verbs import compiled, intrinsic
 #: Terms of one vector of weights.
 TERMS = 32
 #: Rows of weights that are multiplied at once, and rows of levels at most.
-TOGETHER, FEW = 4, 4
+TOGETHER, FEW = 8, 2
+#: Bytes of a cache line, and how far ahead of those in use weights are fetched, further than processors do.
+_LINE, _AHEAD = 64, 8192
 
 _BYTE, _HALF = ir.IntType(8), ir.IntType(16)
 _BYTES, _HALVES = ir.VectorType(_BYTE, TERMS), ir.VectorType(_HALF, TERMS)
@@ -23,6 +26,14 @@ _PRODUCTS, _SUMS = ir.VectorType(WORD, TERMS), ir.VectorType(WORD, TERMS // 2)
 
 def _load(builder: Any, address: Any, kind: Any, align: int) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+
+
+def _fetch(builder: Any, address: Any) -> None:
+    """Ask the processor to bring the cache line at an address into the nearest cache, without waiting for it."""
+    pointer = builder.inttoptr(address, _BYTE.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, WORD, WORD, WORD])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [pointer, WORD(0), WORD(3), WORD(1)])
 
 
 def _pairs(builder: Any, a: Any, b: Any) -> Any:
@@ -75,6 +86,9 @@ def _dots(rows: int, weights: int) -> Any:
             for row in range(rows):
                 place = builder.add(builder.mul(width, LONG(row)), term)
                 factors.append(_load(builder, builder.add(levels, builder.shl(place, LONG(1))), _HALVES, 2))
+            for line in range(0, TERMS * weights, _LINE):
+                place = builder.add(builder.mul(term, LONG(weights)), LONG(line + _AHEAD))
+                _fetch(builder, builder.add(weight, place))
             totals: list[list[Any]] = [[] for _ in range(rows)]
             for w in range(weights):
                 place = builder.add(builder.mul(stride, LONG(w)), term)
@@ -101,7 +115,7 @@ def _dots(rows: int, weights: int) -> Any:
     return verb
 
 
-_one, _two, _three, _four = (_dots(rows, TOGETHER) for rows in range(1, FEW + 1))
+_one, _two = (_dots(rows, TOGETHER) for rows in range(1, FEW + 1))
 _single = _dots(1, 1)
 
 
@@ -117,12 +131,8 @@ def dots(rows, weights, levels, width, weight, stride, terms, output, pitch):
         here, target = weight + done * stride, output + 4 * done
         if rows == 1:
             _one(levels, width, here, stride, terms, target, pitch)
-        elif rows == 2:
-            _two(levels, width, here, stride, terms, target, pitch)
-        elif rows == 3:
-            _three(levels, width, here, stride, terms, target, pitch)
         else:
-            _four(levels, width, here, stride, terms, target, pitch)
+            _two(levels, width, here, stride, terms, target, pitch)
         done += TOGETHER
     while done < weights:
         for row in range(rows):

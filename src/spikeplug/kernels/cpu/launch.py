@@ -21,10 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.kernels.cpu.memory import HEADER, Header
+from spikeplug.kernels.cpu.memory import HEADER
 
 #: Elements that a thread takes at once: enough to hide the taking, few enough for all threads to end together.
 _ELEMENTS = 1 << 14
+#: Bytes of a word.
+_WORD = 8
 
 _forked = False
 
@@ -50,12 +52,17 @@ def launch(
     Errors: MemoryError if a thread found no memory for its buffers.
     """
     step = max(1, _ELEMENTS // max(1, width))
-    # Arrays are made, and give their addresses, in a third of the time of tensors or of ctypes.
-    left = array("b", bytes(marks))
-    head = Header(count=rows, step=step, taken=0, done=0, left=0, marks=left.buffer_info()[0])
-    block = array("q", head + words)
+    # Arrays are made, and give their addresses, in a third of the time of tensors or of ctypes. Few marks lie in the
+    # block itself, after its words. The words of `Header` are written in their order: names take as long as an array.
+    block = array("q", (rows, step, 0, 0, 0, 0, *words, 0))
     address = block.buffer_info()[0]
-    threads = 1 if _forked else min(torch.get_num_threads(), -(-rows // step))
+    if marks <= _WORD:
+        left = block
+        block[HEADER.marks] = address + _WORD * (len(block) - 1)
+    else:
+        left = array("b", bytes(marks))
+        block[HEADER.marks] = left.buffer_info()[0]
+    threads = 1 if _forked or rows <= step else min(torch.get_num_threads(), -(-rows // step))
     if threads <= 1:
         kernel.ctypes(address)
     elif (parallel := _openmp()) is not None:
@@ -68,7 +75,10 @@ def launch(
             done.result()
     if block[HEADER.done] != rows:
         raise MemoryError("a spikeplug kernel found no memory for its buffers of one row per thread.")
-    return torch.frombuffer(left, dtype=torch.bool) if block[HEADER.left] else None
+    if not block[HEADER.left]:
+        return None
+    offset = _WORD * (len(block) - 1) if left is block else 0
+    return torch.frombuffer(left, dtype=torch.bool, count=marks, offset=offset)
 
 
 #: From this size on, glibc gives every block its own mapping, which the system fills page by page when first used.
@@ -81,12 +91,12 @@ def empty_like(x: Tensor) -> Tensor:
     return _on_large_pages(torch.empty_like(x))
 
 
-def empty(shape: tuple[int, ...]) -> Tensor:
-    """Return a new float32 tensor, on Linux with large memory pages (2 MiB) if it is 32 MiB or more.
+def new_empty(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return x.new_empty(shape), on Linux with large memory pages (2 MiB) if it is 32 MiB or more.
 
     With pages of 4 KiB the page faults would take longer than the kernel.
     """
-    return _on_large_pages(torch.empty(shape, dtype=torch.float32, device="cpu"))
+    return _on_large_pages(x.new_empty(shape))
 
 
 def _on_large_pages(output: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from spikeplug.kernels.cpu.dots import FEW
-from spikeplug.kernels.cpu.launch import empty, launch
-from spikeplug.kernels.cpu.levels import Encoder, encoder, largest_mantissa, largest_step, refused
+from spikeplug.kernels.cpu.launch import launch, new_empty
+from spikeplug.kernels.cpu.levels import encoder, largest_mantissa, largest_step, refused
 from spikeplug.kernels.cpu.linear_kernel import (
-    Words,
+    Buffers,
+    Layer,
+    Widths,
     linear_encode_kernel,
     linear_few_kernel,
     linear_scale_kernel,
@@ -20,8 +22,8 @@ from spikeplug.kernels.cpu.linear_kernel import (
 from spikeplug.kernels.protocol import DTYPES, EVERY_ROW, NO_AFFINE, Call
 from spikeplug.operators.linear.linear import THRESHOLD_BITS
 
-#: Sums of high digits that are held at a time, in elements.
-_SUMS = 1 << 21
+#: Sums that are scaled while they lie in cache, in elements.
+_SUMS = 1 << 18
 #: float32 holds every integer up to 2^24.
 _FLOAT_EXACT = 1 << 24
 _DEFAULTS = (None, 127, 0, 0)
@@ -30,31 +32,31 @@ _DEFAULTS = (None, 127, 0, 0)
 class Plan(NamedTuple):
     """Hold what follows from a layer's settings and number of inputs.
 
-    reason   why the kernels cannot run it; "": they can
-    planes   int8 digits of a level
-    doubles  whether a sum times step and threshold is exact in a double
+    reason  why the kernels cannot run it; "": they can
+    planes  int8 digits of a level
+    words   what the kernels' blocks begin with: `Encoder` and `Widths`
     """
 
     reason: str
-    encoder: Encoder
-    planes: int
-    doubles: bool
+    planes: int = 0
+    words: tuple[int, ...] = ()
 
 
 @lru_cache(maxsize=256)
 def _plan(levels: Any, block: Any, rotation: Any, inputs: int) -> Plan:
     reason = refused(levels, block, rotation)
-    if reason is None and rotation and inputs % rotation:
-        reason = f"rotation={rotation} does not divide {inputs} channels"
     if reason is not None:
-        return Plan(reason, encoder(1, 0, 0), 1, False)
+        return Plan(reason)
+    if rotation and inputs % rotation:
+        return Plan(f"rotation={rotation} does not divide {inputs} channels")
     largest = largest_mantissa(levels, block)
     total = largest * 128 * inputs
     if total >= 1 << 31:
-        reason = f"sums of {inputs} products do not fit 32 bits"
+        return Plan(f"sums of {inputs} products do not fit 32 bits")
     planes = 1 if largest <= 127 else 2
     doubles = total * largest_step(levels, block) << THRESHOLD_BITS <= 1 << 53
-    return Plan(reason or "", encoder(levels, block, rotation), planes, doubles)
+    widths = Widths(inputs=inputs, planes=planes, doubles=int(doubles))
+    return Plan("", planes, encoder(levels, block, rotation) + widths)
 
 
 class Linear:
@@ -67,12 +69,14 @@ class Linear:
             return NO_AFFINE
         if weight.dtype is not torch.int8 or threshold.dtype is not torch.int32 or unit.dtype is not torch.int32:
             return "kernels take int8 weights, int32 thresholds and an int32 unit"
-        shape = weight.shape
-        if len(shape) != 2 or x.shape[-1] != shape[1] or threshold.shape != shape[:1] or unit.dim():
-            return "the shapes of the weight and its thresholds do not fit"
-        if bias is not None and (bias.dtype not in DTYPES or bias.shape != shape[:1]):
+        if weight.dim() != 2 or threshold.dim() != 1 or unit.dim():
+            return "the weight, its thresholds or its unit have other dimensions"
+        outputs, inputs = weight.shape
+        if x.size(-1) != inputs or threshold.numel() != outputs:
+            return "the input or the thresholds do not fit the weight"
+        if bias is not None and (bias.dtype not in DTYPES or bias.shape != threshold.shape):
             return "kernels take one float32, bfloat16 or float16 bias per output"
-        return _plan(levels, block, rotation, shape[1]).reason or None
+        return _plan(levels, block, rotation, inputs).reason or None
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         x, weight, threshold, unit = call.arguments[:4]
@@ -84,31 +88,17 @@ class Linear:
         threshold = threshold.contiguous()
         if bias is not None:
             bias = bias.to(torch.float32).contiguous()
-        output = empty((*x.shape[:-1], outputs))
-        words = Words(
-            x=rows.data_ptr(),
-            inputs=inputs,
-            digits=0,
-            planes=plan.planes,
-            scales=0,
-            sums=0,
-            output=output.data_ptr(),
-            outputs=outputs,
-            weight=weight.data_ptr(),
-            stride=weight.stride(0),
-            threshold=threshold.data_ptr(),
-            unit=unit.data_ptr(),
-            bias=0 if bias is None else bias.data_ptr(),
-            bits=call.numerics.bits,
-            doubles=int(plan.doubles),
-            rows=count,
-        )
+        output = new_empty(rows, (*x.shape[:-1], outputs))
+        stride, step = weight.stride()
+        # In the order of `Layer`, whose names would take a microsecond.
+        addresses = (weight.data_ptr(), stride, threshold.data_ptr(), unit.data_ptr())
+        shift = 0 if bias is None else bias.data_ptr()
+        layer = Layer(rows.data_ptr(), count, output.data_ptr(), outputs, *addresses, shift, call.numerics.bits)
         held = (rows, weight, threshold, unit, bias, output)
-        if count <= FEW and weight.stride(1) == 1:
-            given = plan.encoder + words
-            left = launch(linear_few_kernel, outputs, inputs * count, given, marks=1, held=held)
+        if count <= FEW and step == 1:
+            left = launch(linear_few_kernel, outputs, inputs * count, plan.words + layer, marks=1, held=held)
         else:
-            left = _run_many(plan, words, weight, output.view(count, outputs), held)
+            left = _run_many(plan, layer, weight, output.view(count, outputs), held)
         return output if output.dtype is x.dtype else output.to(x.dtype), None if left is None else EVERY_ROW
 
 
@@ -118,7 +108,7 @@ def _settings(call: Call) -> tuple[Any, ...]:
     return given if len(given) == 4 else given + _DEFAULTS[len(given) :]
 
 
-def _run_many(plan: Plan, words: Words, weight: Tensor, output: Tensor, held: tuple[Any, ...]) -> Tensor | None:
+def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tuple[Any, ...]) -> Tensor | None:
     """Fill the output (rows, outputs) of a layer; return the marks of what is left.
 
     Sums lie in the output until they are scaled; those of high digits in a buffer for some rows at a time.
@@ -127,20 +117,22 @@ def _run_many(plan: Plan, words: Words, weight: Tensor, output: Tensor, held: tu
     inputs, transposed = weight.shape[1], weight.T
     digits = torch.empty(plan.planes, rows, inputs, dtype=torch.int8)
     scales = torch.empty(rows, 2, dtype=torch.int64)
-    words = words._replace(digits=digits.data_ptr(), scales=scales.data_ptr())
-    launch(linear_encode_kernel, rows, inputs, plan.encoder + words, marks=1, held=(*held, digits, scales))
+    buffers = Buffers(digits=digits.data_ptr(), scales=scales.data_ptr(), high=0)
+    held = (*held, digits, scales)
+    launch(linear_encode_kernel, rows, inputs, plan.words + layer + buffers, marks=1, held=held)
     sums, left = output.view(torch.int32), None
-    step = rows if plan.planes == 1 else min(rows, max(64, _SUMS // outputs))
+    step = min(rows, max(64, _SUMS // outputs))
     high = torch.empty(0 if plan.planes == 1 else step, outputs, dtype=torch.int32)
     for start in range(0, rows, step):
         end = min(start + step, rows)
         product(digits[-1, start:end], transposed, sums[start:end])
         if plan.planes > 1:
             product(digits[0, start:end], transposed, high[: end - start])
-        part = words._replace(
-            scales=scales[start:].data_ptr(), sums=high.data_ptr(), output=output[start:].data_ptr(), rows=end - start
+        layer = layer._replace(rows=end - start, output=output[start:].data_ptr())
+        buffers = buffers._replace(scales=scales[start:].data_ptr(), high=high.data_ptr())
+        found = launch(
+            linear_scale_kernel, end - start, outputs, plan.words + layer + buffers, marks=1, held=(*held, high)
         )
-        found = launch(linear_scale_kernel, end - start, outputs, plan.encoder + part, marks=1, held=(*held, high))
         left = left if found is None else found
     return left
 
@@ -159,7 +151,7 @@ def float_product(a: Tensor, b: Tensor, output: Tensor) -> None:
     They are cut along k, so that every partial sum is at most 2^24.
     """
     terms = _FLOAT_EXACT // (128 * 128)
-    columns = max(1, _SUMS // max(1, a.shape[1]))
+    columns = max(64, _SUMS // a.shape[1])
     for first in range(0, b.shape[1], columns):
         part = output[:, first : first + columns]
         for start in range(0, a.shape[1], terms):

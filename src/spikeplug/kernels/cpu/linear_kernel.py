@@ -24,6 +24,7 @@ from spikeplug.kernels.cpu.memory import (
 )
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
+    as_bits,
     as_double,
     as_integer,
     bit_length,
@@ -42,6 +43,8 @@ from spikeplug.kernels.cpu.verbs import (
 from spikeplug.operators.linear.linear import THRESHOLD_BITS
 from spikeplug.operators.linear.scaled import GUARD_BITS
 
+#: The bits of NaN.
+NAN = np.int32(0x7FC00000)
 #: Exponents of an output beyond these give 0 or infinity, as these do.
 _EXPONENTS = 1000
 #: Octaves between two operands beyond which the smaller one is 0.
@@ -50,29 +53,32 @@ _APART = 100
 _SUMMED_BITS = 24
 
 
-class Words(NamedTuple):
-    """Hold the 64-bit words of the kernels of a linear layer, of `inputs` channels to `outputs` channels.
+class Widths(NamedTuple):
+    """Hold the 64-bit words that follow from a layer's settings and number of inputs.
+
+    inputs   channels of x
+    planes   int8 digits of a level: 1 or 2
+    doubles  whether a sum times step and threshold is exact in a double
+    """
+
+    inputs: Any
+    planes: Any
+    doubles: Any
+
+
+class Layer(NamedTuple):
+    """Hold the 64-bit words of a linear layer's tensors.
 
     x          address of float32 (rows, inputs)
-    digits     address of int8 (digit planes, rows, inputs): the levels, or their high and low digits
-    planes     digit planes: 1 or 2
-    scales     address of int64 (rows, 2): each row's step and exponent
-    sums       address of int32 (rows, outputs): the products of the levels, or of their high digits
-    output     address of float32 (rows, outputs). It may be that of the sums of the low digits
+    output     address of float32 (rows, outputs), which holds int32 sums until they are scaled
     weight     address of int8 (outputs, inputs); stride: bytes from one of its rows to the next
     threshold  address of int32 (outputs,); unit: address of one int32
     bias       address of float32 (outputs,); 0: none
     bits       `Numerics.bits`
-    doubles    whether a sum times step and threshold is exact in a double
-    rows       number of rows
     """
 
     x: Any
-    inputs: Any
-    digits: Any
-    planes: Any
-    scales: Any
-    sums: Any
+    rows: Any
     output: Any
     outputs: Any
     weight: Any
@@ -81,12 +87,25 @@ class Words(NamedTuple):
     unit: Any
     bias: Any
     bits: Any
-    doubles: Any
-    rows: Any
+
+
+class Buffers(NamedTuple):
+    """Hold the 64-bit words of what lies between the kernels, where there are several.
+
+    digits  address of int8 (planes, rows, inputs): the levels, or their high and low digits
+    scales  address of int64 (rows, 2): each row's step and exponent
+    high    address of int32 (rows, outputs): the sums of the high digits; those of the others lie in the output
+    """
+
+    digits: Any
+    scales: Any
+    high: Any
 
 
 ENCODER = places_of(Encoder, after=HEADER)
-AT = places_of(Words, after=ENCODER)
+WIDTHS = places_of(Widths, after=ENCODER)
+AT = places_of(Layer, after=WIDTHS)
+BUFFERS = places_of(Buffers, after=AT)
 
 
 @compiled
@@ -123,12 +142,13 @@ def _scaled(total, threshold, step, places, factor, doubles):
 
 
 @compiled
-def _scale(sums, output, threshold, step, places, exponent, doubles):
-    """Set the output (float32) to the scaled sums (int32) times 2^exponent. Both may be the same memory."""
+def _scale(sums, threshold, step, places, exponent, doubles):
+    """Replace the sums (int32) by the bits of the float32 scaled sums times 2^exponent."""
     factor = np.float64(step) * power_of_two(-places)
     plain, unit, wide = steps_of(exponent)
     for i in range(sums.size):
-        output[i] = decoded(np.int32(_scaled(sums[i], threshold[i], step, places, factor, doubles)), plain, unit, wide)
+        value = np.int32(_scaled(sums[i], threshold[i], step, places, factor, doubles))
+        sums[i] = as_bits(decoded(value, plain, unit, wide))
 
 
 @inlined
@@ -148,13 +168,13 @@ def _largest_sum(sums, threshold, bias, step, places, doubles, first, second):
 
 
 @compiled
-def _scale_sum(sums, output, threshold, bias, step, places, doubles, first, second, down, exponent):
-    """Set the output (float32) to the scaled sums plus bias, rounded to multiples of 2^down, times 2^exponent."""
+def _scale_sum(sums, threshold, bias, step, places, doubles, first, second, down, exponent):
+    """Replace the sums (int32) by the bits of float32 scaled sums plus bias, rounded to 2^down, times 2^exponent."""
     factor, last = np.float64(step) * power_of_two(-places), power_of_two(-down)
     plain, unit, wide = steps_of(exponent)
     for i in range(sums.size):
         value = last * _summed(sums[i], threshold[i], bias[i], step, places, factor, doubles, first, second)
-        output[i] = decoded(np.int32(value + np.copysign(0.5, value)), plain, unit, wide)
+        sums[i] = as_bits(decoded(np.int32(value + np.copysign(0.5, value)), plain, unit, wide))
 
 
 @inlined
@@ -163,18 +183,18 @@ def _within(exponent):
 
 
 @compiled
-def _finish(sums, output, threshold, bias, bias_exponent, step, exponent, bits, doubles):
-    """Set the output (float32) of a row from its sums (int32), which may be the same memory.
+def _finish(sums, threshold, bias, bias_exponent, step, exponent, bits, doubles):
+    """Replace the sums (int32) of a row by the bits of its float32 output.
 
     exponent: of the step and the thresholds together. bias: int32 in units of 2^bias_exponent, or without elements.
     """
     if step == UNDEFINED:
-        output[:] = np.float32(np.nan)
+        sums[:] = NAN
         return
     width = bit_length(_largest_product(sums, threshold) * step)
     if bias.size == 0:
         places = width - bits
-        _scale(sums, output, threshold, step, places, _within(exponent + places), doubles)
+        _scale(sums, threshold, step, places, _within(exponent + places), doubles)
         return
     places = width - _SUMMED_BITS
     exponent += places
@@ -183,9 +203,7 @@ def _finish(sums, output, threshold, bias, bias_exponent, step, exponent, bits, 
     second = power_of_two(GUARD_BITS - min(top - bias_exponent, np.int64(_APART)))
     most = _largest_sum(sums, threshold, bias, step, places, doubles, first, second)
     down = bit_length(most) - bits
-    _scale_sum(
-        sums, output, threshold, bias, step, places, doubles, first, second, down, _within(top - GUARD_BITS + down)
-    )
+    _scale_sum(sums, threshold, bias, step, places, doubles, first, second, down, _within(top - GUARD_BITS + down))
 
 
 @compiled
@@ -214,7 +232,7 @@ def _constants(block):
 
 @inlined
 def _encode_row(block, row, codes):
-    x, inputs = block[AT.x], block[AT.inputs]
+    x, inputs = block[AT.x], block[WIDTHS.inputs]
     return levels_of(
         floats(x, row + 1, inputs)[row],
         integers(x, row + 1, inputs)[row],
@@ -249,8 +267,8 @@ def _store_digits(codes, high, low):
 def linear_encode_kernel(address):
     """Encode each row of x: set its digits and its scale."""
     block = words(address)
-    rows, inputs, planes = block[HEADER.count], block[AT.inputs], block[AT.planes]
-    digits, scales = bytes_at(block[AT.digits], planes * rows, inputs), longs(block[AT.scales], 2 * rows)
+    rows, inputs, planes = block[HEADER.count], block[WIDTHS.inputs], block[WIDTHS.planes]
+    digits, scales = bytes_at(block[BUFFERS.digits], planes * rows, inputs), longs(block[BUFFERS.scales], 2 * rows)
     codes = np.zeros(-(-inputs // LANES) * LANES, np.int32)
     first, last = next_rows(block, 0)
     while first < last:
@@ -278,10 +296,10 @@ def _join(high, low):
 def linear_scale_kernel(address):
     """Scale and round the sums of each row, and add the bias. The low sums, or the only ones, lie in the output."""
     block = words(address)
-    rows, outputs, planes = block[HEADER.count], block[AT.outputs], block[AT.planes]
-    output, sums = floats(block[AT.output], rows, outputs), integers(block[AT.output], rows, outputs)
-    high = integers(block[AT.sums], rows, outputs if planes > 1 else 0)
-    scales = longs(block[AT.scales], 2 * rows)
+    rows, outputs, planes = block[HEADER.count], block[AT.outputs], block[WIDTHS.planes]
+    sums = integers(block[AT.output], rows, outputs)
+    high = integers(block[BUFFERS.high], rows, outputs if planes > 1 else 0)
+    scales = longs(block[BUFFERS.scales], 2 * rows)
     threshold, unit, bias, bias_exponent, defined = _constants(block)
     first, last = next_rows(block, 0)
     while first < last:
@@ -293,14 +311,13 @@ def linear_scale_kernel(address):
                 _join(high[row], sums[row])
             _finish(
                 sums[row],
-                output[row],
                 threshold,
                 bias,
                 bias_exponent,
                 scales[2 * row],
                 scales[2 * row + 1] + unit,
                 block[AT.bits],
-                block[AT.doubles] != 0,
+                block[WIDTHS.doubles] != 0,
             )
         first, last = next_rows(block, last - first)
 
@@ -312,7 +329,7 @@ def linear_few_kernel(address):
     Each thread encodes x for itself. The one that finishes last scales and rounds the sums.
     """
     block = words(address)
-    rows, inputs, outputs = block[AT.rows], block[AT.inputs], block[AT.outputs]
+    rows, inputs, outputs = block[AT.rows], block[WIDTHS.inputs], block[AT.outputs]
     terms = inputs // TERMS * TERMS
     width = -(-inputs // LANES) * LANES
     codes, levels, scales = np.zeros(width, np.int32), np.empty((rows, inputs), np.int16), np.empty(2 * rows, np.int64)
@@ -321,7 +338,7 @@ def linear_few_kernel(address):
         scales[2 * row], scales[2 * row + 1] = step, exponent
         for i in range(inputs):
             levels[row, i] = np.int16(codes[i])
-    output, sums = floats(block[AT.output], rows, outputs), integers(block[AT.output], rows, outputs)
+    sums = integers(block[AT.output], rows, outputs)
     weight, stride = block[AT.weight], block[AT.stride]
     finished = False
     first, last = taken_rows(block)
@@ -359,12 +376,11 @@ def linear_few_kernel(address):
                 continue
             _finish(
                 sums[row],
-                output[row],
                 threshold,
                 bias,
                 bias_exponent,
                 scales[2 * row],
                 scales[2 * row + 1] + unit,
                 block[AT.bits],
-                block[AT.doubles] != 0,
+                block[WIDTHS.doubles] != 0,
             )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.kernels.cpu.compile import kernel
-from spikeplug.kernels.cpu.launch import empty, launch
+from spikeplug.kernels.cpu.launch import launch, new_empty
 from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
@@ -156,16 +156,18 @@ def pair_kernel(address):
     """Compute the sum or product of each row of a and b."""
     block = words(address)
     width, product, bits = block[AT.width], block[AT.product] != 0, block[AT.bits]
-    output = floats(block[AT.output], block[HEADER.count], width)
-    totals = np.empty(width, np.float64)
-    a_spread, b_spread = np.empty(width, np.float32), np.empty(width, np.float32)
-    a_clean, b_clean = np.empty(width, np.float32), np.empty(width, np.float32)
+    count = block[HEADER.count]
+    output = floats(block[AT.output], count, width)
+    totals, spare = np.empty(width, np.float64), np.empty((4, width), np.float32)
+    a_spread, b_spread, a_clean, b_clean = spare[0], spare[1], spare[2], spare[3]
     middle, inner = block[AT.middle], block[AT.inner]
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
-            rest, last_place = row // inner, row % inner
-            outer_place, middle_place = rest // middle, rest % middle
+            outer_place, middle_place, last_place = np.int64(0), np.int64(0), np.int64(row)
+            if inner < count:
+                rest, last_place = row // inner, row % inner
+                outer_place, middle_place = rest // middle, rest % middle
             a_offset = outer_place * block[AT.a_outer] + middle_place * block[AT.a_middle]
             b_offset = outer_place * block[AT.b_outer] + middle_place * block[AT.b_middle]
             a = _row_at(block[AT.a], a_offset + last_place * block[AT.a_inner], block[AT.a_step], a_spread)
@@ -211,7 +213,7 @@ class Pair:
             rows = shape.numel() // width
             (a, a_strides), (b, b_strides) = _walked(a, shape), _walked(b, shape)
             sizes, strides = _sizes(shape), a_strides + b_strides
-        output = empty(shape)
+        output = new_empty(a, shape)
         given = (a.data_ptr(), b.data_ptr(), output.data_ptr(), width, self._product, call.numerics.bits)
         launch(pair_kernel, rows, width, (*given, *sizes, *strides), marks=1, held=(a, b, output))
         return output if dtype is torch.float32 else output.to(dtype), None

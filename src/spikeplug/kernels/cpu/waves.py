@@ -13,13 +13,29 @@ from torch import Tensor
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import leave, longs, next_rows, words
 from spikeplug.kernels.cpu.rows import Settings, by_rows, own_places, rows_of
-from spikeplug.kernels.cpu.verbs import INFINITE, compiled, largest_magnitude, power_of_two, rint
+from spikeplug.kernels.cpu.verbs import INFINITE, compiled, inlined, largest_magnitude, power_of_two, rint
 from spikeplug.kernels.protocol import NO_AFFINE, Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.waves.wave import quarter_wave
 from spikeplug.primitives.interpolation import knots_of
 
 _TURNS = 0.5 / math.pi
+
+
+@inlined
+def sine_of(phase, knots, rest_bits, bits, width):
+    """Return the sine of a phase of `width` bits per turn, int64 in units of 2^-bits.
+
+    knots: int64, values of a rising quarter wave. rest_bits: bits of a phase within one segment.
+    """
+    quarter = np.int64(1) << (width - 2)
+    within, number = phase & (quarter - 1), phase >> (width - 2)
+    angle = quarter - within if number & 1 else within
+    segment = min(angle >> rest_bits, np.int64(knots.size - 2))
+    left = knots[segment]
+    sine = left + (((knots[segment + 1] - left) * (angle - (segment << rest_bits))) >> rest_bits)
+    sine = (sine + (np.int64(1) << (width - bits - 1))) >> (width - bits)
+    return -sine if number > 1 else sine
 
 
 @compiled
@@ -30,18 +46,11 @@ def wave(x, output, knots, rest_bits, quarters, bits, width):
     knots: int64, values of a rising quarter wave. rest_bits: bits of a phase within one segment.
     """
     steps, turn = power_of_two(width), (np.int64(1) << width) - 1
-    quarter, half = np.int64(1) << (width - 2), np.int64(1) << (width - bits - 1)
-    last, unit = np.int64(knots.size - 2), np.float32(power_of_two(-bits))
+    quarter, unit = np.int64(1) << (width - 2), np.float32(power_of_two(-bits))
     for i in range(x.size):
         turns = np.float64(x[i]) * _TURNS
         phase = (np.int64(rint((turns - rint(turns)) * steps)) + quarters * quarter) & turn
-        within, number = phase & (quarter - 1), phase >> (width - 2)
-        angle = quarter - within if number & 1 else within
-        segment = min(angle >> rest_bits, last)
-        left = knots[segment]
-        sine = left + (((knots[segment + 1] - left) * (angle - (segment << rest_bits))) >> rest_bits)
-        sine = (sine + half) >> (width - bits)
-        output[i] = np.float32(-sine if number > 1 else sine) * unit
+        output[i] = np.float32(sine_of(phase, knots, rest_bits, bits, width)) * unit
 
 
 class Words(NamedTuple):

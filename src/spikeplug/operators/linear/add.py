@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,9 @@ def add(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
     return restored(output, undefined).reshape(shape).to(dtype)
 
 
-def finite_vectors(a: Tensor, b: Tensor, exact: object) -> tuple[Tensor, Tensor, Tensor | None]:
+def finite_vectors(
+    a: Tensor, b: Tensor, exact: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return a and b with at least one dimension, and NaN and infinities set to 0; and what `exact` gives there.
 
     The third is NaN where the result is finite, or None if everything is.
@@ -39,9 +43,8 @@ def finite_vectors(a: Tensor, b: Tensor, exact: object) -> tuple[Tensor, Tensor,
     if bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all()):
         return a, b, None
     broken = ~(torch.isfinite(a) & torch.isfinite(b))
-    result = exact(a, b)  # type: ignore[operator]
-    clean = (x.masked_fill(~torch.isfinite(x), 0.0) for x in (a, b))
-    return *clean, torch.stack([result, broken.to(dtype)])
+    undefined = torch.stack([exact(a, b), broken.to(dtype)])
+    return a.masked_fill(~torch.isfinite(a), 0.0), b.masked_fill(~torch.isfinite(b), 0.0), undefined
 
 
 def restored(output: Tensor, undefined: Tensor | None) -> Tensor:
@@ -52,9 +55,11 @@ def restored(output: Tensor, undefined: Tensor | None) -> Tensor:
 def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
     """Return the bound of |spiking - exact|: half a step of the output's code, and half a step of each input's."""
     total = a + b
-    given = sum(x.abs().amax(-1, keepdim=True) * 2.0**-24 for x in torch.broadcast_tensors(a, b))
+    first, second = torch.broadcast_tensors(a, b)
+    given = (first.abs().amax(-1, keepdim=True) + second.abs().amax(-1, keepdim=True)) * 2.0**-24
     largest = total.abs().amax(-1, keepdim=True) + given
-    return (largest * 2.0**-numerics.bits + given).expand(total.shape)
+    error: Tensor = largest * 2.0**-numerics.bits + given
+    return error.expand(total.shape)
 
 
 RECORD = Operator(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from spikeplug.codes import Coded
@@ -109,7 +110,8 @@ def _octaves(own: Tensor, top: Tensor, width: int, on: Arithmetic) -> Tensor:
 def _cut(x: Tensor, block: int) -> Tensor:
     """Return x (..., d) as (..., blocks, block); a last block that is not full is filled with 0."""
     missing = -x.shape[-1] % block
-    return torch.nn.functional.pad(x, (0, missing)).unflatten(-1, (-1, block))
+    cut: Tensor = F.pad(x, (0, missing)).unflatten(-1, (-1, block))
+    return cut
 
 
 def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
@@ -141,4 +143,5 @@ def exactly_rotated(x: Tensor, order: int) -> Tensor:
     if not order:
         return x
     matrix = hadamard(order, x.device).to(x.dtype) / order**0.5
-    return (x.unflatten(-1, (-1, order)) @ matrix).flatten(-2)
+    turned: Tensor = x.unflatten(-1, (-1, order)) @ matrix
+    return turned.flatten(-2)

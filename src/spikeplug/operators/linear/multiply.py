@@ -43,10 +43,11 @@ def multiply(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
 def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
     """Return the bound of |spiking - exact|: half a step of the output's code, and half a step of each input's."""
     product = a * b
-    ends = [x.abs().amax(-1, keepdim=True) for x in torch.broadcast_tensors(a, b)]
-    given = ends[0] * ends[1] * 2.0**-22
+    first, second = torch.broadcast_tensors(a, b)
+    given = first.abs().amax(-1, keepdim=True) * second.abs().amax(-1, keepdim=True) * 2.0**-22
     largest = product.abs().amax(-1, keepdim=True) + given
-    return (largest * 2.0**-numerics.bits + given).expand(product.shape)
+    error: Tensor = largest * 2.0**-numerics.bits + given
+    return error.expand(product.shape)
 
 
 RECORD = Operator(

@@ -37,11 +37,12 @@ def sum_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
     """
     exponents = torch.stack(torch.broadcast_tensors(a.exponent, b.exponent), -1)
     exponent = on.maximum(exponents, EXPONENT_BITS, "exponent/maximum").squeeze(-1)
-    terms, width = [], max(a.bits, b.bits) + 1 + GUARD_BITS
-    for name, code in (("first", a), ("second", b)):
+    width = max(a.bits, b.bits) + 1 + GUARD_BITS
+
+    def aligned(code: Coded, name: str) -> Tensor:
         places = on.add(code.exponent, -exponent, EXPONENT_BITS + 1, f"{name}/places")
         size = on.magnitude(code.mantissa.to(torch.int64), code.bits + 1, f"{name}/magnitude") << GUARD_BITS
-        size = on.shift(size, places, width, 0, f"{name}/shift")
-        terms.append(on.signed(size, code.mantissa, width, f"{name}/sign"))
-    total = on.add(*terms, width, "sum")
+        return on.signed(on.shift(size, places, width, 0, f"{name}/shift"), code.mantissa, width, f"{name}/sign")
+
+    total = on.add(aligned(a, "first"), aligned(b, "second"), width, "sum")
     return coded(total, exponent - GUARD_BITS, width + 1, bits, on)

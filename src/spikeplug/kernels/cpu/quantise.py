@@ -1,0 +1,78 @@
+"""Run the encoder alone: each row in few levels of a power of two, as numbers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from spikeplug.kernels.cpu.compile import kernel
+from spikeplug.kernels.cpu.levels import LANES, UNDEFINED, Encoder, encoder, levels_of, refused
+from spikeplug.kernels.cpu.memory import leave, next_rows, words
+from spikeplug.kernels.cpu.rows import Settings, by_rows, own_places, rows_of
+from spikeplug.kernels.cpu.verbs import bit_length, compiled, decode
+from spikeplug.kernels.protocol import NO_AFFINE, Call
+
+#: The least exponent of a normal float32.
+_LEAST = -126
+
+AT = own_places(Encoder)
+
+
+@compiled
+def _is_normal(step, exponent):
+    """Return whether a step, a power of two, times 2^exponent is decoded by one product of normal numbers."""
+    return exponent >= _LEAST and bit_length(step) - 1 + exponent <= 127 and exponent <= 127
+
+
+@kernel
+def quantise_kernel(address):
+    """Round each row to levels; rows with NaN or infinities, and of the least numbers, are left to the closed form."""
+    block = words(address)
+    x, bits, output = rows_of(block)
+    width = x.shape[1]
+    codes = np.zeros(-(-width // LANES) * LANES, np.int32)
+    first, last = next_rows(block, 0)
+    while first < last:
+        for row in range(first, last):
+            step, exponent = levels_of(
+                x[row],
+                bits[row],
+                codes,
+                block[AT.levels],
+                block[AT.block],
+                block[AT.octaves],
+                block[AT.places],
+                block[AT.rotation],
+                block[AT.octave] != 0,
+            )
+            if step == UNDEFINED or not _is_normal(step, exponent):
+                leave(block, row)
+            else:
+                decode(codes[:width], output[row], exponent + bit_length(step) - 1)
+        first, last = next_rows(block, last - first)
+
+
+@lru_cache(maxsize=256)
+def _settings(levels: int, block: int) -> Settings:
+    return Settings.of(encoder(levels, block, 0, True))
+
+
+class Quantise:
+    """Encode vectors in few levels of a power of two, and return the numbers."""
+
+    def supports(self, call: Call) -> str | None:
+        if call.weight is not None or call.bias is not None:
+            return NO_AFFINE
+        return refused(*_given(call), 0)
+
+    def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
+        return by_rows(quantise_kernel, call.arguments[0], _settings(*_given(call)))
+
+
+def _given(call: Call) -> tuple[Any, Any]:
+    """Return levels and block of a call."""
+    _, levels, block = (*call.arguments, *(127, 0)[len(call.arguments) - 1 :])
+    return levels, block

@@ -1,0 +1,142 @@
+"""Test rounding: codes and thresholds hold what they promise on any weights, and GPTQ lowers the error of outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from spikeplug.errors import SpikeplugError
+from spikeplug.weights import Hessian, Rounded, gptq, rounded, threshold_of
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def calibrated(width: int, tokens: int = 200) -> tuple[Hessian, Tensor]:
+    """Return a Hessian of correlated inputs, and the inputs."""
+    x = random(tokens, width) @ (random(width, width, seed=1) + 2 * torch.eye(width, dtype=torch.float64))
+    hessian = Hessian(width)
+    hessian.add(x)
+    return hessian, x
+
+
+def error_of(result: Rounded, weight: Tensor, x: Tensor) -> float:
+    return float((x @ (result.real(torch.float64) - weight).T).square().mean())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([1, 7, 63, 127]),
+    st.sampled_from([None, 4, 32]),
+    st.booleans(),
+    st.integers(-30, 30),
+)
+def test_codes_are_nearest_and_products_exact(
+    seed: int, levels: int, group: int | None, clip: bool, exponent: int
+) -> None:
+    weight = random(3, 32, seed=seed) * 2.0**exponent
+    result = rounded(weight, levels, group=group, clip=clip)
+    mantissa, threshold = result.mantissa.double(), result.threshold.double()
+    assert result.mantissa.dtype == torch.int8
+    assert result.threshold.dtype == torch.float32
+    assert int(mantissa.abs().max()) <= levels
+    # A threshold has 12 bits, so float32 holds the products exactly.
+    fraction, _ = torch.frexp(threshold)
+    assert torch.equal(fraction * 4096, (fraction * 4096).round())
+    assert torch.equal(result.real(torch.float32).double(), result.real(torch.float64))
+    if not clip:
+        spread = threshold[:, None] if group is None else threshold.repeat_interleave(group, 1)
+        error = (result.real(torch.float64) - weight).abs()
+        # The threshold itself was rounded: the largest weight may lie 2^-12 of itself beyond the last level.
+        assert bool((error <= spread * (0.5 + levels * 2.0**-12)).all())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(2.0**-99, 2.0**99))
+def test_thresholds_are_within_half_a_unit(value: float) -> None:
+    found = float(threshold_of(torch.tensor(value, dtype=torch.float64)))
+    assert abs(found - value) <= value * 2.0**-12
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("group", [None, 32])
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("levels", [7, 127])
+def test_gptq_lowers_the_error_of_the_outputs(levels: int, act_order: bool, group: int | None, clip: bool) -> None:
+    weight = random(24, 160, seed=3)
+    hessian, x = calibrated(160, 400)
+    first = gptq(weight, hessian, levels, group=group, act_order=act_order, clip=clip)
+    again = gptq(weight, hessian, levels, group=group, act_order=act_order, clip=clip)
+    assert torch.equal(first.mantissa, again.mantissa)
+    assert torch.equal(first.threshold, again.threshold)
+    assert int(first.mantissa.abs().max()) <= levels
+    assert error_of(first, weight, x) < 0.7 * error_of(rounded(weight, levels, group=group), weight, x)
+
+
+def test_white_inputs_round_to_nearest() -> None:
+    weight, hessian = random(5, 16), Hessian(16)
+    hessian.add(torch.eye(16))
+    assert torch.equal(gptq(weight, hessian).mantissa, rounded(weight).mantissa)
+
+
+def test_a_clip_lowers_the_squared_error() -> None:
+    weight = random(6, 64)
+    weight[:, 0] = 30.0
+    plain, clipped = rounded(weight, 7), rounded(weight, 7, clip=True)
+    square = [float((each.real(torch.float64) - weight).square().sum()) for each in (plain, clipped)]
+    assert square[1] <= square[0]
+
+
+def test_dead_rows_and_channels_are_named() -> None:
+    weight = random(4, 8)
+    weight[2] = 0
+    hessian = Hessian(8)
+    x = random(50, 8)
+    x[:, [1, 5]] = 0
+    hessian.add(x)
+    result = gptq(weight, hessian)
+    assert result.dead_rows == rounded(weight).dead_rows == (2,)
+    assert result.dead_channels == (1, 5)
+    assert torch.equal(result.mantissa[2], torch.zeros(8, dtype=torch.int8))
+    assert torch.equal(result.mantissa[:, [1, 5]], rounded(weight).mantissa[:, [1, 5]])
+    assert torch.equal(result.threshold, rounded(weight).threshold)
+    assert bool(result.real().isfinite().all())
+
+
+def test_the_weight_is_not_touched() -> None:
+    weight = random(4, 8)
+    before = weight.clone()
+    gptq(weight, calibrated(8)[0])
+    rounded(weight, clip=True)
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-300, 1e-44, 1e30])
+def test_extreme_weights_stay_finite(scale: float) -> None:
+    result = rounded(random(3, 8) * scale)
+    assert bool(result.real().isfinite().all())
+    assert float(result.threshold.min()) > 0
+
+
+def test_bad_input() -> None:
+    weight = random(4, 8)
+    weight[1, 2] = float("nan")
+    for function in (lambda: rounded(weight, name="up"), lambda: gptq(weight, calibrated(8)[0], name="up")):
+        with pytest.raises(SpikeplugError, match="up holds NaN or infinity"):
+            function()
+    for levels in (0, 128):
+        with pytest.raises(SpikeplugError, match="must be 1 to 127"):
+            rounded(random(4, 8), levels)
+    with pytest.raises(SpikeplugError, match="groups of 3 do not divide"):
+        rounded(random(4, 8), group=3)
+    with pytest.raises(SpikeplugError, match="no floating matrix"):
+        rounded(torch.ones(4, dtype=torch.float32))
+    with pytest.raises(SpikeplugError, match="never reached"):
+        gptq(random(4, 8), Hessian(8))
+    with pytest.raises(SpikeplugError, match="its Hessian has 9"):
+        gptq(random(4, 8), calibrated(9)[0])

@@ -20,6 +20,7 @@ from spikeplug.cli.options import (
     PresetOption,
     RecipeOption,
     Threads,
+    chosen_of,
     names_in,
     set_threads,
 )
@@ -27,7 +28,7 @@ from spikeplug.cli.output import deliver, status_console
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs
 from spikeplug.measurement.loading import check_dtype, find_source, is_whole, load, model_facts
-from spikeplug.measurement.recipes import read_recipe, spiking_copy
+from spikeplug.measurement.recipes import check_saved, read_recipe, saved_numerics, spiking_copy
 from spikeplug.measurement.record import origin, write_record
 from spikeplug.measurement.table import headline, titled
 from spikeplug.presets import read_preset
@@ -85,13 +86,20 @@ def generate_command(
         check_request(names, exclude)
         saved_whole = is_whole(source)
         if saved_whole:
-            _check_saved(source.name, exact, [recipe != "operators", bits, calibration, calibration_tokens, exclude])
+            if exact:
+                raise SpikeplugError(
+                    f"{source.name} is a whole spiking model without float weights: leave --exact out, or give the "
+                    "float model that it was made from, with --recipe whole."
+                )
+            check_saved(
+                source.name, chosen_of(recipe, bits, preset, operators, exclude, calibration, calibration_tokens)
+            )
         language_model, tokenizer = load(source, dtype, as_saved=saved_whole)
         ids = continuing.prompt_ids(language_model, tokenizer, prompt, tokens)
     facts, report = model_facts(language_model, source.name), None
     models = {} if exact is False or saved_whole else {EXACT: language_model}
     if saved_whole:
-        models[SPIKING] = language_model
+        models[SPIKING], numerics = language_model, saved_numerics(language_model)
     else:
         with shown_on(console) as progress:
             progress("Converting", 0, 1)
@@ -112,7 +120,7 @@ def generate_command(
     arguments = {
         "prompt": prompt,
         "model": model,
-        **wanted.arguments(),
+        **({"recipe": "whole", "bits": None} if saved_whole else wanted.arguments()),
         "tokens": tokens,
         "preset": preset,
         "operators": None if names is None else list(names),
@@ -140,19 +148,6 @@ def generate_command(
     parts += [headline(facts), _figures(arms), *_sentences(found, record["spikes"])]
     texts = _texts(arms, prompt, tokenizer)
     deliver([partial(write_record, record, json)] if json else [], [*texts, *parts])
-
-
-def _check_saved(name: str, exact: bool | None, chosen: list[Any]) -> None:
-    """Refuse what cannot be asked of a model that was saved whole. Errors: SpikeplugError."""
-    if exact:
-        raise SpikeplugError(
-            f"{name} is a whole spiking model without float weights: leave --exact out, or give the float model it was "
-            "made from, with --recipe whole."
-        )
-    if any(choice not in (None, False) for choice in chosen):
-        raise SpikeplugError(
-            f"{name} is a whole spiking model already: leave --recipe, --bits, --calibration and --exclude out."
-        )
 
 
 def _stream(arms: Mapping[str, Continuation], tokens: int, prompt: str, tokenizer: PreTrainedTokenizerBase) -> None:

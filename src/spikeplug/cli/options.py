@@ -46,6 +46,27 @@ Dtype = Annotated[str, typer.Option(help=f"{', '.join(DTYPES[:-1])} or {DTYPES[-
 Json = Annotated[Path | None, typer.Option(help="Write all results to this file.")]
 
 
+def chosen_of(
+    recipe: str,
+    bits: int | None,
+    preset: str,
+    operators: str,
+    exclude: str | None,
+    calibration: str | None,
+    calibration_tokens: int | None,
+) -> dict[str, bool]:
+    """Return, for each option of a conversion, whether its value is another than the default."""
+    return {
+        "--recipe": recipe != RECIPES[0],
+        "--bits": bits is not None,
+        "--preset": preset != "default",
+        "--operators": operators != "all",
+        "--exclude": exclude is not None,
+        "--calibration": calibration is not None,
+        "--calibration-tokens": calibration_tokens is not None,
+    }
+
+
 def names_in(text: str) -> tuple[str, ...] | None:
     """Return the names in a text with commas between; None for "all"."""
     return None if text == "all" else tuple(name.strip() for name in text.split(","))

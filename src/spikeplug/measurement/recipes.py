@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeplug.errors import SpikeplugError, shown
+from spikeplug.measurement.loading import load
 from spikeplug.measurement.text import check_vocabulary, positions_of, read_text
-from spikeplug.numerics import Numerics
+from spikeplug.numerics import Fields, Numerics
 from spikeplug.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from spikeplug.conversion import Report
+    from spikeplug.measurement.loading import Source
 
 RECIPES = ("operators", "whole")
 #: Tokens of the calibration text by default.
@@ -26,7 +28,7 @@ NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Fields):
     """Say how a model is made spiking.
 
     name        "operators": nonlinearities spike; "whole": every tensor between token ids and logits does
@@ -125,6 +127,11 @@ class Recipe:
         return inputs | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
 
 
+def as_recipe(recipe: Recipe | str) -> Recipe:
+    """Return the recipe, or that of its name. Errors: SpikeplugError for an unknown name."""
+    return recipe if isinstance(recipe, Recipe) else Recipe(name=recipe)
+
+
 def spiking_copy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -149,6 +156,52 @@ def spiking_copy(
     for module in copied.modules():
         free(module)
     return copied, report
+
+
+def load_pair(
+    source: Source, original: Source, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a whole spiking model as it was saved, the float model that it came from, and the float model's tokenizer.
+
+    Errors: SpikeplugError if one of them cannot be loaded, or if they are not models of the same kind and size.
+    """
+    spiking, _ = load(source, dtype, as_saved=True)
+    exact, tokenizer = load(original, dtype)
+    one, other = (
+        {
+            name: getattr(model.config, name, None)
+            for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
+        }
+        for model in (spiking, exact)
+    )
+    for name, value in one.items():
+        if value != other[name]:
+            raise SpikeplugError(
+                f"{original.name} is not the model that {source.name} was made from: its {name} is {other[name]}, not "
+                f"{value}; give --exact the original."
+            )
+    return spiking, exact, tokenizer
+
+
+def saved_numerics(model: PreTrainedModel) -> Numerics:
+    """Return the numerics that a model which was saved spiking computes with."""
+    saved: Numerics = model.config.quantization_config.numerics
+    return saved
+
+
+def check_saved(name: str, chosen: Mapping[str, bool]) -> None:
+    """Refuse choices that only a conversion takes, for a model that was saved whole.
+
+    chosen   option -> whether it was given
+
+    Errors: SpikeplugError.
+    """
+    given = [option for option, there in chosen.items() if there]
+    if given:
+        raise SpikeplugError(
+            f"{name} is a whole spiking model already, so {given[0]} has no effect: leave it out, or give the float "
+            "model that it was made from."
+        )
 
 
 def read_recipe(

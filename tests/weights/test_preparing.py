@@ -153,14 +153,10 @@ def test_a_model_that_float64_does_not_run() -> None:
     assert len(prepared.weights) == len(prepared.norms) == 0
 
 
-@pytest.mark.parametrize(
-    ("online", "down", "out"),
-    [(0, None, None), (4, 4, None), (16, 16, None), (47, 16, 32), (48, 48, 32), (4096, 48, 32)],
-)
-def test_the_size_of_online_transforms(online: int, down: int | None, out: int | None) -> None:
-    """The down projection has 48 = 12·4 inputs, the output projection 32: all of them turn, or blocks of 4^k."""
+@pytest.mark.parametrize(("online", "block"), [(0, None), (4, 4), (16, 16), (47, 16), (48, 48), (4096, 48)])
+def test_the_size_of_online_transforms(online: int, block: int | None) -> None:
+    """The down projection has 48 = 12·4 inputs: all of them turn, or blocks of a power of four."""
     model = named("Llama 3").build()
     prepared = prepare(model, norms_of(model), online=online)
-    assert prepared.online.get("model.layers.1.mlp.down_proj") == down
-    assert prepared.online.get("model.layers.1.self_attn.o_proj") == out
+    assert set(prepared.online.values()) == ({block} if block else set())
     assert prepared.error <= TOLERANCE

@@ -92,7 +92,7 @@ def test_a_whole_block() -> None:
     # Values are the last 8 of 32 outputs, in two heads of 4, and each is read by two query heads.
     assert value.heads == ((24, 25, 26, 27), (28, 29, 30, 31))
     assert value.readers[0].columns == (*value.heads[0],) * 2 + (*value.heads[1],) * 2
-    assert [(down.path, down.block) for down in found.downs] == [("block.out", 16), ("block.down", 64)]
+    assert [(down.path, down.block) for down in found.downs] == [("block.down", 64)]
 
 
 def test_values_that_are_joined_with_other_channels() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, overrides
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
 from spikeplug.conversion import replacements
@@ -55,10 +56,12 @@ class Redirection(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         # The fast path of nine calls in ten. (torch.compile cannot hash a property's getter, and does not need speed.)
-        if not torch.compiler.is_compiling() and func in _OTHERS and func not in self.linear:
+        if not torch.compiler.is_compiling() and func in _OTHERS and not (self.linear and _is_linear(func)):
             return func(*args, **kwargs)
         if self.linear and (result := self._linear(func, args, kwargs)) is not NotImplemented:
             return result
+        if self.linear and func is _DTYPE_OF and type(args[0]) is Parameter and func(*args) is torch.int8:
+            return torch.float32  # models cast their inputs to the dtype of a weight
         entry = _entry_of(func)
         if entry is None or not (self.operators & entry.operators) or not _is_real((*args[:2], *kwargs.values())):
             return func(*args, **kwargs)
@@ -182,6 +185,14 @@ _ATEN = {
 }
 #: Functions that a mode receives and that have no replacement, `x.shape` included.
 _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().values() for f in functions) - TABLE.keys()
+
+
+def _is_linear(func: Callable[..., Any]) -> bool:
+    """Return whether a whole spiking model treats a torch function in its own way."""
+    return func in LINEAR_TABLE or func is _DTYPE_OF
+
+
+_DTYPE_OF = Tensor.dtype.__get__  # type: ignore[attr-defined]
 _INTO, _OF_NUMBER = TABLE[Tensor.__rdiv__], TABLE[Tensor.__rpow__]
 _IN_PLACE = frozenset(f for f in TABLE if f.__name__.endswith("_") and not f.__name__.endswith("__"))
 _IN_PLACE_SUMS = frozenset(

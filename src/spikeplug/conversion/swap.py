@@ -123,11 +123,8 @@ def _convert(
     plugs, conversion = plan(model, numerics, places, entries, wanted, matched)
     whole = None
     if recipe is not None:
-        layout, prepared = (
-            (recipe, None) if isinstance(recipe, Layout) else find_layout(model, recipe, plugs, matched, batch)
-        )
-        kept = [] if prepared is None else list(prepared.kept)
-        whole = WholeConversion(model, numerics, layout, prepared, notes=kept)
+        found = (recipe, None, []) if isinstance(recipe, Layout) else find_layout(model, recipe, plugs, matched, batch)
+        whole = WholeConversion(model, numerics, *found)
         plugs = whole.plan(plugs)
         conversion = replace(conversion, plugged=tuple(plugs), attending=whole.attending(conversion.attending))
         entries = tuple(whole.entry(entry) for entry in entries)

@@ -6,7 +6,7 @@ from spikeplug.operators.attention import attention, attention_weights
 from spikeplug.operators.curves import hardswish, mish, relu_squared, softplus, tanh
 from spikeplug.operators.elements import divide, exp, log, reciprocal, rsqrt, sqrt, square
 from spikeplug.operators.gates import gelu, sigmoid, silu
-from spikeplug.operators.linear import add, linear, multiply, quantise, rotary
+from spikeplug.operators.linear import add, linear, matmul, multiply, quantise, rotary, sum
 from spikeplug.operators.norms import layer_norm, rms_norm, vector_norm
 from spikeplug.operators.record import Operator
 from spikeplug.operators.softmax import log_softmax, softmax
@@ -24,4 +24,6 @@ _FILES = (
 RECORDS: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in _FILES}
 
 #: The linear operators by name, which only whole spiking models run: other pipelines convert these parts themselves.
-LINEAR: Mapping[str, Operator] = {file.RECORD.name: file.RECORD for file in (linear, add, multiply, quantise, rotary)}
+LINEAR: Mapping[str, Operator] = {
+    file.RECORD.name: file.RECORD for file in (linear, matmul, add, multiply, sum, quantise, rotary)
+}

@@ -73,7 +73,7 @@ def gptq(
     levels: int = 127,
     *,
     group: int | None = None,
-    damping: float = 0.1,
+    damping: float = 0.3,
     act_order: bool = True,
     clip: bool = False,
     name: str = "the weight",

@@ -114,9 +114,7 @@ class ValuePath:
 
 @dataclass(frozen=True)
 class DownProjection:
-    """A linear layer that writes to a stream and reads an activation, a product or the output of attention.
-
-    After attention only the whole width is transformed, because values are rotated by head already.
+    """A linear layer that reads an activation or a product, not attention, and writes to a stream.
 
     block   size of the Hadamard transform that its input can take: the whole width, or one of `ONLINE_BLOCKS`; 0: none
     reason  why it can take none; empty if it can
@@ -323,10 +321,7 @@ def _downs(recorder: Recorder, largest_block: int) -> Iterator[DownProjection]:
             continue
         width = next(len(columns) for space in inputs for reader, columns in space.readers if reader == path)
         whole = width if width <= largest_block and factors_of(width) else 0
-        if any(space.heads for space in inputs):
-            if whole:  # blocks would add nothing to the rotation of heads
-                yield DownProjection(path, whole)
-        elif all(writer.kind == "computed" for space in inputs for writer in space.writers):
+        if all(writer.kind == "computed" for space in inputs for writer in space.writers):
             block = whole or next((block for block in blocks if width % block == 0), 0)
             reason = "" if block else f"its {width} inputs cannot be cut into blocks of {', '.join(map(str, blocks))}"
             yield DownProjection(path, block, reason)

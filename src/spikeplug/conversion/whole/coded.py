@@ -7,8 +7,8 @@ So state_dict, save_pretrained and from_pretrained know nothing but tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -29,12 +29,13 @@ TIED = "spikeplug_tied"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
-def exchange(module: nn.Module, **parameters: nn.Parameter) -> None:
-    """Put parameters into a module in place of its own, which it keeps in an attribute for `restore`."""
+def exchange(module: nn.Module, **tensors: Tensor) -> None:
+    """Put parameters, or buffers, into a module in place of its own, which it keeps in an attribute for `restore`."""
     kept = vars(module).setdefault(KEPT, {})
-    for name, parameter in parameters.items():
-        kept.setdefault(name, module._parameters.get(name))
-        module._parameters[name] = parameter
+    for name, tensor in tensors.items():
+        place: dict[str, Any] = module._buffers if name in module._buffers else module._parameters
+        kept.setdefault(name, place.get(name))
+        place[name] = tensor if place is module._buffers else nn.Parameter(tensor, requires_grad=False)
 
 
 def untie(model: nn.Module) -> None:
@@ -47,7 +48,8 @@ def untie(model: nn.Module) -> None:
 
 def restore(module: nn.Module) -> None:
     """Give a module the parameters back that `exchange` took from it, and tie it again if `untie` untied it."""
-    module._parameters.update(vars(module).pop(KEPT, None) or {})
+    for name, tensor in (vars(module).pop(KEPT, None) or {}).items():
+        (module._buffers if name in module._buffers else module._parameters)[name] = tensor
     if vars(module).pop(TIED, False):
         module.config.tie_word_embeddings = True  # type: ignore[union-attr]
 
@@ -92,9 +94,7 @@ class CodedPlug(Plug):
         """
         weight = (mantissa.T if self.transposed else mantissa).contiguous()
         weight = weight.view(self.own("weight").shape)
-        exchange(self.module, weight=nn.Parameter(weight, requires_grad=False))
-        if bias is not None:
-            exchange(self.module, bias=nn.Parameter(bias, requires_grad=False))
+        exchange(self.module, weight=weight, **({} if bias is None else {"bias": bias}))
         self.module.register_buffer(THRESHOLD, threshold)
         self.module.register_buffer(UNIT, unit)
         self.dense = self.round = None
@@ -115,32 +115,35 @@ class CodedPlug(Plug):
         """Return a weight in the module's layout as (rows, columns)."""
         return weight.T if self.transposed else weight.flatten(1)
 
-    def linear(self, x: Tensor) -> Tensor:
-        """Return the linear operator's result for x (..., columns); rounds the weight first if that is left to do."""
+    def linear(self, x: Tensor, bias: bool = True, groups: int = 1) -> Tensor:
+        """Return the linear operator's result for x (..., columns); rounds the weight first if that is left to do.
+
+        bias    add the module's bias, if it has one
+        groups  operators side by side, each with its share of x and of the rows
+        """
         if self.round is not None:
             self.round(self, x)
         if self.watch is not None:
-            self.watch(self, x)
-        module: Any = self.module
+            for part in x.chunk(groups, -1):
+                self.watch(self, part)
+        module, operator = cast(Any, self.module), library.OPERATORS["linear"]
         weight = module.weight.T if self.transposed else module.weight
-        if weight.dim() != 2:
-            weight = weight.flatten(1)
-        operator = library.OPERATORS["linear"]
-        return operator(
-            x,
-            weight,
-            module.weight_threshold,
-            module.weight_unit,
-            module.bias,
-            self.levels,
-            self.block,
-            self.rotation,
-            numerics=self.numerics,
+        weight = weight if weight.dim() == 2 else weight.flatten(1)
+        how, offset = (self.levels, self.block, self.rotation), module.bias if bias else None
+        if groups == 1:
+            return operator(
+                x, weight, module.weight_threshold, module.weight_unit, offset, *how, numerics=self.numerics
+            )
+        biases = (None,) * groups if offset is None else offset.chunk(groups)
+        parts = zip(
+            x.chunk(groups, -1), weight.chunk(groups), module.weight_threshold.chunk(groups), biases, strict=True
         )
+        unit = module.weight_unit
+        return torch.cat([operator(x, w, t, unit, b, *how, numerics=self.numerics) for x, w, t, b in parts], -1)
 
 
 class LinearPlug(CodedPlug):
-    """Run a linear layer of integers: `nn.Linear`, or a subclass that calls F.linear with its own weight."""
+    """Run a linear layer of integers: `nn.Linear`, or a subclass that calls F.linear, or x @ weight.T, on its own."""
 
     label = "spiking linear"
 
@@ -148,11 +151,19 @@ class LinearPlug(CodedPlug):
         if self.detached:
             return self.original(*args, **kwargs)
         if type(self.module).forward is not nn.Linear.forward:
-            with _Own(F.linear, lambda x, weight, bias=None: self.linear(x)):
+            with _Own({F.linear: lambda x, *_, **__: self.linear(x), **dict.fromkeys(_PRODUCTS, self._times)}):
                 return self.original(*args, **kwargs)
         (x,) = (*args, *kwargs.values())
         refuse_proxies(self.module, (x,))
         return self.linear(x)
+
+    def _times(self, x: Tensor, other: Tensor) -> Tensor:
+        if other.dtype != torch.int8 or other.data_ptr() != self.own("weight").data_ptr():
+            return x @ other
+        return self.linear(x, bias=False)
+
+
+_PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 
 
 class TransposedLinearPlug(CodedPlug):
@@ -179,7 +190,7 @@ class EmbeddingPlug(CodedPlug):
             return self.original(*args, **kwargs)
         refuse_proxies(self.module, args)
         if type(self.module).forward is not nn.Embedding.forward:
-            with _Own(F.embedding, lambda ids, *_, **__: self._rows(ids)):
+            with _Own({F.embedding: lambda ids, *_, **__: self._rows(ids)}):
                 return self.original(*args, **kwargs)
         (ids,) = (*args, *kwargs.values())
         return self._rows(ids)
@@ -218,24 +229,24 @@ class ConvolutionPlug(CodedPlug):
             (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
         ]
         patches = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride).transpose(1, 2)
-        y = self.linear(patches).transpose(1, 2).unflatten(-1, size)
+        y = self.linear(patches, groups=module.groups).transpose(1, 2).unflatten(-1, size)
         y = y.squeeze(-2) if line else y
         return y.squeeze(0) if single else y
 
 
 class _Own(TorchFunctionMode):
-    """Run `instead` for calls of one torch function, within the `with` block; leave all other calls alone."""
+    """Run something else in place of some torch functions, within the `with` block; leave all other calls alone."""
 
     lets_operators_pass = True
 
-    def __init__(self, function: Callable[..., Any], instead: Callable[..., Tensor]) -> None:
+    def __init__(self, instead: Mapping[Callable[..., Any], Callable[..., Tensor]]) -> None:
         super().__init__()
-        self.function, self.instead = function, instead
+        self.instead = instead
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return (self.instead if func is self.function else func)(*args, **(kwargs or {}))
+        return self.instead.get(func, func)(*args, **(kwargs or {}))
 
 
 def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
@@ -249,9 +260,14 @@ def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
         return TransposedLinearPlug
     if isinstance(module, nn.Embedding):
         return EmbeddingPlug
-    if isinstance(module, CONVOLUTIONS) and module.groups == 1 and type(module).forward in _FORWARDS:
+    if isinstance(module, CONVOLUTIONS) and type(module).forward in _FORWARDS:
         return ConvolutionPlug
     return None
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Return whether a module is a layer that a weight defines: linear, a convolution or an embedding."""
+    return isinstance(module, (nn.Linear, Conv1D, nn.Embedding, nn.modules.conv._ConvNd))
 
 
 _FORWARDS = frozenset(cls.forward for cls in CONVOLUTIONS)

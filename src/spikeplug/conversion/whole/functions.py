@@ -79,7 +79,61 @@ def _divide(input: Any, other: Any, *, rounding_mode: Any = None, numerics: Nume
     return NotImplemented if is_power_of_two(other) else _multiply(input, 1 / other, numerics=numerics)
 
 
+def _matmul(input: Tensor, other: Tensor, *, numerics: Numerics | None) -> Any:
+    """Multiply vectors and matrices as torch.matmul does."""
+    a, b = (x.unsqueeze(place) if x.dim() == 1 else x for x, place in ((input, 0), (other, 1)))
+    product = OPERATORS["matmul"](a, b, numerics=numerics)
+    product = product.squeeze(-2) if input.dim() == 1 else product
+    return product.squeeze(-1) if other.dim() == 1 else product
+
+
+def _matmul_of(input: Tensor, other: Tensor, *, numerics: Numerics | None) -> Any:
+    return _matmul(other, input, numerics=numerics)
+
+
+def _matrix_product(input: Tensor, mat2: Tensor, *, numerics: Numerics | None) -> Any:
+    return _matmul(input, mat2, numerics=numerics)
+
+
+def _added_product(
+    input: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1, numerics: Numerics | None
+) -> Any:
+    product = _multiply_always(_matmul(a, b, numerics=numerics), alpha, numerics)
+    if beta == 0:
+        return product
+    return OPERATORS["add"](_multiply_always(input, beta, numerics), product, numerics=numerics)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, numerics: Numerics | None) -> Any:
+    """Multiply by a weight that is no layer's own, so that it is a float parameter: its rows become codes here."""
+    product = _matmul(input, weight.T, numerics=numerics)
+    return product if bias is None else OPERATORS["add"](product, bias, numerics=numerics)
+
+
+def _sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, numerics: Numerics | None) -> Any:
+    x = input if dtype is None else input.to(dtype)
+    dims = range(x.dim()) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
+    dims = sorted(d % max(x.dim(), 1) for d in dims)
+    for d in dims:
+        x = OPERATORS["sum"](x, d, numerics=numerics)
+    return x if keepdim else x.squeeze(tuple(dims))
+
+
+def _mean(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, numerics: Numerics | None
+) -> Any:
+    total = _sum(input, dim, keepdim, dtype=dtype, numerics=numerics)
+    return _multiply_always(total, total.numel() / max(input.numel(), 1), numerics)
+
+
 FUNCTIONS = (
+    LinearFunction(("matmul",), _matmul),
+    LinearFunction(("rmatmul",), _matmul_of),
+    LinearFunction(("mm", "bmm"), _matrix_product),
+    LinearFunction(("baddbmm", "addmm"), _added_product),
+    LinearFunction(("linear",), _linear),
+    LinearFunction(("sum",), _sum),
+    LinearFunction(("mean",), _mean),
     LinearFunction(("add", "radd"), _add),
     LinearFunction(("sub", "subtract"), _subtract),
     LinearFunction(("rsub",), _subtract_from),

@@ -25,6 +25,7 @@ from spikeplug.conversion.plug import NormPlug, Plug
 from spikeplug.conversion.report import Entry
 from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug, coded_plug, exchange, free, untie
 from spikeplug.conversion.whole.layout import Layout
+from spikeplug.conversion.whole.readers import read_outside
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.rotary import RotaryPlug, find_rotary
 from spikeplug.conversion.whole.rounding import Rounding
@@ -32,6 +33,7 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.progress import Progress
 from spikeplug.weights import Prepared, prepare
+from spikeplug.weights.inputs import tiny_inputs
 
 
 @dataclass
@@ -97,7 +99,7 @@ class WholeConversion:
         rounding = Rounding(self.layout.recipe, len(self.coded), progress)
         for path, plug in self.coded.items():
             plug.dense = partial(self._dense, path, plug)
-            if batch is None or isinstance(plug, EmbeddingPlug):
+            if batch is None or isinstance(plug, EmbeddingPlug) or getattr(plug.module, "groups", 1) > 1:
                 rounding.nearest(plug)
             else:
                 plug.round = rounding
@@ -137,7 +139,7 @@ class WholeConversion:
         for name in self.prepared.weights if self.prepared is not None else ():
             path, _, own = name.rpartition(".")
             if path not in self.coded and self.prepared is not None:
-                exchange(self.model.get_submodule(path), **{own: nn.Parameter(self.prepared.weights[name], False)})
+                exchange(self.model.get_submodule(path), **{own: self.prepared.weights[name]})
 
 
 def find_layout(
@@ -146,18 +148,20 @@ def find_layout(
     plugs: Mapping[str, Plug],
     matched: frozenset[str],
     inputs: Mapping[str, Any] | None,
-) -> tuple[Layout, Prepared | None]:
-    """Return what each module of a model that is to become whole does, and its folded and rotated weights, if any.
+) -> tuple[Layout, Prepared | None, list[str]]:
+    """Return what each module of a model that is to become whole does, its new weights, if any, and notes.
 
     plugs    those of the recipe `operators`
     matched  paths of excluded modules; they keep their float weights, so nothing is folded or rotated
     inputs   arguments of the model's forward, to follow its tensors with; None: tiny ones are made
     """
     taken = {id(plug.module) for plug in plugs.values()}
+    sample, notes = _sample(model, inputs)
     prepared = None
-    if recipe.rotate and not matched:
+    if recipe.rotate and not matched and sample is not None:
         norms = {path: plug.norm for path, plug in plugs.items() if isinstance(plug, NormPlug)}
-        prepared = prepare(model, norms, inputs=_first(inputs))
+        prepared = prepare(model, norms, inputs=sample)
+        notes += prepared.kept
     coded, rotary = [], {}
     for path, module in model.named_modules():
         if path in matched or id(module) in taken:
@@ -166,6 +170,9 @@ def find_layout(
             coded.append(path)
         elif (repeat := find_rotary(module)) is not None:
             rotary[path] = repeat
+    outside = frozenset[str]() if sample is None else read_outside(model, coded, sample)
+    notes += [f"The weight of {path} stays float: other code reads it." for path in sorted(outside)]
+    coded = [path for path in coded if path not in outside]
     online: Mapping[str, int] = {} if prepared is None else prepared.online
     flat = frozenset(online) | (frozenset() if prepared is None else _rotated_inputs(prepared))
     layout = Layout(
@@ -177,14 +184,18 @@ def find_layout(
         rotary=rotary,
         biases=() if prepared is None else tuple(name.rpartition(".")[0] for name in prepared.made),
     )
-    return layout, prepared
+    return layout, prepared, notes
 
 
-def _first(inputs: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the first sample of a batch, to follow tensors with; None for token ids alone, which are easily made."""
-    if inputs is None or set(inputs) <= {"input_ids", "attention_mask", "token_type_ids"}:
-        return None
-    return {name: value[:1] if isinstance(value, Tensor) and value.dim() else value for name, value in inputs.items()}
+def _sample(model: nn.Module, inputs: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """Return small arguments of the model's forward, or None and the reason why there are none."""
+    try:
+        return tiny_inputs(model), []
+    except SpikeplugError as error:
+        if inputs is None:
+            return None, [f"Weights are neither folded nor rotated: {error}"]
+    first = {name: value[:1] if isinstance(value, Tensor) and value.dim() else value for name, value in inputs.items()}
+    return first, []
 
 
 def _rotated_inputs(prepared: Prepared) -> frozenset[str]:

@@ -22,8 +22,8 @@ from spikeplug.kernels.cpu.linear_kernel import (
 from spikeplug.kernels.protocol import DTYPES, EVERY_ROW, NO_AFFINE, Call
 from spikeplug.operators.linear.linear import THRESHOLD_BITS
 
-#: Sums that are scaled while they lie in cache, in elements.
-_SUMS = 1 << 18
+#: Sums of high digits that are held at a time, in elements.
+_SUMS = 1 << 20
 #: float32 holds every integer up to 2^24.
 _FLOAT_EXACT = 1 << 24
 _DEFAULTS = (None, 127, 0, 0)
@@ -114,20 +114,22 @@ def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tu
     Sums lie in the output until they are scaled; those of high digits in a buffer for some rows at a time.
     """
     rows, outputs = output.shape
-    inputs, transposed = weight.shape[1], weight.T
+    inputs, transposed = weight.shape[1], weight.t()
     digits = torch.empty(plan.planes, rows, inputs, dtype=torch.int8)
     scales = torch.empty(rows, 2, dtype=torch.int64)
     buffers = Buffers(digits=digits.data_ptr(), scales=scales.data_ptr(), high=0)
     held = (*held, digits, scales)
     launch(linear_encode_kernel, rows, inputs, plan.words + layer + buffers, marks=1, held=held)
     sums, left = output.view(torch.int32), None
+    if plan.planes == 1:
+        product(digits[0], transposed, sums)
+        return launch(linear_scale_kernel, rows, outputs, plan.words + layer + buffers, marks=1, held=held)
     step = min(rows, max(64, _SUMS // outputs))
-    high = torch.empty(0 if plan.planes == 1 else step, outputs, dtype=torch.int32)
+    high = torch.empty(step, outputs, dtype=torch.int32)
     for start in range(0, rows, step):
         end = min(start + step, rows)
-        product(digits[-1, start:end], transposed, sums[start:end])
-        if plan.planes > 1:
-            product(digits[0, start:end], transposed, high[: end - start])
+        product(digits[0, start:end], transposed, high[: end - start])
+        product(digits[1, start:end], transposed, sums[start:end])
         layer = layer._replace(rows=end - start, output=output[start:].data_ptr())
         buffers = buffers._replace(scales=scales[start:].data_ptr(), high=high.data_ptr())
         found = launch(
@@ -139,7 +141,8 @@ def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tu
 
 def product(a: Tensor, b: Tensor, output: Tensor) -> None:
     """Set the output, int32 (m, n), to a @ b for int8 a (m, k) and b (k, n), exact."""
-    if _is_exact():
+    # For one term, torch's product takes the strides of b for those of its transpose, and is wrong.
+    if a.shape[1] > 1 and _is_exact():
         torch._int_mm(a, b, out=output)
     else:
         float_product(a, b, output)

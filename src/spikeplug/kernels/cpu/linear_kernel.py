@@ -24,14 +24,19 @@ from spikeplug.kernels.cpu.memory import (
 )
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
+    LIFTED,
+    ROUNDING,
+    SHORT,
     as_bits,
     as_double,
+    as_float,
     as_integer,
     bit_length,
     compiled,
     decoded,
     inlined,
     largest_magnitude,
+    magnitude_of,
     power_of_two,
     rint,
     scale_exponent,
@@ -126,6 +131,36 @@ def _largest_product(sums, threshold):
     return np.int64(as_double(largest))
 
 
+@compiled
+def _product_width(sums, threshold, step):
+    """Return the bits of the largest |sum·threshold·step|, int64: exact, though estimated in float32 first.
+
+    An estimate has two roundings of 2^-24 each. Unless a power of two lies within 2^-22 of it, its bits are exact.
+    """
+    largest = np.int32(0)
+    for i in range(sums.size):
+        product = np.float32(np.float32(sums[i]) * np.float32(threshold[i]))
+        largest = np.int32(max(largest, magnitude_of(as_bits(product))))
+    estimate = np.float64(as_float(largest)) * np.float64(step)
+    low = bit_length(np.int64(estimate * (1 - 2.0**-22)))
+    if low == bit_length(np.int64(estimate * (1 + 2.0**-22))):
+        return low
+    return bit_length(_largest_product(sums, threshold) * step)
+
+
+@compiled
+def _scale_short(sums, thresholds, step, places, exponent):
+    """Replace the sums (int32) by the bits of the float32 scaled sums times 2^exponent, for products below 2^SHORT.
+
+    thresholds: float64. See LIFTED and ROUNDING.
+    """
+    factor = np.float64(step) * LIFTED * power_of_two(-places)
+    plain, unit, wide = steps_of(exponent)
+    for i in range(sums.size):
+        value = (np.float64(sums[i]) * thresholds[i] * factor + ROUNDING) - ROUNDING
+        sums[i] = as_bits(np.float32(value) * unit if plain else np.float32(value * wide))
+
+
 @inlined
 def _scaled(total, threshold, step, places, factor, doubles):
     """Return total·threshold·step·2^-places, rounded to an integer, halves away from 0, as a double.
@@ -183,17 +218,21 @@ def _within(exponent):
 
 
 @compiled
-def _finish(sums, threshold, bias, bias_exponent, step, exponent, bits, doubles):
+def _finish(sums, threshold, thresholds, bias, bias_exponent, step, exponent, bits, doubles):
     """Replace the sums (int32) of a row by the bits of its float32 output.
 
-    exponent: of the step and the thresholds together. bias: int32 in units of 2^bias_exponent, or without elements.
+    exponent: of the step and the thresholds together. thresholds: threshold (int32) as float64.
+    bias: int32 in units of 2^bias_exponent, or without elements.
     """
     if step == UNDEFINED:
         sums[:] = NAN
         return
-    width = bit_length(_largest_product(sums, threshold) * step)
+    width = _product_width(sums, threshold, step)
     if bias.size == 0:
         places = width - bits
+        if width <= SHORT:
+            _scale_short(sums, thresholds, step, places, _within(exponent + places))
+            return
         _scale(sums, threshold, step, places, _within(exponent + places), doubles)
         return
     places = width - _SUMMED_BITS
@@ -221,13 +260,16 @@ def _encode_bias(x, bits, codes):
 
 @inlined
 def _constants(block):
-    """Return a layer's thresholds, bias codes and their exponents (unit, bias), and whether all are in their domain."""
+    """Return a layer's thresholds (int32, float64), their unit, bias codes, their exponent, and if all is defined."""
     outputs = block[AT.outputs]
     threshold, unit = integers(block[AT.threshold], 1, outputs)[0], integers(block[AT.unit], 1, 1)[0, 0]
     given = outputs if block[AT.bias] else 0
     codes = np.empty(given, np.int32)
     exponent, finite = _encode_bias(floats(block[AT.bias], 1, given)[0], integers(block[AT.bias], 1, given)[0], codes)
-    return threshold, np.int64(unit), codes, exponent, finite and _are_thresholds(threshold)
+    thresholds = np.empty(outputs, np.float64)
+    for i in range(outputs):
+        thresholds[i] = threshold[i]
+    return threshold, thresholds, np.int64(unit), codes, exponent, finite and _are_thresholds(threshold)
 
 
 @inlined
@@ -300,7 +342,7 @@ def linear_scale_kernel(address):
     sums = integers(block[AT.output], rows, outputs)
     high = integers(block[BUFFERS.high], rows, outputs if planes > 1 else 0)
     scales = longs(block[BUFFERS.scales], 2 * rows)
-    threshold, unit, bias, bias_exponent, defined = _constants(block)
+    threshold, thresholds, unit, bias, bias_exponent, defined = _constants(block)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
@@ -312,6 +354,7 @@ def linear_scale_kernel(address):
             _finish(
                 sums[row],
                 threshold,
+                thresholds,
                 bias,
                 bias_exponent,
                 scales[2 * row],
@@ -369,7 +412,7 @@ def linear_few_kernel(address):
         finished = finished_rows(block, last - first)
         first, last = taken_rows(block)
     if finished:
-        threshold, unit, bias, bias_exponent, defined = _constants(block)
+        threshold, thresholds, unit, bias, bias_exponent, defined = _constants(block)
         for row in range(rows):
             if not defined:
                 leave(block, 0)
@@ -377,6 +420,7 @@ def linear_few_kernel(address):
             _finish(
                 sums[row],
                 threshold,
+                thresholds,
                 bias,
                 bias_exponent,
                 scales[2 * row],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from spikeplug.kernels.cpu.launch import launch, new_empty
 from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
+    LIFTED,
+    ROUNDING,
+    SHORT,
     as_double,
     as_integer,
     bit_length,
@@ -68,17 +72,24 @@ AT = places_of(Words, after=HEADER)
 
 
 @compiled
-def _add(a, b, totals, a_scale, b_scale, a_lift, b_lift):
-    """Set totals to round(a·a_scale)·a_lift + round(b·b_scale)·b_lift, each term cut to an integer; |totals| < 2^50.
+def _add(a, b, totals, a_scale, b_scale, a_lift, b_lift, cut):
+    """Set totals to round(a·a_scale)·a_lift + round(b·b_scale)·b_lift, |totals| < 2^50; return the largest |total|.
 
-    Returns the largest |total|, int64. a, b: float32. totals: float64.
+    a, b: float32. totals: float64. cut: whether each term is cut to an integer; without, the lifts are whole.
     """
     largest = np.int64(0)
-    for i in range(totals.size):
-        first = trunc(np.float64(rint(np.float32(a[i] * a_scale))) * a_lift)
-        total = first + trunc(np.float64(rint(np.float32(b[i] * b_scale))) * b_lift)
-        totals[i] = total
-        largest = max(largest, as_integer(abs(total)))
+    if cut:
+        for i in range(totals.size):
+            first = trunc(np.float64(rint(np.float32(a[i] * a_scale))) * a_lift)
+            total = first + trunc(np.float64(rint(np.float32(b[i] * b_scale))) * b_lift)
+            totals[i] = total
+            largest = max(largest, as_integer(abs(total)))
+    else:
+        for i in range(totals.size):
+            total = np.float64(rint(np.float32(a[i] * a_scale))) * a_lift
+            total += np.float64(rint(np.float32(b[i] * b_scale))) * b_lift
+            totals[i] = total
+            largest = max(largest, as_integer(abs(total)))
     return np.int64(as_double(largest))
 
 
@@ -94,10 +105,19 @@ def _multiply(a, b, totals, a_scale, b_scale):
 
 
 @compiled
-def _round(totals, output, places, exponent):
-    """Set the output (float32) to round(totals·2^-places)·2^exponent, halves away from 0."""
+def _round(totals, output, places, exponent, short):
+    """Set the output (float32) to round(totals·2^-places)·2^exponent, halves away from 0.
+
+    short: whether all totals are below 2^SHORT, which are rounded as `linear_kernel` rounds products.
+    """
     factor = power_of_two(-places)
     plain, unit, wide = steps_of(exponent)
+    if short:
+        factor *= LIFTED
+        for i in range(totals.size):
+            value = (totals[i] * factor + ROUNDING) - ROUNDING
+            output[i] = np.float32(value) * unit if plain else np.float32(value * wide)
+        return
     for i in range(totals.size):
         value = totals[i] * factor
         output[i] = decoded(np.int32(value + np.copysign(0.5, value)), plain, unit, wide)
@@ -114,12 +134,15 @@ def _combine(a, b, output, totals, a_magnitude, b_magnitude, product, bits):
         most = _multiply(a, b, totals, a_scale, b_scale)
     else:
         exponent = max(a_exponent, b_exponent)
-        a_lift = power_of_two(GUARD_BITS - min(exponent - a_exponent, np.int64(_APART)))
-        b_lift = power_of_two(GUARD_BITS - min(exponent - b_exponent, np.int64(_APART)))
-        exponent -= GUARD_BITS
-        most = _add(a, b, totals, a_scale, b_scale, a_lift, b_lift)
-    places = bit_length(most) - bits
-    _round(totals, output, places, exponent + places)
+        apart = exponent - min(a_exponent, b_exponent)
+        # Where the operands lie near each other, fewer guard bits lose nothing.
+        guard = min(apart, np.int64(GUARD_BITS))
+        a_lift = power_of_two(guard - min(exponent - a_exponent, np.int64(_APART)))
+        b_lift = power_of_two(guard - min(exponent - b_exponent, np.int64(_APART)))
+        exponent -= guard
+        most = _add(a, b, totals, a_scale, b_scale, a_lift, b_lift, apart > guard)
+    width = bit_length(most)
+    _round(totals, output, width - bits, exponent + width - bits, width <= SHORT)
 
 
 @inlined
@@ -192,7 +215,7 @@ class Pair:
             return NO_AFFINE
         if a.dtype is not b.dtype or a.dtype not in DTYPES:
             return "kernels take two tensors of one dtype"
-        if a.shape != b.shape and not _fit(a.shape, b.shape):
+        if a.shape != b.shape and not _broadcast(a.shape, b.shape):
             return "the shapes do not broadcast"
         return None
 
@@ -201,16 +224,16 @@ class Pair:
         dtype = a.dtype
         if dtype is not torch.float32:
             a, b = a.to(torch.float32), b.to(torch.float32)
-        shape = a.shape
+        shape: tuple[int, ...] = a.shape
         if shape == b.shape and a.is_contiguous() and b.is_contiguous():
             width = shape[-1]
             rows = a.numel() // width
             sizes: tuple[int, ...] = (1, rows)
             strides: tuple[int, ...] = (0, 0, width, 1, 0, 0, width, 1)
         else:
-            shape = torch.broadcast_shapes(shape, b.shape)
+            shape = _broadcast(shape, b.shape)
             width = shape[-1]
-            rows = shape.numel() // width
+            rows = math.prod(shape) // width
             (a, a_strides), (b, b_strides) = _walked(a, shape), _walked(b, shape)
             sizes, strides = _sizes(shape), a_strides + b_strides
         output = new_empty(a, shape)
@@ -219,17 +242,26 @@ class Pair:
         return output if dtype is torch.float32 else output.to(dtype), None
 
 
-def _fit(a: torch.Size, b: torch.Size) -> bool:
-    return all(x == y or 1 in (x, y) for x, y in zip(reversed(a), reversed(b), strict=False))
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of both broadcast; () if they do not. torch's own function takes longer than the kernel."""
+    if len(a) < len(b):
+        a, b = b, a
+    missing = len(a) - len(b)
+    shape = tuple([max(x, y) for x, y in zip(a[missing:], b, strict=True)])
+    if any(x != y and 1 not in (x, y) for x, y in zip(a[missing:], b, strict=True)):
+        return ()
+    return a[:missing] + shape
 
 
-def _sizes(shape: torch.Size) -> tuple[int, int]:
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the sizes of the last two of the leading dimensions; 1 for a dimension that is not there."""
-    leading = (1, 1, *shape[:-1]) if len(shape) <= _DIMENSIONS + 1 else (1, shape.numel() // shape[-1])
+    if len(shape) > _DIMENSIONS + 1:
+        return 1, math.prod(shape[:-1])
+    leading = (1, 1, *shape[:-1])
     return leading[-2], leading[-1]
 
 
-def _walked(x: Tensor, shape: torch.Size) -> tuple[Tensor, tuple[int, ...]]:
+def _walked(x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
     """Return x as a tensor that the kernel reads as one of this shape, and its strides over three dimensions and a row.
 
     It is x itself, unless x has too many dimensions or a row that does not lie in one piece: then it is a copy.

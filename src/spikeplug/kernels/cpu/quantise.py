@@ -66,13 +66,14 @@ class Quantise:
     def supports(self, call: Call) -> str | None:
         if call.weight is not None or call.bias is not None:
             return NO_AFFINE
-        return refused(*_given(call), 0)
+        levels, block = _given(call)
+        return refused(levels, block, 0)
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         return by_rows(quantise_kernel, call.arguments[0], _settings(*_given(call)))
 
 
-def _given(call: Call) -> tuple[Any, Any]:
+def _given(call: Call) -> tuple[Any, ...]:
     """Return levels and block of a call."""
-    _, levels, block = (*call.arguments, *(127, 0)[len(call.arguments) - 1 :])
-    return levels, block
+    given = call.arguments[1:]
+    return given if len(given) == 2 else given + (127, 0)[len(given) :]

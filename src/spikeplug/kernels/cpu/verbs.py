@@ -26,6 +26,12 @@ INFINITE = np.int32(0x7F800000)
 MINUS_INFINITY = np.int32(0x7F800000 - (1 << 31))
 
 
+#: Round y = N·2^-s for integers |N| < 2^SHORT, halves away from 0: (y·LIFTED + ROUNDING) - ROUNDING, |y| < 2^51.
+#: The lift, 2^-51 to 2^-48 of y, takes a half beyond itself. It takes nothing else to a half: a half is at least 2^-s
+#: away, and the lift is less than 2^(SHORT-s-48). The sum is rounded to an integer, as doubles above 2^52 are integers.
+SHORT, LIFTED, ROUNDING = 48, 1 + 2.0**-50, 1.5 * 2.0**52
+
+
 def _emit(name: str) -> Any:
     """Return a function, for use in kernels, that calls LLVM intrinsic `name`: one argument, result of its type."""
 

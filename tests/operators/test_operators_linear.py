@@ -1,0 +1,165 @@
+"""Linear operators: simulated equals closed, bounds hold on exhaustive and adversarial inputs, no order matters."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from operators.inputs import same, vectors
+from torch import Tensor
+
+from spikeplug.library import OPERATORS
+from spikeplug.neurons import Events
+from spikeplug.numerics import Numerics
+from spikeplug.operators import LINEAR
+from spikeplug.realisation import Realisation
+
+NUMERICS = [Numerics(), Numerics(bits=8, working_bits=14), Numerics(bits=4, working_bits=8)]
+numerics_of = pytest.mark.parametrize("numerics", NUMERICS, ids=lambda numerics: f"{numerics.bits} bits")
+SETTINGS = [(127, 0, 0), (1, 0, 0), (16, 0, 4), (127, 4, 0), (200, 4, 16)]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def layer(outputs: int, inputs: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a weight with extremes, thresholds with extremes, and their unit."""
+    g = generator(seed)
+    weight = torch.randint(-128, 128, (outputs, inputs), generator=g).to(torch.int8)
+    weight[0], weight[-1, ::2] = -128, 127
+    threshold = torch.randint(1, 1 << 16, (outputs,), generator=g, dtype=torch.int32)
+    threshold[0] = (1 << 16) - 1
+    return weight, threshold, torch.tensor(-22, dtype=torch.int32)
+
+
+def calls(name: str, x: Tensor) -> list[tuple[Any, ...]]:
+    """Return arguments of a linear operator with x, float32 (rows, 16), as the first."""
+    if name == "linear":
+        weight, threshold, unit = layer(5, x.shape[-1])
+        bias = torch.tensor([0.0, 1.0, -3e-3, 40.0, -0.7])
+        return [(x, weight, threshold, unit, given, *setting) for setting in SETTINGS for given in (None, bias)]
+    if name == "quantise":
+        return [(x, levels, block) for levels, block in ((127, 0), (1, 0), (16, 4), (127, 5))]
+    if name == "rotary":
+        positions, frequency = torch.tensor([[0.0, 1, 2, 3], [77, 1000, 65535, 2**24 - 1]]), 10.0 ** -torch.arange(5)
+        return [(positions, frequency, quarters) for quarters in range(4)]
+    return [(x, x.flip(0)), (x, x[0]), (x, x[:, :1]), (x, torch.tensor(0.3))]
+
+
+@numerics_of
+@pytest.mark.parametrize("name", LINEAR)
+def test_simulated_equals_closed(name: str, numerics: Numerics) -> None:
+    """Every step is a verb with a population of its own, named after the operator."""
+    x = torch.cat([vectors(kind, (4, 16)) for kind in ("plain", "outlier", "zero", "tiny", "mixed", "not finite")])
+    for given in calls(name, x):
+        events = Events()
+        simulated = OPERATORS[name](*given, numerics=numerics, events=events)
+        assert same(simulated, OPERATORS[name](*given, numerics=numerics))
+        assert events.spikes > 0
+        assert all(population.startswith(f"{name}/") for population in events.populations)
+
+
+@pytest.mark.parametrize("realisation", [Realisation(norm="ordered"), Realisation(code="count", steps=4)], ids=str)
+@pytest.mark.parametrize("name", LINEAR)
+def test_no_realisation_changes_a_result(name: str, realisation: Realisation) -> None:
+    """Codes and schedules of spikes change the events alone."""
+    for given in calls(name, vectors("plain", (2, 16))):
+        assert same(OPERATORS[name](*given, events=Events(realisation)), OPERATORS[name](*given))
+
+
+def test_all_small_vectors() -> None:
+    """Every vector of three elements in quarters, by every row of weights of -2, 0 and 1, in few levels."""
+    values = torch.tensor([-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0])
+    x = torch.tensor(list(itertools.product(values.tolist(), repeat=3)))
+    weight = torch.tensor(list(itertools.product((-2, 0, 1), repeat=3)), dtype=torch.int8)
+    threshold = torch.arange(1, 1 + len(weight), dtype=torch.int32)
+    for levels, block in ((1, 0), (2, 0), (3, 2), (127, 0)):
+        given = (x, weight, threshold, torch.tensor(-4, dtype=torch.int32), None, levels, block, 0)
+        closed = OPERATORS["linear"](*given)
+        assert torch.equal(OPERATORS["linear"](*given, events=Events()), closed)
+        error = (closed.double() - LINEAR["linear"].exact(*given).double()).abs()
+        assert bool((error <= LINEAR["linear"].bound(*(in_double(given)), numerics=Numerics())).all())
+
+
+def in_double(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in given)
+
+
+def adversarial(rows: int, width: int) -> Tensor:
+    """Return rows that lie at, just below and just above halves of a step, beside one large element."""
+    g = generator(1)
+    halves = torch.randint(-254, 255, (rows, width), generator=g) / 254
+    x = halves * (1 + torch.randint(-1, 2, (rows, width), generator=g) * 2.0**-22)
+    x[:, 0] = 1.0
+    x[::3] *= 2.0 ** torch.randint(-20, 20, (len(x[::3]), 1), generator=g)
+    x[1::3, 1:] *= 1e-3
+    return x
+
+
+@numerics_of
+@pytest.mark.parametrize("name", LINEAR)
+def test_bounds(name: str, numerics: Numerics) -> None:
+    record = LINEAR[name]
+    for x in (adversarial(60, 16), vectors("plain", (30, 16)), vectors("outlier", (30, 16))):
+        for given in calls(name, x):
+            # A step of a block may be rounded up, so that blocks have the vector's bound at most.
+            spiking, wide = OPERATORS[name](*given, numerics=numerics).double(), in_double(given)
+            exact = record.exact(*wide)
+            bound = record.bound(*wide, numerics=numerics)
+            assert bound.shape == exact.shape
+            assert bool(((spiking - exact).abs() <= bound).all()), given[1:]
+
+
+def test_no_order_of_channels_matters() -> None:
+    """Channels of x and columns of the weight in another order: the same output, closed and simulated."""
+    x, (weight, threshold, unit) = vectors("outlier", (6, 24)), layer(9, 24)
+    for seed in range(5):
+        order = torch.randperm(24, generator=generator(seed))
+        for levels in (1, 16, 127, 300):
+            whole = OPERATORS["linear"](x, weight, threshold, unit, None, levels)
+            given = (x[:, order], weight[:, order], threshold, unit, None, levels)
+            assert torch.equal(OPERATORS["linear"](*given), whole)
+    assert torch.equal(OPERATORS["linear"](*given, events=Events()), whole)
+
+
+def test_no_order_of_whole_blocks_matters() -> None:
+    x, (weight, threshold, unit) = vectors("outlier", (6, 24)), layer(9, 24)
+    order = torch.arange(24).view(6, 4)[torch.randperm(6, generator=generator())].flatten()
+    whole = OPERATORS["linear"](x, weight, threshold, unit, None, 127, 4)
+    assert torch.equal(OPERATORS["linear"](x[:, order], weight[:, order], threshold, unit, None, 127, 4), whole)
+
+
+def test_rows_of_a_weight_are_scaled_together() -> None:
+    """Rows of a weight in another order: the outputs in that order."""
+    x, (weight, threshold, unit) = vectors("plain", (6, 24)), layer(9, 24)
+    order = torch.randperm(9, generator=generator())
+    whole = OPERATORS["linear"](x, weight, threshold, unit)
+    assert torch.equal(OPERATORS["linear"](x, weight[order], threshold[order], unit), whole[:, order])
+
+
+@pytest.mark.parametrize("name", ["add", "multiply"])
+def test_operands_may_change_places(name: str) -> None:
+    for kind in ("plain", "mixed", "outlier", "not finite"):
+        a, b = vectors(kind, (6, 20)), vectors("plain", (6, 20)).flip(0)
+        assert same(OPERATORS[name](a, b), OPERATORS[name](b, a))
+
+
+def test_what_is_coded_stays() -> None:
+    x = vectors("outlier", (9, 32))
+    for levels, block in ((127, 0), (16, 8), (1, 0)):
+        coded = OPERATORS["quantise"](x, levels, block)
+        assert torch.equal(OPERATORS["quantise"](coded, levels, block), coded)
+    total = OPERATORS["add"](x, torch.zeros(32))
+    assert torch.equal(OPERATORS["add"](total, torch.zeros(32)), total)
+
+
+def test_nonfinite_elements() -> None:
+    a = torch.tensor([[math.inf, 1.0, math.nan, -math.inf], [1.0, 2.0, 3.0, 4.0]])
+    assert same(OPERATORS["add"](a, -a)[0], torch.tensor([math.nan, 0.0, math.nan, math.nan]))
+    assert bool(torch.isfinite(OPERATORS["multiply"](a, a)[1]).all())
+    weight, threshold, unit = layer(3, 4)
+    assert OPERATORS["linear"](a, weight, threshold, unit).isnan().all(-1).tolist() == [True, False]

@@ -22,6 +22,7 @@ LAYERS = [
     "presets",
     "saturation",
     "fixedpoint",
+    "hadamard",
     "codes",
     "neurons",
     "primitives",

@@ -26,9 +26,11 @@ from spikeplug import functional
 from spikeplug.conversion.calls import EAGER_ATTENTION
 from spikeplug.conversion.multi_head import attend
 from spikeplug.errors import SpikeplugError
+from spikeplug.hadamard import factors_of
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention.call import visible_keys
+from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, half_places
 
 IMPLEMENTATION = "spiking"
 PLUG = "spikeplug_attention"
@@ -55,7 +57,6 @@ class AttentionPlug:
     numerics: Numerics | None
     original: str
     levels: int = 0
-    block: int = 0
 
 
 def remember_implementation(config: Any, implementation: str) -> None:
@@ -151,13 +152,30 @@ def spiking_attention(
     }
     mask = _mask(attention_mask, kwargs.get("position_bias"), module, query, key, is_causal)
     if plug.levels:
-        coded = OPERATORS["quantise"]
-        key, value = (coded(x, plug.levels, plug.block, numerics=plug.numerics) for x in (key, value))
+        query, key, value, how["scaling"] = _coded(query, key, value, scaling, plug)
     output = attend(query, key, value, mask, dropout, **how)
     # From the call's argument, or from the config, which transformers does not pass on.
     shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
     weights = functional.attention_weights(query, key, mask, **how) if shown else None
     return output.transpose(1, 2).contiguous(), weights
+
+
+def _coded(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, plug: AttentionPlug
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return query, key and value as codes, and the scaling of their scores.
+
+    Keys and values have plug.levels levels. Queries and keys are rotated first, where their width is the order of a
+    Hadamard matrix: no score changes, and the few large channels of keys do not set the step for the others.
+    """
+    width, encode = query.shape[-1], OPERATORS["quantise"]
+    order = width if 1 < width <= MOST_ROTATION and factors_of(width) else 0
+    scaling = width**-0.5 if scaling is None else scaling
+    if order:
+        query = encode(query, MOST_LEVELS, 0, order, numerics=plug.numerics)
+        scaling = scaling * 4 ** half_places(order) / order
+    key = encode(key, plug.levels, 0, order, numerics=plug.numerics)
+    return query, key, encode(value, plug.levels, 0, 0, numerics=plug.numerics), scaling
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:

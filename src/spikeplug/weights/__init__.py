@@ -1,6 +1,6 @@
 """Weights: fold norms, rotate, and round to integers, without changing what a model computes before rounding."""
 
-from spikeplug.weights.hadamard import apply_hadamard, factors_of, hadamard
+from spikeplug.hadamard import apply_hadamard, factors_of, hadamard
 from spikeplug.weights.hessian import Hessian
 from spikeplug.weights.preparing import Prepared, PreparedNorm, Weights, check_finite, prepare
 from spikeplug.weights.rotation import Rotation, rotate_online

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikeplug.weights.hadamard import apply_hadamard
+from spikeplug.hadamard import apply_hadamard
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from torch import nn
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.weights.hadamard import factors_of
+from spikeplug.hadamard import factors_of
 from spikeplug.weights.recorder import Recorder, Space, Writer, run_recorded
 
 #: Blocks of an online Hadamard transform that is not of the whole width. Their root is a power of two, so that scaling

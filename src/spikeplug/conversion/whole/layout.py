@@ -9,6 +9,8 @@ from typing import Any
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.rotary import REPEATS
 from spikeplug.errors import SpikeplugError, shown
+from spikeplug.hadamard import factors_of
+from spikeplug.operators.linear.levels import MOST_ROTATION
 
 _NORMS = ("rms_norm", "layer_norm")
 _MOST_PATHS, _LONGEST_PATH = 1 << 20, 1000
@@ -53,7 +55,7 @@ class Layout:
             raise SpikeplugError(f"recipe is {shown(recipe)} in config.json: save the model again.")
         checked: dict[str, Any] = {
             **{name: _paths(name, values.get(name, [])) for name in ("coded", "blocks", "biases")},
-            "rotations": _choices("rotations", values.get("rotations", {}), tuple(1 << n for n in range(1, 13))),
+            "rotations": _orders(values.get("rotations", {})),
             "norms": _choices("norms", values.get("norms", {}), _NORMS),
             "rotary": _choices("rotary", values.get("rotary", {}), tuple(REPEATS)),
         }
@@ -87,6 +89,15 @@ def _paths(name: str, values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or len(values) > _MOST_PATHS or not all(map(_is_path, values)):
         raise SpikeplugError(f"{name} in config.json is no list of module paths: save the model again.")
     return tuple(values)
+
+
+def _orders(values: object) -> dict[str, int]:
+    """Return orders of Hadamard matrices by path."""
+    fits = isinstance(values, dict) and len(values) <= _MOST_PATHS and all(map(_is_path, values))
+    orders = list(values.values()) if fits else [None]  # type: ignore[attr-defined]
+    if not all(type(order) is int and 1 < order <= MOST_ROTATION and factors_of(order) for order in orders):
+        raise SpikeplugError("rotations in config.json holds something unknown: save the model again.")
+    return dict(values)  # type: ignore[call-overload,no-any-return]
 
 
 def _choices(name: str, values: object, allowed: tuple[Any, ...]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from spikeplug.conversion.whole.rotary import RotaryPlug, find_rotary
 from spikeplug.conversion.whole.rounding import Rounding
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.levels import MOST_ROTATION, half_places
 from spikeplug.progress import Progress
 from spikeplug.weights import Prepared, prepare
 from spikeplug.weights.inputs import tiny_inputs
@@ -132,7 +133,10 @@ class WholeConversion:
         changed: Mapping[str, Tensor] = self.prepared.weights if self.prepared is not None else {}
         weight = changed.get(f"{path}.weight", plug.own("weight"))
         bias = changed.get(f"{path}.bias", plug.module._parameters.get("bias"))
-        return plug.as_rows(weight.detach()), None if bias is None else bias.detach()
+        rows, order = plug.as_rows(weight.detach()), plug.rotation
+        if order:  # the operator divides by a power of two, not by sqrt(order)
+            rows = rows * (2 ** half_places(order) / order**0.5)
+        return rows, None if bias is None else bias.detach()
 
     def _exchange_bare(self) -> None:
         """Put folded and rotated parameters of no coded layer, such as a class token, into their modules."""
@@ -160,7 +164,7 @@ def find_layout(
     prepared = None
     if recipe.rotate and not matched and sample is not None:
         norms = {path: plug.norm for path, plug in plugs.items() if isinstance(plug, NormPlug)}
-        prepared = prepare(model, norms, inputs=sample)
+        prepared = prepare(model, norms, inputs=sample, online=MOST_ROTATION)
         notes += prepared.kept
     coded, rotary = [], {}
     for path, module in model.named_modules():

@@ -33,6 +33,11 @@ class Rounding:
 
     def __call__(self, plug: CodedPlug, x: Tensor) -> None:
         """Round the plug's dense weight, given the inputs x (..., columns) of the whole calibration run."""
+        # The model runs under a function mode, which would redirect the sums and products of rounding, too.
+        with torch._C.DisableTorchFunction():
+            self._calibrated(plug, x)
+
+    def _calibrated(self, plug: CodedPlug, x: Tensor) -> None:
         how = (plug.levels, plug.block, plug.rotation)
         if self._last is None or self._last[0] is not x or self._last[1] != how:
             hessian = Hessian(x.shape[-1], type(plug.module).__name__, x.device)

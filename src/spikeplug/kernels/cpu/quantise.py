@@ -56,8 +56,8 @@ def quantise_kernel(address):
 
 
 @lru_cache(maxsize=256)
-def _settings(levels: int, block: int) -> Settings:
-    return Settings.of(encoder(levels, block, 0, True))
+def _settings(levels: int, block: int, rotation: int) -> Settings:
+    return Settings.of(encoder(levels, block, rotation, True))
 
 
 class Quantise:
@@ -66,14 +66,13 @@ class Quantise:
     def supports(self, call: Call) -> str | None:
         if call.weight is not None or call.bias is not None:
             return NO_AFFINE
-        levels, block = _given(call)
-        return refused(levels, block, 0)
+        return refused(*_given(call))
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         return by_rows(quantise_kernel, call.arguments[0], _settings(*_given(call)))
 
 
 def _given(call: Call) -> tuple[Any, ...]:
-    """Return levels and block of a call."""
+    """Return levels, block and rotation of a call."""
     given = call.arguments[1:]
-    return given if len(given) == 2 else given + (127, 0)[len(given) :]
+    return given if len(given) == 3 else given + (127, 0, 0)[len(given) :]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from spikeplug.codes import Coded
 from spikeplug.errors import SpikeplugError
+from spikeplug.hadamard import apply_hadamard, factors_of, hadamard
 from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.divide import DivideSpec
@@ -28,6 +29,8 @@ STEP_BITS = 12
 OCTAVES = 4
 #: Levels that an int8 weight or operand may take.
 MOST_LEVELS = 1 << 15
+#: Largest order of the Hadamard matrix that rotates an input.
+MOST_ROTATION = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,11 @@ def check_levels(operator: str, levels: int, block: int, rotation: int) -> None:
         raise SpikeplugError(f"{operator} got levels={levels}: choose between 1 and {MOST_LEVELS}.")
     if block < 0:
         raise SpikeplugError(f"{operator} got block={block}: give channels per block, or 0 for the whole vector.")
-    if rotation and (rotation < 2 or rotation & (rotation - 1) or rotation > 1 << 12):
-        raise SpikeplugError(f"{operator} got rotation={rotation}: give a power of two up to 4096, or 0 for none.")
+    if rotation and (rotation < 2 or rotation > MOST_ROTATION or not factors_of(rotation)):
+        raise SpikeplugError(
+            f"{operator} got rotation={rotation}: give the order of a Hadamard matrix, such as a power of "
+            f"two or 12 times one, up to {MOST_ROTATION}; or 0 for none."
+        )
 
 
 def level_integers(code: Coded, levels: int, block: int, on: Arithmetic, *, octave: bool = False) -> Levels:
@@ -115,33 +121,34 @@ def _cut(x: Tensor, block: int) -> Tensor:
 
 
 def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
-    """Return the code of H·x for each block of `order` channels; H is Sylvester's Hadamard matrix over sqrt(order).
+    """Return the code of H·x / 2^places for each block of `order` channels; H is `hadamard(order)`.
 
-    code   mantissa (..., d), d a multiple of order; order a power of two whose square root is one, or 0: unchanged
+    code    mantissa (..., d), d a multiple of order; order 0: unchanged
+    places  half of log2(order), rounded down: the factor 1/sqrt(order), as far as an exponent holds it
 
-    Only sums and differences: log2(order) bits wider, and the factor 1/sqrt(order) is an exponent.
+    Only sums and differences, factor by factor of H. Mantissas become log2(order) bits wider.
     """
     if not order:
         return code
-    blocks = code.mantissa.to(torch.int64).unflatten(-1, (-1, order))
-    signs = hadamard(order, code.mantissa.device)
-    mantissa = on.signed_dot(blocks, signs, code.bits + 1, 1, "rotation").flatten(-2)
-    places = (order.bit_length() - 1) // 2
-    return Coded(mantissa, code.exponent - places, code.bits + order.bit_length() - 1, "vector")
+    mantissa, bits = code.mantissa.to(torch.int64), code.bits
+    left, right = mantissa.numel() // order, order
+    for factor in factors_of(order):
+        right //= factor
+        signs = hadamard(factor).to(device=mantissa.device, dtype=torch.int64)
+        blocks = mantissa.reshape(left, factor, right).transpose(-1, -2)
+        mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, f"rotation/{factor}").transpose(-1, -2)
+        left, bits = left * factor, bits + (factor - 1).bit_length()
+    return Coded(mantissa.reshape(code.mantissa.shape), code.exponent - half_places(order), bits, "vector")
 
 
-def hadamard(order: int, device: torch.device) -> Tensor:
-    """Return Sylvester's Hadamard matrix of this order, a power of two: int64 (order, order) of ±1, symmetric."""
-    matrix = torch.ones(1, 1, dtype=torch.int64, device=device)
-    while matrix.shape[0] < order:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return matrix
+def half_places(order: int) -> int:
+    """Return half of log2(order), rounded down."""
+    return (order.bit_length() - 1) // 2
 
 
 def exactly_rotated(x: Tensor, order: int) -> Tensor:
-    """Return H·x for each block of `order` channels in float arithmetic; x unchanged for order 0."""
+    """Return H·x / 2^places for each block of `order` channels in float arithmetic; x unchanged for order 0."""
     if not order:
         return x
-    matrix = hadamard(order, x.device).to(x.dtype) / order**0.5
-    turned: Tensor = x.unflatten(-1, (-1, order)) @ matrix
+    turned = apply_hadamard(x.unflatten(-1, (-1, order)), order) * (order**0.5 / 2 ** half_places(order))
     return turned.flatten(-2)

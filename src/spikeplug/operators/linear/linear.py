@@ -70,7 +70,7 @@ def linear(
     bias       float (out,), taken in 16 bits and a sign; None: no bias
     levels     |m| <= levels for the inputs' spike counts
     block      channels with a firing threshold of their own; 0: one per vector
-    rotation   order of the Hadamard matrix that rotates each block of channels first; 0: none
+    rotation   order of the Hadamard matrix that rotates each block of channels first, see `levels.rotated`; 0: none
 
     A vector with NaN or an infinity gives NaN.
     Errors: SpikeplugError for shapes and dtypes that do not fit, and settings out of their domain.

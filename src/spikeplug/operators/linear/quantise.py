@@ -5,43 +5,53 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.codes import as_real, power_of_two
+from spikeplug.codes import as_real, scaled
+from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import OCTAVES, check_levels, level_integers
+from spikeplug.operators.linear.levels import OCTAVES, check_levels, exactly_rotated, level_integers, rotated
 from spikeplug.operators.linear.scaled import received
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
 from spikeplug.primitives.arithmetic import Arithmetic
 
 
-def quantise(x: Tensor, levels: int = 127, block: int = 0, *, on: Arithmetic) -> Tensor:
+def quantise(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *, on: Arithmetic) -> Tensor:
     """Return x rounded to |m| <= levels times a power of two per vector, or per block of channels; shape as x.
 
-    Encoding the result again changes nothing. NaN and infinities stay.
+    rotation  order of the Hadamard matrix that rotates each block of channels first, see `levels.rotated`; 0: none
+
+    Without rotation, encoding the result again changes nothing, and NaN and infinities stay; with it, a vector with one
+    of them gives NaN.
     Errors: SpikeplugError for a tensor that is not floating, and settings out of their domain.
     """
-    check_levels(on.operator, levels, block, 0)
+    check_levels(on.operator, levels, block, rotation)
     as_real(x, on.operator)
+    if rotation and x.shape[-1] % rotation:
+        raise SpikeplugError(f"{on.operator} got rotation={rotation} for {x.shape[-1]} channels: give a divisor of it.")
     if x.numel() == 0:
         return x.clone()
 
     def rows(x: Tensor) -> Tensor:
         finite = torch.isfinite(x)
-        code = level_integers(received(x.masked_fill(~finite, 0.0)), levels, block, on, octave=True)
-        output = code.mantissa.to(x.dtype) * code.step.to(x.dtype) * power_of_two(code.exponent, x.dtype)
+        code = rotated(received(x.masked_fill(~finite, 0.0)), rotation, on)
+        code = level_integers(code, levels, block, on, octave=True)
+        output = scaled(code.mantissa * code.step, code.exponent, x.dtype)
+        if rotation:
+            return output.masked_fill(~finite.all(-1, keepdim=True), torch.nan)
         return torch.where(finite, output, x)
 
     return by_rows(lambda part: rows(as_real(part, on.operator)), torch.atleast_1d(x)).reshape(x.shape)
 
 
-def exact(x: Tensor, levels: int, block: int) -> Tensor:
-    """Return x itself: what is encoded."""
-    return x.clone()
+def exact(x: Tensor, levels: int, block: int, rotation: int) -> Tensor:
+    """Return x itself, or rotated x: what is encoded."""
+    return exactly_rotated(x, rotation) if rotation else x.clone()
 
 
-def bound(x: Tensor, levels: int = 127, block: int = 0, *, numerics: Numerics) -> Tensor:
+def bound(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *, numerics: Numerics) -> Tensor:
     """Return the bound of |spiking - x|: half of the largest step that holds the vector, twice the smallest one."""
-    return (x.abs().amax(-1, keepdim=True) / levels * (1 + 2.0**-9)).expand(x.shape)
+    largest = exactly_rotated(x, rotation).abs().amax(-1, keepdim=True)
+    return (largest / levels * (1 + 2.0**-9)).expand(x.shape)
 
 
 RECORD = Operator(
@@ -51,7 +61,7 @@ RECORD = Operator(
     spiking=quantise,
     exact=exact,
     inputs=("residual",),
-    settings=(127, 0),
+    settings=(127, 0, 0),
     scale="vector",
     bound=bound,
     input_range=lambda numerics: f"{OCTAVES} octaves between blocks",

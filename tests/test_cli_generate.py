@@ -164,8 +164,9 @@ def test_refusals(folder: Path, prompt: str, arguments: list[str], message: str)
     ("arguments", "message"),
     [
         (["--exact"], "leave --exact out, or give the float model"),
-        (["--recipe", "whole"], "is a whole spiking model already: leave --recipe"),
-        (["--exclude", "mlp"], "is a whole spiking model already: leave --recipe"),
+        (["--recipe", "whole"], "is a whole spiking model already, so --recipe has no effect"),
+        (["--exclude", "mlp"], "is a whole spiking model already, so --exclude has no effect"),
+        (["--preset", "paper"], "so --preset has no effect"),
     ],
 )
 def test_what_a_whole_folder_does_not_take(whole: Path, arguments: list[str], message: str) -> None:

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from spikeplug import cli as cli
     from spikeplug import codes as codes
     from spikeplug import conversion as conversion
+    from spikeplug import english as english
     from spikeplug import errors as errors
     from spikeplug import evaluation as evaluation
     from spikeplug import evidence as evidence
     from spikeplug import fixedpoint as fixedpoint
     from spikeplug import functional as functional
+    from spikeplug import hadamard as hadamard
     from spikeplug import harness as harness
     from spikeplug import kernels as kernels
     from spikeplug import library as library
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
     from spikeplug import operators as operators
     from spikeplug import presets as presets
     from spikeplug import primitives as primitives
+    from spikeplug import progress as progress
     from spikeplug import realisation as realisation
     from spikeplug import report as report
     from spikeplug import saturation as saturation
+    from spikeplug import weights as weights
     from spikeplug.conversion import SpikingConfig, audit, convert, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
@@ -96,11 +100,13 @@ _MODULES = frozenset(
         "cli",
         "codes",
         "conversion",
+        "english",
         "errors",
         "evaluation",
         "evidence",
         "fixedpoint",
         "functional",
+        "hadamard",
         "harness",
         "kernels",
         "library",
@@ -111,9 +117,11 @@ _MODULES = frozenset(
         "operators",
         "presets",
         "primitives",
+        "progress",
         "realisation",
         "report",
         "saturation",
+        "weights",
     ]
 )
 

@@ -167,20 +167,24 @@ def load_pair(
     """
     spiking, _ = load(source, dtype, as_saved=True)
     exact, tokenizer = load(original, dtype)
-    one, other = (
-        {
-            name: getattr(model.config, name, None)
-            for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
-        }
-        for model in (spiking, exact)
-    )
-    for name, value in one.items():
-        if value != other[name]:
-            raise SpikeplugError(
-                f"{original.name} is not the model that {source.name} was made from: its {name} is {other[name]}, not "
-                f"{value}; give --exact the original."
-            )
+    check_same(spiking, exact, original.name)
     return spiking, exact, tokenizer
+
+
+def check_same(spiking: PreTrainedModel, exact: PreTrainedModel, name: str) -> None:
+    """Check that a float model can be the one that a spiking model was made from: of its kind and size.
+
+    name   of the float model, for the message
+
+    Errors: SpikeplugError.
+    """
+    for key in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
+        value, other = (getattr(model.config, key, None) for model in (spiking, exact))
+        if value != other:
+            raise SpikeplugError(
+                f"{name} is not the model that the spiking one was made from: its {key} is {other}, not {value}; name "
+                "the original as exact."
+            )
 
 
 def saved_numerics(model: PreTrainedModel) -> Numerics:

@@ -56,7 +56,7 @@ NONLINEAR = frozenset(
 #: Families of nonlinear operations, by a part of their names.
 NONLINEAR_FAMILIES = ("softmax", "attention", "batch_norm", "special_", "linalg_", "_rnn", "lstm", "gru")
 _QUOTIENTS = frozenset({*RECORDS["divide"].aten, "floor_divide", "fmod", "remainder"})
-#: Operations that move, choose or compare numbers, or flip their sign: they change no code.
+#: Operations that move, choose, compare or round numbers to whole ones, or flip their sign: threshold neurons do these.
 LOSSLESS = frozenset(
     name
     for line in (
@@ -68,6 +68,7 @@ LOSSLESS = frozenset(
         "new_full scalar_tensor fill zero arange",
         "neg abs sign where masked_fill triu tril max min amax amin argmax argmin topk sort maximum minimum clamp",
         "clamp_min clamp_max relu threshold eq ne lt le gt ge isfinite isnan isinf isin any all nonzero",
+        "floor ceil round trunc signbit logical_not logical_and logical_or logical_xor",
         "_local_scalar_dense is_nonzero equal allclose",
     )
     for name in line.split()

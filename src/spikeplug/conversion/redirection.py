@@ -31,6 +31,10 @@ _ALIASES = {
     "x": "input",
     "x1": "input",
     "x2": "other",
+    "mat1": "a",
+    "batch1": "a",
+    "mat2": "b",
+    "batch2": "b",
 }
 
 
@@ -60,7 +64,7 @@ class Redirection(TorchFunctionMode):
             return func(*args, **kwargs)
         if self.linear and (result := self._linear(func, args, kwargs)) is not NotImplemented:
             return result
-        if self.linear and func is _DTYPE_OF and type(args[0]) is Parameter and func(*args) is torch.int8:
+        if self.linear and func == _DTYPE_OF and type(args[0]) is Parameter and func(*args) is torch.int8:
             return torch.float32  # models cast their inputs to the dtype of a weight
         entry = _entry_of(func)
         if entry is None or not (self.operators & entry.operators) or not _is_real((*args[:2], *kwargs.values())):
@@ -189,7 +193,7 @@ _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().val
 
 def _is_linear(func: Callable[..., Any]) -> bool:
     """Return whether a whole spiking model treats a torch function in its own way."""
-    return func in LINEAR_TABLE or func is _DTYPE_OF
+    return func in LINEAR_TABLE or func == _DTYPE_OF
 
 
 _DTYPE_OF = Tensor.dtype.__get__  # type: ignore[attr-defined]

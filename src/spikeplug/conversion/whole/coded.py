@@ -190,16 +190,18 @@ class EmbeddingPlug(CodedPlug):
             return self.original(*args, **kwargs)
         refuse_proxies(self.module, args)
         if type(self.module).forward is not nn.Embedding.forward:
-            with _Own({F.embedding: lambda ids, *_, **__: self._rows(ids)}):
+            with _Own({F.embedding: lambda ids, *_, **__: self._rows(ids), Tensor.__getitem__: self._item}):
                 return self.original(*args, **kwargs)
         (ids,) = (*args, *kwargs.values())
         return self._rows(ids)
 
-    def _rows(self, ids: Tensor) -> Tensor:
+    def _rows(self, ids: Any) -> Tensor:
         module: Any = self.module
-        level = F.embedding(ids, module.weight).to(torch.int32)
-        threshold = F.embedding(ids, module.weight_threshold.unsqueeze(-1))
+        level, threshold = module.weight[ids].to(torch.int32), module.weight_threshold[ids].unsqueeze(-1)
         return torch.ldexp((level * threshold).to(torch.float32), module.weight_unit)
+
+    def _item(self, x: Tensor, index: Any) -> Tensor:
+        return self._rows(index) if x is self.module._parameters["weight"] else x[index]
 
 
 class ConvolutionPlug(CodedPlug):
@@ -263,6 +265,19 @@ def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
     if isinstance(module, CONVOLUTIONS) and type(module).forward in _FORWARDS:
         return ConvolutionPlug
     return None
+
+
+#: What a subclass may call with its own weight: a plug runs these with integers. `T`: for x @ weight.T.
+OWN_CALLS: dict[type[nn.Module], frozenset[str]] = {
+    nn.Linear: frozenset({"linear", "T", "matmul", "__matmul__"}),
+    nn.Embedding: frozenset({"embedding", "__getitem__"}),
+}
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Return whether a layer is of a subclass whose forward is not that of torch's or transformers' layer."""
+    plain = {nn.Linear.forward, nn.Embedding.forward, Conv1D.forward, *_FORWARDS}
+    return type(module).forward not in plain
 
 
 def is_layer(module: nn.Module) -> bool:

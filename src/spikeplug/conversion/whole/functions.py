@@ -91,8 +91,8 @@ def _matmul_of(input: Tensor, other: Tensor, *, numerics: Numerics | None) -> An
     return _matmul(other, input, numerics=numerics)
 
 
-def _matrix_product(input: Tensor, mat2: Tensor, *, numerics: Numerics | None) -> Any:
-    return _matmul(input, mat2, numerics=numerics)
+def _matrix_product(input: Tensor, b: Tensor, *, numerics: Numerics | None) -> Any:
+    return _matmul(input, b, numerics=numerics)
 
 
 def _added_product(

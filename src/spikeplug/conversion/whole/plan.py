@@ -13,6 +13,7 @@ tokens: each layer rounds its weight when its inputs arrive, which come from lay
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from spikeplug.conversion.plug import NormPlug, Plug
 from spikeplug.conversion.report import Entry
 from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug, coded_plug, exchange, free, untie
 from spikeplug.conversion.whole.layout import Layout
-from spikeplug.conversion.whole.readers import read_outside
+from spikeplug.conversion.whole.readers import read_otherwise
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.rotary import RotaryPlug, find_rotary
 from spikeplug.conversion.whole.rounding import Rounding
@@ -160,12 +161,12 @@ def find_layout(
     inputs   arguments of the model's forward, to follow its tensors with; None: tiny ones are made
     """
     taken = {id(plug.module) for plug in plugs.values()}
-    sample, notes = _sample(model, inputs)
+    samples, notes = _samples(model, inputs), list[str]()
     prepared = None
-    if recipe.rotate and not matched and sample is not None:
+    if recipe.rotate and not matched:
         norms = {path: plug.norm for path, plug in plugs.items() if isinstance(plug, NormPlug)}
-        prepared = prepare(model, norms, inputs=sample, online=MOST_ROTATION)
-        notes += prepared.kept
+        prepared, reason = _prepared(model, norms, samples)
+        notes += [f"Weights are neither folded nor rotated: {reason}"] if prepared is None else prepared.kept
     coded, rotary = [], {}
     for path, module in model.named_modules():
         if path in matched or id(module) in taken:
@@ -174,9 +175,9 @@ def find_layout(
             coded.append(path)
         elif (repeat := find_rotary(module)) is not None:
             rotary[path] = repeat
-    outside = frozenset[str]() if sample is None else read_outside(model, coded, sample)
-    notes += [f"The weight of {path} stays float: other code reads it." for path in sorted(outside)]
-    coded = [path for path in coded if path not in outside]
+    otherwise = read_otherwise(model, coded, samples[-1] if samples else None)
+    notes += [f"The weight of {path} stays float: code that no plug replaces reads it." for path in sorted(otherwise)]
+    coded = [path for path in coded if path not in otherwise]
     online: Mapping[str, int] = {} if prepared is None else prepared.online
     flat = frozenset(online) | (frozenset() if prepared is None else _rotated_inputs(prepared))
     layout = Layout(
@@ -191,15 +192,28 @@ def find_layout(
     return layout, prepared, notes
 
 
-def _sample(model: nn.Module, inputs: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, list[str]]:
-    """Return small arguments of the model's forward, or None and the reason why there are none."""
-    try:
-        return tiny_inputs(model), []
-    except SpikeplugError as error:
-        if inputs is None:
-            return None, [f"Weights are neither folded nor rotated: {error}"]
-    first = {name: value[:1] if isinstance(value, Tensor) and value.dim() else value for name, value in inputs.items()}
-    return first, []
+def _samples(model: nn.Module, inputs: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Return small arguments of the model's forward: tiny ones, if it says what it takes, and the first of `inputs`."""
+    found: list[Mapping[str, Any]] = []
+    with suppress(SpikeplugError):
+        found.append(tiny_inputs(model))
+    if inputs is not None and not set(inputs) <= {"input_ids"}:
+        parts = inputs.items()
+        found.append({name: x[:1] if isinstance(x, Tensor) and x.dim() > 1 else x for name, x in parts})
+    return found
+
+
+def _prepared(
+    model: nn.Module, norms: Mapping[str, Any], samples: list[Mapping[str, Any]]
+) -> tuple[Prepared | None, str]:
+    """Return the model's folded and rotated weights, or None and the reason why there are none."""
+    reason = "the model does not say what it takes; give calibration, the arguments of its forward."
+    for sample in samples:
+        try:
+            return prepare(model, norms, inputs=sample, online=MOST_ROTATION), ""
+        except SpikeplugError as error:
+            reason = str(error)
+    return None, reason
 
 
 def _rotated_inputs(prepared: Prepared) -> frozenset[str]:

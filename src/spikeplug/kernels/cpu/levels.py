@@ -48,7 +48,6 @@ class Encoder(NamedTuple):
     octaves   by how many octaves a block's step may lie below the vector's; 0 without blocks
     places    bits of the largest normalised magnitude
     rotation  order of the Hadamard matrix; 0: none
-    octave    whether the step is a power of two
     """
 
     levels: Any
@@ -56,15 +55,14 @@ class Encoder(NamedTuple):
     octaves: Any
     places: Any
     rotation: Any
-    octave: Any
 
 
 @lru_cache(maxsize=256)
-def encoder(levels: int, block: int, rotation: int, octave: bool = False) -> Encoder:
+def encoder(levels: int, block: int, rotation: int) -> Encoder:
     """Return the constants of the encoder with these settings."""
     octaves = OCTAVES if block else 0
     places = STEP_BITS + levels.bit_length() + octaves - 1
-    return Encoder(levels, block, octaves, places, rotation, int(octave))
+    return Encoder(levels, block, octaves, places, rotation)
 
 
 def largest_mantissa(levels: int, block: int) -> int:
@@ -179,7 +177,7 @@ def _divide(codes, left, half, right, step, places):
 
 
 @compiled
-def levels_of(x, bits, codes, levels, block, octaves, places, rotation, octave):
+def levels_of(x, bits, codes, levels, block, octaves, places, rotation):
     """Set codes to the levels of a row x; return (step, exponent): x ≈ codes·step·2^exponent.
 
     x      float32 (d,); bits: the same memory as int32
@@ -206,8 +204,6 @@ def levels_of(x, bits, codes, levels, block, octaves, places, rotation, octave):
     top = np.int64(_normalised(largest, left, half, right))
     unit = levels << octaves
     step = ((top + unit - 1) // unit) << octaves
-    if octave:
-        step = np.int64(1) << bit_length(max(step - 1, np.int64(0)))
     values = codes[: x.size]
     if block == 0:
         if levels <= 127:

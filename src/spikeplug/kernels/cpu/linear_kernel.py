@@ -284,7 +284,6 @@ def _encode_row(block, row, codes):
         block[ENCODER.octaves],
         block[ENCODER.places],
         block[ENCODER.rotation],
-        block[ENCODER.octave] != 0,
     )
 
 

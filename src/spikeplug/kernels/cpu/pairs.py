@@ -13,7 +13,6 @@ from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.launch import launch, new_empty
 from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
 from spikeplug.kernels.cpu.verbs import (
-    INFINITE,
     LIFTED,
     ROUNDING,
     SHORT,
@@ -31,9 +30,13 @@ from spikeplug.kernels.cpu.verbs import (
     trunc,
 )
 from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call
+from spikeplug.operators.linear.add import HUGE
 from spikeplug.operators.linear.levels import RECEIVED_BITS
 from spikeplug.operators.linear.scaled import GUARD_BITS
 
+#: Numbers from here on have no code; their bits, as those of `largest_magnitude`.
+_HUGE = np.float32(HUGE)
+_HUGE_BITS = int(_HUGE.view(np.int32))
 #: Octaves between two operands beyond which the smaller one is 0.
 _APART = 100
 #: Leading dimensions that the kernel walks over by itself; tensors with more of them are copied unless contiguous.
@@ -146,21 +149,21 @@ def _combine(a, b, output, totals, a_magnitude, b_magnitude, product, bits):
 
 
 @inlined
-def _is_finite(x):
-    return abs(x) < np.inf
+def _has_code(x):
+    return abs(x) < _HUGE
 
 
 @compiled
-def _combine_finite(a, b, a_clean, b_clean, output, totals, product, bits):
-    """Set the output as `_combine` does with NaN and infinities set to 0; where a or b has them, to a + b or a·b."""
+def _combine_coded(a, b, a_clean, b_clean, output, totals, product, bits):
+    """Set the output as `_combine` does with what has no code set to 0; where a or b has none, to a + b or a·b."""
     a_magnitude, b_magnitude = np.float32(0), np.float32(0)
     for i in range(a.size):
-        a_clean[i] = a[i] if _is_finite(a[i]) else np.float32(0)
-        b_clean[i] = b[i] if _is_finite(b[i]) else np.float32(0)
+        a_clean[i] = a[i] if _has_code(a[i]) else np.float32(0)
+        b_clean[i] = b[i] if _has_code(b[i]) else np.float32(0)
     a_magnitude, b_magnitude = largest_magnitude(a_clean.view(np.int32)), largest_magnitude(b_clean.view(np.int32))
     _combine(a_clean, b_clean, output, totals, a_magnitude, b_magnitude, product, bits)
     for i in range(a.size):
-        if not (_is_finite(a[i]) and _is_finite(b[i])):
+        if not (_has_code(a[i]) and _has_code(b[i])):
             output[i] = np.float32(a[i] * b[i]) if product else np.float32(a[i] + b[i])
 
 
@@ -196,8 +199,8 @@ def pair_kernel(address):
             a = _row_at(block[AT.a], a_offset + last_place * block[AT.a_inner], block[AT.a_step], a_spread)
             b = _row_at(block[AT.b], b_offset + last_place * block[AT.b_inner], block[AT.b_step], b_spread)
             a_magnitude, b_magnitude = largest_magnitude(a.view(np.int32)), largest_magnitude(b.view(np.int32))
-            if max(a_magnitude, b_magnitude) >= INFINITE:
-                _combine_finite(a, b, a_clean, b_clean, output[row], totals, product, bits)
+            if max(a_magnitude, b_magnitude) >= _HUGE_BITS:
+                _combine_coded(a, b, a_clean, b_clean, output[row], totals, product, bits)
             else:
                 _combine(a, b, output[row], totals, a_magnitude, b_magnitude, product, bits)
         first, last = next_rows(block, last - first)

@@ -1,4 +1,4 @@
-"""Run the encoder alone: each row in few levels of a power of two, as numbers."""
+"""Run the encoder alone: each row in few levels of its step, as numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.levels import LANES, UNDEFINED, Encoder, encoder, levels_of, refused
 from spikeplug.kernels.cpu.memory import leave, next_rows, words
 from spikeplug.kernels.cpu.rows import Settings, by_rows, own_places, rows_of
-from spikeplug.kernels.cpu.verbs import bit_length, compiled, decode
+from spikeplug.kernels.cpu.verbs import compiled, decode
 from spikeplug.kernels.protocol import NO_AFFINE, Call
 
 #: The least exponent of a normal float32.
@@ -22,9 +22,9 @@ AT = own_places(Encoder)
 
 
 @compiled
-def _is_normal(step, exponent):
-    """Return whether a step, a power of two, times 2^exponent is decoded by one product of normal numbers."""
-    return exponent >= _LEAST and bit_length(step) - 1 + exponent <= 127 and exponent <= 127
+def _is_normal(exponent):
+    """Return whether integers of 31 bits times 2^exponent are decoded by one product of normal numbers."""
+    return _LEAST <= exponent <= 96
 
 
 @kernel
@@ -46,22 +46,22 @@ def quantise_kernel(address):
                 block[AT.octaves],
                 block[AT.places],
                 block[AT.rotation],
-                block[AT.octave] != 0,
             )
-            if step == UNDEFINED or not _is_normal(step, exponent):
+            if step == UNDEFINED or not _is_normal(exponent):
                 leave(block, row)
             else:
-                decode(codes[:width], output[row], exponent + bit_length(step) - 1)
+                codes *= np.int32(step)
+                decode(codes[:width], output[row], exponent)
         first, last = next_rows(block, last - first)
 
 
 @lru_cache(maxsize=256)
 def _settings(levels: int, block: int, rotation: int) -> Settings:
-    return Settings.of(encoder(levels, block, rotation, True))
+    return Settings.of(encoder(levels, block, rotation))
 
 
 class Quantise:
-    """Encode vectors in few levels of a power of two, and return the numbers."""
+    """Encode vectors in few levels, and return the numbers."""
 
     def supports(self, call: Call) -> str | None:
         if call.weight is not None or call.bias is not None:

@@ -17,7 +17,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 def add(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
     """Return a + b, broadcast, as a code of numerics.bits bits and a sign per vector along the last dimension.
 
-    NaN and infinities give what torch's sum gives.
+    NaN, infinities, and numbers from 2^96 on, such as a mask's, give what torch's sum gives, and change no other.
     Errors: SpikeplugError for tensors that are not floating.
     """
     dtype = torch.result_type(a, b)
@@ -30,25 +30,30 @@ def add(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
     return restored(output, undefined).reshape(shape).to(dtype)
 
 
+#: Numbers of this size and more, such as those of a mask, have no code; they pass as they are.
+HUGE = 2.0**96
+
+
 def finite_vectors(
     a: Tensor, b: Tensor, exact: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return a and b with at least one dimension, and NaN and infinities set to 0; and what `exact` gives there.
+    """Return a and b with at least one dimension, and what has no code set to 0; and what `exact` gives there.
 
-    The third is NaN where the result is finite, or None if everything is.
+    NaN, infinities and numbers from HUGE on have no code. The third is (2, ...): the results of `exact`, and 1 where
+    they count; None if everything has a code.
     """
     a, b = torch.atleast_1d(a), torch.atleast_1d(b)
     dtype = torch.promote_types(a.dtype, b.dtype)
     a, b = a.to(dtype), b.to(dtype)
-    if bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all()):
+    coded_a, coded_b = a.abs() < HUGE, b.abs() < HUGE
+    if bool(coded_a.all()) and bool(coded_b.all()):
         return a, b, None
-    broken = ~(torch.isfinite(a) & torch.isfinite(b))
-    undefined = torch.stack([exact(a, b), broken.to(dtype)])
-    return a.masked_fill(~torch.isfinite(a), 0.0), b.masked_fill(~torch.isfinite(b), 0.0), undefined
+    undefined = torch.stack([exact(a, b), (~(coded_a & coded_b)).to(dtype)])
+    return a.masked_fill(~coded_a, 0.0), b.masked_fill(~coded_b, 0.0), undefined
 
 
 def restored(output: Tensor, undefined: Tensor | None) -> Tensor:
-    """Return the output with the results of NaN and infinities, as `finite_vectors` gives them, put in."""
+    """Return the output with the results of what has no code, as `finite_vectors` gives them, put in."""
     return output if undefined is None else torch.where(undefined[1] != 0, undefined[0], output)
 
 

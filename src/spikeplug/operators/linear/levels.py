@@ -62,12 +62,11 @@ def check_levels(operator: str, levels: int, block: int, rotation: int) -> None:
         )
 
 
-def level_integers(code: Coded, levels: int, block: int, on: Arithmetic, *, octave: bool = False) -> Levels:
+def level_integers(code: Coded, levels: int, block: int, on: Arithmetic) -> Levels:
     """Return the levels of each vector of a code, |mantissa| <= levels, rounded to nearest, halves away from 0.
 
     code    mantissa (..., d), one exponent per vector
     block   channels that share a step; 0: all. A block's step is the vector's, divided by up to 2^OCTAVES
-    octave  let the step be a power of two, so that a level times its step is an integer of as few bits as the level
     """
     bits = levels.bit_length()
     width = STEP_BITS + bits + (OCTAVES if block else 0)
@@ -75,7 +74,7 @@ def level_integers(code: Coded, levels: int, block: int, on: Arithmetic, *, octa
     magnitude, exponent = normalise(on.magnitude(code.mantissa, code.bits + 1), code.bits + 1, places, on)
     exponent = on.add(code.exponent, exponent, EXPONENT_BITS, "exponent")
     top = on.maximum(magnitude, width, "step/maximum")
-    step = _step(top, levels, width, OCTAVES if block else 0, octave, on)
+    step = _step(top, levels, width, OCTAVES if block else 0, on)
     step_bits = width - bits + 2
     spec = DivideSpec(width + 1, step_bits, 1)
     if not block:
@@ -91,17 +90,11 @@ def level_integers(code: Coded, levels: int, block: int, on: Arithmetic, *, octa
     return Levels(mantissa, step >> OCTAVES, exponent, bits + OCTAVES, step_bits - OCTAVES)
 
 
-def _step(top: Tensor, levels: int, width: int, octaves: int, octave: bool, on: Arithmetic) -> Tensor:
-    """Return the smallest multiple of 2^octaves, or power of two, whose multiple by `levels` is at least `top`."""
+def _step(top: Tensor, levels: int, width: int, octaves: int, on: Arithmetic) -> Tensor:
+    """Return the smallest multiple of 2^octaves whose multiple by `levels` is at least `top`."""
     unit = levels << octaves
     spec = DivideSpec(width + 1, unit.bit_length(), 0)
-    step = on.divide(on.add(top, unit - 1, width, "step/up"), torch.full_like(top, unit), spec, "step") << octaves
-    if not octave:
-        return step
-    # The power of two that is at least the step: 2 to the number of digits of step - 1.
-    digits = on.leading_one(on.clamp(on.add(step, -1, width, "step/down"), 0, None, width, "step/floor"), width)
-    one = torch.ones_like(step)
-    return on.shift(one, digits, 1, width, "step/octave")
+    return on.divide(on.add(top, unit - 1, width, "step/up"), torch.full_like(top, unit), spec, "step") << octaves
 
 
 def _octaves(own: Tensor, top: Tensor, width: int, on: Arithmetic) -> Tensor:

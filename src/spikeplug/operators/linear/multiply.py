@@ -27,7 +27,7 @@ def product_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
 def multiply(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
     """Return a·b, broadcast, as a code of numerics.bits bits and a sign per vector along the last dimension.
 
-    NaN and infinities give what torch's product gives.
+    NaN, infinities, and numbers from 2^96 on give what torch's product gives, and change no other.
     Errors: SpikeplugError for tensors that are not floating.
     """
     dtype = torch.result_type(a, b)

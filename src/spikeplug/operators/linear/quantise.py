@@ -16,12 +16,12 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def quantise(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *, on: Arithmetic) -> Tensor:
-    """Return x rounded to |m| <= levels times a power of two per vector, or per block of channels; shape as x.
+    """Return x rounded to |m| <= levels times a step per vector, or per block of channels; shape and dtype of x.
 
     rotation  order of the Hadamard matrix that rotates each block of channels first, see `levels.rotated`; 0: none
 
-    Without rotation, encoding the result again changes nothing, and NaN and infinities stay; with it, a vector with one
-    of them gives NaN.
+    A step is a whole number of units of 2^-11 of the smallest one, so that a level times its step is exact in float32.
+    NaN and infinities stay; with a rotation, a vector with one of them gives NaN.
     Errors: SpikeplugError for a tensor that is not floating, and settings out of their domain.
     """
     check_levels(on.operator, levels, block, rotation)
@@ -34,7 +34,7 @@ def quantise(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *,
     def rows(x: Tensor) -> Tensor:
         finite = torch.isfinite(x)
         code = rotated(received(x.masked_fill(~finite, 0.0)), rotation, on)
-        code = level_integers(code, levels, block, on, octave=True)
+        code = level_integers(code, levels, block, on)
         output = scaled(code.mantissa * code.step, code.exponent, x.dtype)
         if rotation:
             return output.masked_fill(~finite.all(-1, keepdim=True), torch.nan)
@@ -49,15 +49,15 @@ def exact(x: Tensor, levels: int, block: int, rotation: int) -> Tensor:
 
 
 def bound(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *, numerics: Numerics) -> Tensor:
-    """Return the bound of |spiking - x|: half of the largest step that holds the vector, twice the smallest one."""
+    """Return the bound of |spiking - x|: half of a step, and what the receiver drops."""
     largest = exactly_rotated(x, rotation).abs().amax(-1, keepdim=True)
-    return (largest / levels * (1 + 2.0**-9)).expand(x.shape)
+    return (largest / levels * (0.5 + 2.0**-9) + largest * 2.0**-18).expand(x.shape)
 
 
 RECORD = Operator(
     name="quantise",
     family="linear",
-    formula="x in few levels of a power of two",
+    formula="x in few levels",
     spiking=quantise,
     exact=exact,
     inputs=("residual",),

@@ -113,8 +113,8 @@ def generate_command(
     arms = {name: continuing.Continuation(one, ids) for name, one in models.items()}
     _stream(arms, tokens, prompt, tokenizer)
     whole = saved_whole or wanted.whole
-    with console.status("Counting spikes"):
-        read = [*ids, *arms[SPIKING].ids[:-1]]
+    read = [*ids, *arms[SPIKING].ids[:-1]]
+    with console.status("Counting spikes") if whole else nullcontext():
         sent = continuing.spikes_sent(models[SPIKING], read) if whole else {}
     found = continuing.agreement(arms[EXACT].ids, arms[SPIKING].ids) if EXACT in arms else None
     arguments = {

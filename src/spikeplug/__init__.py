@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from spikeplug import report as report
     from spikeplug import saturation as saturation
     from spikeplug import weights as weights
-    from spikeplug.conversion import SpikingConfig, audit, convert, explain, revert, simulate
+    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
@@ -65,6 +65,7 @@ __all__ = [
     "Realisation",
     "SpikeplugError",
     "SpikingConfig",
+    "Whole",
     "audit",
     "convert",
     "explain",
@@ -84,6 +85,7 @@ _HOME = {
     "Realisation": "realisation",
     "SpikeplugError": "errors",
     "SpikingConfig": "conversion",
+    "Whole": "conversion",
     "audit": "conversion",
     "convert": "conversion",
     "explain": "conversion",

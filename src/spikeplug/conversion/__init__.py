@@ -8,6 +8,7 @@ from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.simulation import SimulatedEntry, Simulation, simulate
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.conversion.swap import convert, revert
+from spikeplug.conversion.whole.recipe import Whole
 
 entrances.install()
 
@@ -22,6 +23,7 @@ __all__ = [
     "Simulation",
     "SpikingConfig",
     "SpikingQuantizer",
+    "Whole",
     "audit",
     "convert",
     "explain",

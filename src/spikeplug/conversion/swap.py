@@ -132,7 +132,8 @@ def _convert(
     for place in places:
         needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
     saved = saved_as(model, numerics, operators, exclude, needed, matched, None if whole is None else whole.layout)
-    conversion = replace(conversion, saved_as=saved)
+    report = Report(type(model).__name__, entries)
+    conversion = replace(conversion, saved_as=saved, report=report)
     try:
         _apply(model, plugs, conversion)
         if whole is not None and isinstance(recipe, Layout):
@@ -142,7 +143,7 @@ def _convert(
     except BaseException:
         _restore(model)
         raise
-    return Report(type(model).__name__, entries, () if whole is None else tuple(whole.notes))
+    return report if whole is None else replace(report, notes=tuple(whole.notes))
 
 
 def revert(model: nn.Module) -> tuple[str, ...]:
@@ -175,6 +176,12 @@ def revert(model: nn.Module) -> tuple[str, ...]:
             stacklevel=2,
         )
     return missing
+
+
+def report_of(model: nn.Module) -> Report | None:
+    """Return what was replaced and left in a converted model, or in the converted part of a model; None: nothing is."""
+    records = (vars(module).get(RECORD) for module in model.modules())
+    return next((record.report for record in records if record is not None), None)
 
 
 def _is_changed(module: nn.Module) -> bool:

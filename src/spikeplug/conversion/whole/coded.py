@@ -71,6 +71,7 @@ class CodedPlug(Plug):
     levels, block, rotation  of the inputs, see the operator `linear`
     dense                    gives the float weight that is still to be rounded, (rows, columns), and its bias or None
     round                    what rounds `dense` at the first call, from the inputs of that call
+    watch                    what sees the inputs of every call, with this plug; None: nothing
     """
 
     label = "spiking integers"
@@ -84,6 +85,7 @@ class CodedPlug(Plug):
         self.levels, self.block, self.rotation = levels, block, rotation
         self.dense: Callable[[], tuple[Tensor, Tensor | None]] | None = None
         self.round: Callable[[CodedPlug, Tensor], None] | None = None
+        self.watch: Callable[[CodedPlug, Tensor], None] | None = None
 
     def install(self, mantissa: Tensor, threshold: Tensor, unit: Tensor, bias: Tensor | None) -> None:
         """Put integer weights into the module; `restore` brings its own parameters back.
@@ -121,6 +123,9 @@ class CodedPlug(Plug):
         """
         if self.round is not None:
             self.round(self, x)
+        if self.watch is not None:
+            for part in x.chunk(groups, -1):
+                self.watch(self, part)
         module, operator = cast(Any, self.module), library.OPERATORS["linear"]
         weight = module.weight.T if self.transposed else module.weight
         weight = weight if weight.dim() == 2 else weight.flatten(1)

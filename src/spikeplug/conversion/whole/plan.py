@@ -135,6 +135,8 @@ class WholeConversion:
     def _dense(self, path: str, plug: CodedPlug) -> tuple[Tensor, Tensor | None]:
         changed: Mapping[str, Tensor] = self.prepared.weights if self.prepared is not None else {}
         weight = changed.get(f"{path}.weight", plug.own("weight"))
+        if not bool(torch.isfinite(weight).all()):
+            raise SpikeplugError(f"the weight {path}.weight holds NaN or infinity: load the model again, or repair it.")
         bias = changed.get(f"{path}.bias", plug.module._parameters.get("bias"))
         rows, order = plug.as_rows(weight.detach()), plug.rotation
         if order:

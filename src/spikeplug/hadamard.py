@@ -67,10 +67,18 @@ def apply_hadamard(x: Tensor, order: int) -> Tensor:
     left, right = 1, order
     for factor in factors:
         right //= factor
-        matrix = _built(factor).to(device=x.device, dtype=x.dtype)
+        # Made from numbers, so that a tracer gets a tensor of its own kind.
+        matrix = torch.tensor(_rows(factor), device=x.device, dtype=x.dtype)
         x = matrix @ x.reshape(-1, left, factor, right)
         left *= factor
     return x.reshape(shape) / math.sqrt(order)
+
+
+@cache
+def _rows(order: int) -> list[list[int]]:
+    with torch.utils._python_dispatch._disable_current_modes():  # of a tracer, perhaps
+        rows: list[list[int]] = _built(order).tolist()
+    return rows
 
 
 @cache

@@ -24,12 +24,21 @@ def values(*shape: int, low: float = -2.0, high: float = 2.0, dtype: torch.dtype
     return ramp[order][: torch.Size(shape).numel()].view(shape).to(dtype)
 
 
+def integer_layer(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """An int8 weight, its thresholds, and their unit."""
+    weight = torch.arange(rows * columns).mul(37).remainder(255).sub(127).view(rows, columns).to(torch.int8)
+    threshold = torch.arange(1, rows + 1, dtype=torch.int32) * 9001
+    return weight, threshold, torch.tensor(-22, dtype=torch.int32)
+
+
 def arguments(name: str, dtype: torch.dtype = torch.float32) -> list[tuple[Any, ...]]:
     """Calls of an operator, without the numerics: every optional argument is given once."""
     x = values(3, 5, 8, low=0.1 if name in POSITIVE else -2.0, dtype=dtype)
     q, k, v = (values(2, heads, rows, 8, dtype=dtype) for heads, rows in ((4, 3), (2, 5), (2, 5)))
     shown = torch.ones(3, 5, dtype=torch.bool).tril(2)
     bias, sinks = values(2, 1, 3, 5, dtype=dtype), values(4, dtype=dtype)
+    weight, threshold, unit = integer_layer(6, 8)
+    positions, frequency = torch.arange(24.0).view(2, 3, 4).to(dtype), torch.tensor([1.0, 0.25, 0.01], dtype=dtype)
     calls: dict[str, list[tuple[Any, ...]]] = {
         "softmax": [(x, -1), (x, 0)],
         "log_softmax": [(x, -1), (x, 1)],
@@ -49,6 +58,16 @@ def arguments(name: str, dtype: torch.dtype = torch.float32) -> list[tuple[Any, 
         "layer_norm": [(x, 1e-5)],
         "vector_norm": [(x, -1, False), (x, 1, True)],
         "divide": [(x, values(5, 1, low=0.5, dtype=dtype))],
+        "linear": [
+            (x, weight, threshold, unit, None, 1 << 15, 0, 0),
+            (x, weight, threshold, unit, values(6, dtype=dtype), 1 << 15, 4, 4),
+        ],
+        "matmul": [(x, values(3, 8, 4, dtype=dtype)), (x, values(8, 4, dtype=dtype))],
+        "add": [(x, values(3, 5, 8, low=0.5, dtype=dtype)), (x, values(8, dtype=dtype))],
+        "multiply": [(x, values(3, 5, 8, low=0.5, dtype=dtype)), (x, values(8, dtype=dtype))],
+        "sum": [(x, -1), (x, 1)],
+        "quantise": [(x, 1 << 15, 0, 0), (x, 1 << 15, 4, 4)],
+        "rotary": [(positions, frequency, quarters) for quarters in (0, 1)],
     }
     return calls.get(name, [(x,)])
 
@@ -75,7 +94,7 @@ def odd(x: Tensor, how: str) -> Tensor:
     if how == "strided":
         return torch.stack([x, x], -1)[..., 0]
     if how == "offset":
-        return torch.cat([x[:1], x])[1:]
+        return torch.cat([x[:1], x])[1:] if x.dim() else torch.stack([x, x])[1]
     return x.clone()
 
 

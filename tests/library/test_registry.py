@@ -14,7 +14,7 @@ from spikeplug import nn as spiking
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
-from spikeplug.operators import RECORDS
+from spikeplug.operators import LINEAR, RECORDS
 from spikeplug.presets import PRESETS
 
 
@@ -64,13 +64,13 @@ def arguments(name: str, dtype: torch.dtype = torch.float64) -> list[tuple[Any, 
 
 
 def test_every_operator_is_registered_and_public() -> None:
-    assert RECORDS.keys() == OPERATORS.keys()
+    assert RECORDS.keys() | LINEAR.keys() == OPERATORS.keys()
     functions = {
         name
         for name, value in vars(functional).items()
         if inspect.isfunction(value) and value.__module__ == functional.__name__ and not name.startswith("_")
     }
-    assert functions - {"swiglu"} == OPERATORS.keys()  # silu, and a product
+    assert functions - {"swiglu"} == RECORDS.keys()  # silu, and a product; linear operators run in whole models only
     assert all(operator.name == name for name, operator in OPERATORS.items())
 
 
@@ -78,11 +78,11 @@ def test_modules_cover_what_takes_one_tensor() -> None:
     """Elementwise arithmetic needs no module, attention is a function of three tensors."""
     modules = {name.lower() for name in vars(spiking) if not name.startswith("_")}
     arithmetic = {"cos", "sin", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "divide", "vector_norm"}
-    for name in OPERATORS.keys() - arithmetic - {"attention", "attention_weights"}:
+    for name in RECORDS.keys() - arithmetic - {"attention", "attention_weights"}:
         assert name.replace("_", "") in modules, name
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", RECORDS)
 def test_exact_is_what_the_operator_approximates(name: str) -> None:
     for given in arguments(name):
         ours, exact = OPERATORS[name](*given), OPERATORS[name].exact(*given)
@@ -92,7 +92,7 @@ def test_exact_is_what_the_operator_approximates(name: str) -> None:
         assert not torch.equal(ours, exact)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", RECORDS)
 @pytest.mark.parametrize("numerics", [Numerics(), PRESETS["paper"].numerics], ids=["default", "paper"])
 def test_the_torch_op_is_the_operator(name: str, numerics: Numerics) -> None:
     for given in arguments(name, torch.float32):
@@ -101,7 +101,7 @@ def test_the_torch_op_is_the_operator(name: str, numerics: Numerics) -> None:
         assert torch.equal(by_op, OPERATORS[name](*given, numerics=numerics))
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", RECORDS)
 def test_its_simulation_is_the_operator_too(name: str) -> None:
     given, events = arguments(name, torch.float32)[0], Events()
     assert torch.equal(OPERATORS[name](*given, events=events), OPERATORS[name](*given))

@@ -43,10 +43,14 @@ def calls(name: str, x: Tensor) -> list[tuple[Any, ...]]:
         bias = torch.tensor([0.0, 1.0, -3e-3, 40.0, -0.7])
         return [(x, weight, threshold, unit, given, *setting) for setting in SETTINGS for given in (None, bias)]
     if name == "quantise":
-        return [(x, levels, block) for levels, block in ((127, 0), (1, 0), (16, 4), (127, 5))]
+        return [(x, *setting) for setting in ((127, 0, 0), (1, 0, 0), (16, 4, 0), (127, 5, 0), (127, 0, 16))]
     if name == "rotary":
         positions, frequency = torch.tensor([[0.0, 1, 2, 3], [77, 1000, 65535, 2**24 - 1]]), 10.0 ** -torch.arange(5)
         return [(positions, frequency, quarters) for quarters in range(4)]
+    if name == "matmul":
+        return [(x, x.flip(0).T), (x.view(-1, 2, 16), x[:2].view(1, 16, 2))]
+    if name == "sum":
+        return [(x, -1), (x, 0)]
     return [(x, x.flip(0)), (x, x[0]), (x, x[:, :1]), (x, torch.tensor(0.3))]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantizer
@@ -43,6 +44,11 @@ class SpikingQuantizer(HfQuantizer):
             convert(part, wanted.numerics, recipe=wanted.recipe, exclude=wanted.exclude)
             self.quantization_config = part.config.quantization_config
         return model
+
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return float32 for a whole spiking model: its codes do not fit into fewer bits."""
+        whole = self.quantization_config.recipe is not None or self.quantization_config.layout is not None
+        return torch.float32 if whole and torch.finfo(dtype).bits < 32 else dtype
 
     def is_serializable(self) -> bool:
         """Return True: the weights are saved as they are, and config.json says that the model is spiking."""

@@ -17,7 +17,7 @@ from spikeplug.conversion.match import OPERATORS, find
 from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plan import Conversion, decide, plan
 from spikeplug.conversion.plug import Plug, is_plugged, plug_of
-from spikeplug.conversion.report import Report
+from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.spiking_config import forget, saved_as
 from spikeplug.conversion.whole.calibration import calibration_batch
 from spikeplug.conversion.whole.coded import is_freed, restore
@@ -47,6 +47,7 @@ def convert(
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
     strict: bool = False,
+    keep: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """Replace, in place, every float nonlinearity of a torch module by spiking operators; or everything.
@@ -68,7 +69,9 @@ def convert(
     progress   called with (stage, done, total) while weights are rounded; None: shown on a terminal
     operators  names out of `OPERATORS` to use; None: all. A nonlinearity that needs another stays exact
     exclude    regular expression, searched in module paths; a module it matches stays exact, bit for bit
-    strict     raise SpikeplugError if a nonlinearity has no spiking operator
+    strict     raise SpikeplugError if a nonlinearity has no spiking operator; with the recipe "whole", if anything is
+               left in floating point
+    keep       for the recipe "whole": False frees the float weights after all are rounded; `revert` then refuses
 
     Returns a report of what was replaced, and of what was left and why.
     Excluded places and operators that were not chosen are in the report; they are not errors.
@@ -83,11 +86,13 @@ def convert(
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
     whole = as_recipe(recipe, operators, calibration)
+    if not keep and whole is None:
+        raise SpikeplugError('keep=False goes with recipe="whole": other recipes change no weight.')
     with _LOCK:
         check_model(model, RECORD)
         batch = None if whole is None else calibration_batch(model, calibration)
         with shown(progress) as tell:
-            return _convert(model, numerics, operators, exclude, strict, whole, batch, tell)
+            return _convert(model, numerics, operators, exclude, strict, whole, batch, tell, keep=keep)
 
 
 def convert_to_load(
@@ -108,6 +113,7 @@ def _convert(
     recipe: Whole | Layout | None,
     batch: Mapping[str, Any] | None,
     progress: Progress,
+    keep: bool = True,
 ) -> Report:
     """Convert the model, see `convert`. recipe: a Layout for a model whose weights are still to be loaded."""
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
@@ -123,11 +129,13 @@ def _convert(
     plugs, conversion = plan(model, numerics, places, entries, wanted, matched)
     whole = None
     if recipe is not None:
-        found = (recipe, None, []) if isinstance(recipe, Layout) else find_layout(model, recipe, plugs, matched, batch)
-        whole = WholeConversion(model, numerics, *found)
+        if isinstance(recipe, Layout):
+            whole = WholeConversion(model, numerics, recipe)
+        else:
+            layout, prepared, notes, sample = find_layout(model, recipe, plugs, matched, batch)
+            whole = WholeConversion(model, numerics, layout, prepared, notes, sample, matched)
         plugs = whole.plan(plugs)
         conversion = replace(conversion, plugged=tuple(plugs), attending=whole.attending(conversion.attending))
-        entries = tuple(whole.entry(entry) for entry in entries)
     needed: dict[str, frozenset[str]] = {}
     for place in places:
         needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
@@ -140,10 +148,25 @@ def _convert(
             whole.install_empty()
         elif whole is not None:
             whole.install(batch, progress)
+            entries = whole.entries(entries)
+            if strict:
+                _check_whole(entries)
+            if not keep:
+                whole.free()
     except BaseException:
         _restore(model)
         raise
     return report if whole is None else replace(report, notes=tuple(whole.notes))
+
+
+def _check_whole(entries: Iterable[Entry]) -> None:
+    """Raise SpikeplugError if something is left in float that was not excluded."""
+    left = [entry for entry in entries if entry.action == "left" and not entry.reason.startswith("excluded")]
+    if left:
+        raise SpikeplugError(
+            f"strict: {len(left)} places would stay in floating point, the first {left[0].operator} at "
+            f"{left[0].path!r} ({left[0].reason}): leave strict out, and see the report and spikeplug.audit."
+        )
 
 
 def revert(model: nn.Module) -> tuple[str, ...]:

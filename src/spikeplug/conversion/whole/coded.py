@@ -69,6 +69,7 @@ class CodedPlug(Plug):
     """Run a module with integer weights, which `install` puts into it.
 
     levels, block, rotation  of the inputs, see the operator `linear`
+    path                     of the module, for messages
     dense                    gives the float weight that is still to be rounded, (rows, columns), and its bias or None
     round                    what rounds `dense` at the first call, from the inputs of that call
     watch                    what sees the inputs of every call, with this plug; None: nothing
@@ -83,9 +84,17 @@ class CodedPlug(Plug):
     ) -> None:
         super().__init__(module, numerics)
         self.levels, self.block, self.rotation = levels, block, rotation
+        self.path = ""
         self.dense: Callable[[], tuple[Tensor, Tensor | None]] | None = None
         self.round: Callable[[CodedPlug, Tensor], None] | None = None
         self.watch: Callable[[CodedPlug, Tensor], None] | None = None
+
+    def moved_to(self, module: nn.Module) -> None:
+        """Put a plug of its own into a shallow copy of the module, with dicts of its own that `restore` may change."""
+        super().moved_to(module)
+        for name in ("_parameters", "_buffers", KEPT):
+            if vars(module).get(name) is not None:
+                vars(module)[name] = dict(vars(module)[name])
 
     def install(self, mantissa: Tensor, threshold: Tensor, unit: Tensor, bias: Tensor | None) -> None:
         """Put integer weights into the module; `restore` brings its own parameters back.
@@ -158,7 +167,7 @@ class LinearPlug(CodedPlug):
         return self.linear(x)
 
     def _times(self, x: Tensor, other: Tensor) -> Tensor:
-        if other.dtype != torch.int8 or other.data_ptr() != self.own("weight").data_ptr():
+        if other.data_ptr() != self.own("weight").data_ptr():  # while calibrating, it is the float weight
             return x @ other
         return self.linear(x, bias=False)
 
@@ -216,7 +225,6 @@ class ConvolutionPlug(CodedPlug):
         refuse_proxies(self.module, (x,))
         module: Any = self.module
         line = isinstance(module, nn.Conv1d)
-        pair = (lambda value: (1, value[0])) if line else (lambda value: tuple(value))
         single = x.dim() == 2 + (not line)
         x = x.unsqueeze(0) if single else x
         x = x.unsqueeze(-2) if line else x
@@ -226,7 +234,9 @@ class ConvolutionPlug(CodedPlug):
             x, padding = F.pad(x, [*around, *([0, 0] if line else [])], mode=mode), (0, 0)
         else:
             padding = (0, module.padding[0]) if line else tuple(module.padding)
-        kernel, stride, dilation = (pair(v) for v in (module.kernel_size, module.stride, module.dilation))
+        kernel, stride, dilation = (
+            (1, *size) if line else tuple(size) for size in (module.kernel_size, module.stride, module.dilation)
+        )
         size = [
             (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
         ]
@@ -261,7 +271,7 @@ def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
     if type(module) is Conv1D:
         return TransposedLinearPlug
     if isinstance(module, nn.Embedding):
-        return EmbeddingPlug
+        return EmbeddingPlug if module.max_norm is None else None
     if isinstance(module, CONVOLUTIONS) and type(module).forward in _FORWARDS:
         return ConvolutionPlug
     return None
@@ -282,7 +292,7 @@ def has_own_forward(module: nn.Module) -> bool:
 
 def is_layer(module: nn.Module) -> bool:
     """Return whether a module is a layer that a weight defines: linear, a convolution or an embedding."""
-    return isinstance(module, (nn.Linear, Conv1D, nn.Embedding, nn.modules.conv._ConvNd))
+    return isinstance(module, (nn.Linear, nn.Bilinear, Conv1D, nn.Embedding, nn.modules.conv._ConvNd))
 
 
 _FORWARDS = frozenset(cls.forward for cls in CONVOLUTIONS)

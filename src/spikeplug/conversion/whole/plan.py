@@ -12,8 +12,8 @@ tokens: each layer rounds its weight when its inputs arrive, which come from lay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.attention import AttentionPlug
+from spikeplug.conversion.auditing import executed_in_float
 from spikeplug.conversion.plug import NormPlug, Plug
 from spikeplug.conversion.report import Entry
-from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug, coded_plug, exchange, free, untie
+from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug, coded_plug, exchange, free, is_layer, untie
 from spikeplug.conversion.whole.layout import Layout
 from spikeplug.conversion.whole.readers import read_otherwise
 from spikeplug.conversion.whole.recipe import Whole
@@ -49,6 +50,8 @@ class WholeConversion:
     layout    which module does what
     prepared  folded and rotated weights; None: the model's own
     notes     sentences for the report
+    sample    arguments of the model's forward, for a run that shows what is left; None: there are none
+    matched   paths of excluded modules
     """
 
     model: nn.Module
@@ -56,6 +59,8 @@ class WholeConversion:
     layout: Layout
     prepared: Prepared | None = None
     notes: list[str] = field(default_factory=list)
+    sample: Mapping[str, Any] | None = None
+    matched: frozenset[str] = frozenset()
     coded: dict[str, CodedPlug] = field(default_factory=dict)
 
     def plan(self, plugs: Mapping[str, Plug]) -> dict[str, Plug]:
@@ -79,16 +84,44 @@ class WholeConversion:
             whole[path] = RotaryPlug(self.model.get_submodule(path), self.numerics, repeat)
         return whole
 
-    def entry(self, entry: Entry) -> Entry:
-        """Return a report entry of the recipe `operators` with what is linear replaced, too."""
-        if not entry.pipeline or (
-            entry.operator == "matmul" and entry.path not in self.coded and self._has_weight(entry)
-        ):
+    def entries(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
+        """Return the report entries of the recipe `operators` with what is linear replaced, too.
+
+        What one run of the model still executes in float is left, under its name in ATen.
+        """
+        run = {} if self.sample is None else self._executed()
+        kept = [self._entry(entry, run) for entry in entries]
+        known = {(entry.path, entry.operator) for entry in kept} | {
+            (entry.path, op) for entry in kept if entry.action == "left" for op in run.get(entry.path, ())
+        }
+        left = [(path, op) for path, ops in run.items() for op in ops if (path, op) not in known]
+        return (*kept, *(Entry(path, op, self._class_name(path), "left", self._reason(path)) for path, op in left))
+
+    def _executed(self) -> dict[str, list[str]]:
+        """Return the names of the operations that the model executes in float in one run, by path."""
+        found: dict[str, list[str]] = {}
+        assert self.sample is not None
+        with calibrating(self.model):
+            for entry in executed_in_float(self.model, self.sample).entries:
+                found.setdefault(entry.path, []).append(entry.op)
+        return found
+
+    def _entry(self, entry: Entry, run: Mapping[str, list[str]]) -> Entry:
+        if not entry.pipeline:
             return entry
+        if entry.path in self.matched:
+            return replace(entry, reason="excluded")
+        layer = is_layer(self.model.get_submodule(entry.path)) and entry.path not in self.coded
+        if layer and entry.path in run:
+            return replace(entry, reason=f"no integer form of {entry.class_name}")
         return replace(entry, action="replaced", reason="", pipeline=False)
 
-    def _has_weight(self, entry: Entry) -> bool:
-        return "weight" in self.model.get_submodule(entry.path)._parameters
+    def _class_name(self, path: str) -> str:
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        return type(modules[path]).__name__ if path in modules else path
+
+    def _reason(self, path: str) -> str:
+        return "excluded" if path in self.matched else "computed in floating point"
 
     def attending(self, plugs: Mapping[str, AttentionPlug]) -> dict[str, AttentionPlug]:
         """Return attention plugs whose keys and values are codes of few levels."""
@@ -102,14 +135,14 @@ class WholeConversion:
         untie(self.model)
         rounding = Rounding(self.layout.recipe, len(self.coded), progress)
         for path, plug in self.coded.items():
-            plug.dense = partial(self._dense, path, plug)
+            plug.path, plug.dense = path, partial(self._dense, path, plug)
             if batch is None or isinstance(plug, EmbeddingPlug) or getattr(plug.module, "groups", 1) > 1:
                 rounding.nearest(plug)
             else:
                 plug.round = rounding
         self._exchange_bare()
         if batch is not None:
-            with torch.no_grad():
+            with calibrating(self.model):
                 self.model(**batch)
         missed = [path for path, plug in self.coded.items() if plug.dense is not None]
         for path in missed:
@@ -119,6 +152,11 @@ class WholeConversion:
                 f"The calibration tokens never reached {len(missed)} layers, the first {missed[0]}: they are rounded "
                 "to nearest."
             )
+
+    def free(self) -> None:
+        """Forget the float weights: their memory is freed, and the model cannot be reverted."""
+        for module in self.model.modules():
+            free(module)
 
     def install_empty(self) -> None:
         """Put empty integer weights into the modules, whose own weights are gone then; loading fills them."""
@@ -153,19 +191,55 @@ class WholeConversion:
                 exchange(self.model.get_submodule(path), **{own: self.prepared.weights[name]})
 
 
+@contextmanager
+def calibrating(model: nn.Module) -> Iterator[None]:
+    """Let the model run in the block in eval mode and without gradients.
+
+    Errors: SpikeplugError if it does not run on what it is given.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    except SpikeplugError:
+        raise
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        raise SpikeplugError(
+            f"the model does not run on calibration ({type(error).__name__}: {error}): give the arguments that its "
+            "forward takes, by name, in a size that it takes."
+        ) from error
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check_precision(model: nn.Module) -> None:
+    """Raise SpikeplugError if parameters have less than 32 bits: codes of 17 bits and more do not fit into them."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.element_size() < 4:
+            raise SpikeplugError(
+                f"{name} is {parameter.dtype}, which does not hold the codes of a whole spiking model: call "
+                "model.float() first, or load the model with dtype=torch.float32."
+            )
+
+
 def find_layout(
     model: nn.Module,
     recipe: Whole,
     plugs: Mapping[str, Plug],
     matched: frozenset[str],
     inputs: Mapping[str, Any] | None,
-) -> tuple[Layout, Prepared | None, list[str]]:
-    """Return what each module of a model that is to become whole does, its new weights, if any, and notes.
+) -> tuple[Layout, Prepared | None, list[str], Mapping[str, Any] | None]:
+    """Return what each module of a model that is to become whole does, its new weights, if any, notes and a sample.
 
     plugs    those of the recipe `operators`
     matched  paths of excluded modules; they keep their float weights, so nothing is folded or rotated
     inputs   arguments of the model's forward, to follow its tensors with; None: tiny ones are made
+
+    Errors: SpikeplugError for weights of less than 32 bits, and for inputs on which the model does not run.
     """
+    check_precision(model)
     taken = {id(plug.module) for plug in plugs.values()}
     samples, notes = _samples(model, inputs), list[str]()
     prepared = None
@@ -181,7 +255,9 @@ def find_layout(
             coded.append(path)
         elif (repeat := find_rotary(module)) is not None:
             rotary[path] = repeat
-    otherwise = read_otherwise(model, coded, samples[-1] if samples else None)
+    sample = samples[-1] if samples else None
+    with calibrating(model):
+        otherwise = read_otherwise(model, coded, sample)
     notes += [f"The weight of {path} stays float: code that no plug replaces reads it." for path in sorted(otherwise)]
     coded = [path for path in coded if path not in otherwise]
     online: Mapping[str, int] = {} if prepared is None else prepared.online
@@ -196,7 +272,7 @@ def find_layout(
         rotary=rotary,
         biases=() if prepared is None else tuple(name.rpartition(".")[0] for name in prepared.made),
     )
-    return layout, prepared, notes
+    return layout, prepared, notes, sample
 
 
 def _samples(model: nn.Module, inputs: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -32,6 +33,8 @@ def read_otherwise(model: nn.Module, paths: Iterable[str], inputs: Mapping[str, 
         with torch.no_grad(), Running(model) as watch.running, watch:
             model(**inputs)
     own = {path for path, layer in layers.items() if has_own_forward(layer)}
+    if inputs is None:  # torch's attention reads the weight of such a layer
+        own |= {path for path, layer in layers.items() if isinstance(layer, NonDynamicallyQuantizableLinear)}
     return frozenset(watch.otherwise | (own - watch.understood))
 
 

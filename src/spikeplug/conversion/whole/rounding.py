@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikeplug.conversion.whole.coded import CodedPlug
 from spikeplug.conversion.whole.recipe import Whole
+from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.linear import THRESHOLD_BITS, seen
 from spikeplug.primitives.arithmetic import Closed
@@ -40,7 +41,7 @@ class Rounding:
     def _calibrated(self, plug: CodedPlug, x: Tensor) -> None:
         how = (plug.levels, plug.block, plug.rotation)
         if self._last is None or self._last[0] is not x or self._last[1] != how:
-            hessian = Hessian(x.shape[-1], type(plug.module).__name__, x.device)
+            hessian = Hessian(x.shape[-1], plug.path, x.device)
             hessian.add(seen(x.flatten(0, -2), *how, on=Closed(plug.numerics or Numerics(), "linear")))
             self._last = (x, how, hessian)
         self._round(plug, self._last[2])
@@ -53,7 +54,10 @@ class Rounding:
         assert plug.dense is not None
         weight, bias = plug.dense()
         levels = self.recipe.weights
-        found = rounded(weight, levels) if hessian is None else gptq(weight, hessian, levels)
+        name = f"the weight of {plug.path}"
+        if bias is not None and not bool(torch.isfinite(bias).all()):
+            raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
+        found = rounded(weight, levels, name=name) if hessian is None else gptq(weight, hessian, levels, name=name)
         plug.install(found.mantissa, *shared_unit(found.threshold), bias)
         self.done += 1
         self.progress("rounding weights", self.done, self.total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from spikeplug.kernels.cpu.compile import kernel

@@ -143,5 +143,6 @@ def exactly_rotated(x: Tensor, order: int) -> Tensor:
     """Return H·x / 2^places for each block of `order` channels in float arithmetic; x unchanged for order 0."""
     if not order:
         return x
-    turned: Tensor = x.unflatten(-1, (-1, order))
-    return (apply_hadamard(turned, order) * (order**0.5 / 2 ** half_places(order))).flatten(-2)
+    turned = apply_hadamard(x.unflatten(-1, (-1, order)), order) * (order**0.5 / 2 ** half_places(order))
+    flat: Tensor = turned.flatten(-2)
+    return flat

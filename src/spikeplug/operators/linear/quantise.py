@@ -34,8 +34,8 @@ def quantise(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *,
     def rows(x: Tensor) -> Tensor:
         finite = torch.isfinite(x)
         code = rotated(received(x.masked_fill(~finite, 0.0)), rotation, on)
-        found = level_integers(code, levels, block, on)
-        output = scaled(found.mantissa * found.step, found.exponent, x.dtype)
+        levelled = level_integers(code, levels, block, on)
+        output = scaled(levelled.mantissa * levelled.step, levelled.exponent, x.dtype)
         if rotation:
             return output.masked_fill(~finite.all(-1, keepdim=True), torch.nan)
         return torch.where(finite, output, x)

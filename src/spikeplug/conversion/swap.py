@@ -148,15 +148,16 @@ def _convert(
             whole.install_empty()
         elif whole is not None:
             whole.install(batch, progress)
-            entries = whole.entries(entries)
+            report = Report(type(model).__name__, whole.entries(entries), tuple(whole.notes))
             if strict:
-                _check_whole(entries)
+                _check_whole(report.entries)
+            setattr(model, RECORD, replace(conversion, report=report))
             if not keep:
                 whole.free()
     except BaseException:
         _restore(model)
         raise
-    return report if whole is None else replace(report, notes=tuple(whole.notes))
+    return report
 
 
 def _check_whole(entries: Iterable[Entry]) -> None:

@@ -46,7 +46,7 @@ def test_codes_are_nearest_and_products_exact(
     assert result.threshold.dtype == torch.float32
     assert int(mantissa.abs().max()) <= levels
     # Thresholds are below 2^16 in units that they share, so float32 holds the products exactly.
-    unit = 2.0 ** (int(torch.frexp(threshold.max()).exponent) - 16)
+    unit = 2.0 ** (int(torch.frexp(weight.abs().max() / levels).exponent) - 16)
     assert torch.equal(threshold / unit, (threshold / unit).round())
     assert torch.equal(result.real(torch.float32).double(), result.real(torch.float64))
     if not clip:

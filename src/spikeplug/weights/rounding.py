@@ -113,9 +113,13 @@ def gptq(
     return Rounded(mantissa.to(torch.int8), threshold.float(), levels, group, _dead_rows(wide), dead)
 
 
-def threshold_of(value: Tensor) -> Tensor:
-    """Round thresholds up to multiples, from 1 to 2^16 - 1, of the power of two that suits the largest; same shape."""
-    unit = torch.frexp(value.max().clamp(_SMALLEST, _LARGEST)).exponent - THRESHOLD_BITS
+def threshold_of(value: Tensor, largest: Tensor | None = None) -> Tensor:
+    """Round thresholds up to multiples, from 1 to 2^16 - 1, of the power of two that suits the largest; same shape.
+
+    largest  of a layer's thresholds, (); None: the largest of `value`
+    """
+    most = (value.max() if largest is None else largest).clamp(_SMALLEST, _LARGEST)
+    unit = torch.frexp(most).exponent - THRESHOLD_BITS
     return torch.ldexp(torch.ldexp(value, -unit).ceil().clamp(1, (1 << THRESHOLD_BITS) - 1), unit)
 
 
@@ -160,7 +164,7 @@ def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, impo
 
     lowest = cost(best)
     for part in _CLIPS:
-        candidate = threshold_of(largest * part / levels)
+        candidate = threshold_of(largest * part / levels, (largest / levels).max())
         found = cost(candidate)
         best = torch.where(found < lowest, candidate, best)
         lowest = torch.minimum(found, lowest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_model import tiny_model
 
 from spikeplug import conversion
 from spikeplug.conversion.plug import plug_of
@@ -29,7 +30,7 @@ def make_arms(model, operators=None):
 def test_arms_take_turns(model):
     arms, order = make_arms(model), []
 
-    def work():
+    def work(model):
         order.append(plug_of(model.model.norm) is not None)
 
     for _ in range(4):
@@ -46,7 +47,7 @@ def test_each_result_lands_in_its_own_arm(model):
         spiking = model(IDS).logits
     conversion.revert(model)
     for _ in range(3):
-        pair = arms.both(lambda: model(IDS).logits)
+        pair = arms.both(lambda model: model(IDS).logits)
         assert torch.equal(pair.exact, plain)
         assert torch.equal(pair.converted, spiking)
         assert pair.exact_seconds > 0
@@ -59,7 +60,7 @@ def test_each_result_lands_in_its_own_arm(model):
 def test_the_model_is_exact_again_after_a_failure(model, failing_call, error):
     arms, calls = make_arms(model), []
 
-    def work():
+    def work(model):
         calls.append(None)
         if len(calls) > failing_call:
             raise error
@@ -78,3 +79,16 @@ def test_a_model_that_is_converted_already_is_refused_and_left_so(model):
     with pytest.raises(SpikeplugError, match="converted already"), make_arms(model).converted():
         pass
     assert is_converted(model)
+
+
+def test_two_models_take_turns_and_neither_is_converted(model):
+    spiking = tiny_model()
+    conversion.convert(spiking, PRESETS["paper"].numerics)
+    arms, order = Arms(model, PRESETS["paper"].numerics, None, None, spiking), []
+    pairs = [arms.both(lambda one: order.append(one is spiking) or one(IDS).logits) for _ in range(3)]
+    assert order == [False, True, True, False, False, True]
+    with torch.inference_mode():
+        assert torch.equal(pairs[1].exact, model(IDS).logits)
+        assert torch.equal(pairs[1].converted, spiking(IDS).logits)
+    assert not is_converted(model)
+    assert is_converted(spiking)

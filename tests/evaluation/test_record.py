@@ -14,6 +14,11 @@ from spikeplug.numerics import Numerics
 
 ARGUMENTS = {
     "model": None,
+    "exact": None,
+    "recipe": "operators",
+    "bits": None,
+    "calibration": None,
+    "calibration_tokens": None,
     "preset": "default",
     "operators": ["softmax", "silu", "rms_norm"],
     "exclude": None,

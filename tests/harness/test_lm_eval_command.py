@@ -214,3 +214,41 @@ def test_only_the_first_process_prints(monkeypatch):
     assert not is_first_process()
     monkeypatch.setenv("RANK", "0")
     assert is_first_process()
+
+
+def test_the_recipe_whole_and_a_folder_that_it_wrote(folder, examples, tmp_path):
+    """One converts a copy once, the other is compared with its original; both find the same."""
+    whole, rows = tmp_path / "whole", []
+    chosen = ("--recipe", "whole", "--bits", "6", "--calibration-tokens", "32")
+    made = CliRunner().invoke(cli.app, ["convert", str(folder), str(whole), *chosen])
+    assert made.exit_code == 0, made.output
+    given = ("--include_path", examples, "--tasks", "spikeplug_series", "--limit", 4, "--compare", "--json")
+    for number, model_args in enumerate(
+        (f"pretrained={folder},recipe=whole,bits=6,calibration_tokens=32", f"pretrained={whole},exact={folder}")
+    ):
+        path = tmp_path / f"{number}.json"
+        result = run(*given, path, "--model_args", model_args)
+        assert result.exit_code == 0, (result.output, result.exception)
+        values = json.loads(path.read_text(encoding="utf-8"))
+        jsonschema.validate(values, comparison_schema(), jsonschema.Draft202012Validator)
+        assert values["conversion"]["counts"]["matmul"]["replaced"] == 17
+        rows.append(values["rows"])
+    assert rows[0] == rows[1]
+    assert_refused(run(*given[:-1], "--model_args", f"pretrained={whole}"), "leave --compare out, or add exact=")
+    assert_refused(run(*given[:-1], "--model_args", f"pretrained={folder},exact={folder}"), "leave exact=")
+
+
+@pytest.mark.parametrize(
+    ("model_args", "message"),
+    [
+        ("recipe=half", "unknown recipe 'half'"),
+        ("recipe=whole,bits=9", "bits is 9"),
+        ("recipe=whole,bits=many", "bits is 'many'"),
+        ("bits=8", "add --recipe whole"),
+        ("recipe=whole,dtype=float16", "float32"),
+        ("recipe=whole,operators=silu", "a whole model replaces all"),
+    ],
+)
+def test_recipes_that_are_refused(examples, model_args, message):
+    result = run("--include_path", examples, "--tasks", "spikeplug_series", "--model_args", model_args)
+    assert_refused(result, message)

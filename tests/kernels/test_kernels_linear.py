@@ -16,6 +16,7 @@ from kernels.cases import both, by_kernel, closed_form, same_bits
 from torch import Tensor
 
 from spikeplug import kernels
+from spikeplug.hadamard import hadamard
 from spikeplug.kernels import Call
 from spikeplug.kernels.cpu import linear as linear_module
 from spikeplug.kernels.cpu.dots import FEW, TERMS
@@ -150,6 +151,29 @@ def test_linear_in_half_precision_and_any_layout(dtype: torch.dtype) -> None:
             assert same_bits(ours, closed)
 
 
+#: With one, two and no Paley factors, whose elements lie 1 to 128 apart; powers of two around what fits 32 bits.
+ORDERS = (2, 8, 12, 20, 24, 28, 36, 44, 48, 64, 96, 128, 144, 256, 576, 1536, 2048)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_rotations(order: int, groups: int) -> None:
+    g = torch.Generator().manual_seed(order)
+    width = groups * order
+    x = rows_of(24, width, g)
+    # Every number is the largest there is, with the signs of a row of the matrix: the sums are as large as they get.
+    extremes = (2 - 2.0**-23) * hadamard(order)[[0, order // 2, order - 1]].float().repeat(1, groups)
+    x = torch.cat([x, extremes, -extremes, torch.full((1, width), 2 - 2.0**-23)])
+    for levels, block in ((127, 0), (7, 32), (1 << 15, 0)):
+        arguments: tuple[Any, ...] = (x, levels, block, order)
+        assert kernels.explain(Call("quantise", arguments, Numerics())) == "Numba quantise"
+        assert same_bits(*both("quantise", arguments))
+    for rows, levels in ((len(x), 127), (len(x), 1000), (1, 127)):
+        arguments = (x[-rows:], *layer(5, width, g), None, levels, 0, order)
+        assert kernels.explain(Call("linear", arguments, Numerics())) == "Numba linear"
+        assert same_bits(*both("linear", arguments))
+
+
 def test_linear_reasons() -> None:
     g = torch.Generator().manual_seed(0)
     weight, threshold, unit = layer(3, 8, g)
@@ -160,7 +184,8 @@ def test_linear_reasons() -> None:
 
     assert explained(x, weight, threshold, unit) == "Numba linear"
     assert explained(x, weight, threshold, unit, None, 1 << 15).startswith("closed form: levels of 32768")
-    assert explained(x, weight, threshold, unit, None, 127, 0, 128).startswith("closed form: rotation=128")
+    assert explained(x, weight, threshold, unit, None, 127, 0, 7).startswith("closed form: rotation=7")
+    assert explained(x, weight, threshold, unit, None, 127, 0, 16).endswith("does not divide 8 channels")
     assert explained(x.repeat(1, 1 << 15), weight.repeat(1, 1 << 15), threshold, unit).endswith("do not fit 32 bits")
     assert explained(x, weight.int(), threshold, unit) == (
         "closed form: kernels take int8 weights, int32 thresholds and an int32 unit"

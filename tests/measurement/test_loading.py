@@ -305,6 +305,6 @@ def test_code_in_a_model_folder_is_never_run(copy, model_type):
 
 
 def test_bugs_of_ours_keep_their_traceback(folder, monkeypatch):
-    monkeypatch.setattr(loading, "_quiet", lambda: 1 / 0)
+    monkeypatch.setattr(loading, "quiet", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load(find_source(str(folder)))

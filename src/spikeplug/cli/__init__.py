@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 import spikeplug
 from spikeplug.cli.audit import audit_command
 from spikeplug.cli.bench import bench_command
+from spikeplug.cli.convert import convert_command
 from spikeplug.cli.evaluate import evaluate_command
+from spikeplug.cli.generate import generate_command
 from spikeplug.cli.lm_eval import lm_eval_command
 from spikeplug.cli.ops import ops_command
 from spikeplug.cli.output import prepare_streams, printing
@@ -100,7 +102,9 @@ def root(
         typer.echo(context.get_help())
 
 
+app.command("convert")(convert_command)
 app.command("eval")(evaluate_command)
+app.command("generate")(generate_command)
 app.command("audit")(audit_command)
 app.command("ops")(ops_command)
 app.command("bench")(bench_command)

@@ -11,23 +11,30 @@ import typer
 
 from spikeplug import evaluation
 from spikeplug.cli.options import (
+    Bits,
+    Calibration,
+    CalibrationTokens,
     Dtype,
     Exclude,
     Json,
     Model,
     Operators,
     PresetOption,
+    RecipeOption,
     Text,
     Threads,
+    chosen_of,
     lengths_in,
     names_in,
     set_threads,
 )
 from spikeplug.cli.output import deliver, status_console
+from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs
 from spikeplug.measurement.items import read_questions
-from spikeplug.measurement.loading import check_dtype, find_source, load, model_facts
+from spikeplug.measurement.loading import check_dtype, find_source, is_whole, load, model_facts
 from spikeplug.measurement.processes import is_first_process, joined, threads_each
+from spikeplug.measurement.recipes import check_saved, load_pair, read_recipe, saved_numerics
 from spikeplug.measurement.record import write_record
 from spikeplug.measurement.table import headline
 from spikeplug.measurement.text import read_text
@@ -50,6 +57,13 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Seed of the items.")] = 0,
     threads: Threads = None,
     dtype: Dtype = "float32",
+    recipe: RecipeOption = "operators",
+    bits: Bits = None,
+    calibration: Calibration = None,
+    calibration_tokens: CalibrationTokens = None,
+    exact: Annotated[
+        str | None, typer.Option(metavar="ORIGINAL", help="The float model that a whole spiking MODEL was made from.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Compare a language model with its spiking self, side by side on the same tokens."""
@@ -57,8 +71,11 @@ def evaluate_command(
     leads = is_first_process()  # under torchrun one process prints and writes
     numerics = read_preset(preset).numerics
     check_dtype(dtype)
+    wanted = read_recipe(recipe, bits, calibration, calibration_tokens)
+    wanted.check(dtype, names_in(operators))
     settings = evaluation.Settings(
         numerics=numerics,
+        recipe=wanted,
         operators=names_in(operators),
         exclude=exclude,
         contexts=lengths_in(context, "context", "512,2048"),
@@ -68,21 +85,47 @@ def evaluate_command(
         text=None if text is None else read_text(text),
         seed=seed,
     )
-    source = find_source(model)
+    source, original = find_source(model), None if exact is None else find_source(exact)
     if leads:
         read = [("MODEL", model), ("--preset", preset), ("--text", text), *(("--tasks", path) for path in tasks or ())]
+        read += [("--exact", exact), ("--calibration", None if wanted.text is None else calibration)]
         check_outputs({"--json": json}, read)
     console = status_console(quiet=not leads)
     with console.status(f"Loading {source.name}"):
         set_threads(threads or threads_each())
-        language_model, tokenizer = load(source, dtype)
+        spiking, saved_whole = None, is_whole(source)
+        if saved_whole:
+            check_saved(
+                source.name, chosen_of(recipe, bits, preset, operators, exclude, calibration, calibration_tokens)
+            )
+        if saved_whole and original is None:
+            raise SpikeplugError(
+                f"{source.name} is a whole spiking model without float weights: add --exact with the float model that "
+                "it was made from."
+            )
+        if saved_whole and original is not None:
+            spiking, language_model, tokenizer = load_pair(source, original, dtype)
+            numerics = saved_numerics(spiking)
+        elif original is not None:
+            raise SpikeplugError(
+                f"{source.name} has float weights of its own: leave --exact out; it goes with a folder that `spikeplug "
+                "convert --recipe whole` wrote."
+            )
+        else:
+            language_model, tokenizer = load(source, dtype)
     facts = model_facts(language_model, source.name)
     with joined() as processes, shown_on(console) as progress:
-        found = evaluation.evaluate(language_model, tokenizer, settings, progress=progress, processes=processes)
+        found = evaluation.evaluate(
+            language_model, tokenizer, settings, spiking=spiking, progress=progress, processes=processes
+        )
     if not leads:
         return
     arguments = {
         "model": model,
+        "exact": exact,
+        **({"recipe": "whole", "bits": None} if saved_whole else wanted.arguments()),
+        "calibration": calibration,
+        "calibration_tokens": calibration_tokens,
         "preset": preset,
         "operators": None if settings.operators is None else list(settings.operators),
         "exclude": exclude,
@@ -100,4 +143,9 @@ def evaluate_command(
     total = f"Total time {seconds:.0f} s, of which loading {seconds - found.seconds:.0f} s."
     from spikeplug.evaluation.table import tables
 
-    deliver([partial(write_record, record, json)] if json else [], [headline(facts), *tables(found), total])
+    title = f"{headline(facts)}, recipe {record['arguments']['recipe']}"
+    if record["arguments"]["bits"] is not None:
+        title += f", {record['arguments']['bits']} bits"
+    peak = found.peak_memory
+    memory = [] if peak is None else [f"Peak memory {peak / 1e6:.0f} MB, of both models together."]
+    deliver([partial(write_record, record, json)] if json else [], [title, *tables(found), *memory, total])

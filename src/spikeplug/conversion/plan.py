@@ -10,7 +10,7 @@ from torch import nn
 from spikeplug.conversion.attention import AttentionPlug, own_function
 from spikeplug.conversion.match import OPERATORS, Found
 from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug
-from spikeplug.conversion.report import Action, Entry
+from spikeplug.conversion.report import Action, Entry, Report
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
@@ -26,12 +26,14 @@ class Conversion:
     attending        path of each attention module -> what it runs
     implementations  path of each module whose config was changed -> the attn_implementation it had
     saved_as         what each config.json says of the conversion, by the path of the model that has it
+    report           what was replaced and left
     """
 
     plugged: tuple[str, ...]
     attending: dict[str, AttentionPlug]
     implementations: dict[str, str]
     saved_as: dict[str, SpikingConfig] = field(default_factory=dict)
+    report: Report | None = None
 
 
 def decide(

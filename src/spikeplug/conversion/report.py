@@ -76,6 +76,7 @@ class Report:
             "counts": self.counts,
             "leftovers": len(self.leftovers),
             "entries": [asdict(entry) for entry in self.entries],
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def table(self) -> Table:

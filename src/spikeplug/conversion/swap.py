@@ -141,22 +141,24 @@ def _convert(
     for place in places:
         needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
     saved = saved_as(model, numerics, operators, exclude, needed, matched, None if whole is None else whole.layout)
-    conversion = replace(conversion, saved_as=saved)
+    report = Report(type(model).__name__, entries)
+    conversion = replace(conversion, saved_as=saved, report=report)
     try:
         _apply(model, plugs, conversion)
         if whole is not None and isinstance(recipe, Layout):
             whole.install_empty()
         elif whole is not None:
             whole.install(batch, progress)
-            entries = whole.entries(entries)
+            report = Report(type(model).__name__, whole.entries(entries), tuple(whole.notes))
             if strict:
-                _check_whole(entries)
+                _check_whole(report.entries)
+            setattr(model, RECORD, replace(conversion, report=report))
             if not keep:
                 whole.free()
     except BaseException:
         _restore(model)
         raise
-    return Report(type(model).__name__, entries, () if whole is None else tuple(whole.notes))
+    return report
 
 
 def _check_whole(entries: Iterable[Entry]) -> None:
@@ -199,6 +201,12 @@ def revert(model: nn.Module) -> tuple[str, ...]:
             stacklevel=2,
         )
     return missing
+
+
+def report_of(model: nn.Module) -> Report | None:
+    """Return what was replaced and left in a converted model, or in the converted part of a model; None: nothing is."""
+    records = (vars(module).get(RECORD) for module in model.modules())
+    return next((record.report for record in records if record is not None), None)
 
 
 def _is_changed(module: nn.Module) -> bool:

@@ -33,7 +33,7 @@ class Answer:
 
 def answer_item(arms: Arms, item: Item) -> Answer:
     """Let the exact and the converted model answer one item; return which were right, if they agreed, and seconds."""
-    pair = arms.both(partial(answer, arms.model, item))
+    pair = arms.both(partial(answer, item=item))
     return Answer(
         exact_right=pair.exact == item.label,
         converted_right=pair.converted == item.label,

@@ -49,7 +49,7 @@ def read_window(arms: Arms, window: Tensor) -> Reading:
     Errors: SpikeplugError if the exact model yields NaN.
     """
     window = window.to(arms.model.device)
-    pair = arms.both(partial(next_token_logits, arms.model, window[None]))
+    pair = arms.both(partial(next_token_logits, ids=window[None]))
     chunks = tuple(map(summed, compare(pair.exact, pair.converted, window[1:])))
     return Reading(chunks, pair.exact_seconds, pair.converted_seconds)
 

@@ -13,7 +13,7 @@ from spikeplug.measurement.record import finite, origin, read_schema
 from spikeplug.numerics import Numerics
 
 #: Raised by every change that a reader of the file could notice.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class ConversionReport(Protocol):
@@ -81,6 +81,7 @@ class Evaluation:
 
     The seconds within `perplexity` and `choices` are sums over all processes. `seconds` is the wall clock of the whole
     run. `saturations`: kind of saturation -> number of values clamped in this run. `processes`: their number.
+    `peak_memory`: largest memory of this process so far, in bytes; None where nothing says it.
     """
 
     text: TextFacts
@@ -90,6 +91,7 @@ class Evaluation:
     saturations: Mapping[str, int]
     seconds: float
     processes: int = 1
+    peak_memory: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as values JSON can hold: results become dicts, NaN and infinities None."""
@@ -101,6 +103,7 @@ class Evaluation:
             "saturations": dict(self.saturations),
             "seconds": self.seconds,
             "processes": self.processes,
+            "peak_memory": self.peak_memory,
         }
         return {name: finite(value) for name, value in values.items()}
 

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from spikeplug import saturation
+from spikeplug.conversion.swap import report_of
 from spikeplug.english import english_text
 from spikeplug.errors import SpikeplugError
 from spikeplug.evaluation.arms import Arms
@@ -23,7 +25,9 @@ from spikeplug.evaluation.results import ConversionReport, Evaluation, TextFacts
 from spikeplug.evaluation.settings import Settings
 from spikeplug.measurement.comparing import evaluation_mode, next_token_logits
 from spikeplug.measurement.items import Item, continuation_items, encode_question
+from spikeplug.measurement.memory import peak_memory
 from spikeplug.measurement.processes import Processes
+from spikeplug.measurement.recipes import as_recipe, spiking_copy
 from spikeplug.measurement.text import check_context, check_vocabulary, cut_windows, encode, positions_of
 from spikeplug.presets import as_numerics
 from spikeplug.progress import Progress, silent
@@ -66,15 +70,19 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     settings: Settings | None = None,
     *,
+    spiking: PreTrainedModel | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
 ) -> Evaluation:
     """Compare an exact causal language model with its converted self, side by side on the same tokens.
 
-    The model is converted and reverted around each window and each item; afterwards it is as before. The saturation
-    counts of the result cover this call only; the counts of the whole process are not reset.
+    With the recipe operators, the model is converted and reverted around each window and each item. With the recipe
+    whole, a copy is converted once; it shares the float weights, so it costs a byte per weight. Afterwards the model is
+    as before. The saturation counts of the result cover this call only; the counts of the whole process are not reset.
 
     settings    what to evaluate; None: the defaults
+    spiking     a spiking model to compare with, such as one loaded from a whole folder; nothing is converted then, and
+                numerics, operators, exclude and recipe of the settings have no effect
     processes   processes that divide the windows and items among them, each with a whole model of its own. All of them
                 must call this function with the same settings, and all get the same result. With the same number of
                 threads, it differs from the result of a single process in the seconds only
@@ -86,11 +94,24 @@ def evaluate(
     start = time.perf_counter()
     settings, processes = settings or Settings(), processes or Processes()
     work = _prepare(model, tokenizer, settings)
-    arms = Arms(model, as_numerics(settings.numerics), settings.operators, settings.exclude)
-    pieces = _pieces(arms, work)
-    with evaluation_mode(model):
-        with arms.converted() as report:
-            pass  # a model that cannot be converted is refused before anything runs
+    numerics, recipe = as_numerics(settings.numerics), as_recipe(settings.recipe)
+    with ExitStack() as modes:
+        modes.enter_context(evaluation_mode(model))
+        report: ConversionReport | None = None
+        if spiking is not None:
+            modes.enter_context(evaluation_mode(spiking))
+            report = report_of(spiking)
+            if report is None:
+                raise SpikeplugError("the model given as spiking is not converted: convert it, or leave it out.")
+        elif recipe.whole:
+            spiking, report = spiking_copy(
+                model, tokenizer, recipe, numerics, exclude=settings.exclude, progress=progress or silent
+            )
+        arms = Arms(model, numerics, settings.operators, settings.exclude, spiking)
+        if report is None:
+            with arms.converted() as report:
+                pass  # a model that cannot be converted is refused before anything runs
+        pieces = _pieces(arms, work)
         mine = processes.share([piece.tokens for piece in pieces])
         found = _done(arms, work, {index: pieces[index] for index in mine}, progress or silent)
     return _gathered(work, processes.gather(found), report, processes.size, start)
@@ -122,7 +143,7 @@ def _done(arms: Arms, work: _Work, pieces: Mapping[int, _Piece], progress: Progr
     total, done = sum(piece.tokens for piece in pieces.values()), 0
     progress("warm-up", 0, total)
     warm_up = min(work.windows, key=lambda windows: windows.shape[1])[:1].to(arms.model.device)
-    arms.both(partial(next_token_logits, arms.model, warm_up))
+    arms.both(partial(next_token_logits, ids=warm_up))
     results: dict[int, Any] = {}
     with saturation.counting() as counts:
         for index, piece in pieces.items():
@@ -157,6 +178,7 @@ def _gathered(
         conversion=report,
         saturations=dict(sorted(saturations.items())),
         processes=processes,
+        peak_memory=peak_memory(),
         seconds=time.perf_counter() - start,
     )
 

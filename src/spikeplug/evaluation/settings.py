@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.items import Question
+from spikeplug.measurement.recipes import Recipe, as_recipe
 from spikeplug.measurement.text import check_tokens
 from spikeplug.numerics import Fields, Numerics
 from spikeplug.presets import as_numerics
@@ -18,6 +19,7 @@ class Settings(Fields):
     numerics    Numerics, or the name of a preset
     operators   names of the operators to replace; None: all
     exclude     regular expression of module paths that stay exact
+    recipe      Recipe(...) or its name: how the model is made spiking
     contexts    window lengths in tokens, each at least 2
     tokens      tokens of the text read at each context, at least the longest context
     choices     number of "pick the true continuation" items; 0: none
@@ -31,6 +33,7 @@ class Settings(Fields):
     numerics: Numerics | str = "default"
     operators: tuple[str, ...] | None = None
     exclude: str | None = None
+    recipe: Recipe | str = "operators"
     contexts: tuple[int, ...] = (512, 2048)
     tokens: int = 4096
     choices: int = 32
@@ -40,6 +43,8 @@ class Settings(Fields):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "numerics", as_numerics(self.numerics))
+        object.__setattr__(self, "recipe", as_recipe(self.recipe))
+        as_recipe(self.recipe).check(operators=self.operators)
         if not self.contexts or min(self.contexts) < 2:
             raise SpikeplugError(f"context is {min(self.contexts, default='empty')}; it must be 2 tokens or more.")
         if len(set(self.contexts)) < len(self.contexts):

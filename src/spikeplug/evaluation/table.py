@@ -18,6 +18,7 @@ def tables(evaluation: Evaluation) -> list[RenderableType]:
         perplexity_table(evaluation.perplexity, evaluation.processes),
         *([choice_table(evaluation.choices)] if evaluation.choices else []),
         conversion_table(evaluation.conversion.to_dict()),
+        *evaluation.conversion.to_dict().get("notes", []),
         saturation_table(evaluation.saturations),
     ]
 

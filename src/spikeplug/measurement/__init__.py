@@ -1,4 +1,4 @@
-"""What every measuring command shares: models, texts, questions, processes, progress, records, files, tables, pages.
+"""What every measuring command shares: models, recipes, texts, questions, processes, records, files, tables, pages.
 
 Nothing here imports evaluation, harness, evidence, report or bench. Files without torch at their top stay without it,
 so that a command line can check its arguments before torch is imported.
@@ -10,12 +10,14 @@ _FILES = [
     "caching",
     "comparing",
     "files",
+    "folders",
     "items",
     "layers",
     "loading",
+    "memory",
     "page",
     "processes",
-    "progress",
+    "recipes",
     "record",
     "section",
     "table",

@@ -99,37 +99,66 @@ def _default_model() -> Path:
     return files[0]
 
 
-def load(source: Source, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(
+    source: Source, dtype: str = "float32", *, as_saved: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a causal language model, on the CPU and in evaluation mode, and its tokenizer.
+
+    as_saved   keep a model spiking that was saved spiking; False: revert it
 
     Errors: SpikeplugError, with the reason transformers gives, if a part is missing, damaged or would run code; for a
     model that does not predict the next token.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     options = _options(source)
-    with _quiet():
+    with quiet():
         if source.kind != "gguf":  # such a file names no class, and takes seconds to parse
             _check_predicts(_config(source, options), source)
-        if source.kind == "folder" and not any(next(Path(source.location).glob(n), None) for n in _TOKENIZER_FILES):
+        if not _has_tokenizer(source):
             raise SpikeplugError(
                 f"the folder {source.name} holds no tokenizer: put it there with tokenizer.save_pretrained."
             )
-        with _explained(source, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-        model = _load_as(AutoModelForCausalLM, source, dtype, options)
+        tokenizer = _load_tokenizer(source, options)
+        model = _load_as(AutoModelForCausalLM, source, dtype, options, as_saved)
     return model, tokenizer
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of any model; None if its folder holds none, as that of a model of images.
+
+    Errors: SpikeplugError if it is damaged or would run code.
+    """
+    if not _has_tokenizer(source):
+        return None
+    with quiet():
+        return _load_tokenizer(source, _options(source))
+
+
+def is_whole(source: Source) -> bool:
+    """Return whether the model was saved as a whole spiking model, which has no float weights.
+
+    Errors: SpikeplugError if its config is missing or damaged.
+    """
+    if source.kind == "gguf":
+        return False
+    with quiet():
+        saved = getattr(_config(source, _options(source)), "quantization_config", None)
+    values = saved if isinstance(saved, dict) else {} if saved is None else saved.to_dict()
+    return values.get("quant_method") == "spiking" and values.get("layout") is not None
 
 
 def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
     """Return any model, text or not, of the class its config.json names, on the CPU and in evaluation mode.
+
+    dtype   a name out of DTYPES, or "auto": as the weights were saved
 
     Errors: SpikeplugError if the model is missing, damaged or would run code.
     """
     import transformers
 
     options = _options(source)
-    with _quiet():
+    with quiet():
         config = _config(source, options)
         # The name is looked up among transformers' own classes only.
         name = _saved_class(config, source) or ("AutoModelForCausalLM" if source.gguf_file else "AutoModel")
@@ -146,6 +175,18 @@ def model_facts(model: PreTrainedModel, name: str) -> dict[str, Any]:
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
     }
+
+
+def _has_tokenizer(source: Source) -> bool:
+    return source.kind != "folder" or any(next(Path(source.location).glob(n), None) for n in _TOKENIZER_FILES)
+
+
+def _load_tokenizer(source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    with _explained(source, "tokenizer"):
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.location, **options)
+    return found
 
 
 def _options(source: Source) -> dict[str, Any]:
@@ -194,7 +235,7 @@ def _no_language_model(source: Source, saved: str) -> SpikeplugError:
     )
 
 
-def _load_as(model_class: Any, source: Source, dtype: str, options: dict[str, Any]) -> Any:
+def _load_as(model_class: Any, source: Source, dtype: str, options: dict[str, Any], as_saved: bool = False) -> Any:
     import torch
 
     from spikeplug.conversion import reverted
@@ -202,7 +243,11 @@ def _load_as(model_class: Any, source: Source, dtype: str, options: dict[str, An
     weights = {} if source.gguf_file else {"use_safetensors": True}
     with _explained(source, "model"):
         loaded: Any = model_class.from_pretrained(
-            source.location, dtype=getattr(torch, dtype), output_loading_info=True, **options, **weights
+            source.location,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            output_loading_info=True,
+            **options,
+            **weights,
         )
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
@@ -214,6 +259,10 @@ def _load_as(model_class: Any, source: Source, dtype: str, options: dict[str, An
             f"the weights of {source.name} lack {len(missing)} tensors, the first {missing[0]}: save or download the "
             "model again."
         )
+    if source.gguf_file:
+        model.hf_quantizer.remove_quantization_config(model)  # its weights are numbers now; so the model can be saved
+    if as_saved:
+        return model.eval()
     return reverted(model).eval()  # a folder that was saved converted is measured from its exact form, as any other
 
 
@@ -258,7 +307,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the progress bars, log lines and warnings of the libraries, which would disturb the caller's output."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
     from transformers.utils import logging

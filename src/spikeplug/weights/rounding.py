@@ -1,6 +1,6 @@
 """Round weights to integers: W = m · θ, with small integers m and a firing threshold θ per row or group of inputs.
 
-A threshold is an integer of 12 bits times a power of two, so that m·θ is exact in float32 (7 + 12 bits of magnitude).
+A threshold is an integer of 16 bits times a power of two that a layer's rows share: m·θ is exact in float32 (7 + 16 bits).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from spikeplug.weights.hessian import Hessian, inverse_factor
 
 #: Bits of the integer in a threshold.
 THRESHOLD_BITS = 16
-# Thresholds below are rounded to this one: m·θ then still is a normal float32.
+# The largest threshold of a layer is taken as one within: m·θ is a normal float32 then.
 _SMALLEST = 2.0**-100
 _LARGEST = 2.0**100
 # Parts of a row's largest weight that the search of a clip tries as the end of the range.
@@ -29,7 +29,7 @@ class Rounded:
     """A weight matrix as integers and thresholds: W[i, j] = mantissa[i, j] · threshold[i] (or of j's group).
 
     mantissa       int8 (out, in), |m| <= levels
-    threshold      float32 (out,), or (out, in/group): 12-bit integers times powers of two, exact in float32
+    threshold      float32 (out,), or (out, in/group): 16-bit integers times one power of two, exact in float32
     levels         largest magnitude of a mantissa
     group          inputs that share a threshold; None: all of a row
     dead_rows      rows whose weights are all zero
@@ -113,10 +113,14 @@ def gptq(
     return Rounded(mantissa.to(torch.int8), threshold.float(), levels, group, _dead_rows(wide), dead)
 
 
-def threshold_of(value: Tensor) -> Tensor:
-    """Round thresholds to multiples, from 1 to 2^16 - 1, of the power of two that suits the largest; shape is kept."""
-    unit = torch.frexp(value.max()).exponent - THRESHOLD_BITS
-    return torch.ldexp(torch.ldexp(value, -unit).round().clamp(1, (1 << THRESHOLD_BITS) - 1), unit)
+def threshold_of(value: Tensor, largest: Tensor | None = None) -> Tensor:
+    """Round thresholds up to multiples, from 1 to 2^16 - 1, of the power of two that suits the largest; same shape.
+
+    largest  of a layer's thresholds, (); None: the largest of `value`
+    """
+    most = (value.max() if largest is None else largest).clamp(_SMALLEST, _LARGEST)
+    unit = torch.frexp(most).exponent - THRESHOLD_BITS
+    return torch.ldexp(torch.ldexp(value, -unit).ceil().clamp(1, (1 << THRESHOLD_BITS) - 1), unit)
 
 
 def _compensated(weight: Tensor, factor: Tensor, scales: Tensor, levels: int) -> Tensor:
@@ -160,7 +164,7 @@ def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, impo
 
     lowest = cost(best)
     for part in _CLIPS:
-        candidate = threshold_of(largest * part / levels)
+        candidate = threshold_of(largest * part / levels, (largest / levels).max())
         found = cost(candidate)
         best = torch.where(found < lowest, candidate, best)
         lowest = torch.minimum(found, lowest)

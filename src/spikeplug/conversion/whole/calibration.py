@@ -58,18 +58,36 @@ def _check_ids(model: nn.Module, ids: object) -> None:
 
 
 def _own_tokens(model: nn.Module) -> Tensor | None:
-    """Return the last TOKENS tokens of the embedded text by the model's own tokenizer, (1, TOKENS), or None."""
-    name = getattr(getattr(model, "config", None), "_name_or_path", "")
+    """Return the last TOKENS tokens of the embedded text by the model's own tokenizer, (rows, columns), or None."""
+    config: Any = getattr(model, "config", None)
+    name = getattr(config, "_name_or_path", "")
     if not name:
         return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
     except Exception:  # whatever transformers finds wrong with it: there is none
         return None
-    return text_tokens(tokenizer)
+    return text_tokens(tokenizer, longest=getattr(config.get_text_config(), "max_position_embeddings", None))
 
 
-def text_tokens(tokenizer: Any) -> Tensor:
-    """Return the last TOKENS tokens of the embedded text, int64 (1, TOKENS)."""
-    ids = tokenizer(english_text()[-16 * TOKENS :], add_special_tokens=False, verbose=False)["input_ids"]
-    return torch.tensor([ids[-TOKENS:]])
+def text_tokens(tokenizer: Any, tokens: int = TOKENS, text: str | None = None, longest: int | None = None) -> Tensor:
+    """Return token ids to calibrate on: the first ones of a text, or the last ones of the embedded text.
+
+    tokens   their number
+    text     None: the embedded text
+    longest  most tokens in one row, such as the positions of the model; None: any number
+
+    Returns int64 (rows, columns): one row, or, if `longest` is less than `tokens`, as many full rows as there are.
+    Errors: SpikeplugError for a text with fewer tokens.
+    """
+    read = english_text()[-16 * tokens :] if text is None else text
+    ids = list(tokenizer(read, add_special_tokens=False, verbose=False)["input_ids"])
+    if len(ids) < tokens:
+        raise SpikeplugError(
+            f"the calibration text has {len(ids)} tokens, fewer than {tokens}: give a longer text, or fewer "
+            "calibration tokens."
+        )
+    ids = ids[-tokens:] if text is None else ids[:tokens]
+    columns = min(tokens, longest or tokens)
+    rows = tokens // columns
+    return torch.tensor(ids[: rows * columns]).view(rows, columns)

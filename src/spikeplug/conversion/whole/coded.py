@@ -73,6 +73,7 @@ class CodedPlug(Plug):
     path                     of the module, for messages
     dense                    gives the float weight that is still to be rounded, (rows, columns), and its bias or None
     round                    what rounds `dense` at the first call, from the inputs of that call
+    watch                    what sees the inputs of every call, with this plug; None: nothing
     """
 
     label = "spiking integers"
@@ -87,6 +88,7 @@ class CodedPlug(Plug):
         self.path = ""
         self.dense: Callable[[], tuple[Tensor, Tensor | None]] | None = None
         self.round: Callable[[CodedPlug, Tensor], None] | None = None
+        self.watch: Callable[[CodedPlug, Tensor], None] | None = None
 
     def moved_to(self, module: nn.Module) -> None:
         """Put a plug of its own into a shallow copy of the module, with dicts of its own that `restore` may change."""
@@ -131,6 +133,9 @@ class CodedPlug(Plug):
         """
         if self.round is not None:
             self.round(self, x)
+        if self.watch is not None:
+            for part in x.chunk(groups, -1):
+                self.watch(self, part)
         module, operator = cast(Any, self.module), library.OPERATORS["linear"]
         weight = module.weight.T if self.transposed else module.weight
         weight = weight if weight.dim() == 2 else weight.flatten(1)

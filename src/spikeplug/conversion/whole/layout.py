@@ -22,7 +22,7 @@ class Layout:
 
     recipe     levels of each site
     coded      layers, embeddings and convolutions with int8 weights
-    blocks     those of them whose inputs have a step per block of recipe.block channels; the others: per vector
+    blocks     those of them whose inputs are not rotated: they have a step per recipe.block channels
     rotations  those whose input is rotated first, with the order of the Hadamard matrix
     norms      norms without gain and bias, with the operator that they compute
     rotary     rotary embeddings, with how their factors repeat

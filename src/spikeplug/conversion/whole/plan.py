@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.attention import AttentionPlug
 from spikeplug.conversion.auditing import executed_in_float
@@ -32,6 +33,7 @@ from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.rotary import RotaryPlug, find_rotary
 from spikeplug.conversion.whole.rounding import Rounding
 from spikeplug.errors import SpikeplugError
+from spikeplug.hadamard import apply_hadamard, factors_of
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.levels import MOST_ROTATION, half_places
 from spikeplug.progress import Progress
@@ -76,7 +78,7 @@ class WholeConversion:
             kind = None if module is None else coded_plug(module)
             if module is None or kind is None:
                 raise SpikeplugError(f"{path} is no layer that takes int8 weights: load the class that was saved.")
-            block = layout.recipe.block if path in layout.blocks else 0
+            block = layout.recipe.block if path in layout.blocks else layout.recipe.rotated_block
             plug = kind(module, self.numerics, layout.recipe.inputs, block, layout.rotations.get(path, 0))
             whole[path] = self.coded[path] = plug
         for path, repeat in layout.rotary.items():
@@ -174,10 +176,14 @@ class WholeConversion:
     def _dense(self, path: str, plug: CodedPlug) -> tuple[Tensor, Tensor | None]:
         changed: Mapping[str, Tensor] = self.prepared.weights if self.prepared is not None else {}
         weight = changed.get(f"{path}.weight", plug.own("weight"))
+        if not bool(torch.isfinite(weight).all()):
+            raise SpikeplugError(f"the weight {path}.weight holds NaN or infinity: load the model again, or repair it.")
         bias = changed.get(f"{path}.bias", plug.module._parameters.get("bias"))
         rows, order = plug.as_rows(weight.detach()), plug.rotation
-        if order:  # the operator divides by a power of two, not by sqrt(order)
-            rows = rows * (2 ** half_places(order) / order**0.5)
+        if order:
+            online = self.prepared is not None and path in self.prepared.online
+            rows = rows if online else apply_hadamard(rows.double(), order).to(rows.dtype)
+            rows = rows * (2 ** half_places(order) / order**0.5)  # the operator divides by a power of two
         return rows, None if bias is None else bias.detach()
 
     def _exchange_bare(self) -> None:
@@ -259,11 +265,12 @@ def find_layout(
     coded = [path for path in coded if path not in otherwise]
     online: Mapping[str, int] = {} if prepared is None else prepared.online
     flat = frozenset(online) | (frozenset() if prepared is None else _rotated_inputs(prepared))
+    turned = _turned(model, coded, flat) if recipe.rotate else {}
     layout = Layout(
         recipe,
         coded=tuple(coded),
-        blocks=tuple(path for path in coded if path not in flat),
-        rotations={path: online[path] for path in coded if path in online},
+        blocks=tuple(path for path in coded if path not in flat and path not in turned),
+        rotations={path: online[path] for path in coded if path in online} | turned,
         norms={} if prepared is None else {path: norm.operator for path, norm in prepared.norms.items()},
         rotary=rotary,
         biases=() if prepared is None else tuple(name.rpartition(".")[0] for name in prepared.made),
@@ -292,6 +299,22 @@ def _prepared(
         except SpikeplugError as error:
             reason = str(error)
     return None, reason
+
+
+def _turned(model: nn.Module, coded: Iterable[str], flat: frozenset[str]) -> dict[str, int]:
+    """Return the order of a Hadamard matrix, by path, for layers whose input has to be rotated as it arrives.
+
+    These are the layers that read what could not be rotated before (`flat` are those that need nothing), if a Hadamard
+    matrix of their width can be built.
+    """
+    widths = {}
+    for path in coded:
+        module = model.get_submodule(path)
+        if path not in flat and not isinstance(module, nn.Embedding) and getattr(module, "groups", 1) == 1:
+            weight = module._parameters["weight"]
+            assert weight is not None
+            widths[path] = weight.shape[0] if isinstance(module, Conv1D) else weight[0].numel()
+    return {path: width for path, width in widths.items() if 1 < width <= MOST_ROTATION and factors_of(width)}
 
 
 def _rotated_inputs(prepared: Prepared) -> frozenset[str]:

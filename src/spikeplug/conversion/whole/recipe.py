@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from spikeplug.errors import SpikeplugError, shown
 from spikeplug.numerics import Fields, check_types
+from spikeplug.operators.linear.levels import MOST_LEVELS
 
 #: Channels that share a step where the residual stream cannot be rotated.
 BLOCK = 32
@@ -15,33 +16,33 @@ BLOCK = 32
 class Whole(Fields):
     """Set the levels of each site of a whole spiking model: |m| <= levels. All other tensors have numerics.bits bits.
 
-    inputs    of linear layers, embeddings excepted: spike counts per input
-    weights   of linear layers, embeddings and convolutions; 127 fills an int8
-    cache     of keys and values
-    block     channels that share a step in inputs that are not rotated; 0: the whole vector
-    rotate    fold and rotate the residual stream where the architecture lets it
+    inputs         of linear layers, embeddings excepted: spike counts per input
+    weights        of linear layers, embeddings and convolutions; 127 fills an int8
+    cache          of keys and values
+    block          channels that share a step in inputs that are not rotated; 0: the whole vector
+    rotated_block  the same in inputs that are rotated
+    rotate         fold and rotate the residual stream where the architecture lets it
+
+    Errors: SpikeplugError for any value out of its domain.
     """
 
     inputs: int = 127
     weights: int = 127
     cache: int = 127
     block: int = BLOCK
+    rotated_block: int = 0
     rotate: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("inputs", "weights", "cache"):
-            if not 1 <= getattr(self, name) <= 127 and name == "weights":
-                raise SpikeplugError(f"{name} is {getattr(self, name)}; an int8 holds 1 to 127 levels.")
-            if not 1 <= getattr(self, name) <= 1 << 15:
-                raise SpikeplugError(f"{name} is {getattr(self, name)}; it must lie between 1 and {1 << 15}.")
-        if not 0 <= self.block <= 1 << 20:
-            raise SpikeplugError(f"block is {self.block}; give channels per step, or 0 for the whole vector.")
-
-    @property
-    def name(self) -> str:
-        """Return the recipe's name, for messages."""
-        return "whole"
+        for names, least, most in (
+            (("inputs", "cache"), 1, MOST_LEVELS),
+            (("weights",), 1, 127),  # an int8 holds no more
+            (("block", "rotated_block"), 0, 1 << 20),
+        ):
+            for name in names:
+                if not least <= getattr(self, name) <= most:
+                    raise SpikeplugError(f"{name} is {getattr(self, name)}; it must lie between {least} and {most}.")
 
     @classmethod
     def of_bits(cls, bits: int) -> Whole:

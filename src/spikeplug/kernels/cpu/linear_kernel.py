@@ -8,7 +8,7 @@ import numpy as np
 
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.dots import TERMS, dots
-from spikeplug.kernels.cpu.levels import LANES, UNDEFINED, Encoder, levels_of
+from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, levels_of, room_of
 from spikeplug.kernels.cpu.memory import (
     HEADER,
     bytes_at,
@@ -273,17 +273,20 @@ def _constants(block):
 
 
 @inlined
-def _encode_row(block, row, codes):
+def _encode_row(block, row, codes, wide):
     x, inputs = block[AT.x], block[WIDTHS.inputs]
     return levels_of(
         floats(x, row + 1, inputs)[row],
         integers(x, row + 1, inputs)[row],
         codes,
+        wide,
         block[ENCODER.levels],
         block[ENCODER.block],
         block[ENCODER.octaves],
         block[ENCODER.places],
         block[ENCODER.rotation],
+        block[ENCODER.dyadic],
+        block[ENCODER.factors],
     )
 
 
@@ -310,11 +313,11 @@ def linear_encode_kernel(address):
     block = words(address)
     rows, inputs, planes = block[HEADER.count], block[WIDTHS.inputs], block[WIDTHS.planes]
     digits, scales = bytes_at(block[BUFFERS.digits], planes * rows, inputs), longs(block[BUFFERS.scales], 2 * rows)
-    codes = np.zeros(-(-inputs // LANES) * LANES, np.int32)
+    codes, wide = room_of(inputs, block, ENCODER)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
-            step, exponent = _encode_row(block, row, codes)
+            step, exponent = _encode_row(block, row, codes, wide)
             if step == UNDEFINED:
                 codes[:] = 0
             scales[2 * row], scales[2 * row + 1] = step, exponent
@@ -373,10 +376,10 @@ def linear_few_kernel(address):
     block = words(address)
     rows, inputs, outputs = block[AT.rows], block[WIDTHS.inputs], block[AT.outputs]
     terms = inputs // TERMS * TERMS
-    width = -(-inputs // LANES) * LANES
-    codes, levels, scales = np.zeros(width, np.int32), np.empty((rows, inputs), np.int16), np.empty(2 * rows, np.int64)
+    codes, wide = room_of(inputs, block, ENCODER)
+    levels, scales = np.empty((rows, inputs), np.int16), np.empty(2 * rows, np.int64)
     for row in range(rows):
-        step, exponent = _encode_row(block, row, codes)
+        step, exponent = _encode_row(block, row, codes, wide)
         scales[2 * row], scales[2 * row + 1] = step, exponent
         for i in range(inputs):
             levels[row, i] = np.int16(codes[i])

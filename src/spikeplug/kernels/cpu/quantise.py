@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from spikeplug.kernels.cpu.compile import kernel
-from spikeplug.kernels.cpu.levels import LANES, UNDEFINED, Encoder, encoder, levels_of, refused
+from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, encoder, levels_of, refused, room_of
 from spikeplug.kernels.cpu.memory import leave, next_rows, words
 from spikeplug.kernels.cpu.rows import Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import compiled, decode
@@ -33,7 +33,7 @@ def quantise_kernel(address):
     block = words(address)
     x, bits, output = rows_of(block)
     width = x.shape[1]
-    codes = np.zeros(-(-width // LANES) * LANES, np.int32)
+    codes, wide = room_of(width, block, AT)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
@@ -41,11 +41,14 @@ def quantise_kernel(address):
                 x[row],
                 bits[row],
                 codes,
+                wide,
                 block[AT.levels],
                 block[AT.block],
                 block[AT.octaves],
                 block[AT.places],
                 block[AT.rotation],
+                block[AT.dyadic],
+                block[AT.factors],
             )
             if step == UNDEFINED or not _is_normal(exponent):
                 leave(block, row)
@@ -66,7 +69,11 @@ class Quantise:
     def supports(self, call: Call) -> str | None:
         if call.weight is not None or call.bias is not None:
             return NO_AFFINE
-        return refused(*_given(call))
+        levels, block, rotation = _given(call)
+        width = call.arguments[0].shape[-1]
+        if rotation and width % rotation:
+            return f"rotation={rotation} does not divide {width} channels"
+        return refused(levels, block, rotation, short=False)
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         return by_rows(quantise_kernel, call.arguments[0], _settings(*_given(call)))

@@ -1,0 +1,245 @@
+"""Measure a whole spiking SmolLM2: `python benchmarks/whole.py accuracy|speed|simulation|encoders [--write]`.
+
+accuracy    perplexity and divergence from the exact model, by levels and context, on text that nothing was chosen on
+speed       prefill, decoding, memory and folder against the exact model and torch's dynamic int8, in turns
+simulation  one forward pass neuron by neuron, equal to the closed form, and the audit of linear operations
+encoders    MiniLM: cosine of each of 1,000 embeddings with the exact one; Whisper: the words it writes
+
+--write puts the tables into docs/whole-figures.md, as `make whole` does. Exits with 1 if a pass is not equal to the
+closed form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
+
+import packaged_models
+import pages
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import spikeplug
+from spikeplug.conversion.whole.calibration import text_tokens
+from spikeplug.english import english_text
+from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.record import environment
+from spikeplug.measurement.text import cut_windows, encode
+
+PAGE = "docs/whole-figures.md"
+#: Levels of inputs and of keys and values, with the blocks that suit them.
+RECIPES = {
+    "127 (default)": spikeplug.Whole(),
+    "256": spikeplug.Whole(inputs=256, cache=127),
+    "64": spikeplug.Whole(inputs=64, cache=64),
+    "16": spikeplug.Whole(inputs=16, cache=64, rotated_block=16, block=16),
+    "127, weights to nearest": spikeplug.Whole(),
+    "127, not rotated": spikeplug.Whole(rotate=False),
+}
+_CONSOLE = Console()
+
+
+def accuracy(tokens: int, contexts: tuple[int, ...]) -> str:
+    """Return a table: a row per recipe, and per context the change of perplexity and the divergence."""
+    model, tokenizer = load(find_source(None))
+    ids = encode(tokenizer, english_text())
+    unseen = ids[len(ids) // 2 :]  # the second half: thresholds, widths and recipes were chosen on the first
+    rows = []
+    for name, recipe in RECIPES.items():
+        calibration: Any = False if name.endswith("nearest") else text_tokens(tokenizer)
+        whole = copy.deepcopy(model)
+        spikeplug.convert(whole, recipe=recipe, calibration=calibration)
+        cells = [name]
+        for context in contexts:
+            cells += compared(model, whole, cut_windows(unseen, context, tokens))
+            _CONSOLE.print(cells)
+        rows.append(cells)
+        del whole
+        gc.collect()
+    titles = [f"{kind}, context {context}" for context in contexts for kind in ("perplexity", "KL")]
+    head = f"| levels of inputs | {' | '.join(titles)} |\n|---|{'---:|' * len(titles)}"
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"SmolLM2-135M, {tokens:,} tokens of the embedded text's second half. {machine()}\n\n{head}\n{lines}"
+
+
+def compared(model: nn.Module, whole: nn.Module, windows: Tensor) -> list[str]:
+    """Return the change of perplexity and the mean divergence in nats, with their standard errors, as text."""
+    divergences, differences = [], []
+    for window in windows:
+        with torch.inference_mode():
+            exact, spiking = (each(window[None]).logits[0, :-1].log_softmax(-1) for each in (model, whole))
+        divergences.append((exact.exp() * (exact - spiking)).sum(-1))
+        chosen = window[1:, None]
+        differences.append((exact.gather(-1, chosen) - spiking.gather(-1, chosen))[:, 0].double())
+    divergence, difference = torch.cat(divergences), torch.cat(differences)
+    error = difference.std() / difference.numel() ** 0.5
+    change = 100 * (difference.mean().exp() - 1)
+    return [f"{change:+.2f} ± {100 * error:.2f} %", f"{divergence.mean():.2e}"]
+
+
+def speed(repeats: int) -> str:
+    """Return a table of seconds and bytes: exact, whole, and torch's dynamic int8 where it is there."""
+    model, tokenizer = load(find_source(None))
+    model.set_attn_implementation("sdpa")
+    ids = cut_windows(encode(tokenizer, english_text()), 512, 512)
+    whole = copy.deepcopy(model)
+    spikeplug.convert(whole, recipe="whole", calibration=text_tokens(tokenizer), keep=False)
+    arms = {"exact, float32 sdpa": model, "whole spiking": whole}
+    prefill = {name: _prefill(arm, ids) for name, arm in arms.items()}
+    decode = {name: _decode(arm, ids) for name, arm in arms.items()}
+    times = {
+        "prefill of 512 tokens": _in_turns(prefill, repeats),
+        "one token after 512": _in_turns(decode, 4 * repeats),
+    }
+    sizes = {name: (_bytes(arm), _folder(arm)) for name, arm in arms.items()}
+    base = "exact, float32 sdpa"
+    lines = ["| | exact | whole spiking | ratio |", "|---|---:|---:|---:|"]
+    for what, found in times.items():
+        exact, spiking = found[base], found["whole spiking"]
+        lines.append(f"| {what} | {1e3 * exact:,.0f} ms | {1e3 * spiking:,.0f} ms | {spiking / exact:.2f} |")
+    for place, what in enumerate(("parameters and buffers", "folder")):
+        exact, spiking = sizes[base][place], sizes["whole spiking"][place]
+        lines.append(f"| {what} | {exact / 1e6:,.0f} MB | {spiking / 1e6:,.0f} MB | {spiking / exact:.3f} |")
+    return f"Medians of runs in turns. {machine()}\n\n" + "\n".join(lines)
+
+
+def _prefill(model: nn.Module, ids: Tensor) -> Callable[[], Any]:
+    return lambda: model(ids, logits_to_keep=1, use_cache=True)
+
+
+def _decode(model: nn.Module, ids: Tensor) -> Callable[[], Any]:
+    with torch.inference_mode():
+        cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+
+    def step() -> Any:
+        output = model(ids[:, :1], past_key_values=cache, use_cache=True)
+        cache.crop(ids.shape[1])
+        return output
+
+    return step
+
+
+def _in_turns(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    with torch.inference_mode():
+        for turn in range(repeats + 2):  # the first two warm up
+            for name, run in arms.items():
+                start = time.perf_counter()
+                run()
+                if turn > 1:
+                    seconds[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def _bytes(model: nn.Module) -> int:
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensors.values())
+
+
+def _folder(model: Any) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def simulation(tokens: int) -> tuple[str, bool]:
+    """Return a table of the events of one pass, and whether it equals the closed form and nothing was left in float."""
+    model, tokenizer = load(find_source(None))
+    ids = cut_windows(encode(tokenizer, english_text()), tokens, tokens)
+    spikeplug.convert(model, recipe="whole", calibration=False)
+    with torch.inference_mode():
+        closed = model(ids).logits
+        with spikeplug.audit(model, linear=True) as found:
+            model(ids)
+        start = time.perf_counter()
+        with spikeplug.simulate(model) as simulated:
+            stepped = model(ids).logits
+        seconds = time.perf_counter() - start
+    equal = torch.equal(closed, stepped) and not found.entries
+    lines = ["| operator | calls | spikes | synaptic operations | membrane updates |", "|---|---:|---:|---:|---:|"]
+    calls: dict[str, int] = {}
+    for entry in simulated.entries:
+        calls[entry.operator] = calls.get(entry.operator, 0) + entry.calls
+    for name, events in simulated.operators.items():
+        lines.append(
+            f"| {name} | {calls[name]:,} | {events.spikes:.2e} | {events.synops:.2e} | {events.membrane_updates:.2e} |"
+        )
+    verdict = "equal to the closed form bit for bit" if torch.equal(closed, stepped) else "NOT EQUAL"
+    return (
+        f"{tokens} tokens, {seconds:.0f} s, logits {verdict}, {len(simulated.populations)} populations; float "
+        f"operations left by the audit: {len(found.entries)}. {machine()}\n\n" + "\n".join(lines),
+        equal,
+    )
+
+
+def encoders() -> str:
+    """Return how near MiniLM's embeddings are to the exact ones, and what Whisper writes, exact and spiking."""
+    model, tokenizer = packaged_models.minilm()
+    texts = packaged_models.sentences(1000)
+    with torch.inference_mode():
+        exact = packaged_models.embeddings(model, tokenizer, texts).double()
+        batch = tokenizer(texts[-32:], padding=True, truncation=True, return_tensors="pt")
+        spikeplug.convert(model, recipe="whole", calibration=batch)
+        cosine = (exact * packaged_models.embeddings(model, tokenizer, texts).double()).sum(-1).sort().values
+    speech, words = packaged_models.speech(), []
+    whisper, spelling = packaged_models.whisper()
+    words.append(packaged_models.transcript(whisper, spelling, speech))
+    report = spikeplug.convert(whisper, recipe="whole", calibration=False)
+    words.append(packaged_models.transcript(whisper, spelling, speech))
+    with spikeplug.audit(whisper, linear=True) as found:
+        packaged_models.transcript(whisper, spelling, speech)
+    left = ", ".join(f"{entry.op} in {entry.path or 'generate'}" for entry in found.entries) or "none"
+    return (
+        f"- **MiniLM**, {len(texts)} sentences: cosine with the exact embedding at least {cosine[0]:.4f}, median "
+        f"{cosine[len(texts) // 2]:.4f}.\n- **Whisper tiny.en**, ten seconds of speech: {report}; float operations "
+        f"left: {left}; the words are {'the same' if words[0] == words[1] else 'NOT the same'}: “{words[1]}”\n\n"
+        f"{machine()}"
+    )
+
+
+def machine() -> str:
+    """Return the machine and the versions, in a sentence."""
+    facts = environment()
+    return f"{facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}."
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["accuracy", "speed", "simulation", "encoders"])
+    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--contexts", default="512,2048")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    equal = True
+    if arguments.part == "accuracy":
+        text = accuracy(arguments.tokens, tuple(map(int, arguments.contexts.split(","))))
+    elif arguments.part == "speed":
+        text = speed(arguments.repeats)
+    elif arguments.part == "simulation":
+        text, equal = simulation(min(arguments.tokens, 64))
+    else:
+        text = encoders()
+    print(text)
+    if arguments.write:
+        pages.write(PAGE, arguments.part, text)
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Say how a model is made spiking: the recipe, its bits and its calibration text, for every command that converts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikeplug.errors import SpikeplugError, shown
+from spikeplug.measurement.loading import load
+from spikeplug.measurement.text import check_vocabulary, positions_of, read_text
+from spikeplug.numerics import Fields, Numerics
+from spikeplug.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from spikeplug.conversion import Report
+    from spikeplug.measurement.loading import Source
+
+RECIPES = ("operators", "whole")
+#: Tokens of the calibration text by default.
+TOKENS = 512
+#: The value of --calibration for weights that are rounded to nearest.
+NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Fields):
+    """Say how a model is made spiking.
+
+    name        "operators": nonlinearities spike; "whole": every tensor between token ids and logits does
+    bits        of the inputs of linear layers and of keys and values, the sign included: 4 to 8; None: 8
+    calibrated  False: weights are rounded to nearest
+    text        whose tokens calibrate the rounding of weights; None: the end of the embedded English text
+    tokens      number of these tokens; None: 512
+
+    All but the name go with "whole" only. Errors: SpikeplugError for a value out of its domain.
+    """
+
+    name: str = "operators"
+    bits: int | None = None
+    calibrated: bool = True
+    text: str | None = None
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in RECIPES:
+            raise SpikeplugError(f"unknown recipe {shown(self.name)}: choose {' or '.join(RECIPES)}.")
+        if self.bits is not None and (not isinstance(self.bits, int) or not 4 <= self.bits <= 8):
+            raise SpikeplugError(f"bits is {shown(self.bits)}: choose 4 to 8.")
+        if self.tokens is not None and self.tokens < 1:
+            raise SpikeplugError(f"the calibration tokens are {self.tokens}: give 1 or more.")
+        given = {
+            "bits": self.bits is not None,
+            "calibration": self.text is not None or not self.calibrated,
+            "calibration tokens": self.tokens is not None,
+        }
+        if not self.whole and (named := [name for name, there in given.items() if there]):
+            raise SpikeplugError(f"{named[0]} and the recipe operators exclude each other: add --recipe whole.")
+        if not self.calibrated and (self.text is not None or self.tokens is not None):
+            raise SpikeplugError("calibration tokens and no calibration exclude each other: leave one of them out.")
+
+    @property
+    def whole(self) -> bool:
+        """Return whether the whole model is made spiking."""
+        return self.name == "whole"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return name and bits for a record; bits is None for operators."""
+        return {"recipe": self.name, "bits": (self.bits or 8) if self.whole else None}
+
+    def check(self, dtype: str = "float32", operators: Sequence[str] | None = None) -> None:
+        """Check that the recipe goes with other choices of a command. Errors: SpikeplugError."""
+        if self.whole and operators is not None:
+            raise SpikeplugError("--operators and --recipe whole exclude each other: a whole model replaces all.")
+        if self.whole and dtype in ("bfloat16", "float16"):
+            raise SpikeplugError(
+                f"--recipe whole needs 24 bits between operators, which {dtype} does not hold: give --dtype float32; "
+                "the weights become int8 in any case."
+            )
+
+    def convert(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        numerics: Numerics,
+        *,
+        operators: Sequence[str] | None = None,
+        exclude: str | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Convert the model in place and return the report; arguments and errors as of `spikeplug.convert`.
+
+        tokenizer   cuts the calibration text; None: the model has none
+        """
+        from spikeplug.conversion import convert
+
+        if not self.whole:
+            return convert(model, numerics, operators=operators, exclude=exclude)
+        from spikeplug.conversion.whole.recipe import Whole
+
+        return convert(
+            model,
+            numerics,
+            recipe=Whole.of_bits(self.bits or 8),
+            calibration=self._inputs(model, tokenizer),
+            exclude=exclude,
+            progress=progress,
+        )
+
+    def _inputs(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Any:
+        from spikeplug.conversion.whole.calibration import text_tokens
+
+        if not self.calibrated:
+            return False
+        if tokenizer is None or model.main_input_name != "input_ids":
+            raise SpikeplugError(
+                f"{type(model).__name__} reads no text, so none calibrates it: give --calibration none, or calibrate "
+                "in Python with inputs of your own."
+            )
+        ids = text_tokens(tokenizer, self.tokens or TOKENS, self.text, positions_of(model))
+        check_vocabulary(model, ids.flatten().tolist())
+        inputs = {"input_ids": ids}
+        return inputs | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
+
+
+def as_recipe(recipe: Recipe | str) -> Recipe:
+    """Return the recipe, or that of its name. Errors: SpikeplugError for an unknown name."""
+    return recipe if isinstance(recipe, Recipe) else Recipe(name=recipe)
+
+
+def spiking_copy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    recipe: Recipe,
+    numerics: Numerics,
+    *,
+    operators: Sequence[str] | None = None,
+    exclude: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[PreTrainedModel, Report]:
+    """Return a converted copy of a model, and the report. The model stays exact.
+
+    Both share their float parameters, so the copy costs only what the conversion makes: for the recipe whole, a byte
+    per weight. The copy cannot be reverted.
+    Errors: as of `spikeplug.convert`.
+    """
+    from spikeplug.conversion.whole.coded import free
+
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+    copied = copy.deepcopy(model, shared)
+    report = recipe.convert(copied, tokenizer, numerics, operators=operators, exclude=exclude, progress=progress)
+    for module in copied.modules():
+        free(module)
+    return copied, report
+
+
+def load_pair(
+    source: Source, original: Source, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a whole spiking model as it was saved, the float model that it came from, and the float model's tokenizer.
+
+    Errors: SpikeplugError if one of them cannot be loaded, or if they are not models of the same kind and size.
+    """
+    spiking, _ = load(source, dtype, as_saved=True)
+    exact, tokenizer = load(original, dtype)
+    check_same(spiking, exact, original.name)
+    return spiking, exact, tokenizer
+
+
+def check_same(spiking: PreTrainedModel, exact: PreTrainedModel, name: str) -> None:
+    """Check that a float model can be the one that a spiking model was made from: of its kind and size.
+
+    name   of the float model, for the message
+
+    Errors: SpikeplugError.
+    """
+    for key in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
+        value, other = (getattr(model.config, key, None) for model in (spiking, exact))
+        if value != other:
+            raise SpikeplugError(
+                f"{name} is not the model that the spiking one was made from: its {key} is {other}, not {value}; name "
+                "the original as exact."
+            )
+
+
+def saved_numerics(model: PreTrainedModel) -> Numerics:
+    """Return the numerics that a model which was saved spiking computes with."""
+    saved: Numerics = model.config.quantization_config.numerics
+    return saved
+
+
+def check_saved(name: str, chosen: Mapping[str, bool]) -> None:
+    """Refuse choices that only a conversion takes, for a model that was saved whole.
+
+    chosen   option -> whether it was given
+
+    Errors: SpikeplugError.
+    """
+    given = [option for option, there in chosen.items() if there]
+    if given:
+        raise SpikeplugError(
+            f"{name} is a whole spiking model already, so {given[0]} has no effect: leave it out, or give the float "
+            "model that it was made from."
+        )
+
+
+def read_recipe(
+    name: str, bits: int | None = None, calibration: Path | str | None = None, tokens: int | None = None
+) -> Recipe:
+    """Return the recipe of a command's options. calibration: the path of a UTF-8 text, or "none".
+
+    Errors: SpikeplugError for values out of their domain, and for a text that is empty or cannot be read.
+    """
+    calibrated = str(calibration) != NONE
+    text = read_text(calibration) if calibration is not None and calibrated else None
+    if text is not None and not text.strip():
+        raise SpikeplugError(f"the calibration text {calibration} is empty: give English text, or leave it out.")
+    return Recipe(name=name, bits=bits, calibrated=calibrated, text=text, tokens=tokens)

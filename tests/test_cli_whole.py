@@ -1,0 +1,101 @@
+"""`spikeplug eval` and `lm-eval` with the recipe whole, and on a folder that was saved whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from tiny_model import byte_tokenizer, save_tiny_model, tiny_model
+from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
+
+from spikeplug import cli
+from spikeplug.evaluation import schema
+
+SMALL = ("--context", "16", "--tokens", "64", "--choices", "2")
+WHOLE = ("--recipe", "whole", "--calibration-tokens", "32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    path = folder.parent / "whole"
+    assert run("convert", folder, path, *WHOLE, "--preset", "narrow").exit_code == 0
+    return path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def record_of(tmp_path: Path, *arguments: object):
+    path = tmp_path / "record.json"
+    result = run("eval", *arguments, *SMALL, "--json", path)
+    assert result.exit_code == 0, result.output
+    record = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(record, schema(), jsonschema.Draft202012Validator)
+    return record, result.stdout
+
+
+def figures(record):
+    rows = [*record["perplexity"], *record["choices"]]
+    return [
+        {name: value for name, value in row.items() if "seconds" not in name and "ratio" not in name} for row in rows
+    ]
+
+
+def test_a_folder_is_the_recipe_that_wrote_it(folder: Path, whole: Path, tmp_path: Path) -> None:
+    made, shown = record_of(tmp_path, folder, *WHOLE, "--preset", "narrow")
+    saved, also = record_of(tmp_path, whole, "--exact", folder)
+    assert figures(made) == figures(saved)
+    assert made["numerics"] == saved["numerics"]
+    assert made["conversion"]["counts"] == saved["conversion"]["counts"]
+    assert made["arguments"]["recipe"] == saved["arguments"]["recipe"] == "whole"
+    assert (made["arguments"]["bits"], saved["arguments"]["bits"]) == (8, None)
+    assert "recipe whole, 8 bits" in shown
+    assert "recipe whole" in also
+    assert "Peak memory" in shown
+
+
+def test_the_recipe_operators_is_named_too(folder: Path, tmp_path: Path) -> None:
+    record, shown = record_of(tmp_path, folder)
+    assert (record["arguments"]["recipe"], record["arguments"]["bits"]) == ("operators", None)
+    assert "recipe operators" in shown
+
+
+def test_refusals(folder: Path, whole: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        ([whole], "without float weights: add --exact with the float model"),
+        ([whole, "--exact", folder, "--recipe", "whole"], "so --recipe has no effect"),
+        ([whole, "--exact", "/no/such"], "no file or folder"),
+        ([whole, "--exact", whole], "cannot be reverted"),
+        ([folder, "--exact", folder], "has float weights of its own: leave --exact out"),
+        ([folder, "--recipe", "x"], "unknown recipe"),
+        ([folder, "--recipe", "whole", "--bits", "1"], "bits is 1"),
+        ([folder, "--bits", "8"], "add --recipe whole"),
+        ([folder, "--recipe", "whole", "--operators", "silu"], "a whole model replaces all"),
+        ([folder, "--recipe", "whole", "--dtype", "float16"], "give --dtype float32"),
+    ):
+        result = run("eval", *arguments, *SMALL)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert result.stdout == ""
+        assert message in result.stderr, arguments
+    config = LlamaConfig(**{**tiny_model().config.to_dict(), "num_hidden_layers": 1})
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
+    byte_tokenizer().save_pretrained(tmp_path / "other")
+    result = run("eval", whole, "--exact", tmp_path / "other", *SMALL)
+    assert "is not the model" in result.stderr
+    assert "its num_hidden_layers is 1, not 2" in result.stderr
+
+
+def test_other_commands_say_what_a_whole_folder_lacks(whole: Path) -> None:
+    for command in ("audit", "bench"):
+        result = run(command, whole)
+        assert result.exit_code == 2, result.output
+        assert "cannot be reverted" in result.stderr

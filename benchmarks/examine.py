@@ -94,6 +94,53 @@ def examine(architecture: Architecture, numerics: spikeplug.Numerics | None = No
     )
 
 
+@dataclass(frozen=True)
+class Whole:
+    """Hold what the table says of the recipe "whole", calibrated on the inputs that are compared.
+
+    left        places that the report leaves in float, as "path: operator"
+    executed    what a forward of the converted model executes in float, linear or not, as "path: op"
+    error       norm of the output's difference, over the norm of the output
+    generation  None if the model does not generate
+    reverted    the output after `revert` is bit-identical
+    """
+
+    name: str
+    left: tuple[str, ...]
+    executed: tuple[str, ...]
+    error: float
+    generation: Generation | None
+    reverted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def examine_whole(architecture: Architecture) -> Whole:
+    """Run a model exact and made whole, generate, revert and run it again; return what was found."""
+    model, inputs = architecture.build(), architecture.inputs()
+    prompt = architecture.prompt() if architecture.prompt else None
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch and transformers, about prototypes and deprecations of their own
+        exact = architecture.output(model(**inputs))
+        exact_tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
+        report = spikeplug.convert(model, recipe="whole", calibration=inputs)
+        with spikeplug.audit(model, linear=True) as found:
+            spiking = architecture.output(model(**inputs))
+        tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
+        spikeplug.revert(model)
+        again = architecture.output(model(**inputs))
+    return Whole(
+        name=architecture.name,
+        left=tuple(f"{entry.path}: {entry.operator}" for entry in report.left),
+        executed=tuple(f"{entry.path}: {entry.op}" for entry in found.entries),
+        error=float((spiking.double() - exact.double()).norm() / exact.double().norm()),
+        generation=None if tokens is None or exact_tokens is None else _compared(tokens, exact_tokens),
+        reverted=torch.equal(again, exact),
+    )
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference over the largest absolute value expected."""
     return float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())

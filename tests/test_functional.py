@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from spikeplug import Numerics, functional
 from spikeplug.errors import SpikeplugError
-from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
+from spikeplug.operators import RECORDS
 from spikeplug.presets import PRESETS
 
 X = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
@@ -41,7 +41,7 @@ def call(name: str, **how: Any) -> Tensor:
     return Calls(name)(X, **how)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", RECORDS)
 def test_numerics_and_events_are_keywords_of_all(name: str) -> None:
     parameters = inspect.signature(getattr(functional, name)).parameters
     assert parameters["events"].kind is inspect.Parameter.KEYWORD_ONLY
@@ -55,7 +55,7 @@ def test_numerics_and_events_are_keywords_of_all(name: str) -> None:
     assert getattr(functional, name).__doc__
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", RECORDS)
 def test_bad_input_is_one_sentence(name: str) -> None:
     for bad in (X.long(), X.bool(), torch.complex(X, X), [1.0], None, 1.0):
         others = (
@@ -95,7 +95,7 @@ def test_settings_are_passed_on() -> None:
     assert functional.divide(X, torch.tensor([2.0])).shape == X.shape
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", RECORDS)
 def test_every_function_compiles_and_exports_as_one_op(name: str) -> None:
     exported = torch.export.export(Calls(name), (X,))
     called = [str(node.target) for node in exported.graph.nodes if "spikeplug" in str(node.target)]

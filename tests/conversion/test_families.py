@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from architectures import ARCHITECTURES
-from examine import examine
+from examine import examine, examine_whole
 from small_models import Architecture
 
 from spikeplug.presets import PRESETS
@@ -44,6 +44,19 @@ def test_the_published_recipe_too(name: str) -> None:
     assert 0 < found.error < 1
     assert found.reverted
     assert found.generation is None or found.generation.cached_alike
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+def test_the_recipe_whole_names_all_that_stays_float(architecture: Architecture) -> None:
+    """The report says what the audit finds: the same paths, and nothing but names of layers in place of operations."""
+    found = examine_whole(architecture)
+    assert {place.partition(": ")[0] for place in found.left} == {place.partition(": ")[0] for place in found.executed}
+    layers = {place for place in found.left if place.endswith(": matmul")}
+    assert set(found.left) - layers <= set(found.executed)
+    assert found.error < 0.5  # of random weights
+    assert found.reverted
+    if found.generation is not None:
+        assert found.generation.cached_alike
 
 
 def test_the_table_is_wide_enough() -> None:

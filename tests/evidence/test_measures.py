@@ -9,8 +9,8 @@ import torch
 
 from spikeplug.evidence.measures import kl, measure
 from spikeplug.evidence.subjects import SUBJECTS, last_place
-from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
+from spikeplug.operators import RECORDS
 from spikeplug.presets import PRESETS
 
 PAPER = PRESETS["paper"].numerics
@@ -84,4 +84,4 @@ def test_last_places() -> None:
 
 
 def test_every_operator_of_the_library_is_measured() -> None:
-    assert list(SUBJECTS) == list(OPERATORS)
+    assert list(SUBJECTS) == list(RECORDS)

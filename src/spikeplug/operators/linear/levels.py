@@ -26,7 +26,7 @@ RECEIVED_BITS = 24
 #: Bits of a step, beyond those of the levels: a step is off the smallest possible one by at most 2^-11.
 STEP_BITS = 12
 #: A block's step is a whole number of shares, 2^-SHARE_BITS of the vector's step.
-SHARE_BITS = 7
+SHARE_BITS = 6
 #: Levels that an int8 weight or operand may take.
 MOST_LEVELS = 1 << 15
 #: Largest order of the Hadamard matrix that rotates an input.
@@ -97,7 +97,8 @@ def _share(top: Tensor, levels: int, width: int, on: Arithmetic) -> Tensor:
 def _ceiling(x: Tensor, y: Tensor, width: int, on: Arithmetic) -> Tensor:
     """Return x / y for 0 <= x < 2^width and 0 <= y <= 2^width, rounded up; 0 for y = 0."""
     spec = DivideSpec(width + 2, width + 1, 0)
-    return on.divide(on.add(on.add(x, y, width + 1, "block/sum"), -1, width + 2, "block/up"), y, spec, "block/shares")
+    raised = on.add(on.add(x, y, width + 1, "block/sum"), -1, width + 2, "block/up")
+    return on.divide(on.clamp(raised, 0, None, width + 2, "block/none"), y, spec, "block/shares")
 
 
 def _count(magnitude: Tensor, step: Tensor, width: int, bits: int, on: Arithmetic) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from spikeplug.codes import FIXED_RANGE_BITS, Coded, Scores, fixed
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import NUMERICS_VERSION, Numerics
-from spikeplug.operators import RECORDS
+from spikeplug.operators import LINEAR, RECORDS
 from spikeplug.operators.attention.rows import attention_ratio, attention_sums
 from spikeplug.operators.gates.gate import gated_integers
 from spikeplug.operators.gates.silu import GATE
@@ -49,6 +49,7 @@ def vectors() -> dict[str, Any]:
             for operator, code in _integers(Closed(numerics)).items()
         }
         expected[f"{name}, bit patterns"] = operator_vectors(numerics)
+        expected[f"{name}, linear bit patterns"] = linear_vectors(numerics)
     return expected
 
 
@@ -96,6 +97,22 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "attention": (*_HEADS, _BIAS, 0.25, 8.0, _SINKS),
     "attention_weights": (*_HEADS[:2], _BIAS, 0.25, None, None),
 }
+_WEIGHT = stream(17, 120, 7).clamp(-127, 127).view(6, 20).to(torch.int8)
+_THRESHOLD, _UNIT = stream(18, 6, 15).abs() + 1, torch.tensor(-18, dtype=torch.int32)
+_FREQUENCY = torch.tensor([1.0, 0.25, 0.0078125])
+#: Of the linear operators: every setting that runs other lines of theirs.
+LINEAR_ARGUMENTS: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "linear": (
+        (_X, _WEIGHT, _THRESHOLD, _UNIT, None, 127, 0, 0),
+        (_X, _WEIGHT, _THRESHOLD, _UNIT, _real(19, 6), 15, 8, 4),
+    ),
+    "matmul": ((_X, _real(20, 20, 4)),),
+    "add": ((_X, _real(21, 3, 20, scale=3)), (_X, _real(22, 20))),
+    "multiply": ((_X, _real(21, 3, 20, scale=3)), (_X, _real(22, 20))),
+    "sum": ((_X, -1), (_X, 0)),
+    "quantise": ((_X, 127, 0, 0), (_X, 15, 8, 4)),
+    "rotary": tuple((stream(23, 12, 20).abs().to(torch.float32), _FREQUENCY, quarters) for quarters in (0, 1)),
+}
 
 
 def operator_vectors(numerics: Numerics) -> dict[str, list[int]]:
@@ -103,6 +120,17 @@ def operator_vectors(numerics: Numerics) -> dict[str, list[int]]:
     return {
         name: OPERATORS[name](*arguments, numerics=numerics).view(torch.int32).flatten().tolist()
         for name, arguments in ARGUMENTS.items()
+    }
+
+
+def linear_vectors(numerics: Numerics) -> dict[str, list[list[int]]]:
+    """The bit patterns of every linear operator's answers in float32."""
+    return {
+        name: [
+            OPERATORS[name](*arguments, numerics=numerics).view(torch.int32).flatten().tolist()
+            for arguments in LINEAR_ARGUMENTS[name]
+        ]
+        for name in LINEAR
     }
 
 

@@ -30,7 +30,7 @@ from spikeplug.hadamard import factors_of
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention.call import visible_keys
-from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, half_places
+from spikeplug.operators.linear.levels import MOST_LEVELS, half_places
 
 IMPLEMENTATION = "spiking"
 PLUG = "spikeplug_attention"
@@ -39,6 +39,8 @@ NOT_CONVERTED = (
     'make or load the model by from_config or from_pretrained with attn_implementation="sdpa" (or "eager"), then call '
     "spikeplug.convert on it."
 )
+#: Widths of heads that a Hadamard matrix rotates. (torch.compile cannot call a cached function.)
+_ROTATIONS = frozenset(width for width in range(2, 1025) if factors_of(width))
 # Attribute of a mask: the arguments it was made from, so that an excluded layer can make its own.
 _MADE_FROM = "made_from"
 # sdpa gets the mask None where `is_causal` says the same. This attribute marks the mask that replaces such a None.
@@ -169,7 +171,7 @@ def _coded(
     Hadamard matrix: no score changes, and the few large channels of keys do not set the step for the others.
     """
     width, encode = query.shape[-1], OPERATORS["quantise"]
-    order = width if 1 < width <= MOST_ROTATION and factors_of(width) else 0
+    order = width if width in _ROTATIONS else 0
     scaling = width**-0.5 if scaling is None else scaling
     if order:
         query = encode(query, MOST_LEVELS, 0, order, numerics=plug.numerics)

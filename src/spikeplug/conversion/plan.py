@@ -37,7 +37,11 @@ class Conversion:
 
 
 def decide(
-    places: list[Found], operators: tuple[str, ...] | None, exclude: str | None, matched: frozenset[str]
+    places: list[Found],
+    operators: tuple[str, ...] | None,
+    exclude: str | None,
+    matched: frozenset[str],
+    layers: tuple[str, ...] = (),
 ) -> tuple[Entry, ...]:
     """Return one report entry per place: whether it will be replaced, or else why it is left.
 
@@ -45,6 +49,7 @@ def decide(
     operators  names of the operators to use; None: all
     exclude    the regular expression of the request, for messages
     matched    the module paths that `exclude` matches
+    layers     paths of layers that get integer weights, where the whole model is to spike
 
     Errors: SpikeplugError if an operator has no place, there is nothing to replace, or `exclude` matches none or all of
     the places to replace.
@@ -58,7 +63,7 @@ def decide(
     entries = tuple(
         _entry(place, wanted, f"excluded by {exclude!r}" if id(place.module) in excluded else "") for place in places
     )
-    chosen = [place.path for place in places if place.operators & wanted]
+    chosen = [*(place.path for place in places if place.operators & wanted), *layers]
     if not chosen:
         others = dict.fromkeys(place.name for place in places if not place.operators and not place.pipeline)
         if others:
@@ -74,7 +79,7 @@ def decide(
         raise SpikeplugError(
             f"exclude={exclude!r} finds none of the paths to replace: correct it, the paths look like {chosen[0]!r}."
         )
-    if not any(entry.action == "replaced" for entry in entries):
+    if not any(entry.action == "replaced" for entry in entries) and matched.issuperset(layers):
         raise SpikeplugError(f"exclude={exclude!r} leaves nothing to replace: narrow it.")
     return entries
 

@@ -64,8 +64,8 @@ class Redirection(TorchFunctionMode):
             return func(*args, **kwargs)
         if self.linear and (result := self._linear(func, args, kwargs)) is not NotImplemented:
             return result
-        if self.linear and func == _DTYPE_OF and type(args[0]) is Parameter and func(*args) is torch.int8:
-            return torch.float32  # models cast their inputs to the dtype of a weight
+        if self.linear and is_dtype_of_integers(func, args):
+            return torch.float32
         entry = _entry_of(func)
         if entry is None or not (self.operators & entry.operators) or not _is_real((*args[:2], *kwargs.values())):
             return func(*args, **kwargs)
@@ -197,6 +197,11 @@ _ATEN = {
 }
 #: Functions that a mode receives and that have no replacement, `x.shape` included.
 _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().values() for f in functions) - TABLE.keys()
+
+
+def is_dtype_of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Return whether a call asks an int8 weight for its dtype: models cast their inputs to it, so float32 is told."""
+    return func == _DTYPE_OF and type(args[0]) is Parameter and func(*args) is torch.int8
 
 
 _DTYPE_OF = Tensor.dtype.__get__  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from spikeplug.conversion.plug import Plug, is_plugged, plug_of
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.spiking_config import forget, saved_as
 from spikeplug.conversion.whole.calibration import calibration_batch
-from spikeplug.conversion.whole.coded import is_freed, restore
+from spikeplug.conversion.whole.coded import is_freed, layers_of, restore
 from spikeplug.conversion.whole.layout import Layout
 from spikeplug.conversion.whole.plan import WholeConversion, find_layout
 from spikeplug.conversion.whole.recipe import Whole, as_recipe
@@ -118,7 +118,8 @@ def _convert(
     """Convert the model, see `convert`. recipe: a Layout for a model whose weights are still to be loaded."""
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
     places = find(model)
-    entries = decide(places, None if operators is None else tuple(operators), exclude, matched)
+    layers = () if recipe is None else layers_of(model)
+    entries = decide(places, None if operators is None else tuple(operators), exclude, matched, layers)
     unknown = [place for place in places if not place.operators and not place.pipeline]
     if strict and unknown:
         raise SpikeplugError(

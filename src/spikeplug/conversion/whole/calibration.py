@@ -34,7 +34,7 @@ def calibration_batch(model: nn.Module, calibration: Any) -> Mapping[str, Any] |
             raise SpikeplugError(
                 f"calibration is a {calibration.dtype} tensor of {calibration.dim()} dimensions: {_REMEDY}"
             )
-        calibration = {"input_ids": calibration.reshape(-1, calibration.shape[-1])}
+        calibration = {"input_ids": torch.atleast_2d(calibration)}
     if not isinstance(calibration, Mapping) or not calibration:
         raise SpikeplugError(f"calibration is a {type(calibration).__name__}: {_REMEDY}")
     batch = {str(name): value for name, value in calibration.items()}

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from spikeplug import library
 from spikeplug.conversion.plug import Plug, refuse_proxies
+from spikeplug.conversion.redirection import is_dtype_of_integers
 from spikeplug.numerics import Numerics
 
 #: Names of the buffers beside an int8 weight.
@@ -258,6 +259,8 @@ class _Own(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if is_dtype_of_integers(func, args):
+            return torch.float32
         return self.instead.get(func, func)(*args, **(kwargs or {}))
 
 
@@ -275,6 +278,11 @@ def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
     if isinstance(module, CONVOLUTIONS) and type(module).forward in _FORWARDS:
         return ConvolutionPlug
     return None
+
+
+def layers_of(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the model's layers that a plug can run with integer weights."""
+    return tuple(path for path, module in model.named_modules() if coded_plug(module) is not None)
 
 
 #: What a subclass may call with its own weight: a plug runs these with integers. `T`: for x @ weight.T.

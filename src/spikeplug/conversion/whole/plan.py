@@ -72,16 +72,19 @@ class WholeConversion:
                 if path in layout.norms:
                     operator: Any = layout.norms[path]
                     plug.norm = replace(plug.norm, operator=operator, weight=None, bias=None, offset=0.0)
+        modules = dict(self.model.named_modules(remove_duplicate=False))
         for path in layout.coded:
-            module = self.model.get_submodule(path)
-            kind = coded_plug(module)
-            if kind is None:
+            module = modules.get(path)
+            kind = None if module is None else coded_plug(module)
+            if module is None or kind is None:
                 raise SpikeplugError(f"{path} is no layer that takes int8 weights: load the class that was saved.")
             block = layout.recipe.block if path in layout.blocks else layout.recipe.rotated_block
             plug = kind(module, self.numerics, layout.recipe.inputs, block, layout.rotations.get(path, 0))
             whole[path] = self.coded[path] = plug
         for path, repeat in layout.rotary.items():
-            whole[path] = RotaryPlug(self.model.get_submodule(path), self.numerics, repeat)
+            if "inv_freq" not in getattr(modules.get(path), "_buffers", {}):
+                raise SpikeplugError(f"{path} is no rotary embedding: load the class that was saved.")
+            whole[path] = RotaryPlug(modules[path], self.numerics, repeat)
         return whole
 
     def entries(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -249,12 +252,12 @@ def find_layout(
         notes += [f"Weights are neither folded nor rotated: {reason}"] if prepared is None else prepared.kept
     coded, rotary = [], {}
     for path, module in model.named_modules():
-        if path in matched or id(module) in taken:
+        if path in matched:
             continue
-        if coded_plug(module) is not None:
-            coded.append(path)
-        elif (repeat := find_rotary(module)) is not None:
+        if (repeat := find_rotary(module)) is not None:  # also if its waves have a plug
             rotary[path] = repeat
+        elif id(module) not in taken and coded_plug(module) is not None:
+            coded.append(path)
     sample = samples[-1] if samples else None
     with calibrating(model):
         otherwise = read_otherwise(model, coded, sample)

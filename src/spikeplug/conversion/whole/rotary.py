@@ -59,8 +59,13 @@ def find_rotary(module: nn.Module) -> str | None:
         return None  # their frequencies follow the length of the sequence
     positions = torch.tensor([_PROBES], device=frequency.device)
     x = torch.zeros(1, len(_PROBES), 1, dtype=torch.float32, device=frequency.device)
-    with torch.no_grad():
-        found = module.forward(x, positions)
+    try:
+        with torch.no_grad():
+            found = module.forward(x, positions)
+    except Exception:  # it is something else, and may do anything
+        return None
+    if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
+        return None
     angle = positions.to(torch.float64).unsqueeze(-1) * frequency.to(torch.float64)
     for name, repeat in REPEATS.items():
         wanted = [repeat(factor(angle)) for factor in (torch.cos, torch.sin)]

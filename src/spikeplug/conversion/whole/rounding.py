@@ -42,7 +42,9 @@ class Rounding:
         how = (plug.levels, plug.block, plug.rotation)
         if self._last is None or self._last[0] is not x or self._last[1] != how:
             hessian = Hessian(x.shape[-1], plug.path, x.device)
-            hessian.add(seen(x.flatten(0, -2), *how, on=Closed(plug.numerics or Numerics(), "linear")))
+            hessian.add(
+                seen(torch.atleast_2d(x).flatten(0, -2), *how, on=Closed(plug.numerics or Numerics(), "linear"))
+            )
             self._last = (x, how, hessian)
         self._round(plug, self._last[2])
 

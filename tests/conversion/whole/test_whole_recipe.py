@@ -1,0 +1,164 @@
+"""Requests for a whole conversion: what is a recipe, what calibrates, and one sentence for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import VOCABULARY, logits, tiny_model, tokens
+from torch import nn
+
+import spikeplug
+from spikeplug.conversion import convert, revert
+from spikeplug.conversion.whole.calibration import TOKENS, calibration_batch, text_tokens
+from spikeplug.conversion.whole.recipe import Whole, as_recipe
+from spikeplug.errors import SpikeplugError
+
+
+def unchanged(model: nn.Module) -> Callable[[], None]:
+    """Return a check that the model has the state, the attributes and the outputs that it has now."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = {name: (list(vars(module)), module.training) for name, module in model.named_modules()}
+    tied, exact = model.config.tie_word_embeddings, logits(model, tokens())
+
+    def check() -> None:
+        assert {name: (list(vars(module)), module.training) for name, module in model.named_modules()} == kept
+        found = model.state_dict()
+        assert list(found) == list(state)
+        assert all(torch.equal(found[name], value) for name, value in state.items())
+        assert model.config.tie_word_embeddings == tied
+        assert torch.equal(logits(model, tokens()), exact)
+
+    return check
+
+
+@pytest.mark.parametrize("wrong", ["wholesale", 3, None, b"whole", Whole])
+def test_other_recipes_are_refused(wrong: Any) -> None:
+    with pytest.raises(SpikeplugError, match="recipe is"):
+        as_recipe(wrong, None, None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({name: value} for name in ("inputs", "weights", "cache") for value in (0, -1, 1 << 16)),
+        {"weights": 128},
+        {"block": -1},
+        {"inputs": True},
+        {"inputs": 1.5},
+        {"rotate": 1},
+        {"rotate": "yes"},
+    ],
+    ids=str,
+)
+def test_fields_have_a_domain(fields: dict[str, Any]) -> None:
+    with pytest.raises(SpikeplugError, match=next(iter(fields))):
+        Whole(**fields)
+
+
+def test_recipes_by_bits() -> None:
+    assert Whole.of_bits(8) == Whole()
+    assert [Whole.of_bits(bits).inputs for bits in (4, 5, 6, 7)] == [7, 15, 31, 63]
+    for wrong in (3, 9, 4.5, "8"):
+        with pytest.raises(SpikeplugError, match="choose 4 to 8"):
+            Whole.of_bits(wrong)  # type: ignore[arg-type]
+
+
+def test_arguments_of_the_other_recipe_are_refused() -> None:
+    model = tiny_model()
+    check = unchanged(model)
+    for arguments in (
+        {"recipe": "whole", "operators": ("silu",)},
+        {"calibration": tokens()},
+        {"keep": False},
+    ):
+        with pytest.raises(SpikeplugError, match="goes with recipe"):
+            convert(model, **arguments)
+    check()
+
+
+NAN = torch.full((1, 3, 32), torch.nan)
+WRONG = {
+    "text": ("some text", "is a str"),
+    "list of ids": ([1, 2, 3], "is a list"),
+    "true": (True, "is a bool"),
+    "float ids": (torch.ones(2, 3), "float32"),
+    "short ids": (torch.ones(2, 3, dtype=torch.int32), "int32"),
+    "three dimensions": (torch.ones(1, 2, 3, dtype=torch.int64), "3 dimensions"),
+    "no ids": (torch.ones(1, 0, dtype=torch.int64), "holds no input_ids"),
+    "nothing": ({}, "is a dict"),
+    "too large ids": (torch.full((1, 4), VOCABULARY), "knows 97"),
+    "negative ids": (torch.full((1, 4), -1), "token -1"),
+    "NaN": ({"inputs_embeds": NAN}, "holds NaN"),
+    "unknown name": ({"pixels": torch.ones(1, 3)}, "does not run on calibration"),
+    "ids and embeddings": ({"input_ids": tokens(), "inputs_embeds": torch.ones(2, 12, 32)}, "exactly one"),
+    "wrong width": ({"inputs_embeds": torch.ones(1, 3, 31)}, "does not run on calibration"),
+    "not a tensor": ({"input_ids": "text"}, "does not run on calibration"),
+}
+
+
+@pytest.mark.parametrize(("calibration", "sentence"), WRONG.values(), ids=WRONG)
+def test_bad_calibration_is_refused_in_one_sentence(calibration: Any, sentence: str) -> None:
+    model = tiny_model(num_hidden_layers=1)
+    check = unchanged(model)
+    with pytest.raises(SpikeplugError, match=sentence):
+        convert(model, recipe="whole", calibration=calibration)
+    check()
+
+
+def test_the_batch_is_the_inputs_by_name() -> None:
+    model = tiny_model(num_hidden_layers=1)
+    assert calibration_batch(model, False) is None
+    assert calibration_batch(model, None) is None  # it has no tokenizer
+    row = calibration_batch(model, tokens()[0])
+    assert row is not None
+    assert torch.equal(row["input_ids"], tokens()[:1])
+    given = {"input_ids": tokens(), "attention_mask": torch.ones(2, 12)}
+    found = calibration_batch(model, given)
+    assert found is not None
+    assert found.keys() == given.keys()
+    assert all(found[name] is value for name, value in given.items())
+
+
+def test_masks_may_hide_by_infinities() -> None:
+    mask = torch.zeros(1, 1, 12, 12).masked_fill(~torch.ones(12, 12, dtype=torch.bool).tril(), -torch.inf)
+    model = tiny_model(num_hidden_layers=1)
+    convert(model, recipe="whole", calibration={"input_ids": tokens()[:1], "attention_mask": mask})
+    assert bool(torch.isfinite(logits(model, tokens())).all())
+    revert(model)
+
+
+def test_the_embedded_text_gives_its_last_tokens() -> None:
+    def tokenizer(text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": list(range(len(text) // 4))}
+
+    ids = text_tokens(tokenizer)
+    assert ids.shape == (1, TOKENS)
+    assert ids[0].diff().eq(1).all()
+
+
+def test_more_calibration_is_better_than_none_and_repeats() -> None:
+    """On the tokens that it was calibrated on; the same weights every time."""
+    model, errors = tiny_model(tie_word_embeddings=False), []
+    exact = logits(model, tokens(8, 16))
+    for calibration in (False, tokens(8, 16)):
+        states = []
+        for _ in range(2):
+            convert(model, recipe=spikeplug.Whole(weights=7), calibration=calibration)
+            states.append({name: value.clone() for name, value in model.state_dict().items()})
+            found = logits(model, tokens(8, 16))
+            revert(model)
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+        errors.append(float((found - exact).norm()))
+    assert errors[1] < errors[0]
+
+
+def test_progress_goes_from_the_first_layer_to_the_last() -> None:
+    model, told = tiny_model(), []
+    convert(model, recipe="whole", calibration=tokens(), progress=lambda *report: told.append(report))
+    layers = len(told)
+    assert told == [("rounding weights", done, layers) for done in range(1, layers + 1)]
+    assert layers == sum(parameter.dtype == torch.int8 for parameter in model.parameters())

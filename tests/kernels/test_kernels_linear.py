@@ -24,7 +24,7 @@ from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.presets import PRESETS
 
-LEVELS, BLOCKS, ROTATIONS = (1, 2, 7, 16, 64, 127, 128, 256, 1000), (0, 16, 32), (0, 4, 16, 64)
+LEVELS, BLOCKS, ROTATIONS = (1, 2, 7, 16, 64, 127, 128, 256, 500), (0, 16, 32), (0, 4, 16, 64)
 NUMERICS = (
     Numerics(),
     Numerics(bits=2, working_bits=3),

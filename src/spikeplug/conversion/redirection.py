@@ -60,7 +60,7 @@ class Redirection(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         # The fast path of nine calls in ten. (torch.compile cannot hash a property's getter, and does not need speed.)
-        if not torch.compiler.is_compiling() and func in _OTHERS and not (self.linear and _is_linear(func)):
+        if not torch.compiler.is_compiling() and func in (_OTHERS_OF_WHOLE if self.linear else _OTHERS):
             return func(*args, **kwargs)
         if self.linear and (result := self._linear(func, args, kwargs)) is not NotImplemented:
             return result
@@ -87,8 +87,11 @@ class Redirection(TorchFunctionMode):
         run = self.linear.get(func)
         if run is None or not _is_real((*args[:2], *kwargs.values())):
             return NotImplemented
-        others = {_ALIASES.get(name, name): value for name, value in kwargs.items() if name != "out"}
-        result = run(*args, **others, numerics=self.numerics)
+        if not kwargs:
+            result = run(*args, numerics=self.numerics)
+        else:
+            others = {_ALIASES.get(name, name): value for name, value in kwargs.items() if name != "out"}
+            result = run(*args, **others, numerics=self.numerics)
         if result is NotImplemented:
             return result
         target = args[0] if func in _IN_PLACE_SUMS else kwargs.get("out")
@@ -156,8 +159,13 @@ def _aten_name(func: Any) -> str:
 
 def _is_real(values: Iterable[Any]) -> bool:
     """Return whether at least one of the values is a floating tensor and none is a complex tensor."""
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    return any(x.is_floating_point() for x in tensors) and not any(x.is_complex() for x in tensors)
+    real = False
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.is_complex():
+                return False
+            real = real or value.is_floating_point()
+    return real
 
 
 def _functions(name: str) -> Iterator[Callable[..., Any]]:
@@ -191,17 +199,14 @@ _ATEN = {
 _OTHERS = frozenset(f for functions in overrides.get_overridable_functions().values() for f in functions) - TABLE.keys()
 
 
-def _is_linear(func: Callable[..., Any]) -> bool:
-    """Return whether a whole spiking model treats a torch function in its own way."""
-    return func in LINEAR_TABLE or func == _DTYPE_OF
-
-
 def is_dtype_of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     """Return whether a call asks an int8 weight for its dtype: models cast their inputs to it, so float32 is told."""
     return func == _DTYPE_OF and type(args[0]) is Parameter and func(*args) is torch.int8
 
 
 _DTYPE_OF = Tensor.dtype.__get__  # type: ignore[attr-defined]
+#: Those of them that a whole spiking model leaves alone, too.
+_OTHERS_OF_WHOLE = _OTHERS - LINEAR_TABLE.keys() - {_DTYPE_OF}
 _INTO, _OF_NUMBER = TABLE[Tensor.__rdiv__], TABLE[Tensor.__rpow__]
 _IN_PLACE = frozenset(f for f in TABLE if f.__name__.endswith("_") and not f.__name__.endswith("__"))
 _IN_PLACE_SUMS = frozenset(

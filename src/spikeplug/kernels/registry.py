@@ -134,10 +134,9 @@ def _unsupported(numerics: Numerics, operator: str) -> str | None:
     return f"the numerics have {name}={getattr(numerics, name)!r}; kernels take {wanted[name]!r}"
 
 
-def _unsuited(call: Call) -> str | None:
-    """Return why no kernel can run the call on these tensors, or None."""
-    first = call.arguments[0]
-    device = first.device
+def _scattered(call: Call) -> str | None:
+    """Return why no kernel can run the call: tensors that are not plain, or lie on several devices; or None."""
+    device = call.arguments[0].device
     for x in (*call.arguments, call.weight, call.bias):
         if type(x) not in PLAIN:
             if type(x) in VALUES or not isinstance(x, Tensor):
@@ -146,10 +145,22 @@ def _unsuited(call: Call) -> str | None:
                 return f"kernels take plain tensors, not a {type(x).__name__}"
         if x.device != device:
             return f"tensors lie on {device} and {x.device}"
-        if x.dtype not in TAKEN and not (x.dtype in INTEGERS and call.operator in LINEAR):
+    return None
+
+
+def _unsuited(call: Call) -> str | None:
+    """Return why no kernel can run the call on plain tensors of these dtypes and sizes, or None."""
+    operator, arguments, _, weight, bias = call
+    if weight is not None or bias is not None:
+        arguments = (*arguments, weight, bias)
+    for x in arguments:
+        if type(x) in VALUES or not isinstance(x, Tensor):
+            continue
+        if x.dtype not in TAKEN and not (x.dtype in INTEGERS and operator in LINEAR):
             return _other_dtype(x)
         if x.numel() == 0:
             return "a tensor has no elements"
+    first = arguments[0]
     if first.dtype not in DTYPES:
         return _other_dtype(first)
     return None if first.dim() else "a scalar has no row"
@@ -159,10 +170,11 @@ def _other_dtype(x: Tensor) -> str:
     return f"kernels take float32, bfloat16 and float16, not {str(x.dtype).removeprefix('torch.')}"
 
 
-def choose(call: Call) -> tuple[Kernel | None, Call, str]:
+def choose(call: Call, together: bool = False) -> tuple[Kernel | None, Call, str]:
     """Return the kernel that runs a call, the call it is given, and "" or the reason why there is no kernel.
 
     A kernel that cannot apply the weight and bias is given the call without them.
+    together: whether all tensors are known to be plain and to lie on one device.
     """
     if not _enabled.get():
         return None, call, "closed forms were asked for"
@@ -170,12 +182,17 @@ def choose(call: Call) -> tuple[Kernel | None, Call, str]:
     kernel = loaded(device).get(call.operator)
     if kernel is None:
         return None, call, _absent(device, call.operator)
-    reason = _unsupported(call.numerics, call.operator) or _unsuited(call) or kernel.supports(call)
+    reason = (
+        _unsupported(call.numerics, call.operator)
+        or (None if together else _scattered(call))
+        or _unsuited(call)
+        or kernel.supports(call)
+    )
     if reason is None:
         return kernel, call, ""
     if call.weight is not None or call.bias is not None:
         bare = Call(call.operator, call.arguments, call.numerics)
-        if choose(bare)[0] is not None:
+        if choose(bare, together)[0] is not None:
             return kernel, bare, ""
     return None, call, reason
 
@@ -188,13 +205,13 @@ def _absent(device: str, operator: str) -> str:
     return f"{operator} has no kernel on {device}"
 
 
-def run(call: Call, closed: Callable[[Call], Tensor]) -> Tensor:
+def run(call: Call, closed: Callable[[Call], Tensor], together: bool = False) -> Tensor:
     """Run a call by its kernel, and by `closed` where there is no kernel or for the rows that the kernel left.
 
-    closed: computes a call in closed form. Returns the operator's result, weight and bias applied. The result may have
-    any strides, and may be one of the arguments itself.
+    closed: computes a call in closed form. together: as for `choose`. Returns the operator's result, weight and bias
+    applied. The result may have any strides, and may be one of the arguments itself.
     """
-    kernel, taken, reason = choose(call)
+    kernel, taken, reason = choose(call, together)
     for listener in _listeners.get():
         listener(call, "" if kernel is None else _title(call), reason)
     if kernel is None:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, overrides
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from spikeplug.codes import affine, as_real
@@ -84,6 +84,7 @@ class Operator:
     spiking     (*arguments, numerics=..., events=...) -> Tensor: the closed form, or its simulation
     exact       (*arguments) -> Tensor: gives the output's shape and dtype, and the straight-through gradient
     types       per argument, the types of values that the op takes as they are
+    taken       the types of all arguments of calls seen so far, where the op took them as they were
     """
 
     name: str
@@ -91,6 +92,7 @@ class Operator:
     spiking: Callable[..., Tensor]
     exact: Callable[..., Tensor]
     types: tuple[tuple[type, ...], ...] = field(init=False, repr=False)
+    taken: set[tuple[type, ...]] = field(init=False, repr=False, compare=False, default_factory=set)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "types", torch_op.exact_types(self.arguments))
@@ -110,12 +112,14 @@ class Operator:
         """
         if type(numerics) is not Numerics:
             numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
-        for x, types in zip(arguments, self.types, strict=False):
-            if type(x) not in types:
+        given, compiling = tuple(map(type, arguments)), torch.compiler.is_compiling()
+        if compiling or given not in self.taken:  # which graphs must not depend on
+            if not all(kind in types for kind, types in zip(given, self.types, strict=False)):
                 arguments = torch_op.as_declared(self.name, self.arguments, arguments)
-                break
+            elif not compiling:
+                self.taken.add(given)
         if events is None and may_go_direct((*arguments, weight, bias)):
-            return self._run(Call(self.name, arguments, numerics, weight, bias))
+            return self._run(Call(self.name, arguments, numerics, weight, bias), together=True)
         if not all(is_plain(x) for x in (*arguments, weight, bias) if isinstance(x, Tensor)):
             return self._on_values(arguments, weight, bias, numerics, events)
         as_real(arguments[0], self.name)
@@ -160,8 +164,11 @@ class Operator:
         """Define the torch op `torch.ops.spikeplug.<name>` of this operator, with its gradient."""
         torch_op.define(self.name, self.arguments, self.kernel, self.exact)
 
-    def _run(self, call: Call) -> Tensor:
-        """Simulate the call if a counter wants it, else run its kernel or closed form. The result is a new tensor."""
+    def _run(self, call: Call, together: bool = False) -> Tensor:
+        """Simulate the call if a counter wants it, else run its kernel or closed form. The result is a new tensor.
+
+        together: whether all tensors are known to be plain and to lie on one device.
+        """
         # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
         with torch._C.DisableTorchFunction():
             x = call.arguments[0]
@@ -170,9 +177,12 @@ class Operator:
             if _counters.get() and (counters := active_counters()):
                 output = self._simulated(call, counters)
             else:
-                output = registry.run(call, self._closed)
-            # An op's output may not be its input.
-            return output.clone() if any(output is given for given in call.arguments) else output
+                output = registry.run(call, self._closed, together)
+            for given in call.arguments:
+                if output is given:  # which an op's output may not be
+                    copied: Tensor = output.clone()
+                    return copied
+            return output
 
     def _closed(self, call: Call) -> Tensor:
         output = self.spiking(*call.arguments, numerics=call.numerics, events=None)
@@ -236,15 +246,17 @@ def _is_watched() -> bool:
     Function modes that let operators pass do not count.
     """
     return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._autograd._profiler_enabled()
-        or torch._C._get_tracing_state() is not None
+        _dispatch_modes() > 0
+        or _transform() is not None
+        or _profiles()
+        or _trace() is not None
         or forward_ad._current_level >= 0
-        or (
-            torch._C._len_torch_function_stack() > 0
-            and not all(
-                getattr(mode, "lets_operators_pass", False) for mode in overrides._get_current_function_mode_stack()
-            )
+        or not all(
+            getattr(_function_mode_at(place), "lets_operators_pass", False) for place in range(_function_modes())
         )
     )
+
+
+_dispatch_modes, _transform = torch._C._len_torch_dispatch_stack, torch._C._functorch.peek_interpreter_stack
+_profiles, _trace = torch._C._autograd._profiler_enabled, torch._C._get_tracing_state
+_function_modes, _function_mode_at = torch._C._len_torch_function_stack, torch._C._get_function_stack_at

@@ -1,6 +1,6 @@
 """Round weights to integers: W = m · θ, with small integers m and a firing threshold θ per row or group of inputs.
 
-A threshold is an integer of 16 bits times a power of two that a layer's rows share: m·θ is exact in float32 (7 + 16 bits).
+A threshold is an integer of 16 bits times a power of two that all rows share, so that m·θ is exact in float32.
 """
 
 from __future__ import annotations

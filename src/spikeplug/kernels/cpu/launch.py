@@ -27,6 +27,7 @@ from spikeplug.kernels.cpu.memory import HEADER
 _ELEMENTS = 1 << 14
 #: Bytes of a word.
 _WORD = 8
+_DONE, _LEFT, _MARKS = HEADER.done, HEADER.left, HEADER.marks
 
 _forked = False
 
@@ -51,18 +52,18 @@ def launch(
     Returns the marks, bool (marks,), True where something was left; None if nothing was.
     Errors: MemoryError if a thread found no memory for its buffers.
     """
-    step = max(1, _ELEMENTS // max(1, width))
+    step = _ELEMENTS // width if 0 < width <= _ELEMENTS else 1 if width else _ELEMENTS
     # Arrays are made, and give their addresses, in a third of the time of tensors or of ctypes. Few marks lie in the
     # block itself, after its words. The words of `Header` are written in their order: names take as long as an array.
     block = array("q", (rows, step, 0, 0, 0, 0, *words, 0))
     address = block.buffer_info()[0]
     if marks <= _WORD:
         left = block
-        block[HEADER.marks] = address + _WORD * (len(block) - 1)
+        block[_MARKS] = address + _WORD * (len(block) - 1)
     else:
         left = array("b", bytes(marks))
-        block[HEADER.marks] = left.buffer_info()[0]
-    threads = 1 if _forked or rows <= step else min(torch.get_num_threads(), -(-rows // step))
+        block[_MARKS] = left.buffer_info()[0]
+    threads = 1 if rows <= step or _forked else min(torch.get_num_threads(), -(-rows // step))
     if threads <= 1:
         kernel.ctypes(address)
     elif (parallel := _openmp()) is not None:
@@ -73,9 +74,9 @@ def launch(
         _run(kernel, address, held)
         for done in waiting:
             done.result()
-    if block[HEADER.done] != rows:
+    if block[_DONE] != rows:
         raise MemoryError("a spikeplug kernel found no memory for its buffers of one row per thread.")
-    if not block[HEADER.left]:
+    if not block[_LEFT]:
         return None
     offset = _WORD * (len(block) - 1) if left is block else 0
     return torch.frombuffer(left, dtype=torch.bool, count=marks, offset=offset)
@@ -96,7 +97,8 @@ def new_empty(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
     With pages of 4 KiB the page faults would take longer than the kernel.
     """
-    return _on_large_pages(x.new_empty(shape))
+    # Of torch's functions, this is the fastest.
+    return _on_large_pages(torch.empty_like(x) if x.shape == shape and x.is_contiguous() else x.new_empty(shape))
 
 
 def _on_large_pages(output: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from spikeplug.kernels.cpu.verbs import (
     shift_right,
     with_sign,
 )
-from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, OCTAVES, RECEIVED_BITS, STEP_BITS
+from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, RECEIVED_BITS, SHARE_BITS, STEP_BITS
 
 #: Lanes of a vector on which sums and differences of near neighbours are formed.
 LANES = 16
@@ -58,7 +58,7 @@ class Encoder(NamedTuple):
 
     levels    largest level
     block     channels that share a step; 0: all
-    octaves   by how many octaves a block's step may lie below the vector's; 0 without blocks
+    shares    bits of the number of shares that a block's step may have; 0 without blocks
     places    bits of the largest normalised magnitude
     rotation  order of the Hadamard matrix; 0: none
     dyadic    the largest power of two in it, whose factor is butterflies
@@ -67,7 +67,7 @@ class Encoder(NamedTuple):
 
     levels: Any
     block: Any
-    octaves: Any
+    shares: Any
     places: Any
     rotation: Any
     dyadic: Any
@@ -77,11 +77,11 @@ class Encoder(NamedTuple):
 @lru_cache(maxsize=256)
 def encoder(levels: int, block: int, rotation: int) -> Encoder:
     """Return the constants of the encoder with these settings."""
-    octaves = OCTAVES if block else 0
-    places = STEP_BITS + levels.bit_length() + octaves - 1
+    shares = SHARE_BITS if block else 0
+    places = STEP_BITS + levels.bit_length() + shares - 1
     dyadic = _dyadic(rotation)
     factors = 0 if dyadic == rotation else _factors(rotation)[0].data_ptr()
-    return Encoder(levels, block, octaves, places, rotation, dyadic, factors)
+    return Encoder(levels, block, shares, places, rotation, dyadic, factors)
 
 
 def _dyadic(order: int) -> int:
@@ -107,7 +107,7 @@ def _factors(order: int) -> tuple[Tensor, tuple[Tensor, ...]]:
 
 def largest_mantissa(levels: int, block: int) -> int:
     """Return the bound of |mantissa| of the levels."""
-    return levels << (OCTAVES if block else 0)
+    return levels << (SHARE_BITS if block else 0)
 
 
 def largest_step(levels: int, block: int) -> int:
@@ -371,20 +371,20 @@ def _divide_few(codes, left, half, right, step):
 
 
 @compiled
-def _divide(codes, left, half, right, step, places):
-    """Set codes to round(normalised code / step)·2^places, halves away from 0; step < 2^17, quotients below 2^16.
+def _divide(codes, left, half, right, step, factor):
+    """Set codes to round(normalised code / step)·factor, halves away from 0; step < 2^21, quotients below 2^16.
 
-    The quotient plus 1/2 is a multiple of 1/(2·step) > 2^-18, computed in doubles to 2^-34: 2^-20 more makes it exact.
+    The quotient plus 1/2 is a multiple of 1/(2·step) > 2^-22, computed in doubles to 2^-34: 2^-24 more makes it exact.
     """
     inverse = 1 / np.float64(step) if step > 0 else 0.0
     for i in range(codes.size):
         size = np.float64(_normalised(codes[i], left, half, right))
-        count = np.int32(size * inverse + (0.5 + 2.0**-20))
-        codes[i] = with_sign(shift_left(count, places), codes[i])
+        count = np.int32(size * inverse + (0.5 + 2.0**-24))
+        codes[i] = with_sign(count * factor, codes[i])
 
 
 @compiled
-def levels_of(x, bits, codes, wide, levels, block, octaves, places, rotation, dyadic, factors):
+def levels_of(x, bits, codes, wide, levels, block, shares, places, rotation, dyadic, factors):
     """Set codes to the levels of a row x; return (step, exponent): x ≈ codes·step·2^exponent.
 
     x      float32 (d,); bits: the same memory as int32
@@ -419,20 +419,18 @@ def levels_of(x, bits, codes, wide, levels, block, octaves, places, rotation, dy
     left, right = np.int32(max(shift, 0)), np.int32(max(-shift, 0))
     half = np.int32((np.int64(1) << np.int64(right)) >> 1)
     top = np.int64(_normalised(np.int32(largest), left, half, right))
-    unit = levels << octaves
-    step = ((top + unit - 1) // unit) << octaves
+    unit = levels << shares
+    step = (top + unit - 1) // unit
     values = codes[: x.size]
     if block == 0:
         if levels <= 127:
             _divide_few(values, left, half, right, step)
         else:
-            _divide(values, left, half, right, step, np.int32(0))
+            _divide(values, left, half, right, step, np.int32(1))
         return step, exponent
     for start in range(0, x.size, block):
         own = values[start : min(start + block, x.size)]
         most = np.int64(_normalised(_largest(own), left, half, right))
-        up = np.int64(0)
-        while up < octaves and most << (up + 1) <= top:
-            up += 1
-        _divide(own, left, half, right, step >> up, np.int32(octaves - up))
-    return step >> octaves, exponent
+        number = max((most + levels * step - 1) // (levels * step), np.int64(1)) if step > 0 else np.int64(1)
+        _divide(own, left, half, right, step * number, np.int32(number))
+    return step, exponent

@@ -282,7 +282,7 @@ def _encode_row(block, row, codes, wide):
         wide,
         block[ENCODER.levels],
         block[ENCODER.block],
-        block[ENCODER.octaves],
+        block[ENCODER.shares],
         block[ENCODER.places],
         block[ENCODER.rotation],
         block[ENCODER.dyadic],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.kernels.cpu.compile import kernel
-from spikeplug.kernels.cpu.launch import launch, new_empty
+from spikeplug.kernels.cpu.launch import empty_like, launch, new_empty
 from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
 from spikeplug.kernels.cpu.verbs import (
     LIFTED,
@@ -218,9 +218,8 @@ class Pair:
             return NO_AFFINE
         if a.dtype is not b.dtype or a.dtype not in DTYPES:
             return "kernels take two tensors of one dtype"
-        if a.shape != b.shape and not _broadcast(a.shape, b.shape):
-            return "the shapes do not broadcast"
-        return None
+        shape: tuple[int, ...] = a.shape
+        return None if shape == b.shape or _broadcast(shape, b.shape) else "the shapes do not broadcast"
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         a, b = call.arguments
@@ -231,6 +230,7 @@ class Pair:
         if shape == b.shape and a.is_contiguous() and b.is_contiguous():
             width = shape[-1]
             rows = a.numel() // width
+            output = empty_like(a)
             sizes: tuple[int, ...] = (1, rows)
             strides: tuple[int, ...] = (0, 0, width, 1, 0, 0, width, 1)
         else:
@@ -239,7 +239,7 @@ class Pair:
             rows = math.prod(shape) // width
             (a, a_strides), (b, b_strides) = _walked(a, shape), _walked(b, shape)
             sizes, strides = _sizes(shape), a_strides + b_strides
-        output = new_empty(a, shape)
+            output = new_empty(a, shape)
         given = (a.data_ptr(), b.data_ptr(), output.data_ptr(), width, self._product, call.numerics.bits)
         launch(pair_kernel, rows, width, (*given, *sizes, *strides), marks=1, held=(a, b, output))
         return output if dtype is torch.float32 else output.to(dtype), None

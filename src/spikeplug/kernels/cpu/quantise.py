@@ -44,7 +44,7 @@ def quantise_kernel(address):
                 wide,
                 block[AT.levels],
                 block[AT.block],
-                block[AT.octaves],
+                block[AT.shares],
                 block[AT.places],
                 block[AT.rotation],
                 block[AT.dyadic],

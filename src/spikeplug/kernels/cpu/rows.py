@@ -72,13 +72,9 @@ def by_rows(
     weight, bias = weight if weight is None else weight.contiguous(), bias if bias is None else bias.contiguous()
     width = x.shape[-1]
     count = rows.numel() // width
-    places = Rows(
-        x=rows.data_ptr(),
-        output=output.data_ptr(),
-        width=width,
-        weight=0 if weight is None else weight.data_ptr(),
-        bias=0 if bias is None else bias.data_ptr(),
-    )
+    applied = (0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr())
+    # In the order of `Rows`, whose names would take half a microsecond.
+    places = (rows.data_ptr(), output.data_ptr(), width, *applied)
     left = launch(
         kernel, count, width, places + settings.words, marks=count, held=(rows, output, weight, bias, settings)
     )

@@ -25,8 +25,8 @@ from spikeplug.primitives.divide import DivideSpec
 RECEIVED_BITS = 24
 #: Bits of a step, beyond those of the levels: a step is off the smallest possible one by at most 2^-11.
 STEP_BITS = 12
-#: A block's step lies at most this many octaves below the vector's.
-OCTAVES = 4
+#: A block's step is a whole number of shares, 2^-SHARE_BITS of the vector's step.
+SHARE_BITS = 6
 #: Levels that an int8 weight or operand may take.
 MOST_LEVELS = 1 << 15
 #: Largest order of the Hadamard matrix that rotates an input.
@@ -37,7 +37,7 @@ MOST_ROTATION = 1 << 15
 class Levels:
     """Numbers as levels of a step: x ≈ mantissa · step · 2^exponent.
 
-    mantissa  int64 (..., d), |mantissa| < 2^bits; in blocks, a multiple of its block's share of 2^OCTAVES
+    mantissa  int64 (..., d), |mantissa| < 2^bits; in blocks, a multiple of its block's shares
     step      int64 (..., 1), less than 2^step_bits: one firing threshold per vector
     exponent  integers (..., 1)
     """
@@ -66,44 +66,45 @@ def level_integers(code: Coded, levels: int, block: int, on: Arithmetic) -> Leve
     """Return the levels of each vector of a code, |mantissa| <= levels, rounded to nearest, halves away from 0.
 
     code    mantissa (..., d), one exponent per vector
-    block   channels that share a step; 0: all. A block's step is the vector's, divided by up to 2^OCTAVES
+    block   channels that share a step; 0: all. A block's step is a number of shares, from 1 to 2^SHARE_BITS
     """
-    bits = levels.bit_length()
-    width = STEP_BITS + bits + (OCTAVES if block else 0)
-    places = width - 1
-    magnitude, exponent = normalise(on.magnitude(code.mantissa, code.bits + 1), code.bits + 1, places, on)
+    bits, shares = levels.bit_length(), SHARE_BITS if block else 0
+    width = STEP_BITS + bits + shares
+    magnitude, exponent = normalise(on.magnitude(code.mantissa, code.bits + 1), code.bits + 1, width - 1, on)
     exponent = on.add(code.exponent, exponent, EXPONENT_BITS, "exponent")
-    top = on.maximum(magnitude, width, "step/maximum")
-    step = _step(top, levels, width, OCTAVES if block else 0, on)
-    step_bits = width - bits + 2
-    spec = DivideSpec(width + 1, step_bits, 1)
+    share, step_bits = _share(on.maximum(magnitude, width, "step/maximum"), levels << shares, width, on), STEP_BITS + 2
     if not block:
-        count = on.round_half(on.divide(magnitude, step, spec, "encoder"), bits + 2, "encoder/round")
-        return Levels(on.signed(count, code.mantissa, bits + 1, "encoder/sign"), step, exponent, bits, step_bits)
+        count = _count(magnitude, share, width, bits, on)
+        return Levels(on.signed(count, code.mantissa, bits + 1, "encoder/sign"), share, exponent, bits, step_bits)
     cut = _cut(magnitude, block)
-    octaves = _octaves(on.maximum(cut, width, "block/maximum"), top.unsqueeze(-1), width, on)
-    own = on.shift(step.unsqueeze(-1), -octaves, step_bits, 0, "block/step")
-    count = on.round_half(on.divide(cut, own, spec, "encoder"), bits + 2, "encoder/round")
-    wide = on.shift(count, OCTAVES - octaves, bits + 1, OCTAVES, "block/shift").flatten(-2)[..., : magnitude.shape[-1]]
-    mantissa = on.signed(wide, code.mantissa, bits + OCTAVES + 1, "encoder/sign")
-    # The vector's step is a multiple of 2^OCTAVES, which stands in the mantissas now.
-    return Levels(mantissa, step >> OCTAVES, exponent, bits + OCTAVES, step_bits - OCTAVES)
+    reach = on.scale(share, levels, step_bits, "block/reach").unsqueeze(-1)  # the largest number of one share per level
+    number = _ceiling(on.maximum(cut, width, "block/maximum"), reach, width, on)
+    number = on.clamp(number, 1, None, SHARE_BITS + 1, "block/least")
+    own = on.gate(number, share.unsqueeze(-1), SHARE_BITS + 1, "block/step")
+    count = on.gate(number, _count(cut, own, width, bits, on), SHARE_BITS + 1, "block/product")
+    mantissa = on.signed(
+        count.flatten(-2)[..., : magnitude.shape[-1]], code.mantissa, bits + shares + 1, "encoder/sign"
+    )
+    return Levels(mantissa, share, exponent, bits + shares, step_bits)
 
 
-def _step(top: Tensor, levels: int, width: int, octaves: int, on: Arithmetic) -> Tensor:
-    """Return the smallest multiple of 2^octaves whose multiple by `levels` is at least `top`."""
-    unit = levels << octaves
-    spec = DivideSpec(width + 1, unit.bit_length(), 0)
-    return on.divide(on.add(top, unit - 1, width, "step/up"), torch.full_like(top, unit), spec, "step") << octaves
+def _share(top: Tensor, levels: int, width: int, on: Arithmetic) -> Tensor:
+    """Return the smallest integer whose multiple by `levels` is at least `top`."""
+    spec = DivideSpec(width + 1, levels.bit_length(), 0)
+    return on.divide(on.add(top, levels - 1, width, "step/up"), torch.full_like(top, levels), spec, "step")
 
 
-def _octaves(own: Tensor, top: Tensor, width: int, on: Arithmetic) -> Tensor:
-    """Return by how many octaves, at most OCTAVES, each block's maximum `own` may rise without passing `top`."""
-    octaves = torch.zeros_like(own)
-    for places in range(1, OCTAVES + 1):
-        fits = on.reaches(top.expand(own.shape), own << places, width + OCTAVES, f"block/octave {places}")
-        octaves = on.select(fits, places, octaves, 3, "block/octave")
-    return octaves
+def _ceiling(x: Tensor, y: Tensor, width: int, on: Arithmetic) -> Tensor:
+    """Return x / y for 0 <= x < 2^width and 0 <= y <= 2^width, rounded up; 0 for y = 0."""
+    spec = DivideSpec(width + 2, width + 1, 0)
+    raised = on.add(on.add(x, y, width + 1, "block/sum"), -1, width + 2, "block/up")
+    return on.divide(on.clamp(raised, 0, None, width + 2, "block/none"), y, spec, "block/shares")
+
+
+def _count(magnitude: Tensor, step: Tensor, width: int, bits: int, on: Arithmetic) -> Tensor:
+    """Return magnitude / step, rounded to nearest, halves up: the spike count that the encoder sends."""
+    twice = on.divide(magnitude, step, DivideSpec(width + 1, width, 1), "encoder")
+    return on.round_half(twice, bits + 2, "encoder/round")
 
 
 def _cut(x: Tensor, block: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from spikeplug.codes import as_real, scaled
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import OCTAVES, check_levels, exactly_rotated, level_integers, rotated
+from spikeplug.operators.linear.levels import SHARE_BITS, check_levels, exactly_rotated, level_integers, rotated
 from spikeplug.operators.linear.scaled import received
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
@@ -64,5 +64,5 @@ RECORD = Operator(
     settings=(127, 0, 0),
     scale="vector",
     bound=bound,
-    input_range=lambda numerics: f"{OCTAVES} octaves between blocks",
+    input_range=lambda numerics: f"a block's step is at least 2^-{SHARE_BITS} of the vector's",
 )

@@ -16,6 +16,7 @@ from transformers.quantizers.base import HfQuantizer
 
 from spikeplug.conversion.spiking_config import METHOD, SpikingConfig
 from spikeplug.conversion.swap import RECORD, convert, convert_to_load, revert
+from spikeplug.conversion.whole.loaded import check_loaded, expect_integers
 from spikeplug.errors import SpikeplugError
 
 
@@ -33,12 +34,15 @@ class SpikingQuantizer(HfQuantizer):
         convert_to_load(part, wanted.numerics, wanted.operators, wanted.exclude, wanted.layout)
         # The conversion put its own into the config that is saved.
         self.quantization_config = part.config.quantization_config
+        expect_integers(part)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         # Weights are not quantised: half(), float() and training work as on any model.
         model.is_quantized = False
         wanted = self.quantization_config
+        if wanted.layout is not None:
+            check_loaded(model)
         if wanted.recipe is not None:
             part = _part(model, wanted.model_class)
             convert(part, wanted.numerics, recipe=wanted.recipe, exclude=wanted.exclude)

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from spikeplug import library
 from spikeplug.conversion.plug import Plug, refuse_proxies
 from spikeplug.conversion.redirection import is_dtype_of_integers
+from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 
 #: Names of the buffers beside an int8 weight.
@@ -115,6 +116,14 @@ class CodedPlug(Plug):
         for name in (THRESHOLD, UNIT):
             self.module._buffers.pop(name, None)
 
+    @torch.compiler.disable(reason="a graph would read the dtype of int8 weights")  # type: ignore[untyped-decorator]
+    def own_forward(
+        self, instead: Mapping[Callable[..., Any], Callable[..., Tensor]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run the module's own forward with something else in place of some torch functions."""
+        with _Own(instead):
+            return self.original(*args, **kwargs)
+
     def own(self, name: str) -> Tensor:
         """Return a parameter of the module that it is known to have."""
         parameter = self.module._parameters[name]
@@ -161,8 +170,8 @@ class LinearPlug(CodedPlug):
         if self.detached:
             return self.original(*args, **kwargs)
         if type(self.module).forward is not nn.Linear.forward:
-            with _Own({F.linear: lambda x, *_, **__: self.linear(x), **dict.fromkeys(_PRODUCTS, self._times)}):
-                return self.original(*args, **kwargs)
+            instead = {F.linear: lambda x, *_, **__: self.linear(x), **dict.fromkeys(_PRODUCTS, self._times)}
+            return self.own_forward(instead, args, kwargs)
         (x,) = (*args, *kwargs.values())
         refuse_proxies(self.module, (x,))
         return self.linear(x)
@@ -200,8 +209,8 @@ class EmbeddingPlug(CodedPlug):
             return self.original(*args, **kwargs)
         refuse_proxies(self.module, args)
         if type(self.module).forward is not nn.Embedding.forward:
-            with _Own({F.embedding: lambda ids, *_, **__: self._rows(ids), Tensor.__getitem__: self._item}):
-                return self.original(*args, **kwargs)
+            instead = {F.embedding: lambda ids, *_, **__: self._rows(ids), Tensor.__getitem__: self._item}
+            return self.own_forward(instead, args, kwargs)
         (ids,) = (*args, *kwargs.values())
         return self._rows(ids)
 
@@ -225,6 +234,11 @@ class ConvolutionPlug(CodedPlug):
         (x,) = (*args, *kwargs.values())
         refuse_proxies(self.module, (x,))
         module: Any = self.module
+        if not x.is_floating_point():
+            raise SpikeplugError(
+                f"{type(module).__name__} got a {x.dtype} tensor: give floats; and leave torch.compile out where the "
+                "model casts its inputs to the dtype of this weight, which is int8."
+            )
         line = isinstance(module, nn.Conv1d)
         single = x.dim() == 2 + (not line)
         x = x.unsqueeze(0) if single else x

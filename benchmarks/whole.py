@@ -42,11 +42,11 @@ PAGE = "docs/whole-figures.md"
 #: Levels of inputs and of keys and values, with the blocks that suit them.
 RECIPES = {
     "127 (default)": spikeplug.Whole(),
-    "256": spikeplug.Whole(inputs=256, cache=127),
+    "256": spikeplug.Whole(inputs=256),
     "64": spikeplug.Whole(inputs=64, cache=64),
-    "16": spikeplug.Whole(inputs=16, cache=64, rotated_block=16, block=16),
+    "16": spikeplug.Whole(inputs=16, cache=64, block=16, rotated_block=16),
     "127, weights to nearest": spikeplug.Whole(),
-    "127, not rotated": spikeplug.Whole(rotate=False),
+    "127, nothing rotated": spikeplug.Whole(rotate=False),
 }
 _CONSOLE = Console()
 

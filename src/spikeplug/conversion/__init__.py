@@ -9,6 +9,7 @@ from spikeplug.conversion.simulation import SimulatedEntry, Simulation, simulate
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.conversion.swap import convert, revert
 from spikeplug.conversion.whole.recipe import Whole
+from spikeplug.conversion.whole.spikes import counting_spikes
 
 entrances.install()
 
@@ -26,6 +27,7 @@ __all__ = [
     "Whole",
     "audit",
     "convert",
+    "counting_spikes",
     "explain",
     "revert",
     "reverted",

@@ -41,12 +41,12 @@ from spikeplug.measurement.text import cut_windows, encode
 PAGE = "docs/whole-figures.md"
 #: Levels of inputs and of keys and values, with the blocks that suit them.
 RECIPES = {
-    "127 (default)": spikeplug.Whole(),
-    "256": spikeplug.Whole(inputs=256),
+    "256 (default)": spikeplug.Whole(),
+    "127": spikeplug.Whole.of_bits(8),
     "64": spikeplug.Whole(inputs=64, cache=64),
     "16": spikeplug.Whole(inputs=16, cache=64, block=16, rotated_block=16),
-    "127, weights to nearest": spikeplug.Whole(),
-    "127, nothing rotated": spikeplug.Whole(rotate=False),
+    "127, weights to nearest": spikeplug.Whole.of_bits(8),
+    "127, nothing rotated": spikeplug.Whole(inputs=127, rotate=False),
 }
 _CONSOLE = Console()
 

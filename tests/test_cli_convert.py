@@ -123,8 +123,8 @@ def test_models_that_read_no_text(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--recipe", "half"], "unknown recipe 'half': choose operators or whole"),
-        (["--recipe", "whole", "--bits", "3"], "bits is 3: choose 4 to 8"),
-        (["--recipe", "whole", "--bits", "9"], "bits is 9: choose 4 to 8"),
+        (["--recipe", "whole", "--bits", "3"], "bits is 3: choose 4 to 9"),
+        (["--recipe", "whole", "--bits", "10"], "bits is 10: choose 4 to 9"),
         (["--bits", "8"], "bits and the recipe operators exclude each other: add --recipe whole"),
         (["--calibration", "none"], "calibration and the recipe operators exclude each other"),
         (["--calibration-tokens", "9"], "calibration tokens and the recipe operators exclude each other"),

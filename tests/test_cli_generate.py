@@ -144,7 +144,7 @@ def test_what_differs_is_marked() -> None:
         ("a", ["--tokens", "0"], "--tokens"),
         ("a", ["--tokens", "256"], "above the model's 256 positions"),
         ("a", ["--recipe", "x"], "unknown recipe 'x'"),
-        ("a", ["--recipe", "whole", "--bits", "2"], "bits is 2: choose 4 to 8"),
+        ("a", ["--recipe", "whole", "--bits", "2"], "bits is 2: choose 4 to 9"),
         ("a", ["--bits", "8"], "add --recipe whole"),
         ("a", ["--recipe", "whole", "--dtype", "bfloat16"], "give --dtype float32"),
         ("a", ["--model", "/no/such/model"], "no file or folder"),

@@ -27,7 +27,7 @@ RecipeOption = Annotated[
 ]
 Bits = Annotated[
     int | None,
-    typer.Option(metavar="4..8", help="For whole: of linear layers' inputs and of keys and values. Default: 8."),
+    typer.Option(metavar="4..9", help="For whole: of linear layers' inputs and of keys and values. Default: 9."),
 ]
 Calibration = Annotated[
     str | None,

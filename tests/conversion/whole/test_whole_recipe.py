@@ -59,10 +59,10 @@ def test_fields_have_a_domain(fields: dict[str, Any]) -> None:
 
 
 def test_recipes_by_bits() -> None:
-    assert Whole.of_bits(8) == Whole()
-    assert [Whole.of_bits(bits).inputs for bits in (4, 5, 6, 7)] == [7, 15, 31, 63]
-    for wrong in (3, 9, 4.5, "8"):
-        with pytest.raises(SpikeplugError, match="choose 4 to 8"):
+    assert Whole.of_bits(9) == Whole()
+    assert [Whole.of_bits(bits).inputs for bits in (4, 5, 6, 7, 8, 9)] == [7, 15, 31, 63, 127, 256]
+    for wrong in (3, 10, 4.5, "8"):
+        with pytest.raises(SpikeplugError, match="choose 4 to 9"):
             Whole.of_bits(wrong)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,8 @@ BLOCK = 32
 class Whole(Fields):
     """Set the levels of each site of a whole spiking model: |m| <= levels. All other tensors have numerics.bits bits.
 
-    inputs         of linear layers, embeddings excepted: spike counts per input
+    inputs         of linear layers, embeddings excepted: spike counts per input. Up to 127 fit one int8 product, 256
+                   take two
     weights        of linear layers, embeddings and convolutions; 127 fills an int8
     cache          of keys and values
     block          channels that share a step in inputs that are not rotated; 0: the whole vector
@@ -26,7 +27,7 @@ class Whole(Fields):
     Errors: SpikeplugError for any value out of its domain.
     """
 
-    inputs: int = 127
+    inputs: int = 256
     weights: int = 127
     cache: int = 127
     block: int = BLOCK
@@ -46,11 +47,16 @@ class Whole(Fields):
 
     @classmethod
     def of_bits(cls, bits: int) -> Whole:
-        """Return the recipe with codes of `bits` bits, the sign included, at inputs and in the cache; 4 to 8."""
-        if not isinstance(bits, int) or not 4 <= bits <= 8:
-            raise SpikeplugError(f"bits is {bits!r}: choose 4 to 8.")
-        levels = (1 << (bits - 1)) - 1
-        return cls(inputs=levels, cache=levels)
+        """Return the recipe whose inputs have `bits` bits, the sign included, 4 to 9; keys and values have 8 at most.
+
+        With 9 bits, the default, |m| <= 256; with fewer, |m| <= 2^(bits-1) - 1. Up to 5 bits, 16 channels share a step.
+        """
+        if not isinstance(bits, int) or not 4 <= bits <= 9:
+            raise SpikeplugError(f"bits is {bits!r}: choose 4 to 9.")
+        if bits == 9:
+            return cls()
+        levels, blocks = (1 << (bits - 1)) - 1, {"block": 16, "rotated_block": 16} if bits <= 5 else {}
+        return cls(inputs=levels, cache=levels, **blocks)
 
 
 def as_recipe(recipe: object, operators: object, calibration: object) -> Whole | None:

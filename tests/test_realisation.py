@@ -68,7 +68,7 @@ def test_round_trip(realisation: Realisation) -> None:
 
 
 def test_a_field_that_is_not_there_is_one_sentence() -> None:
-    words = "'bits' is not a field of Realisation; the fields are code, division, norm, steps"
+    words = "'bits' is not a field of Realisation; the fields are code, division, norm, schedule, steps"
     with pytest.raises(SpikeplugError, match=words):
         Realisation.from_dict({"bits": 8})
 

@@ -10,6 +10,7 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Fields, check_fields, check_types
 
 Code = Literal["phase", "count", "population"]
+Schedule = Literal["bits", "signed_digits", "count", "rate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,9 @@ class Realisation(Fields):
     steps     T of the count code, a power of two up to 2^n; None: 2^(n-1). Fixed by n for the other codes
     division  `restoring` (one neuron, a step per bit) or `ordered` (one neuron per quotient level)
     norm      `restoring` (squares by gating, restoring root neuron) or `ordered` (one neuron per level of both)
+    schedule  how a level of b bits arrives at a linear layer. `bits`: b steps, weights doubling. `signed_digits`: b + 1
+              steps of -1, 0 or 1, no two in a row, a third fewer spikes. `count`: 2^(b/2) steps of up to 2^(b/2)
+              spikes. `rate`: 2^b steps of at most one spike
 
     Errors: SpikeplugError for any value out of its domain.
     """
@@ -29,6 +33,7 @@ class Realisation(Fields):
     steps: int | None = None
     division: Literal["restoring", "ordered"] = "restoring"
     norm: Literal["restoring", "ordered"] = "restoring"
+    schedule: Schedule = "bits"
 
     def __post_init__(self) -> None:
         check_types(self)

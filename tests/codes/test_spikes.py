@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from adversarial import edges, integers
@@ -70,3 +72,17 @@ def test_the_spikes_of_a_phase_code_are_counted() -> None:
     assert popcount(narrow).tolist() == popcount(-narrow).tolist() == [value.bit_count() for value in narrow.tolist()]
     assert popcount(torch.tensor([True, False])).tolist() == [1, 0]
     assert codes.phase_code(narrow, 31).sum(0).tolist() == popcount(narrow).tolist()
+
+
+@pytest.mark.parametrize("schedule", ["bits", "signed_digits", "count", "rate"])
+@pytest.mark.parametrize("bits", [1, 4, 7, 8])
+def test_every_schedule_sends_every_level(schedule: Any, bits: int) -> None:
+    values = torch.arange(1 - (1 << bits), 1 << bits)
+    membrane, before = torch.zeros_like(values), torch.zeros_like(values)
+    for spikes, leak in codes.scheduled(values, bits, schedule):
+        membrane = (membrane << leak) + spikes
+        if schedule == "signed_digits":
+            assert not bool((spikes * before).any())  # no two in a row
+        assert int(spikes.abs().max()) <= (1 << bits // 2 if schedule == "count" else 1)
+        before = spikes
+    assert torch.equal(membrane, values)

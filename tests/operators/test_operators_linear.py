@@ -67,12 +67,32 @@ def test_simulated_equals_closed(name: str, numerics: Numerics) -> None:
         assert all(population.startswith(f"{name}/") for population in events.populations)
 
 
-@pytest.mark.parametrize("realisation", [Realisation(norm="ordered"), Realisation(code="count", steps=4)], ids=str)
+SCHEDULES = ("bits", "signed_digits", "count", "rate")
+REALISATIONS = [Realisation(norm="ordered"), Realisation(code="count", steps=4)]
+REALISATIONS += [Realisation(schedule=schedule) for schedule in SCHEDULES]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("realisation", REALISATIONS, ids=str)
 @pytest.mark.parametrize("name", LINEAR)
 def test_no_realisation_changes_a_result(name: str, realisation: Realisation) -> None:
     """Codes and schedules of spikes change the events alone."""
     for given in calls(name, vectors("plain", (2, 16))):
         assert same(OPERATORS[name](*given, events=Events(realisation)), OPERATORS[name](*given))
+
+
+def test_schedules_send_their_spikes() -> None:
+    """Signed digits take fewer spikes than bits, which take fewer than a spike per unit; the sums are the same."""
+    g = torch.Generator().manual_seed(5)
+    x, weight = torch.randn(6, 64, generator=g), torch.randint(-127, 128, (8, 64), generator=g, dtype=torch.int8)
+    threshold, unit = torch.full((8,), 999, dtype=torch.int32), torch.tensor(-20, dtype=torch.int32)
+    spikes, steps = {}, {}
+    for schedule in SCHEDULES:
+        events = Events(Realisation(schedule=schedule))  # type: ignore[arg-type]
+        OPERATORS["linear"](x, weight, threshold, unit, None, 127, 0, 0, events=events)
+        spikes[schedule] = events.populations["linear/membrane/operand"].spikes
+        steps[schedule] = events.populations["linear/membrane"].steps
+    assert spikes["signed_digits"] < spikes["bits"] < spikes["count"] == spikes["rate"]
+    assert steps == {"bits": 8, "signed_digits": 9, "count": 16, "rate": 256}
 
 
 def test_all_small_vectors() -> None:

@@ -20,6 +20,7 @@ from spikeplug.codes.spikes import (
     phases,
     population_code,
     population_decode,
+    scheduled,
 )
 from spikeplug.codes.vectors import (
     as_input,
@@ -67,5 +68,6 @@ __all__ = [
     "population_decode",
     "power_of_two",
     "scaled",
+    "scheduled",
     "score_fraction_bits",
 ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
+from spikeplug.realisation import Schedule
 
 
 def count_code(values: Tensor, steps: int, levels: int) -> Tensor:
@@ -50,6 +51,27 @@ def phases(values: Tensor, steps: int, dtype: torch.dtype | None = None) -> Iter
     bit = torch.empty_like(values)
     for place in range(steps - 1, -1, -1):
         yield torch.bitwise_right_shift(values, place, out=bit).bitwise_and_(1)
+
+
+def scheduled(values: Tensor, bits: int, schedule: Schedule) -> Iterator[tuple[Tensor, int]]:
+    """Yield the spikes of integers |value| < 2^bits, step by step: (spikes, leak), signed, in the values' dtype.
+
+    The receiver scales its membrane by 2^leak before it adds the spikes; after all steps it holds the values.
+    schedule: see `Realisation`. A negative spike is one of a second population.
+    """
+    size, sign = values.abs(), values.sign()
+    if schedule == "bits":
+        for place in range(bits - 1, -1, -1):
+            yield (size >> place & 1) * sign, 1
+    elif schedule == "signed_digits":
+        # Non-adjacent form: the digits of 3·size that size does not have, less those of size that 3·size does not have.
+        plus, minus = (3 * size & ~size) >> 1, (size & ~(3 * size)) >> 1
+        for place in range(bits, -1, -1):
+            yield ((plus >> place & 1) - (minus >> place & 1)) * sign, 1
+    else:
+        steps = 1 << (bits if schedule == "rate" else (bits + 1) // 2)
+        for time in range(steps):
+            yield ((time + 1) * size // steps - time * size // steps) * sign, 0
 
 
 def phase_decode(spikes: Tensor) -> Tensor:

@@ -68,7 +68,9 @@ class Arithmetic(Protocol):
 
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor: ...
 
-    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, name: str = "scores") -> Tensor: ...
+    def signed_dot(
+        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+    ) -> Tensor: ...
 
     # Comparisons.
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor: ...
@@ -137,7 +139,9 @@ class Closed:
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor:
         return product.dot(weight, value, weight_bits, value_bits)
 
-    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, name: str = "scores") -> Tensor:
+    def signed_dot(
+        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+    ) -> Tensor:
         return product.dot(a, b, a_bits, b_bits)
 
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
@@ -231,8 +235,12 @@ class Simulated:
         # A weight may equal 2^weight_bits, which takes one phase more.
         return simulated_product.dot(weight, value, weight_bits + 1, self._scope(name))
 
-    def signed_dot(self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, name: str = "scores") -> Tensor:
-        return simulated_product.signed_dot(a, b, a_bits, self._scope(name))
+    def signed_dot(
+        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+    ) -> Tensor:
+        # Levels at a linear layer's input arrive in the schedule of the realisation; other numbers send their bits.
+        schedule = self.realisation.schedule if levels else "bits"
+        return simulated_product.signed_dot(a, b, a_bits, self._scope(name), schedule)
 
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
         return simulated_compare.maximum(x, bits, self._scope(name))

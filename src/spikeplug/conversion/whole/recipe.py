@@ -55,8 +55,8 @@ class Whole(Fields):
             raise SpikeplugError(f"bits is {bits!r}: choose 4 to 9.")
         if bits == 9:
             return cls()
-        levels, blocks = (1 << (bits - 1)) - 1, {"block": 16, "rotated_block": 16} if bits <= 5 else {}
-        return cls(inputs=levels, cache=levels, **blocks)
+        levels, few = (1 << (bits - 1)) - 1, bits <= 5
+        return cls(inputs=levels, cache=levels, block=16 if few else BLOCK, rotated_block=16 if few else 0)
 
 
 def as_recipe(recipe: object, operators: object, calibration: object) -> Whole | None:

@@ -130,7 +130,7 @@ def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
         right //= factor
         signs = hadamard(factor).to(device=mantissa.device, dtype=torch.int64)
         blocks = mantissa.reshape(left, factor, right).transpose(-1, -2)
-        mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, f"rotation/{factor}").transpose(-1, -2)
+        mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, name=f"rotation/{factor}").transpose(-1, -2)
         left, bits = left * factor, bits + (factor - 1).bit_length()
     return Coded(mantissa.reshape(code.mantissa.shape), code.exponent - half_places(order), bits, "vector")
 

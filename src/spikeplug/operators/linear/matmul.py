@@ -22,7 +22,7 @@ def matmul_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
     Each sum is shifted to the largest exponent among the rows of b; what is dropped lies a.bits + b.bits octaves below
     the largest product.
     """
-    sums = on.signed_dot(a.mantissa, b.mantissa.transpose(-1, -2), a.bits + 1, b.bits + 1, "sums")
+    sums = on.signed_dot(a.mantissa, b.mantissa.transpose(-1, -2), a.bits + 1, b.bits + 1, name="sums")
     width = a.bits + b.bits + a.mantissa.shape[-1].bit_length() + 1
     exponents = b.exponent.transpose(-1, -2)
     highest = on.maximum(exponents, EXPONENT_BITS, "exponent/maximum")

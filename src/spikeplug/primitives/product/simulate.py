@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.codes.spikes import phases
+from spikeplug.codes.spikes import phases, scheduled
 from spikeplug.fixedpoint import matrix_product
 from spikeplug.neurons import Scope, blocks, integrate
+from spikeplug.realisation import Schedule
 
 
 def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
@@ -72,14 +73,36 @@ def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor
     return membrane
 
 
-def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope) -> Tensor:
+def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule = "bits") -> Tensor:
     """Return a (..., m, k) @ b (..., k, n), int64, for integers |a| < 2^bits.
+
+    schedule: how the integers of a are sent, see `Realisation`; it changes events, no sum.
 
     One population sends the positive elements of a, through synapses of weight b. Another sends the magnitudes of the
     negative ones, through synapses of -b. Both drive the same neurons.
     """
+    if schedule != "bits":
+        return _scheduled_dot(a, b, bits, scope, schedule)
     populations = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1)
     return dot(populations, torch.cat([b, -b], -2), bits, scope)
+
+
+def _scheduled_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule) -> Tensor:
+    """Return a @ b, with the integers of a sent in another schedule than their bits."""
+    value_bits, fan_out = magnitude_bits(b), b.shape[-1]
+    train = (scope / "operand").population("input", bits, 2 * a.numel())
+    width = bits + value_bits + max(1, a.shape[-1]).bit_length() + 2
+    membrane: Tensor | None = None
+    for spikes, leak in scheduled(a, bits, schedule):
+        train.send(spikes.abs(), fan_out)
+        current = matrix_product(spikes, b, bits, value_bits)
+        if membrane is None:
+            membrane = torch.zeros_like(current, dtype=torch.int64)
+            scope.population("accumulator", width, membrane.numel())
+        integrate(membrane, current, scope, leak=leak)
+        scope.population("accumulator").steps += 1
+    assert membrane is not None
+    return membrane
 
 
 def magnitude_bits(x: Tensor) -> int:

@@ -51,8 +51,8 @@ RECIPES = {
 _CONSOLE = Console()
 
 
-def accuracy(tokens: int, contexts: tuple[int, ...]) -> str:
-    """Return a table: a row per recipe, and per context the change of perplexity and the divergence."""
+def accuracy(tokens: int, contexts: tuple[int, ...]) -> tuple[str, str]:
+    """Return a table, a row per recipe with the change of perplexity and the divergence; and the README's sentence."""
     model, tokenizer = load(find_source(None))
     ids = encode(tokenizer, english_text())
     unseen = ids[len(ids) // 2 :]  # the second half: thresholds, widths and recipes were chosen on the first
@@ -71,7 +71,12 @@ def accuracy(tokens: int, contexts: tuple[int, ...]) -> str:
     titles = [f"{kind}, context {context}" for context in contexts for kind in ("perplexity", "KL")]
     head = f"| levels of inputs | {' | '.join(titles)} |\n|---|{'---:|' * len(titles)}"
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"SmolLM2-135M, {tokens:,} tokens of the embedded text's second half. {machine()}\n\n{head}\n{lines}"
+    table = f"SmolLM2-135M, {tokens:,} tokens of the embedded text's second half. {machine()}\n\n{head}\n{lines}"
+    changes = " and ".join(f"{rows[0][1 + 2 * i]} at {context}" for i, context in enumerate(contexts))
+    return table, (
+        "- **Whole models**, SmolLM2-135M, everything between the token ids and the logits spiking, int8 weights: "
+        f"perplexity {changes} tokens of context (`make whole`, [all figures](docs/whole-figures.md))."
+    )
 
 
 def compared(model: nn.Module, whole: nn.Module, windows: Tensor) -> list[str]:
@@ -228,7 +233,9 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     equal = True
     if arguments.part == "accuracy":
-        text = accuracy(arguments.tokens, tuple(map(int, arguments.contexts.split(","))))
+        text, line = accuracy(arguments.tokens, tuple(map(int, arguments.contexts.split(","))))
+        if arguments.write:
+            pages.write("README.md", "whole", line)
     elif arguments.part == "speed":
         text = speed(arguments.repeats)
     elif arguments.part == "simulation":

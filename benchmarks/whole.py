@@ -1,7 +1,7 @@
 """Measure a whole spiking SmolLM2: `python benchmarks/whole.py accuracy|speed|simulation|encoders [--write]`.
 
 accuracy    perplexity and divergence from the exact model, by levels and context, on text that nothing was chosen on
-speed       prefill, decoding, memory and folder against the exact model and torch's dynamic int8, in turns
+speed       prefill, decoding, memory and folder against the exact model, in turns
 simulation  one forward pass neuron by neuron, equal to the closed form, and the audit of linear operations
 encoders    MiniLM: cosine of each of 1,000 embeddings with the exact one; Whisper: the words it writes
 
@@ -95,29 +95,31 @@ def compared(model: nn.Module, whole: nn.Module, windows: Tensor) -> list[str]:
 
 
 def speed(repeats: int) -> str:
-    """Return a table of seconds and bytes: exact, whole, and torch's dynamic int8 where it is there."""
+    """Return a table of seconds and bytes: the exact model, and whole ones with 9 and with 8 bits."""
     model, tokenizer = load(find_source(None))
     model.set_attn_implementation("sdpa")
     ids = cut_windows(encode(tokenizer, english_text()), 512, 512)
-    whole = copy.deepcopy(model)
-    spikeplug.convert(whole, recipe="whole", calibration=text_tokens(tokenizer), keep=False)
-    arms = {"exact, float32 sdpa": model, "whole spiking": whole}
-    prefill = {name: _prefill(arm, ids) for name, arm in arms.items()}
-    decode = {name: _decode(arm, ids) for name, arm in arms.items()}
-    times = {
-        "prefill of 512 tokens": _in_turns(prefill, repeats),
-        "one token after 512": _in_turns(decode, 4 * repeats),
+    arms = {"exact, float32 sdpa": model}
+    for bits in (9, 8):
+        whole = arms[f"whole, {bits} bits"] = copy.deepcopy(model)
+        spikeplug.convert(whole, recipe=spikeplug.Whole.of_bits(bits), calibration=text_tokens(tokenizer), keep=False)
+    runs = {
+        "prefill of 512 tokens": (_prefill, repeats),
+        "one token after 512": (_decode, 4 * repeats),
     }
-    sizes = {name: (_bytes(arm), _folder(arm)) for name, arm in arms.items()}
-    base = "exact, float32 sdpa"
-    lines = ["| | exact | whole spiking | ratio |", "|---|---:|---:|---:|"]
-    for what, found in times.items():
-        exact, spiking = found[base], found["whole spiking"]
-        lines.append(f"| {what} | {1e3 * exact:,.0f} ms | {1e3 * spiking:,.0f} ms | {spiking / exact:.2f} |")
-    for place, what in enumerate(("parameters and buffers", "folder")):
-        exact, spiking = sizes[base][place], sizes["whole spiking"][place]
-        lines.append(f"| {what} | {exact / 1e6:,.0f} MB | {spiking / 1e6:,.0f} MB | {spiking / exact:.3f} |")
-    return f"Medians of runs in turns. {machine()}\n\n" + "\n".join(lines)
+    lines = [f"| | {' | '.join(arms)} |", f"|---|{'---:|' * len(arms)}"]
+    for what, (make, times) in runs.items():
+        found = _in_turns({name: make(arm, ids) for name, arm in arms.items()}, times)
+        lines.append(_row(what, [1e3 * seconds for seconds in found.values()], "ms"))
+    lines.append(_row("parameters and buffers", [_bytes(arm) / 1e6 for arm in arms.values()], "MB"))
+    lines.append(_row("folder", [_folder(arm) / 1e6 for arm in arms.values()], "MB"))
+    return f"Medians of runs in turns; in brackets the ratio to the exact model. {machine()}\n\n" + "\n".join(lines)
+
+
+def _row(what: str, values: list[float], unit: str) -> str:
+    first, *others = values
+    cells = [f"{first:,.0f} {unit}", *(f"{value:,.0f} {unit} ({value / first:.2f})" for value in others)]
+    return f"| {what} | {' | '.join(cells)} |"
 
 
 def _prefill(model: nn.Module, ids: Tensor) -> Callable[[], Any]:
@@ -130,7 +132,7 @@ def _decode(model: nn.Module, ids: Tensor) -> Callable[[], Any]:
 
     def step() -> Any:
         output = model(ids[:, :1], past_key_values=cache, use_cache=True)
-        cache.crop(ids.shape[1])
+        cache.crop(-1)
         return output
 
     return step

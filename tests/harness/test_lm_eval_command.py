@@ -242,7 +242,7 @@ def test_the_recipe_whole_and_a_folder_that_it_wrote(folder, examples, tmp_path)
     ("model_args", "message"),
     [
         ("recipe=half", "unknown recipe 'half'"),
-        ("recipe=whole,bits=9", "bits is 9"),
+        ("recipe=whole,bits=10", "bits is 10"),
         ("recipe=whole,bits=many", "bits is 'many'"),
         ("bits=8", "add --recipe whole"),
         ("recipe=whole,dtype=float16", "float32"),

@@ -15,7 +15,7 @@ from spikeplug.evidence.distributions import gaussian
 from spikeplug.evidence.subjects import Subject
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
-from spikeplug.operators import RECORDS, Operator
+from spikeplug.operators import LINEAR, RECORDS, Operator
 from spikeplug.presets import PRESETS
 from spikeplug.primitives.arithmetic import Closed
 
@@ -129,6 +129,6 @@ def test_a_module_of_ours_exists_where_one_is_named(record: Operator) -> None:
 
 
 def test_names_are_their_keys_and_every_record_is_registered() -> None:
-    assert all(name == record.name for name, record in RECORDS.items())
-    assert list(OPERATORS) == list(RECORDS)
-    assert all(hasattr(torch.ops.spikeplug, name) for name in RECORDS)
+    assert all(name == record.name for name, record in (RECORDS | LINEAR).items())
+    assert list(OPERATORS) == [*RECORDS, *LINEAR]
+    assert all(hasattr(torch.ops.spikeplug, name) for name in OPERATORS)

@@ -145,10 +145,11 @@ def _convert(
     conversion = replace(conversion, saved_as=saved, report=report)
     try:
         _apply(model, plugs, conversion)
-        if whole is not None and isinstance(recipe, Layout):
-            whole.install_empty()
-        elif whole is not None:
-            whole.install(batch, progress)
+        if whole is not None:
+            if isinstance(recipe, Layout):
+                whole.install_empty()
+            else:
+                whole.install(batch, progress)
             report = Report(type(model).__name__, whole.entries(entries), tuple(whole.notes))
             if strict:
                 _check_whole(report.entries)

@@ -115,7 +115,7 @@ class WholeConversion:
         if entry.path in self.matched:
             return replace(entry, reason="excluded")
         layer = is_layer(self.model.get_submodule(entry.path)) and entry.path not in self.coded
-        if layer and entry.path in run:
+        if layer and (self.sample is None or entry.path in run):  # without a run, nobody saw that it did nothing
             return replace(entry, reason=f"no integer form of {entry.class_name}")
         return replace(entry, action="replaced", reason="", pipeline=False)
 

@@ -58,7 +58,7 @@ def test_a_folder_is_the_recipe_that_wrote_it(folder: Path, whole: Path, tmp_pat
     assert made["conversion"]["counts"] == saved["conversion"]["counts"]
     assert made["arguments"]["recipe"] == saved["arguments"]["recipe"] == "whole"
     assert (made["arguments"]["bits"], saved["arguments"]["bits"]) == (9, None)
-    assert "recipe whole, 8 bits" in shown
+    assert "recipe whole, 9 bits" in shown
     assert "recipe whole" in also
     assert "Peak memory" in shown
 

@@ -13,6 +13,7 @@ from spikeplug.conversion.whole.spikes import counting_spikes
 from spikeplug.operators.linear.linear import seen
 from spikeplug.primitives.arithmetic import Closed
 
+pytestmark = pytest.mark.slow
 IDS = torch.arange(2, 26)[None]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.weights import apply_hadamard, factors_of, hadamard
+from spikeplug.hadamard import apply_hadamard, factors_of, hadamard
 
 ORDERS = [1, 2, 4, 8, 12, 16, 20, 24, 28, 36, 64, 80, 108, 284, 384, 576, 640, 896]
 

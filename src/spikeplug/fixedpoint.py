@@ -26,6 +26,11 @@ def constant(value: float, fraction_bits: int) -> int:
     return int(math.copysign(math.floor(abs(scaled) + Fraction(1, 2)), scaled))
 
 
+def is_power_of_two(value: float) -> bool:
+    """Return whether |value| is a power of two: multiplying by it moves an exponent, and changes no mantissa."""
+    return math.isfinite(value) and math.frexp(abs(value))[0] == 0.5
+
+
 def shift_right(x: Tensor, places: Tensor | int) -> Tensor:
     """Return floor(x / 2^places) for places >= 0, in x's dtype.
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,29 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import logits, tiny_model, tokens
-from transformers import PreTrainedModel
+from tiny_models import DUPLICATES, logits, tiny_model, tokens
 
 from spikeplug.conversion import audit, convert, revert
 from spikeplug.presets import PRESETS
 
 
-def deep_copied(model: PreTrainedModel) -> PreTrainedModel:
-    return copy.deepcopy(model)
-
-
-def pickled(model: PreTrainedModel) -> PreTrainedModel:
-    return pickle.loads(pickle.dumps(model))
-
-
-def torch_saved(model: PreTrainedModel) -> PreTrainedModel:
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("duplicate", [deep_copied, pickled, torch_saved])
+@pytest.mark.parametrize("duplicate", DUPLICATES)
 def test_copies_live_on_their_own(duplicate: Any) -> None:
     model = tiny_model("qwen3")
     exact = logits(model, tokens())

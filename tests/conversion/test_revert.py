@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import logits, tiny_model, tokens
+from tiny_models import DUPLICATES, logits, tiny_model, tokens
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -127,22 +124,7 @@ def test_a_failure_while_planning_changes_nothing(monkeypatch: pytest.MonkeyPatc
     assert snapshot(model) == before
 
 
-def deep_copied(model: PreTrainedModel) -> PreTrainedModel:
-    return copy.deepcopy(model)
-
-
-def pickled(model: PreTrainedModel) -> PreTrainedModel:
-    return pickle.loads(pickle.dumps(model))
-
-
-def saved(model: PreTrainedModel) -> PreTrainedModel:
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("duplicate", [deep_copied, pickled, saved])
+@pytest.mark.parametrize("duplicate", DUPLICATES)
 def test_copies_of_a_converted_model_live_on_their_own(duplicate: Any) -> None:
     model = tiny_model("qwen3")
     exact = logits(model, tokens())
@@ -172,7 +154,7 @@ def test_a_reverted_model_is_saved_as_the_plain_one(tmp_path: Any) -> None:
 
 
 def test_plain_torch_models_are_copied_and_reverted_too() -> None:
-    for duplicate in (deep_copied, pickled, saved):
+    for duplicate in DUPLICATES:
         model, x = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), torch.randn(2, 3, 8)
         with torch.no_grad():
             exact = model(x)

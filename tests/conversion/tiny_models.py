@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 from typing import Any
 
 import torch
@@ -50,3 +53,22 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference over the largest absolute expected value."""
     actual, expected = actual.detach().double(), expected.detach().double()
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def deep_copied(model: PreTrainedModel) -> PreTrainedModel:
+    return copy.deepcopy(model)
+
+
+def pickled(model: PreTrainedModel) -> PreTrainedModel:
+    return pickle.loads(pickle.dumps(model))
+
+
+def torch_saved(model: PreTrainedModel) -> PreTrainedModel:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+#: Every way to a second model with the same weights.
+DUPLICATES = (deep_copied, pickled, torch_saved)

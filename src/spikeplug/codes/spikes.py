@@ -22,8 +22,16 @@ def count_code(values: Tensor, steps: int, levels: int) -> Tensor:
     """
     _check_positive(steps=steps, levels=levels)
     _check_values(values, steps * levels, f"T·L = {steps * levels}")
-    time = torch.arange(steps + 1, device=values.device).view(-1, *[1] * values.dim())
-    return (time * values.to(torch.int64) // steps).diff(dim=0)
+    return torch.stack(list(counts(values.to(torch.int64), steps)))
+
+
+def counts(values: Tensor, steps: int) -> Iterator[Tensor]:
+    """Yield the spikes of integers >= 0 spread evenly over `steps` time steps, one tensor in the values' dtype each."""
+    before = torch.zeros_like(values)
+    for time in range(1, steps + 1):
+        sent = time * values // steps
+        yield sent - before
+        before = sent
 
 
 def count_decode(spikes: Tensor) -> Tensor:
@@ -70,8 +78,8 @@ def scheduled(values: Tensor, bits: int, schedule: Schedule) -> Iterator[tuple[T
             yield ((plus >> place & 1) - (minus >> place & 1)) * sign, 1
     else:
         steps = 1 << (bits if schedule == "rate" else (bits + 1) // 2)
-        for time in range(steps):
-            yield ((time + 1) * size // steps - time * size // steps) * sign, 0
+        for spikes in counts(size, steps):
+            yield spikes * sign, 0
 
 
 def phase_decode(spikes: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from spikeplug.conversion.report import fold_layers, grouped
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
+from spikeplug.fixedpoint import is_power_of_two
 from spikeplug.kernels import closed_forms
 from spikeplug.library import OPERATORS
 from spikeplug.operators import RECORDS
@@ -244,7 +245,7 @@ def _changed_digits(func: Any, operands: tuple[Any, ...], result: Any) -> str:
         narrowed = given.is_floating_point and kept.is_floating_point and kept.itemsize < given.itemsize
         return str(name) if narrowed else ""
     factors = [leaf for leaf in tree_leaves(operands) if not isinstance(leaf, (Tensor, bool, str, type(None)))]
-    if name in ("mul", "div") and factors and math.frexp(abs(float(factors[0])))[0] in (0.0, 0.5):
+    if name in ("mul", "div") and factors and (factors[0] == 0 or is_power_of_two(float(factors[0]))):
         return ""
     if name in ("add", "sub") and factors and factors[0] == 0:
         return ""

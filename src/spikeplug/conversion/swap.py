@@ -20,7 +20,7 @@ from spikeplug.conversion.plug import Plug, is_plugged, plug_of
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.spiking_config import forget, saved_as
 from spikeplug.conversion.whole.calibration import calibration_batch
-from spikeplug.conversion.whole.coded import is_freed, layers_of, restore
+from spikeplug.conversion.whole.coded import free, is_freed, layers_of, restore
 from spikeplug.conversion.whole.layout import Layout
 from spikeplug.conversion.whole.plan import WholeConversion, find_layout
 from spikeplug.conversion.whole.recipe import Whole, as_recipe
@@ -155,7 +155,7 @@ def _convert(
                 _check_whole(report.entries)
             setattr(model, RECORD, replace(conversion, report=report))
             if not keep:
-                whole.free()
+                free(model)
     except BaseException:
         _restore(model)
         raise

@@ -153,8 +153,7 @@ def spiking_copy(
     shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
     copied = copy.deepcopy(model, shared)
     report = recipe.convert(copied, tokenizer, numerics, operators=operators, exclude=exclude, progress=progress)
-    for module in copied.modules():
-        free(module)
+    free(copied)
     return copied, report
 
 

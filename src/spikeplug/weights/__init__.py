@@ -1,6 +1,5 @@
 """Weights: fold norms, rotate, and round to integers, without changing what a model computes before rounding."""
 
-from spikeplug.hadamard import apply_hadamard, factors_of, hadamard
 from spikeplug.weights.hessian import Hessian
 from spikeplug.weights.preparing import Prepared, PreparedNorm, Weights, check_finite, prepare
 from spikeplug.weights.rotation import Rotation, rotate_online
@@ -15,12 +14,9 @@ __all__ = [
     "Rounded",
     "Structure",
     "Weights",
-    "apply_hadamard",
     "check_finite",
-    "factors_of",
     "find_structure",
     "gptq",
-    "hadamard",
     "prepare",
     "rotate_online",
     "rounded",

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from spikeplug.conversion.auditing import Audit, _Watch
 from spikeplug.conversion.redirection import LINEAR_TABLE, Redirection, only
-from spikeplug.conversion.whole.functions import FUNCTIONS, is_power_of_two
+from spikeplug.conversion.whole.functions import FUNCTIONS
+from spikeplug.fixedpoint import is_power_of_two
 from spikeplug.operators import LINEAR
 
 SCOPE = Redirection(None, frozenset(LINEAR))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import io
-import pickle
 import threading
 import weakref
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from test_whole_recipe import unchanged
-from tiny_models import logits, relative_error, tiny_model, tokens
+from tiny_models import DUPLICATES, logits, relative_error, tiny_model, tokens
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -159,22 +157,7 @@ def test_a_model_is_as_it_was_after_any_failure(
     convert(model, recipe="whole", calibration=tokens())
 
 
-def deep_copied(model: PreTrainedModel) -> PreTrainedModel:
-    return copy.deepcopy(model)
-
-
-def pickled(model: PreTrainedModel) -> PreTrainedModel:
-    return pickle.loads(pickle.dumps(model))
-
-
-def torch_saved(model: PreTrainedModel) -> PreTrainedModel:
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@pytest.mark.parametrize("duplicate", [deep_copied, pickled, torch_saved])
+@pytest.mark.parametrize("duplicate", DUPLICATES)
 def test_copies_live_on_their_own(duplicate: Any) -> None:
     model, exact = whole(settings={"tie_word_embeddings": True})
     spiking = logits(model, tokens())

@@ -56,10 +56,11 @@ def restore(module: nn.Module) -> None:
         module.config.tie_word_embeddings = True  # type: ignore[union-attr]
 
 
-def free(module: nn.Module) -> None:
-    """Forget the parameters that a module keeps: its memory is freed, and it can no longer be reverted."""
-    if KEPT in vars(module):
-        vars(module)[KEPT] = None
+def free(model: nn.Module) -> None:
+    """Forget the parameters that the model's modules keep: memory is freed, and it can no longer be reverted."""
+    for module in model.modules():
+        if KEPT in vars(module):
+            vars(module)[KEPT] = None
 
 
 def is_freed(module: nn.Module) -> bool:
@@ -169,7 +170,7 @@ class LinearPlug(CodedPlug):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.detached:
             return self.original(*args, **kwargs)
-        if type(self.module).forward is not nn.Linear.forward:
+        if has_own_forward(self.module):
             instead = {F.linear: lambda x, *_, **__: self.linear(x), **dict.fromkeys(_PRODUCTS, self._times)}
             return self.own_forward(instead, args, kwargs)
         (x,) = (*args, *kwargs.values())
@@ -185,18 +186,10 @@ class LinearPlug(CodedPlug):
 _PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 
 
-class TransposedLinearPlug(CodedPlug):
+class TransposedLinearPlug(LinearPlug):
     """Run transformers' Conv1D, a linear layer whose weight is (columns, rows)."""
 
-    label = "spiking linear"
     transposed = True
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.detached:
-            return self.original(*args, **kwargs)
-        (x,) = (*args, *kwargs.values())
-        refuse_proxies(self.module, (x,))
-        return self.linear(x)
 
 
 class EmbeddingPlug(CodedPlug):
@@ -208,7 +201,7 @@ class EmbeddingPlug(CodedPlug):
         if self.detached:
             return self.original(*args, **kwargs)
         refuse_proxies(self.module, args)
-        if type(self.module).forward is not nn.Embedding.forward:
+        if has_own_forward(self.module):
             instead = {F.embedding: lambda ids, *_, **__: self._rows(ids), Tensor.__getitem__: self._item}
             return self.own_forward(instead, args, kwargs)
         (ids,) = (*args, *kwargs.values())

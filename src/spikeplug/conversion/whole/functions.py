@@ -5,7 +5,6 @@ A sum is the operator `add`, a product the operator `multiply`; a factor that is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikeplug.fixedpoint import is_power_of_two
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 
@@ -26,11 +26,6 @@ class LinearFunction:
 
     names: tuple[str, ...]
     run: Callable[..., Any]
-
-
-def is_power_of_two(value: float) -> bool:
-    """Return whether |value| is a power of two: multiplying by it moves an exponent, and changes no mantissa."""
-    return math.isfinite(value) and math.frexp(abs(value))[0] == 0.5
 
 
 def _number(value: Any, like: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ class WholeConversion:
             (entry.path, op) for entry in kept if entry.action == "left" for op in run.get(entry.path, ())
         }
         left = [(path, op) for path, ops in run.items() for op in ops if (path, op) not in known]
-        return (*kept, *(Entry(path, op, self._class_name(path), "left", self._reason(path)) for path, op in left))
+        classes = {path: type(module).__name__ for path, module in self.model.named_modules(remove_duplicate=False)}
+        return (*kept, *(Entry(path, op, classes.get(path, path), "left", self._reason(path)) for path, op in left))
 
     def _executed(self) -> dict[str, list[str]]:
         """Return the names of the operations that the model executes in float in one run, by path."""
@@ -118,10 +119,6 @@ class WholeConversion:
         if layer and (self.sample is None or entry.path in run):  # without a run, nobody saw that it did nothing
             return replace(entry, reason=f"no integer form of {entry.class_name}")
         return replace(entry, action="replaced", reason="", pipeline=False)
-
-    def _class_name(self, path: str) -> str:
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        return type(modules[path]).__name__ if path in modules else path
 
     def _reason(self, path: str) -> str:
         return "excluded" if path in self.matched else "computed in floating point"
@@ -156,11 +153,6 @@ class WholeConversion:
                 "to nearest."
             )
 
-    def free(self) -> None:
-        """Forget the float weights: their memory is freed, and the model cannot be reverted."""
-        for module in self.model.modules():
-            free(module)
-
     def install_empty(self) -> None:
         """Put empty integer weights into the modules, whose own weights are gone then; loading fills them."""
         untie(self.model)
@@ -171,13 +163,11 @@ class WholeConversion:
             threshold = weight.new_empty(rows, dtype=torch.int32)
             mantissa = weight.new_empty((rows, columns), dtype=torch.int8)
             plug.install(mantissa, threshold, weight.new_empty((), dtype=torch.int32), bias)
-            free(plug.module)
+        free(self.model)
 
     def _dense(self, path: str, plug: CodedPlug) -> tuple[Tensor, Tensor | None]:
-        changed: Mapping[str, Tensor] = self.prepared.weights if self.prepared is not None else {}
+        changed: Mapping[str, Tensor] = {} if self.prepared is None else self.prepared.weights
         weight = changed.get(f"{path}.weight", plug.own("weight"))
-        if not bool(torch.isfinite(weight).all()):
-            raise SpikeplugError(f"the weight {path}.weight holds NaN or infinity: load the model again, or repair it.")
         bias = changed.get(f"{path}.bias", plug.module._parameters.get("bias"))
         rows, order = plug.as_rows(weight.detach()), plug.rotation
         if order:
@@ -188,10 +178,11 @@ class WholeConversion:
 
     def _exchange_bare(self) -> None:
         """Put folded and rotated parameters of no coded layer, such as a class token, into their modules."""
-        for name in self.prepared.weights if self.prepared is not None else ():
+        changed: Mapping[str, Tensor] = {} if self.prepared is None else self.prepared.weights
+        for name in changed:
             path, _, own = name.rpartition(".")
-            if path not in self.coded and self.prepared is not None:
-                exchange(self.model.get_submodule(path), **{own: self.prepared.weights[name]})
+            if path not in self.coded:
+                exchange(self.model.get_submodule(path), **{own: changed[name]})
 
 
 @contextmanager

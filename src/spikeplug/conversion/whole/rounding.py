@@ -55,8 +55,7 @@ class Rounding:
     def _round(self, plug: CodedPlug, hessian: Hessian | None) -> None:
         assert plug.dense is not None
         weight, bias = plug.dense()
-        levels = self.recipe.weights
-        name = f"the weight of {plug.path}"
+        levels, name = self.recipe.weights, f"{plug.path}.weight"
         if bias is not None and not bool(torch.isfinite(bias).all()):
             raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
         found = rounded(weight, levels, name=name) if hessian is None else gptq(weight, hessian, levels, name=name)

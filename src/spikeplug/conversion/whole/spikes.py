@@ -1,8 +1,8 @@
 """Count the spikes at the inputs of linear layers of a whole spiking model, from the codes, without simulating neurons.
 
 An input is the level m of a step. In a phase code it is sent as the binary digits of |m|: a spike for every digit 1, so
-a level costs popcount(|m|) spikes; the sign is the line that carries them. A block's shift of m moves the spikes to
-earlier phases, and adds none.
+a level costs popcount(|m|) spikes; the sign is the line that carries them. In blocks, m is the level times its block's
+shares of the step, as the layer's membranes receive it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spikeplug.codes.spikes import popcount
 from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import Levels, level_integers, rotated
-from spikeplug.operators.linear.scaled import received
+from spikeplug.operators.linear.linear import input_levels
 from spikeplug.primitives.arithmetic import Closed
 
 #: What is counted, in words for people.
@@ -66,12 +66,6 @@ class _Counter:
         if not rows.numel():
             return
         on = Closed(plug.numerics or Numerics(), "linear")
-        levels = level_integers(rotated(received(rows), plug.rotation, on), plug.levels, plug.block, on)
-        self._counts.spikes += spikes_of(levels)
-        self._counts.levels += levels.mantissa.numel()
-
-
-def spikes_of(levels: Levels) -> int:
-    """Return the number of spikes of a phase code of these levels: the sum of popcount(|m|)."""
-    magnitude = levels.mantissa.abs()
-    return sum(int(((magnitude >> digit) & 1).sum()) for digit in range(levels.bits + 1))
+        mantissa = input_levels(rows, plug.levels, plug.block, plug.rotation, on).mantissa
+        self._counts.spikes += int(popcount(mantissa).sum())
+        self._counts.levels += mantissa.numel()

@@ -273,6 +273,18 @@ def _constants(block):
 
 
 @inlined
+def _finish_row(block, row, sums, scales, constants):
+    """Replace the sums of a row by its output; where a threshold or the bias is not defined, leave it."""
+    threshold, thresholds, unit, bias, bias_exponent, defined = constants
+    if defined:
+        bits, doubles = block[AT.bits], block[WIDTHS.doubles] != 0
+        step, exponent = scales[2 * row], scales[2 * row + 1] + unit
+        _finish(sums[row], threshold, thresholds, bias, bias_exponent, step, exponent, bits, doubles)
+    else:
+        leave(block, 0)
+
+
+@inlined
 def _encode_row(block, row, codes, wide):
     x, inputs = block[AT.x], block[WIDTHS.inputs]
     return levels_of(
@@ -344,26 +356,13 @@ def linear_scale_kernel(address):
     sums = integers(block[AT.output], rows, outputs)
     high = integers(block[BUFFERS.high], rows, outputs if planes > 1 else 0)
     scales = longs(block[BUFFERS.scales], 2 * rows)
-    threshold, thresholds, unit, bias, bias_exponent, defined = _constants(block)
+    constants = _constants(block)
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
-            if not defined:
-                leave(block, 0)
-                continue
             if planes > 1:
                 _join(high[row], sums[row])
-            _finish(
-                sums[row],
-                threshold,
-                thresholds,
-                bias,
-                bias_exponent,
-                scales[2 * row],
-                scales[2 * row + 1] + unit,
-                block[AT.bits],
-                block[WIDTHS.doubles] != 0,
-            )
+            _finish_row(block, row, sums, scales, constants)
         first, last = next_rows(block, last - first)
 
 
@@ -414,19 +413,6 @@ def linear_few_kernel(address):
         finished = finished_rows(block, last - first)
         first, last = taken_rows(block)
     if finished:
-        threshold, thresholds, unit, bias, bias_exponent, defined = _constants(block)
+        constants = _constants(block)
         for row in range(rows):
-            if not defined:
-                leave(block, 0)
-                continue
-            _finish(
-                sums[row],
-                threshold,
-                thresholds,
-                bias,
-                bias_exponent,
-                scales[2 * row],
-                scales[2 * row + 1] + unit,
-                block[AT.bits],
-                block[WIDTHS.doubles] != 0,
-            )
+            _finish_row(block, row, sums, scales, constants)

@@ -89,12 +89,16 @@ def linear(
 
     def rows(x: Tensor) -> Tensor:
         finite = torch.isfinite(x).all(-1, keepdim=True)
-        code = rotated(received(x.masked_fill(~finite, 0.0)), rotation, on)
-        levelled = level_integers(code, levels, block, on)
+        levelled = input_levels(x.masked_fill(~finite, 0.0), levels, block, rotation, on)
         output = decode(linear_integers(levelled, weight, scale, offset, on), x.dtype)
         return output.masked_fill(~finite, torch.nan)
 
     return by_rows(lambda part: rows(as_real(part, on.operator)), torch.atleast_2d(x)).reshape(shape)
+
+
+def input_levels(x: Tensor, levels: int, block: int, rotation: int, on: Arithmetic) -> Levels:
+    """Return the levels in which a layer reads x, float32 or float64 vectors of finite numbers, rotated first."""
+    return level_integers(rotated(received(x), rotation, on), levels, block, on)
 
 
 @torch.no_grad()
@@ -102,7 +106,7 @@ def seen(x: Tensor, levels: int, block: int, rotation: int, on: Arithmetic) -> T
     """Return the input that a linear layer computes with: x rotated and rounded to levels, in x's dtype and shape."""
 
     def rows(x: Tensor) -> Tensor:
-        code = level_integers(rotated(received(x), rotation, on), levels, block, on)
+        code = input_levels(x, levels, block, rotation, on)
         return decode(Coded(code.mantissa * code.step, code.exponent, code.bits + code.step_bits, "vector"), x.dtype)
 
     return by_rows(lambda part: rows(as_real(part, on.operator)), torch.atleast_2d(x)).reshape(x.shape)

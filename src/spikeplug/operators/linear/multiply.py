@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.codes import Coded, as_real, decode
+from spikeplug.codes import Coded
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.add import finite_vectors, restored
 from spikeplug.operators.linear.levels import RECEIVED_BITS
-from spikeplug.operators.linear.scaled import coded, received
+from spikeplug.operators.linear.pair import of_pair
+from spikeplug.operators.linear.scaled import coded
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -30,14 +30,7 @@ def multiply(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
     NaN, infinities, and numbers from 2^96 on give what torch's product gives, and change no other.
     Errors: SpikeplugError for tensors that are not floating.
     """
-    dtype = torch.result_type(a, b)
-    a, b = as_real(a, on.operator), as_real(b, on.operator)
-    shape = torch.broadcast_shapes(a.shape, b.shape)
-    if 0 in shape:
-        return (a * b).to(dtype)
-    a, b, undefined = finite_vectors(a, b, torch.mul)
-    output = decode(product_integers(received(a), received(b), on.numerics.bits, on), a.dtype)
-    return restored(output, undefined).reshape(shape).to(dtype)
+    return of_pair(a, b, product_integers, torch.mul, on)
 
 
 def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:

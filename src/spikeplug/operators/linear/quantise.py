@@ -8,8 +8,8 @@ from torch import Tensor
 from spikeplug.codes import as_real, scaled
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import SHARE_BITS, check_levels, exactly_rotated, level_integers, rotated
-from spikeplug.operators.linear.scaled import received
+from spikeplug.operators.linear.levels import SHARE_BITS, check_levels, exactly_rotated
+from spikeplug.operators.linear.linear import input_levels
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -33,8 +33,7 @@ def quantise(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *,
 
     def rows(x: Tensor) -> Tensor:
         finite = torch.isfinite(x)
-        code = rotated(received(x.masked_fill(~finite, 0.0)), rotation, on)
-        levelled = level_integers(code, levels, block, on)
+        levelled = input_levels(x.masked_fill(~finite, 0.0), levels, block, rotation, on)
         output = scaled(levelled.mantissa * levelled.step, levelled.exponent, x.dtype)
         if rotation:
             return output.masked_fill(~finite.all(-1, keepdim=True), torch.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from architectures import ARCHITECTURES
-from examine import examine, examine_whole
+from examine import Whole, examine, examine_whole
 from small_models import Architecture
 
 from spikeplug.presets import PRESETS
@@ -46,15 +47,42 @@ def test_the_published_recipe_too(name: str) -> None:
     assert found.generation is None or found.generation.cached_alike
 
 
+@cache
+def examined_whole(architecture: Architecture) -> Whole:
+    return examine_whole(architecture)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
 def test_the_recipe_whole_names_all_that_stays_float(architecture: Architecture) -> None:
     """The report says what the audit finds: the same paths, and nothing but names of layers in place of operations."""
-    found = examine_whole(architecture)
+    found = examined_whole(architecture)
     assert {place.partition(": ")[0] for place in found.left} == {place.partition(": ")[0] for place in found.executed}
     layers = {place for place in found.left if place.endswith(": matmul")}
     assert set(found.left) - layers <= set(found.executed)
-    assert found.error < 0.5  # of random weights
+    assert found.error < 0.3  # of random weights
     assert found.reverted
+
+
+# Where attention is written out, the scores of a row share a scale with those of later keys, until these are masked:
+# what lies 2^-16 below it depends on whether they are there. No such model is sure of it; this one shows it.
+SHOWS_LATER_KEYS = "MPT"
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(
+            each,
+            marks=[pytest.mark.xfail(reason="scores written out share a scale with later keys", strict=True)]
+            if each.name == SHOWS_LATER_KEYS
+            else [],
+        )
+        for each in ARCHITECTURES
+    ],
+    ids=lambda architecture: architecture.name,
+)
+def test_the_cache_changes_no_token_of_the_recipe_whole(architecture: Architecture) -> None:
+    found = examined_whole(architecture)
     if found.generation is not None:
         assert found.generation.cached_alike
 

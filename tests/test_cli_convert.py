@@ -17,6 +17,7 @@ import spikeplug
 import spikeplug.conversion.whole.calibration
 import spikeplug.conversion.whole.recipe
 from spikeplug import cli
+from spikeplug.conversion.whole.coded import CodedPlug
 from spikeplug.measurement import folders
 
 IDS = torch.arange(2, 30)[None]
@@ -204,3 +205,26 @@ def test_nothing_is_left_of_a_folder_that_could_not_be_written(
     else:
         assert result.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_command_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("--recipe", "whole", "--calibration-tokens", 16)
+    run("convert", folder, tmp_path / "expected", *wanted)
+    install, done = CodedPlug.install, []
+
+    def interrupted(self, *integers):
+        done.append(self.path)
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        install(self, *integers)
+
+    with monkeypatch.context() as context:
+        context.setattr(CodedPlug, "install", interrupted)
+        result = run("convert", folder, tmp_path / "out", *wanted)
+    assert result.exit_code == 130
+    assert "out.unfinished keeps the layers that are rounded" in " ".join(result.stderr.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "out.unfinished"]
+    assert run("convert", folder, tmp_path / "out", *wanted).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "out"]
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "expected")]
+    assert files[0].read_bytes() == files[1].read_bytes()

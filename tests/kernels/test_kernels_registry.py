@@ -88,7 +88,7 @@ def test_other_tensors_are_a_reason() -> None:
             {"numerics": Numerics(bits=16, working_bits=24), "keys": (1 << 14) + 1},
             "sums over 16385 keys do not fit 53 bits",
         ),
-        ({"dtype": torch.int64}, "keys and values are not floating-point"),
+        ({"dtype": torch.int64}, "keys and values are neither floating-point nor packed"),
     ],
     ids=str,
 )

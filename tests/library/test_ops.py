@@ -66,7 +66,7 @@ def arguments(name: str, dtype: torch.dtype = torch.float32) -> list[tuple[Any, 
         "add": [(x, values(3, 5, 8, low=0.5, dtype=dtype)), (x, values(8, dtype=dtype))],
         "multiply": [(x, values(3, 5, 8, low=0.5, dtype=dtype)), (x, values(8, dtype=dtype))],
         "sum": [(x, -1), (x, 1)],
-        "quantise": [(x, 1 << 15, 0, 0), (x, 1 << 15, 4, 4)],
+        "quantise": [(x, 1 << 15, 0, 0, False), (x, 1 << 15, 4, 4, False)],
         "rotary": [(positions, frequency, quarters) for quarters in (0, 1)],
     }
     return calls.get(name, [(x,)])

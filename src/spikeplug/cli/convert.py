@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +47,7 @@ from spikeplug.presets import read_preset
 from spikeplug.progress import duration, shown_on
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from transformers import PreTrainedModel
 
@@ -95,6 +98,7 @@ def convert_command(
     with console.status(f"Loading {source.name}"):
         set_threads(threads)
         from spikeplug.conversion.check import check_request
+        from spikeplug.conversion.whole.unfinished import forget
         from spikeplug.evaluation.table import conversion_table
 
         check_request(names, exclude)
@@ -106,15 +110,20 @@ def convert_command(
         tokenizer = load_tokenizer(source)
     facts = model_facts(loaded, source.name)
     float_bytes = 4 * facts["parameters"]
+    unfinished = target.with_name(f"{target.name}.unfinished") if wanted.whole and wanted.calibrated else None
     check_space(target, facts["parameters"] if wanted.whole else _in_memory(loaded))
-    with shown_on(console) as progress:
+    with shown_on(console) as progress, _told(unfinished, console):
         progress("Folding and rotating weights" if wanted.whole else "Converting", 0, 1)
-        report = wanted.convert(loaded, tokenizer, numerics, operators=names, exclude=exclude, progress=progress)
+        report = wanted.convert(
+            loaded, tokenizer, numerics, operators=names, exclude=exclude, unfinished=unfinished, progress=progress
+        )
     with console.status(f"Writing {target}"), quiet(), new_folder(target) as inside:
         loaded.save_pretrained(inside)
         if tokenizer is not None:
             tokenizer.save_pretrained(inside)
         _copy_processors(source, inside)
+    if unfinished is not None:
+        forget(unfinished)
     sizes = {
         "folder": size_of(target, "*"),
         "weights": size_of(target, "*.safetensors"),
@@ -152,6 +161,24 @@ def convert_command(
     title = f"{headline(facts)} -> {target}, recipe {wanted.name}"
     table = conversion_table(report.to_dict())
     deliver(writes, [title, table, *report.notes, _table(sizes, found)])
+
+
+@contextmanager
+def _told(unfinished: Path | None, console: Console) -> Iterator[None]:
+    """Say, if the block is interrupted, that the layers which are rounded are kept; remove those of a refused model."""
+    from spikeplug.conversion.whole.unfinished import forget
+
+    there = unfinished is not None and unfinished.exists()
+    try:
+        yield
+    except BaseException as error:
+        if unfinished is None or (there and isinstance(error, SpikeplugError)):
+            raise
+        if isinstance(error, SpikeplugError) or not any(unfinished.glob("*.safetensors")):
+            forget(unfinished)
+        else:
+            console.print(f"{unfinished} keeps the layers that are rounded: the same command goes on from there.")
+        raise
 
 
 def _table(sizes: dict[str, Any], found: dict[str, Any]) -> Table:

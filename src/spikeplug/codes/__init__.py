@@ -11,6 +11,7 @@ from spikeplug.codes.elements import (
     encode_phase,
     natural_unit,
 )
+from spikeplug.codes.packed import MOST_PACKED, NO_STEP, STEP_BYTES, is_packed, levels_of, pack, unpacked
 from spikeplug.codes.scores import MASKED, SCORE_RANGE_BITS, Scores, encode_scores, excess_places, score_fraction_bits
 from spikeplug.codes.spikes import (
     count_code,
@@ -35,7 +36,10 @@ from spikeplug.codes.vectors import (
 __all__ = [
     "FIXED_RANGE_BITS",
     "MASKED",
+    "MOST_PACKED",
+    "NO_STEP",
     "SCORE_RANGE_BITS",
+    "STEP_BYTES",
     "Coded",
     "Granularity",
     "Scores",
@@ -59,8 +63,11 @@ __all__ = [
     "excess_places",
     "fixed",
     "in_blocks",
+    "is_packed",
     "largest_in_blocks",
+    "levels_of",
     "natural_unit",
+    "pack",
     "phase_code",
     "phase_decode",
     "phases",
@@ -70,4 +77,5 @@ __all__ = [
     "scaled",
     "scheduled",
     "score_fraction_bits",
+    "unpacked",
 ]

@@ -23,6 +23,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from spikeplug import functional
+from spikeplug.codes import is_packed
 from spikeplug.conversion.calls import EAGER_ATTENTION
 from spikeplug.conversion.multi_head import attend
 from spikeplug.errors import SpikeplugError
@@ -154,7 +155,14 @@ def spiking_attention(
     }
     mask = _mask(attention_mask, kwargs.get("position_bias"), module, query, key, is_causal)
     if plug.levels:
-        query, key, value, how["scaling"] = _coded(query, key, value, scaling, plug)
+        query, how["scaling"] = _rotated(query, scaling, plug)
+        if not is_packed(key):  # else it was encoded when it entered the cache
+            key, value = encoded(key, value, plug)
+    elif is_packed(key):
+        raise SpikeplugError(
+            f"{type(module).__name__} got a cache of a whole spiking model, which holds keys and values in bytes: "
+            "begin with a new cache."
+        )
     output = attend(query, key, value, mask, dropout, **how)
     # From the call's argument, or from the config, which transformers does not pass on.
     shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
@@ -162,22 +170,26 @@ def spiking_attention(
     return output.transpose(1, 2).contiguous(), weights
 
 
-def _coded(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, plug: AttentionPlug
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Return query, key and value as codes, and the scaling of their scores.
+def _rotated(query: Tensor, scaling: float | None, plug: AttentionPlug) -> tuple[Tensor, float]:
+    """Return queries in the basis of encoded keys, and the scaling of their scores.
 
-    Keys and values have plug.levels levels. Queries and keys are rotated first, where their width is the order of a
-    Hadamard matrix: no score changes, and the few large channels of keys do not set the step for the others.
+    Queries and keys are rotated where their width is the order of a Hadamard matrix: no score changes, and the few
+    large channels of keys do not set the step for the others.
     """
-    width, encode = query.shape[-1], OPERATORS["quantise"]
-    order = width if width in _ROTATIONS else 0
+    width = query.shape[-1]
     scaling = width**-0.5 if scaling is None else scaling
-    if order:
-        query = encode(query, MOST_LEVELS, 0, order, numerics=plug.numerics)
-        scaling = scaling * 4 ** half_places(order) / order
-    key = encode(key, plug.levels, 0, order, numerics=plug.numerics)
-    return query, key, encode(value, plug.levels, 0, 0, numerics=plug.numerics), scaling
+    if width not in _ROTATIONS:
+        return query, scaling
+    query = OPERATORS["quantise"](query, MOST_LEVELS, 0, width, False, numerics=plug.numerics)
+    return query, scaling * 4 ** half_places(width) / width
+
+
+def encoded(key: Tensor, value: Tensor, plug: AttentionPlug, packed: bool = False) -> tuple[Tensor, Tensor]:
+    """Return keys, rotated as `_rotated` rotates queries, and values in plug.levels levels; in bytes if `packed`."""
+    encode, width = OPERATORS["quantise"], key.shape[-1]
+    order = width if width in _ROTATIONS else 0
+    key = encode(key, plug.levels, 0, order, packed, numerics=plug.numerics)
+    return key, encode(value, plug.levels, 0, 0, packed, numerics=plug.numerics)
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:

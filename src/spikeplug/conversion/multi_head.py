@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from spikeplug import functional as spiking
+from spikeplug.codes import unpacked
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 
@@ -118,14 +119,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     multiplies them with the values.
 
     query    (B, H, Q, D)
-    key      (B, Hkv, K, D)
-    value    (B, Hkv, K, Dv)
+    key      (B, Hkv, K, D), or packed
+    value    (B, Hkv, K, Dv), or packed
     dropout  probability that a weight is dropped
     how      the keyword arguments of `functional.attention`, such as `numerics` and `scaling`
     """
     if not dropout:
         return spiking.attention(query, key, value, mask, **how)
     weights = F.dropout(spiking.attention_weights(query, key, mask, **how), dropout)
+    value = unpacked(value, query.dtype)
     return weights.to(value.dtype) @ value.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
 
 

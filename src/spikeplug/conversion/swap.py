@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -48,6 +49,7 @@ def convert(
     exclude: str | None = None,
     strict: bool = False,
     keep: bool = True,
+    unfinished: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Replace, in place, every float nonlinearity of a torch module by spiking operators; or everything.
@@ -72,6 +74,8 @@ def convert(
     strict     raise SpikeplugError if a nonlinearity has no spiking operator; with the recipe "whole", if anything is
                left in floating point
     keep       for the recipe "whole": False frees the float weights after all are rounded; `revert` then refuses
+    unfinished  for a calibrated recipe "whole": folder that keeps each layer once it is rounded, so that the same call
+               goes on after an interruption; it is yours to remove. None: an interrupted call begins anew
 
     Returns a report of what was replaced, and of what was left and why.
     Excluded places and operators that were not chosen are in the report; they are not errors.
@@ -88,11 +92,13 @@ def convert(
     whole = as_recipe(recipe, operators, calibration)
     if not keep and whole is None:
         raise SpikeplugError('keep=False goes with recipe="whole": other recipes change no weight.')
+    if unfinished is not None and (whole is None or calibration is False):
+        raise SpikeplugError('unfinished goes with recipe="whole" and a calibration: nothing else takes long.')
     with _LOCK:
         check_model(model, RECORD)
         batch = None if whole is None else calibration_batch(model, calibration)
         with shown(progress) as tell:
-            return _convert(model, numerics, operators, exclude, strict, whole, batch, tell, keep=keep)
+            return _convert(model, numerics, operators, exclude, strict, whole, batch, tell, keep, unfinished)
 
 
 def convert_to_load(
@@ -114,6 +120,7 @@ def _convert(
     batch: Mapping[str, Any] | None,
     progress: Progress,
     keep: bool = True,
+    unfinished: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Convert the model, see `convert`. recipe: a Layout for a model whose weights are still to be loaded."""
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
@@ -149,7 +156,7 @@ def _convert(
             if isinstance(recipe, Layout):
                 whole.install_empty()
             else:
-                whole.install(batch, progress)
+                whole.install(batch, progress, unfinished)
             report = Report(type(model).__name__, whole.entries(entries), tuple(whole.notes))
             if strict:
                 _check_whole(report.entries)

@@ -15,6 +15,8 @@ DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 TAKEN = DTYPES | {torch.bool, torch.int64}
 #: What an argument of a linear operator may be besides: weights and thresholds.
 INTEGERS = frozenset({torch.int8, torch.int32})
+#: Operators that take keys and values in bytes, see `codes.pack`.
+PACKED = frozenset({"attention", "attention_weights"})
 #: Types of arguments that are no tensors. To ask whether a value is a tensor takes as long as five look-ups.
 VALUES = frozenset({int, float, bool, str, type(None)})
 #: Tensors that are not a subclass with a meaning of its own.

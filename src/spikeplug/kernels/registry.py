@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikeplug.codes import affine
 from spikeplug.errors import SpikeplugError
-from spikeplug.kernels.protocol import DTYPES, INTEGERS, PLAIN, TAKEN, VALUES, Call, Kernel
+from spikeplug.kernels.protocol import DTYPES, INTEGERS, PACKED, PLAIN, TAKEN, VALUES, Call, Kernel
 from spikeplug.numerics import Numerics
 from spikeplug.operators import LINEAR
 
@@ -156,7 +156,7 @@ def _unsuited(call: Call) -> str | None:
     for x in arguments:
         if type(x) in VALUES or not isinstance(x, Tensor):
             continue
-        if x.dtype not in TAKEN and not (x.dtype in INTEGERS and operator in LINEAR):
+        if x.dtype not in TAKEN and not (x.dtype in INTEGERS and (operator in LINEAR or operator in PACKED)):
             return _other_dtype(x)
         if x.numel() == 0:
             return "a tensor has no elements"

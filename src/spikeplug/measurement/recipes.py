@@ -90,6 +90,7 @@ class Recipe(Fields):
         *,
         operators: Sequence[str] | None = None,
         exclude: str | None = None,
+        unfinished: Path | None = None,
         progress: Progress | None = None,
     ) -> Report:
         """Convert the model in place and return the report; arguments and errors as of `spikeplug.convert`.
@@ -108,6 +109,7 @@ class Recipe(Fields):
             recipe=Whole.of_bits(self.bits or 9),
             calibration=self._inputs(model, tokenizer),
             exclude=exclude,
+            unfinished=unfinished,
             progress=progress,
         )
 

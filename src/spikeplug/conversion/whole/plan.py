@@ -12,6 +12,7 @@ tokens: each layer rounds its weight when its inputs arrive, which come from lay
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,14 +25,16 @@ from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.attention import AttentionPlug
 from spikeplug.conversion.auditing import executed_in_float
-from spikeplug.conversion.plug import NormPlug, Plug
+from spikeplug.conversion.plug import HostPlug, NormPlug, Plug
 from spikeplug.conversion.report import Entry
+from spikeplug.conversion.whole.cache import CachingPlug, packs
 from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug, coded_plug, exchange, free, is_layer, untie
 from spikeplug.conversion.whole.layout import Layout
 from spikeplug.conversion.whole.readers import read_otherwise
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.rotary import RotaryPlug, find_rotary
 from spikeplug.conversion.whole.rounding import Rounding
+from spikeplug.conversion.whole.unfinished import open_unfinished
 from spikeplug.errors import SpikeplugError
 from spikeplug.hadamard import apply_hadamard, factors_of
 from spikeplug.numerics import Numerics
@@ -81,6 +84,9 @@ class WholeConversion:
             block = layout.recipe.block if path in layout.blocks else layout.recipe.rotated_block
             plug = kind(module, self.numerics, layout.recipe.inputs, block, layout.rotations.get(path, 0))
             whole[path] = self.coded[path] = plug
+        for path, plug in plugs.items():
+            if type(plug) is HostPlug and packs(plug.module, layout.recipe.cache):
+                whole[path] = CachingPlug(plug.module, self.numerics)
         for path, repeat in layout.rotary.items():
             if "inv_freq" not in getattr(modules.get(path), "_buffers", {}):
                 raise SpikeplugError(f"{path} is no rotary embedding: load the class that was saved.")
@@ -130,10 +136,18 @@ class WholeConversion:
             for path, plug in plugs.items()
         }
 
-    def install(self, batch: Mapping[str, Any] | None, progress: Progress) -> None:
-        """Round all weights: with the inputs of a run over `batch`, or without (None) each to its nearest level."""
+    def install(
+        self, batch: Mapping[str, Any] | None, progress: Progress, unfinished: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Round all weights: with the inputs of a run over `batch`, or without (None) each to its nearest level.
+
+        unfinished  folder that keeps layers which were rounded with inputs, see `open_unfinished`; None: nothing does
+        """
+        kept = None
+        if batch is not None and unfinished is not None:
+            kept = open_unfinished(unfinished, self.model, self.numerics, self.layout, batch)
         untie(self.model)
-        rounding = Rounding(self.layout.recipe, len(self.coded), progress)
+        rounding = Rounding(self.layout.recipe, len(self.coded), progress, kept)
         for path, plug in self.coded.items():
             plug.path, plug.dense = path, partial(self._dense, path, plug)
             if batch is None or isinstance(plug, EmbeddingPlug) or getattr(plug.module, "groups", 1) > 1:

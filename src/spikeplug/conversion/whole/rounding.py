@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikeplug.conversion.whole.coded import CodedPlug
 from spikeplug.conversion.whole.recipe import Whole
+from spikeplug.conversion.whole.unfinished import Unfinished
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.linear import THRESHOLD_BITS, seen
@@ -24,11 +25,13 @@ class Rounding:
     recipe    levels of the weights
     total     number of layers;  done  how many are rounded
     progress  is told after each layer
+    kept      where rounded layers are kept, and found again; None: nowhere
     """
 
     recipe: Whole
     total: int
     progress: Progress
+    kept: Unfinished | None = None
     done: int = 0
     _last: tuple[Tensor, tuple[int, int, int], Hessian] | None = None
 
@@ -36,7 +39,11 @@ class Rounding:
         """Round the plug's dense weight, given the inputs x (..., columns) of the whole calibration run."""
         # The model runs under a function mode, which would redirect the sums and products of rounding, too.
         with torch._C.DisableTorchFunction():
-            self._calibrated(plug, x)
+            found = None if self.kept is None else self.kept.get(plug.path)
+            if found is None:
+                self._calibrated(plug, x)
+            else:
+                self._install(plug, *found)
 
     def _calibrated(self, plug: CodedPlug, x: Tensor) -> None:
         how = (plug.levels, plug.block, plug.rotation)
@@ -59,7 +66,15 @@ class Rounding:
         if bias is not None and not bool(torch.isfinite(bias).all()):
             raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
         found = rounded(weight, levels, name=name) if hessian is None else gptq(weight, hessian, levels, name=name)
-        plug.install(found.mantissa, *shared_unit(found.threshold), bias)
+        integers = (found.mantissa, *shared_unit(found.threshold), bias)
+        if self.kept is not None and hessian is not None:
+            self.kept.put(plug.path, *integers)
+        self._install(plug, *integers)
+
+    def _install(self, plug: CodedPlug, mantissa: Tensor, threshold: Tensor, unit: Tensor, bias: Tensor | None) -> None:
+        device = plug.own("weight").device
+        integers = (mantissa.to(device), threshold.to(device), unit.to(device))
+        plug.install(*integers, None if bias is None else bias.to(device))
         self.done += 1
         self.progress("rounding weights", self.done, self.total)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spikeplug.codes import natural_unit
+from spikeplug.codes import is_packed, levels_of, natural_unit
 from spikeplug.fixedpoint import FLOAT64_EXACT_BITS
 from spikeplug.kernels.cpu import attention_codes
 from spikeplug.kernels.cpu.attention_block import Numbers, Words
@@ -59,8 +59,8 @@ class Attention:
             return NO_AFFINE
         if not query.dim() == key.dim() == value.dim() == 4:
             return "query, key and value need 4 dimensions"
-        if not (key.dtype in DTYPES and value.dtype in DTYPES):
-            return "keys and values are not floating-point"
+        if not (is_packed(key) and is_packed(value)) and not (key.dtype in DTYPES and value.dtype in DTYPES):
+            return "keys and values are neither floating-point nor packed"
         if softcap is not None:
             return "there is a softcap"
         if numerics.query_key_bits is None:
@@ -78,7 +78,8 @@ class Attention:
         query, key, value, mask, scaling, _, sinks = call.arguments
         AttentionCall(*call.arguments)  # raises for what the operator refuses
         numerics, unit = call.numerics, natural_unit(call.numerics)
-        (batches, key_heads, keys, channels), (_, heads, queries, _), width = key.shape, query.shape, value.shape[-1]
+        (batches, heads, queries, channels), (key_heads, keys) = query.shape, key.shape[1:3]
+        width = levels_of(value).shape[-1]
         # A token's heads side by side, as the layer after wants them.
         output = torch.empty(batches, queries, heads, width, dtype=torch.float32)
         if _leaves_float32(mask, unit) or _leaves_float32(sinks if sinks is None else sinks.abs(), unit):
@@ -149,8 +150,8 @@ def _leaves_float32(x: Tensor | None, unit: float) -> bool:
 
 
 def _by_channel(x: Tensor) -> Tensor:
-    """Return x as float32 whose last dimension, the channels, is contiguous in memory."""
-    x = x if x.dtype is torch.float32 else x.to(torch.float32)
+    """Return x as float32, or packed as it is, with the last dimension, the channels, contiguous in memory."""
+    x = x if x.dtype is torch.float32 or is_packed(x) else x.to(torch.float32)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
@@ -160,7 +161,7 @@ def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[Tensor, Pane
     memory: uint8, holds all codes and must be kept while they are used. panels: the addresses of the arrays in it.
     left: bool (batches,), True where a key or value is not finite or too large to code; None if no batch is.
     """
-    (batches, heads, keys, channels), width = key.shape, value.shape[-1]
+    (batches, heads, keys, channels), width = levels_of(key).shape, levels_of(value).shape[-1]
     steps = -(-keys // STEP_OF_KEYS)
     padded, pairs, pitch = batches * heads * steps * STEP_OF_KEYS, -(-channels // 2), -(-width // PANEL) * PANEL
     # Bytes: multiples of 64, so that all lie as one of them would.
@@ -171,6 +172,7 @@ def _coded(key: Tensor, value: Tensor, numerics: Numerics) -> tuple[Tensor, Pane
     panels = Panels(*accumulate(sizes[:-1], initial=memory.data_ptr()))
     (key_batch, key_head, key_row, _), (value_batch, value_head, value_row, _) = key.stride(), value.stride()
     values = attention_codes.Words(
+        packed=int(is_packed(key)),
         heads=heads,
         keys=keys,
         channels=channels,

@@ -25,7 +25,7 @@ from spikeplug.kernels.cpu.product import (
     wide_product_of_one,
     wide_product_of_rows,
 )
-from spikeplug.kernels.cpu.verbs import compiled, power_of_two
+from spikeplug.kernels.cpu.verbs import compiled, largest_magnitude, power_of_two
 
 #: Keys whose products are kept as integers, before they become scores.
 _STRIP = 8 * STEP_OF_KEYS
@@ -67,8 +67,11 @@ def take_queries(block, rows, key_head, first, present):
     channels, low, high = block[AT.channels], block[AT.keys], 0
     for member in range(present):
         at = query_at(block, key_head, first + member)
-        query, pattern = floats(at, 1, channels)[0], integers(at, 1, channels)[0]
-        exponent, finite = code_for_product(query, pattern, rows.codes[member, :channels], block[NUMBERS.query_bits])
+        query = floats(at, 1, channels)[0]
+        largest = largest_magnitude(integers(at, 1, channels)[0])
+        exponent, finite = code_for_product(
+            query, 1.0, largest, rows.codes[member, :channels], block[NUMBERS.query_bits]
+        )
         if not finite:
             leave(block, key_head // block[AT.heads])
         rows.factors[member] = power_of_two(exponent) * reals(block)[AT.factor]

@@ -26,13 +26,14 @@ _lock = Lock()
 
 @lru_cache
 def state_of_sources() -> str:
-    """Return a digest (12 hex digits) of the source files in kernels, operators and primitives.
+    """Return a digest (12 hex digits) of the source files in codes, kernels, operators and primitives.
 
     It goes into a kernel's name: Numba keeps compiled code while the kernel's own file is unchanged, whatever that file
     imports.
     """
     package = Path(__file__).parents[2]
-    sources = sorted(path for room in ("kernels", "operators", "primitives") for path in (package / room).rglob("*.py"))
+    rooms = ("codes", "kernels", "operators", "primitives")
+    sources = sorted(path for room in rooms for path in (package / room).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 

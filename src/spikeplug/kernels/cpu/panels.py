@@ -7,7 +7,6 @@ caller's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -21,6 +20,7 @@ from spikeplug.kernels.cpu.verbs import intrinsic
 CODES = 2 * PANEL
 
 _FLOATS, _CODED = ir.VectorType(ir.FloatType(), CODES), ir.VectorType(WORD, CODES)
+_BYTES = ir.VectorType(ir.IntType(8), CODES)
 _EIGHT = ir.VectorType(ir.IntType(16), PANEL)
 
 
@@ -62,7 +62,7 @@ def _loop(builder: Any, count: Any, start: list[Any], body: Callable[[Any, list[
 def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any, most: Any) -> tuple[Any, Any]:
     """Set count·CODES codes to round(x·scale), clipped to ±most; return the sum of their squares, int64.
 
-    x: float32; codes: int16; count > 0; most < 2^15.
+    x: float32 or int8; codes: int16; count > 0; most < 2^15.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -76,7 +76,11 @@ def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any
 
         def body(place: Any, carried: list[Any]) -> list[Any]:
             first = builder.mul(place, LONG(CODES))
-            value = builder.load(_vector(builder, source, 4, first, _FLOATS), align=4)
+            if signature.args[0].dtype is types.int8:
+                level = builder.load(_vector(builder, source, 1, first, _BYTES), align=1)
+                value = builder.sitofp(builder.sext(level, _CODED), _FLOATS)
+            else:
+                value = builder.load(_vector(builder, source, 4, first, _FLOATS), align=4)
             value = builder.call(rint, [builder.fmul(value, factor)])
             value = builder.select(builder.fcmp_ordered(">", value, low), value, low)
             value = builder.select(builder.fcmp_ordered("<", value, high), value, high)
@@ -86,7 +90,9 @@ def code_vectors(typing_context: Any, x: Any, codes: Any, count: Any, scale: Any
             return [builder.add(carried[0], builder.zext(add_within_pairs(builder, code, code), wide))]
 
         (total,) = _loop(builder, count, [ir.Constant(wide, None)], body)
-        return reduce(builder.add, [builder.extract_element(total, WORD(lane)) for lane in range(PANEL)])
+        kind = ir.FunctionType(LONG, [wide])
+        added = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.add.v{PANEL}i64")
+        return builder.call(added, [total])
 
     return types.int64(x, codes, types.int64, types.float32, types.float32), generate
 
@@ -129,7 +135,7 @@ def transpose_vectors(typing_context: Any, rows: Any, columns: Any, count: Any, 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows, columns, count, pitch = arguments
         source, target = (_data(context, builder, signature.args[i], array) for i, array in enumerate((rows, columns)))
-        # Three times each row shuffled into the one half of all rows further on: a transposition.
+        # log2(PANEL) times each row shuffled into the one half of all rows further on: a transposition.
         halves = [lanes([i // 2 + i % 2 * PANEL for i in range(start, start + PANEL)]) for start in (0, PANEL)]
 
         def body(place: Any, _: list[Any]) -> list[Any]:
@@ -138,7 +144,7 @@ def transpose_vectors(typing_context: Any, rows: Any, columns: Any, count: Any, 
             for row in range(PANEL):
                 at = builder.add(first, builder.mul(pitch, LONG(row)))
                 block.append(builder.load(_vector(builder, source, 4, at, SUMS), align=4))
-            for _round in range(3):
+            for _round in range(PANEL.bit_length() - 1):
                 half = PANEL // 2
                 block = [
                     builder.shuffle_vector(block[i // 2], block[i // 2 + half], halves[i % 2]) for i in range(PANEL)

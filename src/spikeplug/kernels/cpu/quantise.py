@@ -1,4 +1,4 @@
-"""Run the encoder alone: each row in few levels of its step, as numbers."""
+"""Run the encoder alone: each row in few levels of its step, as numbers or bytes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,37 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from spikeplug.codes import MOST_PACKED, STEP_BYTES
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, encoder, levels_of, refused, room_of
-from spikeplug.kernels.cpu.memory import leave, next_rows, words
-from spikeplug.kernels.cpu.rows import Settings, by_rows, own_places, rows_of
-from spikeplug.kernels.cpu.verbs import compiled, decode
+from spikeplug.kernels.cpu.memory import bytes_at, halves, leave, next_rows, words
+from spikeplug.kernels.cpu.rows import ROWS, Settings, by_rows, own_places, rows_of
+from spikeplug.kernels.cpu.verbs import decode, inlined, is_normal
 from spikeplug.kernels.protocol import NO_AFFINE, Call
-
-#: The least exponent of a normal float32.
-_LEAST = -126
 
 AT = own_places(Encoder)
 
 
-@compiled
-def _is_normal(exponent):
-    """Return whether integers of 31 bits times 2^exponent are decoded by one product of normal numbers."""
-    return _LEAST <= exponent <= 96
+@inlined
+def _encode(block, x, bits, codes, wide):
+    """Set codes to the levels of a row; return their step and exponent, and whether kernels decode them exactly."""
+    step, exponent = levels_of(
+        x,
+        bits,
+        codes,
+        wide,
+        block[AT.levels],
+        block[AT.block],
+        block[AT.shares],
+        block[AT.places],
+        block[AT.rotation],
+        block[AT.dyadic],
+        block[AT.factors],
+    )
+    return step, exponent, step != UNDEFINED and is_normal(exponent)
 
 
 @kernel
@@ -37,24 +49,34 @@ def quantise_kernel(address):
     first, last = next_rows(block, 0)
     while first < last:
         for row in range(first, last):
-            step, exponent = levels_of(
-                x[row],
-                bits[row],
-                codes,
-                wide,
-                block[AT.levels],
-                block[AT.block],
-                block[AT.shares],
-                block[AT.places],
-                block[AT.rotation],
-                block[AT.dyadic],
-                block[AT.factors],
-            )
-            if step == UNDEFINED or not _is_normal(exponent):
-                leave(block, row)
-            else:
+            step, exponent, plain = _encode(block, x[row], bits[row], codes, wide)
+            if plain:
                 codes *= np.int32(step)
                 decode(codes[:width], output[row], exponent)
+            else:
+                leave(block, row)
+        first, last = next_rows(block, last - first)
+
+
+@kernel
+def pack_kernel(address):
+    """Encode each row in bytes, see `codes.pack`; the same rows are left as by `quantise_kernel`."""
+    block = words(address)
+    x, bits, _ = rows_of(block)
+    width = x.shape[1]
+    codes, wide = room_of(width, block, AT)
+    first, last = next_rows(block, 0)
+    while first < last:
+        for row in range(first, last):
+            step, exponent, plain = _encode(block, x[row], bits[row], codes, wide)
+            place = block[ROWS.output] + row * (width + STEP_BYTES)
+            if plain:
+                levels, scale = bytes_at(place, 1, width)[0], halves(place + width, 1, 2)[0]
+                for i in range(width):
+                    levels[i] = np.int8(codes[i])
+                scale[0], scale[1] = np.int16(step), np.int16(exponent)
+            else:
+                leave(block, row)
         first, last = next_rows(block, last - first)
 
 
@@ -64,22 +86,29 @@ def _settings(levels: int, block: int, rotation: int) -> Settings:
 
 
 class Quantise:
-    """Encode vectors in few levels, and return the numbers."""
+    """Encode vectors in few levels, and return the numbers, or bytes."""
 
     def supports(self, call: Call) -> str | None:
         if call.weight is not None or call.bias is not None:
             return NO_AFFINE
-        levels, block, rotation = _given(call)
+        levels, block, rotation, packed = _given(call)
         width = call.arguments[0].shape[-1]
         if rotation and width % rotation:
             return f"rotation={rotation} does not divide {width} channels"
+        if packed and (block or levels > MOST_PACKED):
+            return "bytes do not hold these levels"
         return refused(levels, block, rotation, short=False)
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
-        return by_rows(quantise_kernel, call.arguments[0], _settings(*_given(call)))
+        x, (levels, block, rotation, packed) = call.arguments[0], _given(call)
+        settings = _settings(levels, block, rotation)
+        if not packed:
+            return by_rows(quantise_kernel, x, settings)
+        output = x.new_empty((*x.shape[:-1], x.shape[-1] + STEP_BYTES), dtype=torch.int8)
+        return by_rows(pack_kernel, x, settings, output=output)
 
 
 def _given(call: Call) -> tuple[Any, ...]:
-    """Return levels, block and rotation of a call."""
+    """Return levels, block, rotation and packed of a call."""
     given = call.arguments[1:]
-    return given if len(given) == 3 else given + (127, 0, 0)[len(given) :]
+    return given if len(given) == 4 else given + (127, 0, 0, False)[len(given) :]

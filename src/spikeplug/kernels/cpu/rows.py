@@ -60,15 +60,21 @@ def rows_of(block):
 
 
 def by_rows(
-    kernel: Any, x: Tensor, settings: Settings, weight: Tensor | None = None, bias: Tensor | None = None
+    kernel: Any,
+    x: Tensor,
+    settings: Settings,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    output: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run the kernel over the vectors along the last dimension of x.
 
-    Returns the output, of x's shape and dtype, and the rows that the kernel left: bool, in the shape of x without its
-    last dimension; None if there are none.
+    output: where the kernel writes; None: a new tensor of x's shape and dtype.
+    Returns the output, and the rows that the kernel left: bool, in the shape of x without its last dimension; None if
+    there are none.
     """
     rows = (x if x.dtype is torch.float32 else x.to(torch.float32)).contiguous()
-    output = empty_like(rows)
+    dtype, output = (x.dtype, empty_like(rows)) if output is None else (output.dtype, output)
     weight, bias = weight if weight is None else weight.contiguous(), bias if bias is None else bias.contiguous()
     width = x.shape[-1]
     count = rows.numel() // width
@@ -78,4 +84,4 @@ def by_rows(
     left = launch(
         kernel, count, width, places + settings.words, marks=count, held=(rows, output, weight, bias, settings)
     )
-    return output if output.dtype is x.dtype else output.to(x.dtype), None if left is None else left.view(x.shape[:-1])
+    return output if output.dtype is dtype else output.to(dtype), None if left is None else left.view(x.shape[:-1])

@@ -24,6 +24,8 @@ intrinsic: Any = numba.extending.intrinsic
 MAGNITUDE = np.int32(0x7FFFFFFF)
 INFINITE = np.int32(0x7F800000)
 MINUS_INFINITY = np.int32(0x7F800000 - (1 << 31))
+#: The least exponent of a normal float32.
+_LEAST = -126
 
 
 #: Round y = N·2^-s for integers |N| < 2^SHORT, halves away from 0: (y·LIFTED + ROUNDING) - ROUNDING, |y| < 2^51.
@@ -185,6 +187,12 @@ def decode(quotients, output, exponent):
     plain, unit, wide = steps_of(exponent)
     for i in range(quotients.size):
         output[i] = decoded(quotients[i], plain, unit, wide)
+
+
+@compiled
+def is_normal(exponent):
+    """Return whether integers of 31 bits times 2^exponent are decoded by one product of normal numbers."""
+    return _LEAST <= exponent <= 96
 
 
 @compiled

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from spikeplug.codes import as_received, encode, encode_scores, natural_unit
+from spikeplug.codes import as_real, as_received, encode, encode_scores, natural_unit, unpacked
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention.attention_weights import exact as exact_weights
 from spikeplug.operators.attention.call import AttentionCall
@@ -46,12 +46,14 @@ def attention(
     A row without a visible key gives 0. A row with a NaN or +inf score, bias or sink gives NaN.
     A NaN or infinite value affects only the rows that may attend to it.
     """
-    call = AttentionCall(query, key, value, mask, scaling, softcap, sinks)
-    shape = (*query.shape[:3], value.shape[-1])
+    call = AttentionCall(query, key, value, mask, scaling, softcap, sinks).unpacked()
+    assert call.value is not None
+    values = call.value.to(call.dtype)
+    shape = (*query.shape[:3], values.shape[-1])
     keys, dtype, numerics = key.shape[2], call.dtype, on.numerics
     if keys == 0 or 0 in shape:
         return query.new_zeros(shape)
-    values, masking = value.to(dtype), call.masking(natural_unit(numerics))
+    masking = call.masking(natural_unit(numerics))
     coded = encode(as_received(values, numerics.input_bits), numerics.bits, twos_complement=True)
     sums = Rows(shape, call.groups, dtype, on, query.device)
     with without_autocast(query.device):
@@ -98,6 +100,7 @@ def exact(
 
     query has H heads, key and value G; each key head serves H/G query heads.
     """
+    value = unpacked(value, as_real(query, "attention").dtype)
     weights = exact_weights(query, key, mask, scaling, softcap, sinks)
     return weights.to(value.dtype) @ value.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from spikeplug.codes import decode, encode_scores, natural_unit
+from spikeplug.codes import as_real, decode, encode_scores, natural_unit, unpacked
 from spikeplug.numerics import Numerics
 from spikeplug.operators.attention.call import AttentionCall, visible_keys
 from spikeplug.operators.attention.errors import coded_scores
@@ -35,7 +35,7 @@ def attention_weights(
     The sink's own probability is dropped: a row with a sink sums to less than 1.
     With divide_last, attention weighs the values before dividing; these are the same weights, divided and rounded.
     """
-    call = AttentionCall(query, key, None, mask, scaling, softcap, sinks)
+    call = AttentionCall(query, key, None, mask, scaling, softcap, sinks).unpacked()
     output = query.new_zeros((*query.shape[:3], key.shape[2]))
     if output.numel() == 0:
         return output
@@ -59,6 +59,7 @@ def exact(
 
     query (B, H, Q, D), key (B, G, K, D) not repeated. A row without a visible key is 0.
     """
+    key = unpacked(key, as_real(query, "attention").dtype)
     groups = query.shape[1] // max(key.shape[1], 1)
     scaling = max(query.shape[-1], 1) ** -0.5 if scaling is None else scaling
     scores = query @ key.repeat_interleave(groups, 1).transpose(-1, -2) * scaling

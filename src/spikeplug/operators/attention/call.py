@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from spikeplug.codes import as_real
+from spikeplug.codes import as_real, is_packed, levels_of, unpacked
 from spikeplug.errors import SpikeplugError, shown
 from spikeplug.saturation import record
 
@@ -36,8 +36,8 @@ class AttentionCall:
     """Hold the arguments of attention, in the one order they have everywhere.
 
     query    (B, H, Q, D)
-    key      (B, G, K, D), not repeated: H must be a multiple of G
-    value    (B, G, K, Dv), or None for the weights alone
+    key      (B, G, K, D), not repeated: H must be a multiple of G; or packed (`codes.pack`)
+    value    (B, G, K, Dv), or packed; None for the weights alone
     mask     broadcastable to (B, H, Q, K), or None:
              bool (True = may attend);
              floating, added to the scaled and capped scores (at most -1e4 hides, as False does);
@@ -58,13 +58,30 @@ class AttentionCall:
     sinks: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for x in (self.query, self.key) if self.value is None else (self.query, self.key, self.value):
-            as_real(x, "attention")
-        check_shapes(self.query, self.key, self.key if self.value is None else self.value)
+        as_real(self.query, "attention")
+        key = self._checked(self.key)
+        check_shapes(self.query, key, key if self.value is None else self._checked(self.value))
         check_mask(self.mask, (*self.query.shape[:3], self.key.shape[2]))
         check_softcap(self.softcap)
         check_scaling(self.scaling)
         check_sinks(self.sinks, self.query.shape[1])
+
+    @staticmethod
+    def _checked(x: Tensor) -> Tensor:
+        """Return keys or values, or their levels if they are packed, once they are known to be numbers."""
+        if isinstance(x, Tensor) and is_packed(x):
+            return levels_of(x)
+        as_real(x, "attention")
+        return x
+
+    def unpacked(self) -> AttentionCall:
+        """Return the call with keys and values as numbers, in float64 if the query is and they were packed."""
+        dtype = as_real(self.query, "attention").dtype
+        return replace(
+            self,
+            key=unpacked(self.key, dtype),
+            value=None if self.value is None else unpacked(self.value, dtype),
+        )
 
     @cached_property
     def dtype(self) -> torch.dtype:

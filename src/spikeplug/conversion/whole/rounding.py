@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,12 +24,15 @@ class Rounding:
     recipe    levels of the weights
     total     number of layers;  done  how many are rounded
     progress  is told after each layer
+    dead      by path of a layer whose input is not rotated, how many channels were 0 in all of calibration: their
+              weights are rounded to nearest
     """
 
     recipe: Whole
     total: int
     progress: Progress
     done: int = 0
+    dead: dict[str, int] = field(default_factory=dict)
     _last: tuple[Tensor, tuple[int, int, int], Hessian] | None = None
 
     def __call__(self, plug: CodedPlug, x: Tensor) -> None:
@@ -59,6 +62,8 @@ class Rounding:
         if bias is not None and not bool(torch.isfinite(bias).all()):
             raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
         found = rounded(weight, levels, name=name) if hessian is None else gptq(weight, hessian, levels, name=name)
+        if found.dead_channels and not plug.rotation:  # rotated, the mean of a layer_norm's output is one, always
+            self.dead[plug.path] = len(found.dead_channels)
         plug.install(found.mantissa, *shared_unit(found.threshold), bias)
         self.done += 1
         self.progress("rounding weights", self.done, self.total)

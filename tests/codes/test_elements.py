@@ -23,6 +23,19 @@ def test_every_element_fills_its_own_width() -> None:
     assert bool((error <= x.double().abs() * 2.0**-21).all()), "denormal numbers included"
 
 
+def test_24_bits_hold_every_float32() -> None:
+    g = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(1 << 31), 1 << 31, (100_000,), generator=g).to(torch.int32)
+    ends = torch.tensor([0.0, -0.0, 1.0, 2**-149, -(2**-149), 2**-126, 2**-126 - 2**-149, 2**128 - 2**104])
+    x = torch.cat([bits.view(torch.float32), bits[:10_000].bitwise_and((1 << 23) - 1).view(torch.float32), ends])
+    x = x[torch.isfinite(x)]
+    code = codes.encode_each(x, 24)
+    assert torch.equal(torch.ldexp(code.mantissa.double(), code.exponent), x.double())
+    assert bool(((code.mantissa.abs() >> 23) == (x != 0)).all())
+    doubles = codes.encode_each(torch.tensor([1 - 2.0**-24, 1 - 2.0**-25, 2**-1074], dtype=torch.float64), 24)
+    assert doubles.mantissa.tolist() == [(1 << 24) - 1, 1 << 24, 1 << 23], "rounding may carry"
+
+
 def test_elements_without_a_code_are_counted() -> None:
     code = codes.encode_elements(torch.tensor([[math.nan], [math.inf], [2.0]]), Numerics())
     assert code.nonfinite is not None

@@ -11,13 +11,13 @@ from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 
 NAMES = sorted(kernels.loaded("cpu"))
-VECTORS = [name for name in NAMES if name not in ("attention", "linear", "rotary")]
+VECTORS = [name for name in NAMES if name not in ("attention", "linear", "matmul", "rotary")]
 
 
 def test_the_registry_names_operators() -> None:
     assert set(NAMES) <= OPERATORS.keys()
     gates, norms, waves = {"silu", "gelu", "sigmoid"}, {"rms_norm", "layer_norm"}, {"cos", "sin"}
-    linear = {"linear", "add", "multiply", "quantise", "rotary"}
+    linear = {"linear", "matmul", "add", "multiply", "quantise", "rotary"}
     assert {"softmax", "attention"} | linear | gates | norms | waves == set(NAMES)
 
 

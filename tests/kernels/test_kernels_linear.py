@@ -19,6 +19,7 @@ from spikeplug import kernels
 from spikeplug.hadamard import hadamard
 from spikeplug.kernels import Call
 from spikeplug.kernels.cpu import linear as linear_module
+from spikeplug.kernels.cpu import matmul as matmul_module
 from spikeplug.kernels.cpu.dots import FEW, TERMS
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
@@ -44,9 +45,9 @@ def threads(count: int) -> Iterator[None]:
 
 
 def rows_of(count: int, width: int, g: torch.Generator) -> Tensor:
-    """Return float32 rows of every magnitude: Gaussian, with an outlier, of zeros, denormal, with NaN or infinities."""
+    """Return float32 rows: Gaussian, with an outlier, of zeros, denormal, with NaN or infinities, of all magnitudes."""
     x = torch.randn(count, width, generator=g) * 10.0 ** torch.randint(-30, 30, (count, 1), generator=g)
-    kinds = torch.randint(0, 9, (count,), generator=g)
+    kinds = torch.randint(0, 10, (count,), generator=g)
     places = torch.randint(0, width, (count,), generator=g)
     for row, kind in enumerate(kinds.tolist()):
         if kind == 0:
@@ -59,6 +60,8 @@ def rows_of(count: int, width: int, g: torch.Generator) -> Tensor:
             x[row, places[row]] = (math.nan, math.inf, -math.inf)[row % 3]
         elif kind == 6:
             x[row] = torch.randint(-3, 4, (width,), generator=g) * 0.5
+        elif kind == 7:
+            x[row] *= 10.0 ** torch.randint(-9, 1, (width,), generator=g)
     return x
 
 
@@ -279,6 +282,66 @@ def test_sums_and_products(name: str, width: int, apart: int, numerics: Numerics
     for x, y in ((a, b), (a[:, ::2], b[:, ::2]), (a.t(), b.t()), (a, -a)):
         ours, closed = both(name, (x, y), numerics)
         assert same_bits(ours, closed)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    terms=st.sampled_from([1, 2, 17, 300]),
+    apart=st.sampled_from([0, 3, 30, 126]),
+    rows=st.sampled_from([(), (2, 1), (4,)]),
+    columns=st.sampled_from([(), (3,), (2, 1)]),
+    count=st.sampled_from([1, 2]),
+    numerics=st.sampled_from(NUMERICS),
+    seed=st.integers(0, 1 << 16),
+)
+def test_matmul(
+    terms: int, apart: int, rows: tuple[int, ...], columns: tuple[int, ...], count: int, numerics: Numerics, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    if rows and columns and rows[-1] != 1 and columns[-1] != 1 and rows[-1] != columns[-1]:
+        columns = ()
+    a, b = torch.randn(*rows, 5, terms, generator=g), torch.randn(*columns, terms, 9, generator=g)
+    a, b = (x * 2.0 ** torch.randint(-apart, apart + 1, x.shape, generator=g) for x in (a, b))
+    a[..., 0, :] = 0
+    a[..., 1, :] *= torch.rand(terms, generator=g) < 0.5
+    if terms > 1:
+        a[..., 2, 1], b[..., 1, :] = -a[..., 2, 0], b[..., 0, :]
+    if seed % 5 == 0:
+        a.view(-1)[seed % a.numel()], b.view(-1)[seed % b.numel()] = math.inf, math.nan
+    with threads(count):
+        for x, y in ((a, b), (a.bfloat16(), b.bfloat16()), (b.mT.contiguous().mT[..., :5].mT, b)):
+            ours, closed = both("matmul", (x, y), numerics)
+            assert same_bits(ours, closed)
+
+
+def test_matmul_leaves_few_elements_to_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elements whose code the error of a double sum leaves open are summed exactly; where they are many, so are all."""
+    exact, left = matmul_module._exact, []
+
+    def counted(a: Tensor, b: Tensor, places: tuple[Tensor, ...], numerics: Numerics) -> Tensor:
+        left.append(places[0].numel())
+        return exact(a, b, places, numerics)
+
+    monkeypatch.setattr(matmul_module, "_exact", counted)
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 20, 64, generator=g), torch.randn(64, 50, generator=g)
+    assert same_bits(by_kernel("matmul", (a, b)), closed_form("matmul", (a, b)))
+    assert left == []
+    a[1, 3, :2], a[1, 3, 2:] = torch.tensor([1.0, 2.0**-16]), 0  # a half of the last bit
+    b[:2, 7] = 1
+    assert same_bits(by_kernel("matmul", (a, b)), closed_form("matmul", (a, b)))
+    assert left == [1]
+    halves = torch.full((8, 2), 1.0)
+    halves[:, 1] = 2.0**-16
+    assert same_bits(*both("matmul", (halves, torch.ones(2, 8))))
+    assert left == [1]
+
+
+def test_matmul_reasons() -> None:
+    a, b = torch.randn(2, 3), torch.randn(3, 4)
+    assert kernels.explain(Call("matmul", (a, b), Numerics())) == "Numba matmul"
+    assert kernels.explain(Call("matmul", (a, b.bfloat16()), Numerics())).endswith("take two tensors of one dtype")
+    assert kernels.explain(Call("matmul", (a, a), Numerics())).endswith("not those of two matrices")
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

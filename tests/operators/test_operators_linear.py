@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
 from operators.inputs import same, vectors
+from operators.test_widths import Checked
 from torch import Tensor
+from watching import Watching, thresholds_fit  # noqa: F401
 
+from spikeplug.kernels import closed_forms
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
@@ -54,17 +58,31 @@ def calls(name: str, x: Tensor) -> list[tuple[Any, ...]]:
     return [(x, x.flip(0)), (x, x[0]), (x, x[:, :1]), (x, torch.tensor(0.3))]
 
 
+@pytest.mark.usefixtures("thresholds_fit")
 @numerics_of
 @pytest.mark.parametrize("name", LINEAR)
 def test_simulated_equals_closed(name: str, numerics: Numerics) -> None:
-    """Every step is a verb with a population of its own, named after the operator."""
+    """Every step is a verb with a population of its own, named after the operator, whose membranes fit their width."""
     x = torch.cat([vectors(kind, (4, 16)) for kind in ("plain", "outlier", "zero", "tiny", "mixed", "not finite")])
     for given in calls(name, x):
-        events = Events()
+        events = Watching()
         simulated = OPERATORS[name](*given, numerics=numerics, events=events)
+        events.check()
         assert same(simulated, OPERATORS[name](*given, numerics=numerics))
         assert events.spikes > 0
         assert all(population.startswith(f"{name}/") for population in events.populations)
+
+
+@numerics_of
+@pytest.mark.parametrize("name", LINEAR)
+def test_operands_keep_within_their_bits(name: str, numerics: Numerics) -> None:
+    on: Any = Checked(numerics, name)
+    for kind in ("plain", "outlier", "zero", "tiny", "mixed", "not finite"):
+        for given in calls(name, vectors(kind, (4, 16))):
+            LINEAR[name].spiking(*given, on=on)
+            LINEAR[name].spiking(*(x.double() if is_real(x) else x for x in given), on=on)
+    for given in calls(name, torch.full((4, 16), 1 - 2.0**-25, dtype=torch.float64)):  # its code of 24 bits is 2^24
+        LINEAR[name].spiking(*given, on=on)
 
 
 SCHEDULES = ("bits", "signed_digits", "count", "rate")
@@ -109,8 +127,12 @@ def test_all_small_vectors() -> None:
         assert bool((error <= LINEAR["linear"].bound(*(in_double(given)), numerics=Numerics())).all())
 
 
+def is_real(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
 def in_double(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in given)
+    return tuple(x.double() if is_real(x) else x for x in given)
 
 
 def adversarial(rows: int, width: int) -> Tensor:
@@ -170,6 +192,110 @@ def test_operands_may_change_places(name: str) -> None:
     for kind in ("plain", "mixed", "outlier", "not finite"):
         a, b = vectors(kind, (6, 20)), vectors("plain", (6, 20)).flip(0)
         assert same(OPERATORS[name](a, b), OPERATORS[name](b, a))
+
+
+def code_of(x: Fraction, bits: int) -> float:
+    """Return x rounded to `bits` significant bits, halves away from 0."""
+    if x == 0:
+        return 0.0
+    size, exponent = abs(x), x.numerator.bit_length() - x.denominator.bit_length() - bits
+    exponent += size >= Fraction(2) ** (exponent + bits)
+    rounded = math.floor(size / Fraction(2) ** exponent + Fraction(1, 2)) * Fraction(2) ** exponent
+    return math.copysign(float(rounded), x)
+
+
+def scattered(*shape: int, seed: int) -> Tensor:
+    """Return float32 numbers of a few bits or of 24, over 80 octaves, some of them 0."""
+    g = generator(seed)
+    few = torch.randint(-5, 6, shape, generator=g).float()
+    x = torch.where(torch.rand(shape, generator=g) < 0.5, few, torch.randn(shape, generator=g))
+    return x * 2.0 ** torch.randint(-40, 40 if seed % 2 else -38, shape, generator=g)
+
+
+def exact_sums(a: Tensor, b: Tensor, bits: int) -> Tensor:
+    rows, columns = ([[Fraction(x) for x in vector] for vector in part.tolist()] for part in (a, b.mT))
+    return torch.tensor(
+        [[code_of(sum(map(Fraction.__mul__, row, column), Fraction()), bits) for column in columns] for row in rows]
+    )
+
+
+@numerics_of
+def test_a_matrix_product_is_the_exact_sum_rounded_once(numerics: Numerics) -> None:
+    for seed in range(12):
+        a, b = scattered(4, 6, seed=seed), scattered(6, 5, seed=seed + 1)
+        a[:, 1], b[1] = -a[:, 0], b[0] * (1 + 2.0**-22)  # cancels but for the last digits
+        expected = exact_sums(a, b, numerics.bits)
+        with closed_forms():
+            assert torch.equal(OPERATORS["matmul"](a, b, numerics=numerics), expected)
+        assert torch.equal(OPERATORS["matmul"](a, b, numerics=numerics), expected)
+
+
+def test_a_matrix_product_of_halves() -> None:
+    """Sums at a half of the last bit, and 80 octaves beside it: a digit far below decides, with its sign."""
+    n = 16
+    for most in ((1 << n) + 1, -(1 << n) - 1, (1 << n) + 3):
+        for least in (2.0**-40, -(2.0**-40), 0.0, 2.0**-60):
+            a, b = torch.tensor([[float(most), least]]), torch.tensor([[1.0, 2.0**50], [2.0**-20, least]])
+            expected = exact_sums(a, b, n)
+            with closed_forms():
+                assert torch.equal(OPERATORS["matmul"](a, b), expected)
+            assert torch.equal(OPERATORS["matmul"](a, b), expected)
+
+
+@numerics_of
+def test_sums_and_products_of_float32_are_rounded_once(numerics: Numerics) -> None:
+    """A sum's smaller operand has 24 guard bits below the larger one's unit."""
+    for seed in range(6):
+        a, b = scattered(300, seed=seed), scattered(300, seed=seed + 1)
+        b[:100] = -a[:100] * (1 + 2.0**-22)
+        with closed_forms():
+            total, product = (OPERATORS[name](a, b, numerics=numerics) for name in ("add", "multiply"))
+        pairs = [(Fraction(x), Fraction(y)) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+        assert torch.equal(product, torch.tensor([code_of(x * y, numerics.bits) for x, y in pairs]))
+        for found, (x, y) in zip(total.tolist(), pairs, strict=True):
+            guard = Fraction(2) ** -46 * max(abs(x), abs(y))
+            ends = [code_of(x + y + off, numerics.bits) for off in (-guard, guard)]
+            assert ends[0] <= found <= ends[1]
+
+
+def in_all_forms(name: str, *given: Tensor) -> Tensor:
+    """Return an operator's result by its kernel, in closed form and simulated, one after the other."""
+    with closed_forms():
+        closed = OPERATORS[name](*given)
+    return torch.stack([OPERATORS[name](*given), closed, OPERATORS[name](*given, events=Events())])
+
+
+@pytest.mark.parametrize("name", ["add", "multiply"])
+def test_no_other_element_changes_a_sum_or_product(name: str) -> None:
+    for seed in range(4):
+        a, b = scattered(6, 8, seed=seed), scattered(6, 8, seed=seed + 1)
+        others = (torch.cat([x[:, :5], x[:, 5:].flip(0) * 1e9], 1) for x in (a, b))
+        assert torch.equal(in_all_forms(name, a, b)[..., :5], in_all_forms(name, *others)[..., :5])
+
+
+def test_no_other_key_changes_a_matrix_product() -> None:
+    """Scores: no other column; weighted values: no row that meets weights of 0. So attention may be written out."""
+    for seed in range(4):
+        queries, keys = scattered(6, 8, seed=seed), scattered(8, 9, seed=seed + 1)
+        others = torch.cat([keys[:, :5], keys[:, 5:].flip(0) * 1e9], 1)
+        assert torch.equal(
+            in_all_forms("matmul", queries, keys)[..., :5], in_all_forms("matmul", queries, others)[..., :5]
+        )
+        weights = queries * (torch.arange(8) < 5)
+        others = torch.cat([keys[:5], keys[5:].flip(0) * 1e9])
+        assert torch.equal(in_all_forms("matmul", weights, keys), in_all_forms("matmul", weights, others))
+
+
+def test_a_vector_is_read_with_24_bits_below_its_largest_element() -> None:
+    """What lies below them is cut off, towards 0; nothing else is lost."""
+    x = torch.tensor([[1.0, 2.0**-23, 2.0**-24, -(2.0**-24), -(1.9 * 2.0**-23), 0.0]])
+    read = torch.tensor([[1.0, 2.0**-23, 0.0, 0.0, -(2.0**-23), 0.0]])
+    weight, threshold, unit = layer(7, 6)
+    for levels in (127, 1 << 15):
+        assert torch.equal(OPERATORS["quantise"](x, levels), OPERATORS["quantise"](read, levels))
+        assert torch.equal(*(OPERATORS["linear"](each, weight, threshold, unit, None, levels) for each in (x, read)))
+    assert torch.equal(OPERATORS["sum"](x), OPERATORS["sum"](read))
+    assert float(OPERATORS["sum"](x, numerics=Numerics(bits=20))) == 1.0
 
 
 def test_what_is_coded_stays() -> None:

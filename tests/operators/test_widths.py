@@ -65,7 +65,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "gate": lambda a, b, bits: _natural(a, bits),
     "accumulate": lambda x, bits: _natural(x, bits),
     "dot": lambda a, b, a_bits, b_bits: (_natural(a, a_bits, closed=True), _within(b, b_bits, closed=True)),
-    "signed_dot": lambda a, b, a_bits, b_bits: (_within(a, a_bits), _within(b, b_bits)),
+    "signed_dot": lambda a, b, a_bits, b_bits: (_within(a, a_bits), _within(b, b_bits, closed=True)),
     "maximum": lambda x, bits: _within(x, bits, closed=bits < 62),
     "leading_one": lambda x, bits: _natural(x, bits),
     "reaches": lambda x, threshold, bits: (_within(x, bits, closed=True), _within(threshold, bits, closed=True)),

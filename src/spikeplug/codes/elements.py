@@ -37,9 +37,19 @@ def encode_elements(x: Tensor, numerics: Numerics) -> Coded:
         nonfinite = ~finite
         record("input: not finite", nonfinite)
         x = x.masked_fill(nonfinite, 0.0)
+    code = encode_each(x, bits - 1)
+    return Coded(code.mantissa, code.exponent, code.bits, "element", nonfinite)
+
+
+def encode_each(x: Tensor, bits: int) -> Coded:
+    """Encode each element with its own power of two: 2^(bits-1) <= |mantissa| <= 2^bits for x other than 0.
+
+    x: float32 or float64, finite; mantissa and exponent: int32 of its shape. Rounded to nearest, ties to even, denormal
+    numbers included: 24 bits hold every float32.
+    """
     fraction, exponent = torch.frexp(x)
-    mantissa = (fraction * (1 << (bits - 1))).round_().to(torch.int32)
-    return Coded(mantissa, exponent.to(torch.int32) - (bits - 1), bits - 1, "element", nonfinite)
+    mantissa = (fraction * (1 << bits)).round_().to(torch.int32)
+    return Coded(mantissa, exponent.to(torch.int32) - bits, bits, "element")
 
 
 def encode_amplitude(x: Tensor, operator: str, numerics: Numerics) -> Coded:

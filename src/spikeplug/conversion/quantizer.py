@@ -6,6 +6,7 @@ accelerate's hooks, offloading and sharding come later, and find the modules tha
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from spikeplug.conversion.spiking_config import METHOD, SpikingConfig
 from spikeplug.conversion.swap import RECORD, convert, convert_to_load, revert
 from spikeplug.conversion.whole.loaded import check_loaded, expect_integers
 from spikeplug.errors import SpikeplugError
+
+_LOG = logging.getLogger("spikeplug.conversion")
 
 
 @register_quantizer(METHOD)
@@ -45,7 +48,9 @@ class SpikingQuantizer(HfQuantizer):
             check_loaded(model)
         if wanted.recipe is not None:
             part = _part(model, wanted.model_class)
-            convert(part, wanted.numerics, recipe=wanted.recipe, exclude=wanted.exclude)
+            report = convert(part, wanted.numerics, recipe=wanted.recipe, exclude=wanted.exclude)
+            for note in report.notes:  # from_pretrained returns the model alone
+                _LOG.warning(note)
             self.quantization_config = part.config.quantization_config
         return model
 

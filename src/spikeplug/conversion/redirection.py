@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, overrides
+from torch._dynamo.eval_frame import skip_code
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
@@ -96,6 +97,11 @@ class Redirection(TorchFunctionMode):
             return result
         target = args[0] if func in _IN_PLACE_SUMS else kwargs.get("out")
         return result if target is None else target.copy_(result)
+
+
+# Within a graph, torch.compile inlines this method. Beside one, after a graph break, it would compile the method by
+# itself, and take the graph of one property's getter (x.shape) for that of another (x.device).
+skip_code(Redirection.__torch_function__.__code__)
 
 
 class only:  # noqa: N801

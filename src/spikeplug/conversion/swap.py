@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from threading import RLock
@@ -20,7 +20,7 @@ from spikeplug.conversion.plan import Conversion, decide, plan
 from spikeplug.conversion.plug import Plug, is_plugged, plug_of
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.spiking_config import forget, saved_as
-from spikeplug.conversion.whole.calibration import calibration_batch
+from spikeplug.conversion.whole.calibration import Calibration, calibration_of
 from spikeplug.conversion.whole.coded import free, is_freed, layers_of, restore
 from spikeplug.conversion.whole.layout import Layout
 from spikeplug.conversion.whole.plan import WholeConversion, find_layout
@@ -67,7 +67,7 @@ def convert(
     recipe     "operators", "whole", or Whole(...)
     calibration  for the recipe "whole": token ids (batch, tokens), or the model's inputs by name, such as a tokenizer's
                  result; their run says how weights are best rounded. None: English text, if the model's tokenizer is at
-                 hand; False: weights are rounded to nearest
+                 hand. False, or without one: weights are rounded to nearest, as the report notes
     progress   called with (stage, done, total) while weights are rounded; None: shown on a terminal
     operators  names out of `OPERATORS` to use; None: all. A nonlinearity that needs another stays exact
     exclude    regular expression, searched in module paths; a module it matches stays exact, bit for bit
@@ -96,9 +96,9 @@ def convert(
         raise SpikeplugError('unfinished goes with recipe="whole" and a calibration: nothing else takes long.')
     with _LOCK:
         check_model(model, RECORD)
-        batch = None if whole is None else calibration_batch(model, calibration)
+        given = Calibration(None) if whole is None else calibration_of(model, calibration)
         with shown(progress) as tell:
-            return _convert(model, numerics, operators, exclude, strict, whole, batch, tell, keep, unfinished)
+            return _convert(model, numerics, operators, exclude, strict, whole, given, tell, keep, unfinished)
 
 
 def convert_to_load(
@@ -107,7 +107,7 @@ def convert_to_load(
     """Convert a model whose weights are still to be loaded. With a layout, make it whole, with room for int8."""
     with _LOCK:
         check_model(model, RECORD)
-        _convert(model, numerics, operators, exclude, False, layout, None, silent)
+        _convert(model, numerics, operators, exclude, False, layout, Calibration(None), silent)
 
 
 def _convert(
@@ -117,7 +117,7 @@ def _convert(
     exclude: str | None,
     strict: bool,
     recipe: Whole | Layout | None,
-    batch: Mapping[str, Any] | None,
+    calibration: Calibration,
     progress: Progress,
     keep: bool = True,
     unfinished: str | os.PathLike[str] | None = None,
@@ -140,7 +140,8 @@ def _convert(
         if isinstance(recipe, Layout):
             whole = WholeConversion(model, numerics, recipe)
         else:
-            layout, prepared, notes, sample = find_layout(model, recipe, plugs, matched, batch)
+            layout, prepared, notes, sample = find_layout(model, recipe, plugs, matched, calibration.batch)
+            notes = [calibration.note, *notes] if calibration.note else notes
             whole = WholeConversion(model, numerics, layout, prepared, notes, sample, matched)
         plugs = whole.plan(plugs)
         conversion = replace(conversion, plugged=tuple(plugs), attending=whole.attending(conversion.attending))
@@ -156,7 +157,7 @@ def _convert(
             if isinstance(recipe, Layout):
                 whole.install_empty()
             else:
-                whole.install(batch, progress, unfinished)
+                whole.install(calibration.batch, progress, unfinished)
             report = Report(type(model).__name__, whole.entries(entries), tuple(whole.notes))
             if strict:
                 _check_whole(report.entries)

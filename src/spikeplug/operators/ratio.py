@@ -16,18 +16,19 @@ from spikeplug.saturation import record
 EXPONENT_BITS = 13
 
 
-def normalise(magnitude: Tensor, width: int, bits: int, on: Arithmetic) -> tuple[Tensor, Tensor]:
+def normalise(magnitude: Tensor, width: int, bits: int, on: Arithmetic, least: int = 0) -> tuple[Tensor, Tensor]:
     """Return (q, exponent): magnitude ≈ q·2^exponent, so that q of each vector's largest element has `bits` bits.
 
     magnitude  int64 (..., d), 0 <= magnitude < 2^width <= 2^62; a vector is the last dimension
+    least      a vector's largest element is known to be 0, or at least 2^least: lower thresholds need no neuron
     q          int64 (..., d)
     exponent   integers (..., 1)
 
     The vector's leading one sets one shift for all elements. A left shift is exact.
     A right shift rounds to nearest (half up), off by at most 1/2, so q <= 2^bits.
     """
-    position = on.leading_one(on.maximum(magnitude, width), width)
-    places = on.add(-position, bits + 1, 7, "places")  # one guard bit, which is rounded away
+    position = on.leading_one(on.maximum(magnitude, width) >> least, width - least)
+    places = on.add(-position, bits + 1 - least, 7, "places")  # one guard bit, which is rounded away
     shifted = on.shift(magnitude, places, width, bits + 1)
     return on.round_half(shifted, bits + 1), 1 - places
 

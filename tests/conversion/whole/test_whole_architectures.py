@@ -48,7 +48,9 @@ def test_the_report_names_what_stays_float(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler
-@pytest.mark.parametrize("name", ["Llama 3", "Gemma 3 (text)", "BERT", "Whisper", "GPT-2", "T5", "ViT"])
+@pytest.mark.parametrize(
+    "name", ["Llama 3", "Gemma 3 (text)", "BERT", "Whisper", "GPT-2", "T5", "ViT", "Falcon", "Bloom"]
+)
 def test_a_compiled_model_gives_the_same_bits(name: str) -> None:
     (architecture,) = (each for each in ARCHITECTURES if each.name == name)
     model, inputs = architecture.build(), architecture.inputs()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from tiny_models import VOCABULARY, logits, tiny_model, tokens
-from torch import nn
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 import spikeplug
-from spikeplug.conversion import convert, revert
-from spikeplug.conversion.whole.calibration import TOKENS, calibration_batch, text_tokens
+from spikeplug.conversion import SpikingConfig, convert, revert
+from spikeplug.conversion.whole.calibration import TOKENS, calibration_of, text_tokens
 from spikeplug.conversion.whole.recipe import Whole, as_recipe
 from spikeplug.errors import SpikeplugError
 
@@ -110,16 +113,83 @@ def test_bad_calibration_is_refused_in_one_sentence(calibration: Any, sentence: 
 
 def test_the_batch_is_the_inputs_by_name() -> None:
     model = tiny_model(num_hidden_layers=1)
-    assert calibration_batch(model, False) is None
-    assert calibration_batch(model, None) is None  # it has no tokenizer
-    row = calibration_batch(model, tokens()[0])
-    assert row is not None
-    assert torch.equal(row["input_ids"], tokens()[:1])
+    row = calibration_of(model, tokens()[0])
+    assert row.batch is not None
+    assert torch.equal(row.batch["input_ids"], tokens()[:1])
     given = {"input_ids": tokens(), "attention_mask": torch.ones(2, 12)}
-    found = calibration_batch(model, given)
-    assert found is not None
-    assert found.keys() == given.keys()
-    assert all(found[name] is value for name, value in given.items())
+    found = calibration_of(model, given)
+    assert found.batch is not None
+    assert found.batch.keys() == given.keys()
+    assert all(found.batch[name] is value for name, value in given.items())
+    assert row.note == found.note == ""
+
+
+@pytest.mark.parametrize(
+    ("calibration", "reason"),
+    [(False, "calibration is off."), (None, "tokenizer is not at hand; give calibration=tokenizer(text, return_tens")],
+)
+def test_the_report_says_that_weights_are_rounded_to_nearest(calibration: Any, reason: str) -> None:
+    model = tiny_model(num_hidden_layers=1)
+    notes = convert(model, recipe="whole", calibration=calibration).notes
+    assert notes[0].startswith("All weights are rounded to nearest, which is less accurate")
+    assert reason in notes[0]
+    revert(model)
+    assert not convert(model, recipe="whole", calibration=tokens()).notes
+
+
+def test_a_loading_model_logs_its_notes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_model(num_hidden_layers=1).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=SpikingConfig(recipe="whole"))
+    assert [record.levelname for record in caplog.records if "rounded to nearest" in record.message] == ["WARNING"]
+
+
+def test_the_report_says_what_excluded_modules_prevent() -> None:
+    notes = convert(tiny_model(), recipe="whole", calibration=tokens(), exclude="lm_head").notes
+    assert "Weights are neither folded nor rotated: excluded modules keep theirs." in notes
+
+
+def test_the_report_names_layers_whose_inputs_are_not_rotated() -> None:
+    model = tiny_model(intermediate_size=46)  # no Hadamard matrix is of that order
+    notes = convert(model, recipe="whole", calibration=tokens()).notes
+    first = "model.layers.0.mlp.down_proj"
+    assert f"The inputs of 2 layers, the first {first}, are not rotated: they have a step per 32 channels." in notes
+
+
+class Grouped(nn.Module):
+    """Convolutions in groups, and channels that are 0 on all inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.layer = nn.Conv1d(8, 8, 3, groups=4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.mix(x).transpose(1, 2)
+        return F.silu(self.layer(mixed * (torch.arange(8) < 6)))
+
+
+def test_the_report_says_which_weights_calibration_did_not_serve() -> None:
+    x = torch.randn(2, 8, 9, generator=torch.Generator().manual_seed(0))
+    notes = convert(Grouped(), recipe=Whole(rotate=False), calibration={"x": x}).notes
+    assert notes == (
+        "Convolutions in groups are rounded to nearest, 1 of them, the first mix.",
+        "Channels that were 0 in all of calibration have weights rounded to nearest: 2 in layer, the first of 1 "
+        "layers. Give more tokens.",
+    )
+
+
+def test_a_model_that_says_nothing_of_its_inputs_is_run_on_its_calibration() -> None:
+    class Embedded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.layer = nn.Embedding(20, 16), nn.Linear(16, 4)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return F.silu(self.layer(self.table(input_ids)))
+
+    unknown = "The model was not run, as it does not say what it takes"
+    assert any(unknown in note for note in convert(Embedded(), recipe="whole", calibration=False).notes)
+    ids = torch.arange(20)[None]
+    assert not any(unknown in note for note in convert(Embedded(), recipe="whole", calibration=ids).notes)
 
 
 def test_masks_may_hide_by_infinities() -> None:

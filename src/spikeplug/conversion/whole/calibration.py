@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +14,40 @@ from spikeplug.errors import SpikeplugError
 
 #: Tokens of the embedded text that calibrate by default.
 TOKENS = 512
-_REMEDY = 'give calibration=tokenizer(text, return_tensors="pt"), or calibration=False to round weights to nearest.'
+_GIVE = 'give calibration=tokenizer(text, return_tensors="pt"), or the arguments of the model\'s forward by name'
+_REMEDY = f"{_GIVE}; or calibration=False, to round weights to nearest."
+_NEAREST = "All weights are rounded to nearest, which is less accurate"
 
 
-def calibration_batch(model: nn.Module, calibration: Any) -> Mapping[str, Any] | None:
-    """Return the keyword arguments of one run of the model, or None where weights are rounded to nearest.
+class Calibration(NamedTuple):
+    """Hold what rounds the weights.
+
+    batch  keyword arguments of one run of the model, or None: each weight is rounded to nearest
+    note   why there is no batch, as a sentence for the report; empty if there is one
+    """
+
+    batch: Mapping[str, Any] | None
+    note: str = ""
+
+
+def calibration_of(model: nn.Module, calibration: Any) -> Calibration:
+    """Return what a request to `convert` rounds weights with.
 
     calibration  int64 token ids (tokens,) or (batch, tokens); the inputs by name; False; None: the end of the embedded
                  text, which no measurement reads, if the tokenizer lies where the model came from
     Errors: SpikeplugError for anything else, for ids beyond the vocabulary, and for no or non-finite inputs.
     """
     if calibration is False:
-        return None
+        return Calibration(None, f"{_NEAREST}: calibration is off.")
     if calibration is None:
         ids = _own_tokens(model)
-        return None if ids is None else {"input_ids": ids}
+        if ids is not None:
+            return Calibration({"input_ids": ids})
+        return Calibration(None, f"{_NEAREST}: the model's tokenizer is not at hand; {_GIVE}.")
+    return Calibration(_batch(model, calibration))
+
+
+def _batch(model: nn.Module, calibration: Any) -> Mapping[str, Any]:
     if isinstance(calibration, Tensor):
         if calibration.dtype != torch.int64 or calibration.dim() not in (1, 2):
             raise SpikeplugError(

@@ -148,9 +148,10 @@ class WholeConversion:
             kept = open_unfinished(unfinished, self.model, self.numerics, self.layout, batch)
         untie(self.model)
         rounding = Rounding(self.layout.recipe, len(self.coded), progress, kept)
+        grouped = [path for path, plug in self.coded.items() if getattr(plug.module, "groups", 1) > 1]
         for path, plug in self.coded.items():
             plug.path, plug.dense = path, partial(self._dense, path, plug)
-            if batch is None or isinstance(plug, EmbeddingPlug) or getattr(plug.module, "groups", 1) > 1:
+            if batch is None or isinstance(plug, EmbeddingPlug) or path in grouped:
                 rounding.nearest(plug)
             else:
                 plug.round = rounding
@@ -164,7 +165,17 @@ class WholeConversion:
         if missed and batch is not None:
             self.notes.append(
                 f"The calibration tokens never reached {len(missed)} layers, the first {missed[0]}: they are rounded "
-                "to nearest."
+                "to nearest. Give more tokens."
+            )
+        if grouped and batch is not None:
+            self.notes.append(
+                f"Convolutions in groups are rounded to nearest, {len(grouped)} of them, the first {grouped[0]}."
+            )
+        if rounding.dead:
+            path, count = next(iter(rounding.dead.items()))
+            self.notes.append(
+                f"Channels that were 0 in all of calibration have weights rounded to nearest: {count} in {path}, the "
+                f"first of {len(rounding.dead)} layers. Give more tokens."
             )
 
     def install_empty(self) -> None:
@@ -251,7 +262,9 @@ def find_layout(
     taken = {id(plug.module) for plug in plugs.values()}
     samples, notes = _samples(model, inputs), list[str]()
     prepared = None
-    if recipe.rotate and not matched:
+    if recipe.rotate and matched:
+        notes.append("Weights are neither folded nor rotated: excluded modules keep theirs.")
+    elif recipe.rotate:
         norms = {path: plug.norm for path, plug in plugs.items() if isinstance(plug, NormPlug)}
         prepared, reason = _prepared(model, norms, samples)
         notes += [f"Weights are neither folded nor rotated: {reason}"] if prepared is None else prepared.kept
@@ -264,6 +277,11 @@ def find_layout(
         elif id(module) not in taken and coded_plug(module) is not None:
             coded.append(path)
     sample = samples[-1] if samples else None
+    if sample is None:
+        notes.append(
+            "The model was not run, as it does not say what it takes: the report may miss what it computes in floating "
+            "point. Give calibration, the arguments of its forward."
+        )
     with calibrating(model):
         otherwise = read_otherwise(model, coded, sample)
     notes += [f"The weight of {path} stays float: code that no plug replaces reads it." for path in sorted(otherwise)]
@@ -271,10 +289,17 @@ def find_layout(
     online: Mapping[str, int] = {} if prepared is None else prepared.online
     flat = frozenset(online) | (frozenset() if prepared is None else _rotated_inputs(prepared))
     turned = _turned(model, coded, flat) if recipe.rotate else {}
+    blocks = tuple(path for path in coded if path not in flat and path not in turned)
+    unrotated = [path for path in blocks if not isinstance(model.get_submodule(path), nn.Embedding)]
+    if unrotated and recipe.rotate:
+        notes.append(
+            f"The inputs of {len(unrotated)} layers, the first {unrotated[0]}, are not rotated: they have a step per "
+            f"{f'{recipe.block} channels' if recipe.block else 'vector'}."
+        )
     layout = Layout(
         recipe,
         coded=tuple(coded),
-        blocks=tuple(path for path in coded if path not in flat and path not in turned),
+        blocks=blocks,
         rotations={path: online[path] for path in coded if path in online} | turned,
         norms={} if prepared is None else {path: norm.operator for path, norm in prepared.norms.items()},
         rotary=rotary,
@@ -284,11 +309,14 @@ def find_layout(
 
 
 def _samples(model: nn.Module, inputs: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Return arguments of the model's forward: tiny ones, if it says what it takes, and `inputs`."""
+    """Return arguments of the model's forward: tiny ones, if it says what it takes, and `inputs`.
+
+    Token ids alone tell nothing more than tiny ones do, and take longer.
+    """
     found: list[Mapping[str, Any]] = []
     with suppress(SpikeplugError):
         found.append(tiny_inputs(model))
-    if inputs is not None and set(inputs) != {"input_ids"}:
+    if inputs is not None and not (found and set(inputs) == {"input_ids"}):
         found.append(inputs)
     return found
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from spikeplug.conversion.whole.coded import CodedPlug
 from spikeplug.conversion.whole.recipe import Whole
-from spikeplug.conversion.whole.unfinished import Unfinished
+from spikeplug.conversion.whole.unfinished import RoundedLayer, Unfinished
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.linear import THRESHOLD_BITS, seen
@@ -22,10 +22,13 @@ from spikeplug.weights import Hessian, gptq, rounded
 class Rounding:
     """Round each layer's weight when its inputs arrive, in one run of the model over the calibration tokens.
 
-    recipe    levels of the weights
-    total     number of layers;  done  how many are rounded
-    progress  is told after each layer
-    kept      where rounded layers are kept, and found again; None: nowhere
+        recipe    levels of the weights
+        total     number of layers;  done  how many are rounded
+        progress  is told after each layer
+        kept      where rounded layers are kept, and found again; None: nowhere
+        dead      by path of a layer whose input is not rotated, how many channels were 0 in all of calibration: their
+                  weights are rounded to nearest
+    >>>>>>> elements
     """
 
     recipe: Whole
@@ -33,6 +36,7 @@ class Rounding:
     progress: Progress
     kept: Unfinished | None = None
     done: int = 0
+    dead: dict[str, int] = field(default_factory=dict)
     _last: tuple[Tensor, tuple[int, int, int], Hessian] | None = None
 
     def __call__(self, plug: CodedPlug, x: Tensor) -> None:
@@ -43,7 +47,7 @@ class Rounding:
             if found is None:
                 self._calibrated(plug, x)
             else:
-                self._install(plug, *found)
+                self._install(plug, found)
 
     def _calibrated(self, plug: CodedPlug, x: Tensor) -> None:
         how = (plug.levels, plug.block, plug.rotation)
@@ -66,15 +70,19 @@ class Rounding:
         if bias is not None and not bool(torch.isfinite(bias).all()):
             raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
         found = rounded(weight, levels, name=name) if hessian is None else gptq(weight, hessian, levels, name=name)
-        integers = (found.mantissa, *shared_unit(found.threshold), bias)
+        layer = RoundedLayer(
+            found.mantissa, *shared_unit(found.threshold), bias, torch.tensor(len(found.dead_channels))
+        )
         if self.kept is not None and hessian is not None:
-            self.kept.put(plug.path, *integers)
-        self._install(plug, *integers)
+            self.kept.put(plug.path, layer)
+        self._install(plug, layer)
 
-    def _install(self, plug: CodedPlug, mantissa: Tensor, threshold: Tensor, unit: Tensor, bias: Tensor | None) -> None:
-        device = plug.own("weight").device
-        integers = (mantissa.to(device), threshold.to(device), unit.to(device))
-        plug.install(*integers, None if bias is None else bias.to(device))
+    def _install(self, plug: CodedPlug, layer: RoundedLayer) -> None:
+        device, dead = plug.own("weight").device, int(layer.dead)
+        if dead and not plug.rotation:  # rotated, the mean of a layer_norm's output is one, always
+            self.dead[plug.path] = dead
+        bias = None if layer.bias is None else layer.bias.to(device)
+        plug.install(layer.mantissa.to(device), layer.threshold.to(device), layer.unit.to(device), bias)
         self.done += 1
         self.progress("rounding weights", self.done, self.total)
 

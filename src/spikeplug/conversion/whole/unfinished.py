@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,16 @@ from spikeplug.numerics import NUMERICS_VERSION, Numerics
 
 #: File that says which conversion the layers are of.
 _OF = "conversion.txt"
-#: Tensors of a layer, in the order of `CodedPlug.install`; a layer without a bias has no "bias".
-_NAMES = ("mantissa", "threshold", "unit", "bias")
+
+
+class RoundedLayer(NamedTuple):
+    """Hold the integers of a layer as `CodedPlug.install` takes them, and how many channels calibration left at 0."""
+
+    mantissa: Tensor
+    threshold: Tensor
+    unit: Tensor
+    bias: Tensor | None
+    dead: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class Unfinished:
 
     folder: Path
 
-    def get(self, path: str) -> tuple[Tensor, Tensor, Tensor, Tensor | None] | None:
-        """Return the integers of the layer at `path`, as `put` got them, or None if they are not there."""
+    def get(self, path: str) -> RoundedLayer | None:
+        """Return the layer at `path`, as `put` got it, or None if it is not there."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -41,14 +49,14 @@ class Unfinished:
             found = load_file(file)
         except (OSError, SafetensorError) as error:
             raise self._refused(f"holds a file that cannot be read, {file.name} ({error})") from error
-        return found["mantissa"], found["threshold"], found["unit"], found.get("bias")
+        return RoundedLayer(bias=found.pop("bias", None), **found)
 
-    def put(self, path: str, *tensors: Tensor | None) -> None:
-        """Keep the integers of a layer: mantissa, threshold, unit, and bias or None. The file is there whole or not."""
+    def put(self, path: str, layer: RoundedLayer) -> None:
+        """Keep a layer. Its file is there whole or not at all."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        held = {name: x.contiguous() for name, x in zip(_NAMES, tensors, strict=True) if x is not None}
+        held = {name: x.contiguous() for name, x in layer._asdict().items() if x is not None}
         file = self._file(path)
         try:
             save_file(held, file.with_suffix(".part"))

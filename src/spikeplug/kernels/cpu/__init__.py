@@ -12,6 +12,7 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
 from spikeplug.kernels.cpu.attention import Attention
 from spikeplug.kernels.cpu.gates import Gated
 from spikeplug.kernels.cpu.linear import Linear
+from spikeplug.kernels.cpu.matmul import Matmul
 from spikeplug.kernels.cpu.norms import Norm
 from spikeplug.kernels.cpu.pairs import Pair
 from spikeplug.kernels.cpu.quantise import Quantise
@@ -32,6 +33,7 @@ KERNELS: dict[str, Kernel] = {
     "cos": Wave(1),
     "sin": Wave(0),
     "linear": Linear(),
+    "matmul": Matmul(),
     "add": Pair(product=False),
     "multiply": Pair(product=True),
     "quantise": Quantise(),

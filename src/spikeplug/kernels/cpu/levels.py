@@ -27,17 +27,17 @@ from spikeplug.kernels.cpu.verbs import (
     as_integer,
     bit_length,
     compiled,
+    exponent_of,
     inlined,
     intrinsic,
     largest_magnitude,
     power_of_two,
-    rint,
-    scale_exponent,
     shift_left,
     shift_right,
     with_sign,
 )
 from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, RECEIVED_BITS, SHARE_BITS, STEP_BITS
+from spikeplug.operators.linear.scaled import LOWEST_EXPONENT
 
 #: Lanes of a vector on which sums and differences of near neighbours are formed.
 LANES = 16
@@ -51,6 +51,8 @@ _ROWS = 4
 MOST_MANTISSA = 127 * 256 + 127
 #: What `levels_of` returns as the step of a row with NaN or infinities.
 UNDEFINED = -1
+#: The power of two 2^-_LEAST is a normal float32, those below are not.
+_LEAST = -126
 
 
 class Encoder(NamedTuple):
@@ -344,10 +346,16 @@ def _narrow(wide, codes, shift):
 
 
 @compiled
-def _receive(x, codes, scale):
-    """Set codes (int32) to round(x·scale)."""
+def _receive(x, codes, exponent):
+    """Set codes (int32) to x·2^-exponent, cut to the integer nearer to 0."""
+    if exponent >= _LEAST:
+        scale = np.float32(power_of_two(-exponent))
+        for i in range(x.size):
+            codes[i] = np.int32(np.float32(x[i] * scale))
+        return
+    wide = power_of_two(-exponent)
     for i in range(x.size):
-        codes[i] = np.int32(rint(np.float32(x[i] * scale)))
+        codes[i] = np.int32(np.float64(x[i]) * wide)
 
 
 @compiled
@@ -397,10 +405,13 @@ def levels_of(x, bits, codes, wide, levels, block, shares, places, rotation, dya
     magnitude = largest_magnitude(bits)
     if magnitude >= INFINITE:
         return np.int64(UNDEFINED), np.int64(0)
-    exponent = np.int64(scale_exponent(magnitude, RECEIVED_BITS + 1))
-    scale = np.float32(power_of_two(-exponent))
-    _receive(x, codes, scale)
-    largest = np.int64(rint(np.float32(as_float(magnitude) * scale)))
+    if magnitude == 0:
+        exponent, largest = np.int64(LOWEST_EXPONENT), np.int64(0)
+        codes[:] = 0
+    else:
+        exponent = exponent_of(np.int64(magnitude)) - RECEIVED_BITS
+        _receive(x, codes, exponent)
+        largest = np.int64(np.float64(as_float(magnitude)) * power_of_two(-exponent))
     now = np.int64(0)
     if rotation > 0:
         exponent -= (bit_length(rotation) - 1) >> 1

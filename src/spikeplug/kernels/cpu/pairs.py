@@ -1,4 +1,4 @@
-"""Run sums and products of two vectors: receive both, add or multiply exactly, round, in passes over a row."""
+"""Run sums and products of two numbers: add or multiply exactly in doubles, and round, in one pass over a row."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.launch import empty_like, launch, new_empty
 from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
 from spikeplug.kernels.cpu.verbs import (
-    LIFTED,
-    ROUNDING,
-    SHORT,
+    as_bits,
     as_double,
     as_integer,
-    bit_length,
     compiled,
-    decoded,
+    half_of,
     inlined,
-    largest_magnitude,
-    power_of_two,
-    rint,
-    scale_exponent,
-    steps_of,
+    magnitude_of,
+    rounded,
     trunc,
 )
 from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call
@@ -35,10 +29,14 @@ from spikeplug.operators.linear.pair import HUGE
 from spikeplug.operators.linear.scaled import GUARD_BITS
 
 #: Numbers from here on have no code; their bits, as those of `largest_magnitude`.
-_HUGE = np.float32(HUGE)
-_HUGE_BITS = int(_HUGE.view(np.int32))
-#: Octaves between two operands beyond which the smaller one is 0.
-_APART = 100
+_HUGE_BITS = int(np.float32(HUGE).view(np.int32))
+#: The exponent field of a double, that of 1, and that of 1 twice: what two inverse powers of two add up to.
+_EXPONENT, _ONE = 0x7FF << 52, 1023 << 52
+_TWICE_ONE = 2 * _ONE
+#: The field of x·2^-e plus that of x, if x = 2^e·1.… is an operand whose unit lies GUARD_BITS above 1.
+_GUARDED = _TWICE_ONE + (RECEIVED_BITS - 1 + GUARD_BITS << 52)
+#: A number above 0 and below any other.
+_LEAST = 2.0**-200
 #: Leading dimensions that the kernel walks over by itself; tensors with more of them are copied unless contiguous.
 _DIMENSIONS = 3
 
@@ -74,97 +72,30 @@ class Words(NamedTuple):
 AT = places_of(Words, after=HEADER)
 
 
-@compiled
-def _add(a, b, totals, a_scale, b_scale, a_lift, b_lift, cut):
-    """Set totals to round(a·a_scale)·a_lift + round(b·b_scale)·b_lift, |totals| < 2^50; return the largest |total|.
-
-    a, b: float32. totals: float64. cut: whether each term is cut to an integer; without, the lifts are whole.
-    """
-    largest = np.int64(0)
-    if cut:
-        for i in range(totals.size):
-            first = trunc(np.float64(rint(np.float32(a[i] * a_scale))) * a_lift)
-            total = first + trunc(np.float64(rint(np.float32(b[i] * b_scale))) * b_lift)
-            totals[i] = total
-            largest = max(largest, as_integer(abs(total)))
-    else:
-        for i in range(totals.size):
-            total = np.float64(rint(np.float32(a[i] * a_scale))) * a_lift
-            total += np.float64(rint(np.float32(b[i] * b_scale))) * b_lift
-            totals[i] = total
-            largest = max(largest, as_integer(abs(total)))
-    return np.int64(as_double(largest))
-
-
-@compiled
-def _multiply(a, b, totals, a_scale, b_scale):
-    """Set totals to round(a·a_scale)·round(b·b_scale), |totals| <= 2^48; return the largest |total|, int64."""
-    largest = np.int64(0)
-    for i in range(totals.size):
-        total = np.float64(rint(np.float32(a[i] * a_scale))) * np.float64(rint(np.float32(b[i] * b_scale)))
-        totals[i] = total
-        largest = max(largest, as_integer(abs(total)))
-    return np.int64(as_double(largest))
-
-
-@compiled
-def _round(totals, output, places, exponent, short):
-    """Set the output (float32) to round(totals·2^-places)·2^exponent, halves away from 0.
-
-    short: whether all totals are below 2^SHORT, which are rounded as `linear_kernel` rounds products.
-    """
-    factor = power_of_two(-places)
-    plain, unit, wide = steps_of(exponent)
-    if short:
-        factor *= LIFTED
-        for i in range(totals.size):
-            value = (totals[i] * factor + ROUNDING) - ROUNDING
-            output[i] = np.float32(value) * unit if plain else np.float32(value * wide)
-        return
-    for i in range(totals.size):
-        value = totals[i] * factor
-        output[i] = decoded(np.int32(value + np.copysign(0.5, value)), plain, unit, wide)
-
-
-@compiled
-def _combine(a, b, output, totals, a_magnitude, b_magnitude, product, bits):
-    """Set the output (float32) to the code of a + b or a·b; the magnitudes are those of the largest elements."""
-    a_exponent = np.int64(scale_exponent(a_magnitude, RECEIVED_BITS + 1))
-    b_exponent = np.int64(scale_exponent(b_magnitude, RECEIVED_BITS + 1))
-    a_scale, b_scale = np.float32(power_of_two(-a_exponent)), np.float32(power_of_two(-b_exponent))
-    if product:
-        exponent = a_exponent + b_exponent
-        most = _multiply(a, b, totals, a_scale, b_scale)
-    else:
-        exponent = max(a_exponent, b_exponent)
-        apart = exponent - min(a_exponent, b_exponent)
-        # Where the operands lie near each other, fewer guard bits lose nothing.
-        guard = min(apart, np.int64(GUARD_BITS))
-        a_lift = power_of_two(guard - min(exponent - a_exponent, np.int64(_APART)))
-        b_lift = power_of_two(guard - min(exponent - b_exponent, np.int64(_APART)))
-        exponent -= guard
-        most = _add(a, b, totals, a_scale, b_scale, a_lift, b_lift, apart > guard)
-    width = bit_length(most)
-    _round(totals, output, width - bits, exponent + width - bits, width <= SHORT)
-
-
 @inlined
-def _has_code(x):
-    return abs(x) < _HUGE
+def _have_codes(a, b):
+    return np.int32(max(magnitude_of(as_bits(a)), magnitude_of(as_bits(b)))) < _HUGE_BITS
 
 
 @compiled
-def _combine_coded(a, b, a_clean, b_clean, output, totals, product, bits):
-    """Set the output as `_combine` does with what has no code set to 0; where a or b has none, to a + b or a·b."""
-    a_magnitude, b_magnitude = np.float32(0), np.float32(0)
-    for i in range(a.size):
-        a_clean[i] = a[i] if _has_code(a[i]) else np.float32(0)
-        b_clean[i] = b[i] if _has_code(b[i]) else np.float32(0)
-    a_magnitude, b_magnitude = largest_magnitude(a_clean.view(np.int32)), largest_magnitude(b_clean.view(np.int32))
-    _combine(a_clean, b_clean, output, totals, a_magnitude, b_magnitude, product, bits)
-    for i in range(a.size):
-        if not (_has_code(a[i]) and _has_code(b[i])):
-            output[i] = np.float32(a[i] * b[i]) if product else np.float32(a[i] + b[i])
+def _add(a, b, output, half, mask):
+    """Set the output (float32) to the codes of a + b."""
+    for i in range(output.size):
+        first, second = np.float64(a[i]), np.float64(b[i])
+        # Both in units that lie GUARD_BITS below that of the larger one, and are cut there.
+        larger = max(max(abs(first), abs(second)), _LEAST)
+        scale = as_double(_GUARDED - (as_integer(larger) & _EXPONENT))
+        total = trunc(first * scale) + trunc(second * scale)
+        value = np.float32(rounded(total, half, mask) * as_double(_TWICE_ONE - as_integer(scale)))
+        output[i] = value if _have_codes(a[i], b[i]) else np.float32(a[i] + b[i])
+
+
+@compiled
+def _multiply(a, b, output, half, mask):
+    """Set the output (float32) to the codes of a·b, whose products are exact in doubles."""
+    for i in range(output.size):
+        value = np.float32(rounded(np.float64(a[i]) * np.float64(b[i]), half, mask))
+        output[i] = value if _have_codes(a[i], b[i]) else np.float32(a[i] * b[i])
 
 
 @inlined
@@ -181,11 +112,11 @@ def _row_at(address, offset, step, spread):
 def pair_kernel(address):
     """Compute the sum or product of each row of a and b."""
     block = words(address)
-    width, product, bits = block[AT.width], block[AT.product] != 0, block[AT.bits]
+    width, product = block[AT.width], block[AT.product] != 0
     count = block[HEADER.count]
     output = floats(block[AT.output], count, width)
-    totals, spare = np.empty(width, np.float64), np.empty((4, width), np.float32)
-    a_spread, b_spread, a_clean, b_clean = spare[0], spare[1], spare[2], spare[3]
+    spread = np.empty((2, width), np.float32)
+    half, mask = half_of(block[AT.bits])
     middle, inner = block[AT.middle], block[AT.inner]
     first, last = next_rows(block, 0)
     while first < last:
@@ -196,13 +127,12 @@ def pair_kernel(address):
                 outer_place, middle_place = rest // middle, rest % middle
             a_offset = outer_place * block[AT.a_outer] + middle_place * block[AT.a_middle]
             b_offset = outer_place * block[AT.b_outer] + middle_place * block[AT.b_middle]
-            a = _row_at(block[AT.a], a_offset + last_place * block[AT.a_inner], block[AT.a_step], a_spread)
-            b = _row_at(block[AT.b], b_offset + last_place * block[AT.b_inner], block[AT.b_step], b_spread)
-            a_magnitude, b_magnitude = largest_magnitude(a.view(np.int32)), largest_magnitude(b.view(np.int32))
-            if max(a_magnitude, b_magnitude) >= _HUGE_BITS:
-                _combine_coded(a, b, a_clean, b_clean, output[row], totals, product, bits)
+            a = _row_at(block[AT.a], a_offset + last_place * block[AT.a_inner], block[AT.a_step], spread[0])
+            b = _row_at(block[AT.b], b_offset + last_place * block[AT.b_inner], block[AT.b_step], spread[1])
+            if product:
+                _multiply(a, b, output[row], half, mask)
             else:
-                _combine(a, b, output[row], totals, a_magnitude, b_magnitude, product, bits)
+                _add(a, b, output[row], half, mask)
         first, last = next_rows(block, last - first)
 
 

@@ -126,6 +126,23 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 
 @inlined
+def half_of(bits):
+    """Return (half, mask), int64, by which `rounded` rounds doubles to `bits` significant bits, 1 <= bits <= 52."""
+    half = np.int64(1) << (52 - bits)
+    return half, -2 * half
+
+
+@inlined
+def rounded(x, half, mask):
+    """Return the finite double x rounded to its leading bits, halves away from 0; -0 becomes 0.
+
+    half, mask: of `half_of`. They act on the bits of x, where sign and magnitude are apart, and where a carry out of
+    the significand raises the exponent beside it.
+    """
+    return as_double((as_integer(x + 0.0) + half) & mask)
+
+
+@inlined
 def quotient_of(numerator, factor):
     """Return 2^n·A/B rounded half up, int32, for integers A and B: numerator = A and factor = 2^n/B, both doubles.
 

@@ -1,4 +1,4 @@
-"""Add two vectors of spike codes: the residual stream's sum, and every other sum of a whole spiking model."""
+"""Add two spike codes: the residual stream's sum, a mask, and every other sum of a whole spiking model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def add(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return a + b, broadcast, as a code of numerics.bits bits and a sign per vector along the last dimension.
+    """Return a + b, broadcast; each element is a code of numerics.bits bits and a sign with its own power of two.
 
     NaN, infinities, and numbers from 2^96 on, such as a mask's, give what torch's sum gives, and change no other.
     Errors: SpikeplugError for tensors that are not floating.
@@ -22,13 +22,9 @@ def add(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound of |spiking - exact|: half a step of the output's code, and half a step of each input's."""
-    total = a + b
-    first, second = torch.broadcast_tensors(a, b)
-    given = (first.abs().amax(-1, keepdim=True) + second.abs().amax(-1, keepdim=True)) * 2.0**-24
-    largest = total.abs().amax(-1, keepdim=True) + given
-    error: Tensor = largest * 2.0**-numerics.bits + given
-    return error.expand(total.shape)
+    """Return the bound of |spiking - exact|: half a step of each input's code, the guard bits, then the rounding."""
+    given = (a.abs() + b.abs()) * (2.0**-24 + 2.0**-46)
+    return given + ((a + b).abs() + given) * 2.0**-numerics.bits
 
 
 RECORD = Operator(
@@ -38,7 +34,8 @@ RECORD = Operator(
     spiking=add,
     exact=torch.add,
     inputs=("residual", "residual"),
-    scale="vector",
+    scale="element",
+    elementwise=True,
     bound=bound,
-    input_range=lambda numerics: "24 bits below each vector's largest magnitude",
+    input_range=lambda numerics: "24 bits per element",
 )

@@ -15,7 +15,7 @@ from spikeplug.codes import Coded, as_real, decode, encode
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.levels import Levels, check_levels, exactly_rotated, level_integers, rotated
-from spikeplug.operators.linear.scaled import coded, received, sum_integers
+from spikeplug.operators.linear.scaled import coded, in_vectors, received, sum_integers
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
@@ -42,7 +42,7 @@ def linear_integers(x: Levels, weight: Tensor, threshold: Coded, bias: Coded | N
         x.mantissa, weight.T.to(torch.int64), x.bits + 1, WEIGHT_BITS, levels=True, name="membrane"
     )
     membrane_bits = x.bits + WEIGHT_BITS + terms.bit_length()
-    scaled = on.gate(x.step, membrane, x.step_bits, "step")
+    scaled = on.gate(x.step, membrane, x.step_bits, "membrane/step")
     width = membrane_bits + x.step_bits + THRESHOLD_BITS + 1
     scaled = on.scale(scaled, threshold.mantissa, membrane_bits + x.step_bits, "threshold")
     exponent = on.add(x.exponent, threshold.exponent, EXPONENT_BITS, "scale")
@@ -98,7 +98,7 @@ def linear(
 
 def input_levels(x: Tensor, levels: int, block: int, rotation: int, on: Arithmetic) -> Levels:
     """Return the levels in which a layer reads x, float32 or float64 vectors of finite numbers, rotated first."""
-    return level_integers(rotated(received(x), rotation, on), levels, block, on)
+    return level_integers(rotated(in_vectors(received(x), on), rotation, on), levels, block, on)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Multiply two vectors of spike codes element by element: gate times up, a norm's gain, a rotary factor, a constant."""
+"""Multiply two spike codes element by element: gate times up, a norm's gain, a rotary factor, a constant."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def product_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
-    """Return the code of a·b in `bits` bits; the vectors of a and b broadcast, each with its own exponent."""
+    """Return the code of a·b in `bits` bits, an exponent per element; a and b are received, and broadcast."""
     width = RECEIVED_BITS + 1
     size = on.magnitude(a.mantissa.to(torch.int64), width)
     product = on.signed(on.gate(size, b.mantissa.to(torch.int64), width), a.mantissa, 2 * width, "product/sign")
     exponent = on.add(a.exponent, b.exponent, EXPONENT_BITS, "product/exponent")
-    return coded(product, exponent, 2 * width, bits, on)
+    # Mantissas other than 0 have all of their bits.
+    return coded(product, exponent, 2 * width, bits, on, least=2 * (RECEIVED_BITS - 1))
 
 
 def multiply(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
-    """Return a·b, broadcast, as a code of numerics.bits bits and a sign per vector along the last dimension.
+    """Return a·b, broadcast; each element is a code of numerics.bits bits and a sign with its own power of two.
 
     NaN, infinities, and numbers from 2^96 on give what torch's product gives, and change no other.
     Errors: SpikeplugError for tensors that are not floating.
@@ -34,13 +35,10 @@ def multiply(a: Tensor, b: Tensor, *, on: Arithmetic) -> Tensor:
 
 
 def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
-    """Return the bound of |spiking - exact|: half a step of the output's code, and half a step of each input's."""
-    product = a * b
-    first, second = torch.broadcast_tensors(a, b)
-    given = first.abs().amax(-1, keepdim=True) * second.abs().amax(-1, keepdim=True) * 2.0**-22
-    largest = product.abs().amax(-1, keepdim=True) + given
-    error: Tensor = largest * 2.0**-numerics.bits + given
-    return error.expand(product.shape)
+    """Return the bound of |spiking - exact|: half a step of each input's code, then the rounding."""
+    size = (a * b).abs()
+    given = size * (2.0**-23 + 2.0**-46)
+    return given + (size + given) * 2.0**-numerics.bits
 
 
 RECORD = Operator(
@@ -50,7 +48,8 @@ RECORD = Operator(
     spiking=multiply,
     exact=torch.mul,
     inputs=("residual", "residual"),
-    scale="vector",
+    scale="element",
+    elementwise=True,
     bound=bound,
-    input_range=lambda numerics: "24 bits below each vector's largest magnitude",
+    input_range=lambda numerics: "24 bits per element",
 )

@@ -1,4 +1,4 @@
-"""Run an operator of two vectors that broadcast: receive both, compute with integers, and pass what has no code."""
+"""Run an operator of two numbers that broadcast: receive both, compute with integers, and pass what has no code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def of_pair(
 ) -> Tensor:
     """Return integers(a, b, numerics.bits, on) of the codes of a and b, broadcast, in the dtype torch would give.
 
-    Where a or b has no code, the result is exact(a, b).
+    Every element is a vector of its own, (..., 1). Where a or b has no code, the result is exact(a, b).
     Errors: SpikeplugError for tensors that are not floating.
     """
     dtype = torch.result_type(a, b)
@@ -33,8 +33,8 @@ def of_pair(
     if 0 in shape:
         return exact(a, b).to(dtype)
     a, b, undefined = _with_codes(a, b, exact)
-    output = decode(integers(received(a), received(b), on.numerics.bits, on), a.dtype)
-    return _restored(output, undefined).reshape(shape).to(dtype)
+    code = integers(received(a.unsqueeze(-1)), received(b.unsqueeze(-1)), on.numerics.bits, on)
+    return _restored(decode(code, a.dtype).squeeze(-1), undefined).reshape(shape).to(dtype)
 
 
 def _with_codes(

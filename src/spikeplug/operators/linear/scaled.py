@@ -1,11 +1,11 @@
-"""Return a signed integer vector as a code of n bits: what every linear operator does last."""
+"""Receive numbers as integers, and return integers as a code of n bits: what linear operators do first and last."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from spikeplug.codes import Coded, encode
+from spikeplug.codes import Coded, encode_each
 from spikeplug.operators.linear.levels import RECEIVED_BITS
 from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -14,23 +14,41 @@ from spikeplug.primitives.arithmetic import Arithmetic
 GUARD_BITS = 24
 
 
+#: The exponent of 0, below that of any other number: 0 sets no scale.
+LOWEST_EXPONENT = -(1 << 11)
+
+
 def received(x: Tensor) -> Coded:
-    """Encode float32 or float64 vectors of finite numbers in 24 bits and a sign; lossless for codes of operators."""
-    return encode(x, RECEIVED_BITS + 1)
+    """Encode finite float32 or float64 numbers in 24 bits and a sign, with an exponent each: no float32 loses a bit."""
+    code = encode_each(x, RECEIVED_BITS)
+    return Coded(code.mantissa, code.exponent.masked_fill(x == 0, LOWEST_EXPONENT), code.bits, "element")
 
 
-def coded(value: Tensor, exponent: Tensor | int, width: int, bits: int, on: Arithmetic) -> Coded:
+def in_vectors(code: Coded, on: Arithmetic) -> Coded:
+    """Return a code of elements as one of vectors, whose exponent is the largest of their elements'.
+
+    code  mantissa (..., d), an exponent each; it is shifted right, and loses what lies below the vector's unit
+    """
+    width = code.bits + 1
+    highest = on.maximum(code.exponent, EXPONENT_BITS, "receiver/maximum")
+    places = on.add(code.exponent, -highest, EXPONENT_BITS, "receiver/places")
+    size = on.shift(on.magnitude(code.mantissa, width, "receiver/magnitude"), places, width, 0, "receiver/shift")
+    return Coded(on.signed(size, code.mantissa, width, "receiver/sign"), highest, code.bits, "vector")
+
+
+def coded(value: Tensor, exponent: Tensor | int, width: int, bits: int, on: Arithmetic, least: int = 0) -> Coded:
     """Return value·2^exponent as a code of `bits` bits and a sign per vector, rounded to nearest, halves away from 0.
 
-    value  int64 (..., d), |value| < 2^width <= 2^62
+    value  int64 (..., d), |value| < 2^width <= 2^62; a code per element is one of vectors (..., 1)
+    least  as for `normalise`
     """
-    magnitude, places = normalise(on.magnitude(value, width), width, bits, on)
+    magnitude, places = normalise(on.magnitude(value, width), width, bits, on, least)
     exponent = on.add(places, exponent, EXPONENT_BITS, "exponent")
     return Coded(on.signed(magnitude, value, bits + 1), exponent, bits, "vector")
 
 
 def sum_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
-    """Return the code of a + b in `bits` bits; the vectors of a and b broadcast, each with its own exponent.
+    """Return the code of a + b in `bits` bits, one exponent per vector; the vectors of a and b broadcast.
 
     The operand with the smaller exponent is shifted right; it loses only what lies GUARD_BITS octaves below the unit of
     the other one.

@@ -8,7 +8,7 @@ from torch import Tensor
 from spikeplug.codes import Coded, as_real, decode
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.levels import RECEIVED_BITS
-from spikeplug.operators.linear.scaled import coded, received
+from spikeplug.operators.linear.scaled import coded, in_vectors, received
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import along, by_rows
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -36,7 +36,8 @@ def sum_along(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
 
     def of(x: Tensor) -> Tensor:
         finite = torch.isfinite(x)
-        output = decode(sum_of_integers(received(x.masked_fill(~finite, 0.0)), on.numerics.bits, on), x.dtype)
+        code = in_vectors(received(x.masked_fill(~finite, 0.0)), on)
+        output = decode(sum_of_integers(code, on.numerics.bits, on), x.dtype)
         broken = ~finite.all(-1, keepdim=True)
         return torch.where(broken, x.sum(-1, keepdim=True), output) if bool(broken.any()) else output
 

@@ -9,7 +9,7 @@ from spikeplug.fixedpoint import bit_length
 
 def maximum(x: Tensor) -> Tensor:
     """Return the largest integer along the last dimension, in x's dtype; (..., d) gives (..., 1)."""
-    return x.amax(-1, keepdim=True)
+    return x if x.shape[-1] == 1 else x.amax(-1, keepdim=True)
 
 
 def leading_one(x: Tensor) -> Tensor:

@@ -64,9 +64,11 @@ ways: $(INSTALLED)
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
 
-# docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper; about an hour.
+# docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper, and rivals; over an hour.
 whole: $(INSTALLED)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[benchmarks]'
 	$(VENV)/bin/python benchmarks/whole.py accuracy --write
+	$(VENV)/bin/python benchmarks/five_sites.py --write
 	$(VENV)/bin/python benchmarks/whole.py encoders --write
 	$(VENV)/bin/python benchmarks/whole.py speed --write
 	$(VENV)/bin/python benchmarks/whole.py simulation --write
@@ -76,9 +78,10 @@ bench: $(INSTALLED)
 	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
 	$(VENV)/bin/python benchmarks/speed.py results
 
-# SpikingJelly's operators, in an environment of their own: of what it asks for, its operators need these four alone.
+# SpikingJelly's operators and encoder, in an environment of their own: of what it asks for, they need these four alone.
 JELLY := .venv-spikingjelly
 bench-spikingjelly: $(JELLY)/.installed
+	$(JELLY)/bin/python benchmarks/qcfs.py
 	$(JELLY)/bin/python benchmarks/spikingjelly_operators.py results/bench-spikingjelly.json
 
 $(JELLY)/.installed: constraints.txt

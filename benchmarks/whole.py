@@ -1,9 +1,11 @@
 """Measure a whole spiking SmolLM2: `python benchmarks/whole.py accuracy|speed|simulation|encoders [--write]`.
 
 accuracy    perplexity and divergence from the exact model, by levels and context, on text that nothing was chosen on
-speed       prefill, decoding, memory and folder against the exact model, in turns
+speed       prefill, decoding, memory and folder against the exact model, in turns; torch.compile needs a C++ compiler
 simulation  one forward pass neuron by neuron, equal to the closed form, and the audit of linear operations
 encoders    MiniLM: cosine of each of 1,000 embeddings with the exact one; Whisper: the words it writes
+
+The rival in the first two is torchao's dynamic int8. Without torchao they leave it out, and say how to install it.
 
 --write puts the tables into docs/whole-figures.md, as `make whole` does. Exits with 1 if a pass is not equal to the
 closed form.
@@ -14,11 +16,13 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import importlib.metadata
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,17 +61,12 @@ def accuracy(tokens: int, contexts: tuple[int, ...]) -> tuple[str, str]:
     ids = encode(tokenizer, english_text())
     unseen = ids[len(ids) // 2 :]  # the second half: thresholds, widths and recipes were chosen on the first
     rows = []
-    for name, recipe in RECIPES.items():
-        calibration: Any = False if name.endswith("nearest") else text_tokens(tokenizer)
-        whole = copy.deepcopy(model)
-        spikeplug.convert(whole, recipe=recipe, calibration=calibration)
+    for name, other in _converted(model, tokenizer):
         cells = [name]
         for context in contexts:
-            cells += compared(model, whole, cut_windows(unseen, context, tokens))
+            cells += compared(model, other, cut_windows(unseen, context, tokens))
             _CONSOLE.print(cells)
         rows.append(cells)
-        del whole
-        gc.collect()
     titles = [f"{kind}, context {context}" for context in contexts for kind in ("perplexity", "KL")]
     head = f"| levels of inputs | {' | '.join(titles)} |\n|---|{'---:|' * len(titles)}"
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -79,15 +78,42 @@ def accuracy(tokens: int, contexts: tuple[int, ...]) -> tuple[str, str]:
     )
 
 
-def compared(model: nn.Module, whole: nn.Module, windows: Tensor) -> list[str]:
+def _converted(model: nn.Module, tokenizer: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the name and the model of each row: a copy of the model by each recipe, and torchao's."""
+    for name, recipe in RECIPES.items():
+        calibration: Any = False if name.endswith("nearest") else text_tokens(tokenizer)
+        whole = copy.deepcopy(model)
+        spikeplug.convert(whole, recipe=recipe, calibration=calibration)
+        yield name, whole
+        del whole
+        gc.collect()
+    yield from torchao_int8(model).items()
+
+
+def torchao_int8(model: nn.Module) -> dict[str, nn.Module]:
+    """Return, by its name, a copy of a model whose linear layers are torchao's dynamic int8; {} without torchao.
+
+    Weights have a scale per row, inputs one per token. All else stays float.
+    """
+    if find_spec("torchao") is None:
+        _CONSOLE.print("torchao is not installed and is left out; to install it: python -m pip install '.[benchmarks]'")
+        return {}
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    rival = copy.deepcopy(model)
+    quantize_(rival, Int8DynamicActivationInt8WeightConfig())
+    return {f"torchao {importlib.metadata.version('torchao')}": rival}
+
+
+def compared(model: nn.Module, other: nn.Module, windows: Tensor) -> list[str]:
     """Return the change of perplexity and the mean divergence in nats, with their standard errors, as text."""
     divergences, differences = [], []
     for window in windows:
         with torch.inference_mode():
-            exact, spiking = (each(window[None]).logits[0, :-1].log_softmax(-1) for each in (model, whole))
-        divergences.append((exact.exp() * (exact - spiking)).sum(-1))
+            exact, found = (each(window[None]).logits[0, :-1].log_softmax(-1) for each in (model, other))
+        divergences.append((exact.exp() * (exact - found)).sum(-1))
         chosen = window[1:, None]
-        differences.append((exact.gather(-1, chosen) - spiking.gather(-1, chosen))[:, 0].double())
+        differences.append((exact.gather(-1, chosen) - found.gather(-1, chosen))[:, 0].double())
     divergence, difference = torch.cat(divergences), torch.cat(differences)
     error = difference.std() / difference.numel() ** 0.5
     change = 100 * (difference.mean().exp() - 1)
@@ -95,7 +121,7 @@ def compared(model: nn.Module, whole: nn.Module, windows: Tensor) -> list[str]:
 
 
 def speed(repeats: int) -> str:
-    """Return a table of seconds and bytes: the exact model, and whole ones with 9 and with 8 bits."""
+    """Return a table of seconds and bytes: the exact model, whole ones of 9 and 8 bits, torchao's and it compiled."""
     model, tokenizer = load(find_source(None))
     model.set_attn_implementation("sdpa")
     ids = cut_windows(encode(tokenizer, english_text()), 512, 512)
@@ -103,6 +129,10 @@ def speed(repeats: int) -> str:
     for bits in (9, 8):
         whole = arms[f"whole, {bits} bits"] = copy.deepcopy(model)
         spikeplug.convert(whole, recipe=spikeplug.Whole.of_bits(bits), calibration=text_tokens(tokenizer), keep=False)
+    for name, rival in torchao_int8(model).items():
+        arms[name] = rival
+        compiled = arms[f"{name}, compiled"] = copy.deepcopy(rival)
+        compiled.forward = torch.compile(compiled.forward)
     runs = {
         "prefill of 512 tokens": (_prefill, repeats),
         "one token after 512": (_decode, 4 * repeats),
@@ -141,7 +171,7 @@ def _decode(model: nn.Module, ids: Tensor) -> Callable[[], Any]:
 def _in_turns(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     with torch.inference_mode():
-        for turn in range(repeats + 2):  # the first two warm up
+        for turn in range(repeats + 2):  # the first two warm up, and compile
             for name, run in arms.items():
                 start = time.perf_counter()
                 run()
@@ -151,14 +181,26 @@ def _in_turns(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, flo
 
 
 def _bytes(model: nn.Module) -> int:
-    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
-    return sum(tensors.values())
+    held = (part for tensor in (*model.parameters(), *model.buffers()) for part in _parts(tensor))
+    return sum({part.data_ptr(): part.nbytes for part in held}.values())
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the plain tensors that hold a tensor: itself, or the integers and scales of one of torchao's."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _parts(getattr(tensor, name))
 
 
 def _folder(model: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+        if any(hasattr(weight, "__tensor_flatten__") for weight in model.parameters()):
+            torch.save(model.state_dict(), Path(folder, "weights.pt"))  # safetensors take no such tensors
+        else:
+            model.save_pretrained(folder)
+        return sum(file.stat().st_size for pattern in ("*.pt", "*.safetensors") for file in Path(folder).glob(pattern))
 
 
 def simulation(tokens: int) -> tuple[str, bool]:

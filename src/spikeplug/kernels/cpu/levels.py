@@ -36,8 +36,8 @@ from spikeplug.kernels.cpu.verbs import (
     shift_right,
     with_sign,
 )
-from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, RECEIVED_BITS, SHARE_BITS, STEP_BITS
-from spikeplug.operators.linear.scaled import LOWEST_EXPONENT
+from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, SHARE_BITS, STEP_BITS
+from spikeplug.operators.linear.receiver import LOWEST_EXPONENT, RECEIVED_BITS
 
 #: Lanes of a vector on which sums and differences of near neighbours are formed.
 LANES = 16

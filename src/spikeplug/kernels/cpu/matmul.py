@@ -30,7 +30,7 @@ from spikeplug.kernels.cpu.verbs import as_bits, compiled, half_of, rounded
 from spikeplug.kernels.protocol import DTYPES, EVERY_ROW, NO_AFFINE, Call
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.matmul import matmul_integers
-from spikeplug.operators.linear.scaled import received
+from spikeplug.operators.linear.receiver import received
 from spikeplug.primitives.arithmetic import Closed
 
 #: The bits of an element that is left open: a NaN that no result has.

@@ -24,8 +24,8 @@ from spikeplug.kernels.cpu.verbs import (
     trunc,
 )
 from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call
-from spikeplug.operators.linear.levels import RECEIVED_BITS
 from spikeplug.operators.linear.pair import HUGE
+from spikeplug.operators.linear.receiver import RECEIVED_BITS
 from spikeplug.operators.linear.scaled import GUARD_BITS
 
 #: Numbers from here on have no code; their bits, as those of `largest_magnitude`.

@@ -17,12 +17,11 @@ from torch import Tensor
 from spikeplug.codes import Coded
 from spikeplug.errors import SpikeplugError
 from spikeplug.hadamard import apply_hadamard, factors_of, hadamard
+from spikeplug.operators.linear.receiver import in_vectors
 from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.primitives.arithmetic import Arithmetic
 from spikeplug.primitives.divide import DivideSpec
 
-#: A float32 vector is received with 24 bits, sign excluded: the codes of all operators fit, so nothing is rounded.
-RECEIVED_BITS = 24
 #: Bits of a step, beyond those of the levels: a step is off the smallest possible one by at most 2^-11.
 STEP_BITS = 12
 #: A block's step is a whole number of shares, 2^-SHARE_BITS of the vector's step.
@@ -65,13 +64,12 @@ def check_levels(operator: str, levels: int, block: int, rotation: int) -> None:
 def level_integers(code: Coded, levels: int, block: int, on: Arithmetic) -> Levels:
     """Return the levels of each vector of a code, |mantissa| <= levels, rounded to nearest, halves away from 0.
 
-    code    mantissa (..., d), one exponent per vector
+    code    mantissa (..., d), as it was received, or as `rotated` returns it
     block   channels that share a step; 0: all. A block's step is a number of shares, from 1 to 2^SHARE_BITS
     """
     bits, shares = levels.bit_length(), SHARE_BITS if block else 0
     width = STEP_BITS + bits + shares
-    magnitude, exponent = normalise(on.magnitude(code.mantissa, code.bits + 1), code.bits + 1, width - 1, on)
-    exponent = on.add(code.exponent, exponent, EXPONENT_BITS, "exponent")
+    magnitude, exponent = _magnitudes(code, width, on)
     share, step_bits = _share(on.maximum(magnitude, width, "step/maximum"), levels << shares, width, on), STEP_BITS + 2
     if not block:
         count = _count(magnitude, share, width, bits, on)
@@ -86,6 +84,15 @@ def level_integers(code: Coded, levels: int, block: int, on: Arithmetic) -> Leve
         count.flatten(-2)[..., : magnitude.shape[-1]], code.mantissa, bits + shares + 1, "encoder/sign"
     )
     return Levels(mantissa, share, exponent, bits + shares, step_bits)
+
+
+def _magnitudes(code: Coded, width: int, on: Arithmetic) -> tuple[Tensor, Tensor]:
+    """Return magnitudes, at most 2^(width-1) and a vector's largest half of it at least, and the vectors' exponents."""
+    if code.granularity == "element":
+        vectors = in_vectors(code, width, on)  # with a guard bit
+        return on.round_half(vectors.mantissa, width, "receiver/round"), vectors.exponent + 1
+    magnitude, exponent = normalise(on.magnitude(code.mantissa, code.bits + 1), code.bits + 1, width - 1, on)
+    return magnitude, on.add(code.exponent, exponent, EXPONENT_BITS, "exponent")
 
 
 def _share(top: Tensor, levels: int, width: int, on: Arithmetic) -> Tensor:
@@ -115,16 +122,18 @@ def _cut(x: Tensor, block: int) -> Tensor:
 
 
 def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
-    """Return the code of H·x / 2^places for each block of `order` channels; H is `hadamard(order)`.
+    """Return the code of H·x / 2^places, one exponent per vector, for each block of `order` channels.
 
-    code    mantissa (..., d), d a multiple of order; order 0: unchanged
+    H       `hadamard(order)`; order 0: the code is returned as it is
+    code    as it was received; mantissa (..., d), d a multiple of order
     places  half of log2(order), rounded down: the factor 1/sqrt(order), as far as an exponent holds it
 
     Only sums and differences, factor by factor of H. Mantissas become log2(order) bits wider.
     """
     if not order:
         return code
-    mantissa, bits = code.mantissa.to(torch.int64), code.bits
+    vectors = in_vectors(code, code.bits, on)
+    mantissa, bits = on.signed(vectors.mantissa, code.mantissa, code.bits, "receiver/sign"), code.bits
     left, right = mantissa.numel() // order, order
     for factor in factors_of(order):
         right //= factor
@@ -132,7 +141,7 @@ def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
         blocks = mantissa.reshape(left, factor, right).transpose(-1, -2)
         mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, name=f"rotation/{factor}").transpose(-1, -2)
         left, bits = left * factor, bits + (factor - 1).bit_length()
-    return Coded(mantissa.reshape(code.mantissa.shape), code.exponent - half_places(order), bits, "vector")
+    return Coded(mantissa.reshape(code.mantissa.shape), vectors.exponent - half_places(order), bits, "vector")
 
 
 def half_places(order: int) -> int:

@@ -15,7 +15,8 @@ from spikeplug.codes import Coded, as_real, decode, encode
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.levels import Levels, check_levels, exactly_rotated, level_integers, rotated
-from spikeplug.operators.linear.scaled import coded, in_vectors, received, sum_integers
+from spikeplug.operators.linear.receiver import received
+from spikeplug.operators.linear.scaled import coded, sum_integers
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
@@ -98,7 +99,7 @@ def linear(
 
 def input_levels(x: Tensor, levels: int, block: int, rotation: int, on: Arithmetic) -> Levels:
     """Return the levels in which a layer reads x, float32 or float64 vectors of finite numbers, rotated first."""
-    return level_integers(rotated(in_vectors(received(x), on), rotation, on), levels, block, on)
+    return level_integers(rotated(received(x), rotation, on), levels, block, on)
 
 
 @torch.no_grad()

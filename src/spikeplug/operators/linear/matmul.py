@@ -15,7 +15,8 @@ from torch import Tensor
 from spikeplug.codes import Coded, as_real, decode
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.scaled import coded, received
+from spikeplug.operators.linear.receiver import received
+from spikeplug.operators.linear.scaled import coded
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -52,7 +53,7 @@ def limbs(code: Coded, name: str, on: Arithmetic) -> tuple[list[Tensor], int]:
 
     limb  int64 of the code's shape, |limb| < 2^LIMB
     """
-    width = code.bits + 1
+    width = code.bits
     used = code.exponent[code.mantissa != 0]
     first, last = (int(used.min()) // LIMB, (int(used.max()) + code.bits) // LIMB) if used.numel() else (0, 0)
     size = on.magnitude(code.mantissa.to(torch.int64), width, f"{name}/magnitude")

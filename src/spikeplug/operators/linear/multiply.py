@@ -7,8 +7,8 @@ from torch import Tensor
 
 from spikeplug.codes import Coded
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import RECEIVED_BITS
 from spikeplug.operators.linear.pair import of_pair
+from spikeplug.operators.linear.receiver import RECEIVED_BITS
 from spikeplug.operators.linear.scaled import coded
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
@@ -17,7 +17,7 @@ from spikeplug.primitives.arithmetic import Arithmetic
 
 def product_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
     """Return the code of a·b in `bits` bits, an exponent per element; a and b are received, and broadcast."""
-    width = RECEIVED_BITS + 1
+    width = RECEIVED_BITS
     size = on.magnitude(a.mantissa.to(torch.int64), width)
     product = on.signed(on.gate(size, b.mantissa.to(torch.int64), width), a.mantissa, 2 * width, "product/sign")
     exponent = on.add(a.exponent, b.exponent, EXPONENT_BITS, "product/exponent")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes import Coded, as_real, decode
-from spikeplug.operators.linear.scaled import received
+from spikeplug.operators.linear.receiver import received
 from spikeplug.primitives.arithmetic import Arithmetic
 
 #: Numbers of this size and more, such as those of a mask, have no code; they pass as they are.

@@ -1,39 +1,16 @@
-"""Receive numbers as integers, and return integers as a code of n bits: what linear operators do first and last."""
+"""Return a signed integer vector as a code of n bits: what every linear operator does last."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from spikeplug.codes import Coded, encode_each
-from spikeplug.operators.linear.levels import RECEIVED_BITS
+from spikeplug.codes import Coded
 from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.primitives.arithmetic import Arithmetic
 
 #: Octaves that the smaller of two operands of a sum may lie below the larger one without losing a bit.
 GUARD_BITS = 24
-
-
-#: The exponent of 0, below that of any other number: 0 sets no scale.
-LOWEST_EXPONENT = -(1 << 11)
-
-
-def received(x: Tensor) -> Coded:
-    """Encode finite float32 or float64 numbers in 24 bits and a sign, with an exponent each: no float32 loses a bit."""
-    code = encode_each(x, RECEIVED_BITS)
-    return Coded(code.mantissa, code.exponent.masked_fill(x == 0, LOWEST_EXPONENT), code.bits, "element")
-
-
-def in_vectors(code: Coded, on: Arithmetic) -> Coded:
-    """Return a code of elements as one of vectors, whose exponent is the largest of their elements'.
-
-    code  mantissa (..., d), an exponent each; it is shifted right, and loses what lies below the vector's unit
-    """
-    width = code.bits + 1
-    highest = on.maximum(code.exponent, EXPONENT_BITS, "receiver/maximum")
-    places = on.add(code.exponent, -highest, EXPONENT_BITS, "receiver/places")
-    size = on.shift(on.magnitude(code.mantissa, width, "receiver/magnitude"), places, width, 0, "receiver/shift")
-    return Coded(on.signed(size, code.mantissa, width, "receiver/sign"), highest, code.bits, "vector")
 
 
 def coded(value: Tensor, exponent: Tensor | int, width: int, bits: int, on: Arithmetic, least: int = 0) -> Coded:

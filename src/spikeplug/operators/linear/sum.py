@@ -7,20 +7,21 @@ from torch import Tensor
 
 from spikeplug.codes import Coded, as_real, decode
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import RECEIVED_BITS
-from spikeplug.operators.linear.scaled import coded, in_vectors, received
+from spikeplug.operators.linear.receiver import RECEIVED_BITS, in_vectors, received
+from spikeplug.operators.linear.scaled import coded
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import along, by_rows
 from spikeplug.primitives.arithmetic import Arithmetic
 
 
 def sum_of_integers(code: Coded, bits: int, on: Arithmetic) -> Coded:
-    """Return the code of the sum of each vector, (..., 1), in `bits` bits with an exponent of its own."""
-    width = RECEIVED_BITS + 1
-    positive = on.accumulate(on.clamp(code.mantissa, 0, None, width, "positive"), width, "positive/sum")
-    negative = on.accumulate(on.clamp(-code.mantissa, 0, None, width, "negative"), width, "negative/sum")
-    total_bits = width + code.mantissa.shape[-1].bit_length()
-    return coded(on.add(positive, -negative, total_bits), code.exponent, total_bits + 1, bits, on)
+    """Return the code of the sum of each vector of a received code, (..., 1), in `bits` bits with an exponent each."""
+    vectors, width = in_vectors(code, RECEIVED_BITS, on), RECEIVED_BITS
+    mantissa = on.signed(vectors.mantissa, code.mantissa, width, "receiver/sign")
+    positive = on.accumulate(on.clamp(mantissa, 0, None, width, "positive"), width, "positive/sum")
+    negative = on.accumulate(on.clamp(-mantissa, 0, None, width, "negative"), width, "negative/sum")
+    total_bits = width + mantissa.shape[-1].bit_length()
+    return coded(on.add(positive, -negative, total_bits), vectors.exponent, total_bits + 1, bits, on)
 
 
 def sum_along(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
@@ -36,8 +37,7 @@ def sum_along(x: Tensor, dim: int = -1, *, on: Arithmetic) -> Tensor:
 
     def of(x: Tensor) -> Tensor:
         finite = torch.isfinite(x)
-        code = in_vectors(received(x.masked_fill(~finite, 0.0)), on)
-        output = decode(sum_of_integers(code, on.numerics.bits, on), x.dtype)
+        output = decode(sum_of_integers(received(x.masked_fill(~finite, 0.0)), on.numerics.bits, on), x.dtype)
         broken = ~finite.all(-1, keepdim=True)
         return torch.where(broken, x.sum(-1, keepdim=True), output) if bool(broken.any()) else output
 

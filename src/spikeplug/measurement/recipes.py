@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeplug.errors import SpikeplugError, shown
-from spikeplug.measurement.loading import load
+from spikeplug.measurement.loading import is_whole, load
 from spikeplug.measurement.text import check_vocabulary, positions_of, read_text
 from spikeplug.numerics import Fields, Numerics
 from spikeplug.progress import Progress
@@ -155,6 +155,31 @@ def spiking_copy(
     report = recipe.convert(copied, tokenizer, numerics, operators=operators, exclude=exclude, progress=progress)
     free(copied)
     return copied, report
+
+
+def load_exact(
+    source: Source, original: Source | None, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, PreTrainedModel | None]:
+    """Return the exact model to compare with, its tokenizer, and the spiking model if `source` was saved whole.
+
+    original   the float model that `source` was made from; None: `source` has float weights itself
+
+    Errors: SpikeplugError if the one is missing or the other too many, and those of `load_pair`.
+    """
+    if is_whole(source):
+        if original is None:
+            raise SpikeplugError(
+                f"{source.name} is a whole spiking model without float weights: add --exact with the float model that "
+                "it was made from."
+            )
+        spiking, model, tokenizer = load_pair(source, original, dtype)
+        return model, tokenizer, spiking
+    if original is not None:
+        raise SpikeplugError(
+            f"{source.name} has float weights of its own: leave --exact out; it goes with a folder that `spikeplug "
+            "convert --recipe whole` wrote."
+        )
+    return *load(source, dtype), None
 
 
 def load_pair(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -170,14 +171,14 @@ def _coded(
     Keys and values have plug.levels levels. Queries and keys are rotated first, where their width is the order of a
     Hadamard matrix: no score changes, and the few large channels of keys do not set the step for the others.
     """
-    width, encode = query.shape[-1], OPERATORS["quantise"]
+    width, encode = query.shape[-1], partial(OPERATORS["quantise"], numerics=plug.numerics)
     order = width if width in _ROTATIONS else 0
     scaling = width**-0.5 if scaling is None else scaling
     if order:
-        query = encode(query, MOST_LEVELS, 0, order, numerics=plug.numerics)
+        query = encode(query, MOST_LEVELS, 0, order, part="query")
         scaling = scaling * 4 ** half_places(order) / order
-    key = encode(key, plug.levels, 0, order, numerics=plug.numerics)
-    return query, key, encode(value, plug.levels, 0, 0, numerics=plug.numerics), scaling
+    key = encode(key, plug.levels, 0, order, part="key")
+    return query, key, encode(value, plug.levels, 0, 0, part="value"), scaling
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:

@@ -64,12 +64,13 @@ ways: $(INSTALLED)
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
 
-# docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper; about an hour.
+# docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper; about two hours.
 whole: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/whole.py accuracy --write
 	$(VENV)/bin/python benchmarks/whole.py encoders --write
 	$(VENV)/bin/python benchmarks/whole.py speed --write
 	$(VENV)/bin/python benchmarks/whole.py simulation --write
+	$(VENV)/bin/python benchmarks/whole.py budget --write
 
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)

@@ -79,13 +79,17 @@ class ConversionOptions:
         recipe = {"recipe": "whole", "bits": None} if saved_whole else self.recipe.arguments()
         return {**self.given, **recipe}
 
+    @property
+    def chosen(self) -> dict[str, bool]:
+        """Return, for each option, whether its value is another than the default."""
+        return {f"--{field.replace('_', '-')}": value != _DEFAULTS[field] for field, value in self.given.items()}
+
     def check_saved(self, name: str) -> None:
         """Refuse every option that is not at its default, for the model `name`, which was saved whole.
 
         Errors: SpikeplugError.
         """
-        chosen = {f"--{field.replace('_', '-')}": value != _DEFAULTS[field] for field, value in self.given.items()}
-        check_saved(name, chosen)
+        check_saved(name, self.chosen)
 
 
 _DEFAULTS: dict[str, Any] = {

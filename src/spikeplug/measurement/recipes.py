@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from spikeplug.conversion import Report
+    from spikeplug.conversion.whole.layout import Layout
+    from spikeplug.conversion.whole.recipe import Whole
     from spikeplug.measurement.loading import Source
 
 RECIPES = ("operators", "whole")
@@ -212,9 +214,15 @@ def check_same(spiking: PreTrainedModel, exact: PreTrainedModel, name: str) -> N
 
 
 def saved_numerics(model: PreTrainedModel) -> Numerics:
-    """Return the numerics that a model which was saved spiking computes with."""
+    """Return the numerics that a converted model, made here or loaded, computes with."""
     saved: Numerics = model.config.quantization_config.numerics
     return saved
+
+
+def saved_levels(model: PreTrainedModel) -> Whole:
+    """Return the levels of a whole spiking model, converted or loaded."""
+    layout: Layout = model.config.quantization_config.layout
+    return layout.recipe
 
 
 def check_saved(name: str, chosen: Mapping[str, bool]) -> None:

@@ -64,7 +64,7 @@ ways: $(INSTALLED)
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
 
-# docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper, and rivals; over an hour.
+# docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper, and rivals; some three hours.
 whole: $(INSTALLED)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[benchmarks]'
 	$(VENV)/bin/python benchmarks/whole.py accuracy --write
@@ -72,6 +72,7 @@ whole: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/whole.py encoders --write
 	$(VENV)/bin/python benchmarks/whole.py speed --write
 	$(VENV)/bin/python benchmarks/whole.py simulation --write
+	$(VENV)/bin/python benchmarks/whole.py budget --write
 
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)

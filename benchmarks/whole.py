@@ -1,9 +1,10 @@
-"""Measure a whole spiking SmolLM2: `python benchmarks/whole.py accuracy|speed|simulation|encoders [--write]`.
+"""Measure a whole spiking SmolLM2: `python benchmarks/whole.py accuracy|speed|simulation|encoders|budget [--write]`.
 
 accuracy    perplexity and divergence from the exact model, by levels and context, on text that nothing was chosen on
 speed       prefill, decoding, memory and folder against the exact model, in turns; torch.compile needs a C++ compiler
 simulation  one forward pass neuron by neuron, equal to the closed form, and the audit of linear operations
 encoders    MiniLM: cosine of each of 1,000 embeddings with the exact one; Whisper: the words it writes
+budget      what the rounding at each site costs, by `spikeplug report`; an interrupted run goes on in --folder
 
 The rival in the first two is torchao's dynamic int8. Without torchao they leave it out, and say how to install it.
 
@@ -36,11 +37,14 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import spikeplug
+from spikeplug import report
 from spikeplug.conversion.whole.calibration import text_tokens
 from spikeplug.english import english_text
-from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.loading import find_source, load, model_facts
 from spikeplug.measurement.record import environment
+from spikeplug.measurement.section import Table
 from spikeplug.measurement.text import cut_windows, encode
+from spikeplug.progress import shown_on
 
 PAGE = "docs/whole-figures.md"
 #: Levels of inputs and of keys and values, with the blocks that suit them.
@@ -258,6 +262,36 @@ def encoders() -> str:
     )
 
 
+def budget(tokens: int, folder: Path) -> str:
+    """Return the tables of the error budget, by kind of site and by site."""
+    source = find_source(None)
+    model, tokenizer = load(source)
+    text = english_text()
+    settings = report.Settings(
+        recipe="whole", context=512, tokens=tokens, studies=("budget",), text=text[len(text) // 2 :]
+    )
+    facts = model_facts(model, source.name)
+    with shown_on(Console(stderr=True)) as progress:
+        files = report.run(model, tokenizer, settings, folder, facts, progress)
+    (section,) = report.sections_of(files.header, files.rows)
+    parts = [
+        f"SmolLM2-135M, {tokens:,} tokens of the embedded text's second half, context 512. {section.lead} {machine()}"
+    ]
+    for part in section.parts:
+        if isinstance(part, Table):
+            lines = ["| coded | KL alone | perplexity | KL saved if exact |", "|---|---:|---:|---:|"]
+            lines += [
+                f"| {row[0]} | {_figure(*row[1:3])} | {_figure(*row[3:5])} % | {_figure(*row[5:7])} |"
+                for row in part.rows
+            ]
+            parts.append(f"{part.title}:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _figure(value: float | None, error: float | None) -> str:
+    return "" if value is None or error is None else f"{value:.2g} ± {error:.1g}"
+
+
 def machine() -> str:
     """Return the machine and the versions, in a sentence."""
     facts = environment()
@@ -266,11 +300,12 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["accuracy", "speed", "simulation", "encoders"])
+    parser.add_argument("part", choices=["accuracy", "speed", "simulation", "encoders", "budget"])
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--contexts", default="512,2048")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--folder", type=Path, default=Path("results/budget"), help="of the run of the budget")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -284,6 +319,8 @@ def main() -> int:
         text = speed(arguments.repeats)
     elif arguments.part == "simulation":
         text, equal = simulation(min(arguments.tokens, 64))
+    elif arguments.part == "budget":
+        text = budget(min(arguments.tokens, 4096), arguments.folder)
     else:
         text = encoders()
     print(text)

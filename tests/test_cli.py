@@ -161,7 +161,7 @@ def test_a_damaged_model(tmp_path):
 
 
 def test_an_unwritable_result_is_refused_before_the_model_is_loaded(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("spikeplug.cli.evaluate.load", lambda *arguments: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("spikeplug.cli.evaluate.load_exact", lambda *arguments: pytest.fail("the model was loaded"))
     (tmp_path / "file").write_text("")
     assert_refused(run("eval", folder, "--json", tmp_path / "file" / "out.json"), "cannot write")
 

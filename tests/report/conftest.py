@@ -1,4 +1,4 @@
-"""One run of every study on the tiny model, shared by all tests of the report."""
+"""One run of every study on the tiny model, and one on its whole form, shared by all tests of the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny_model import save_tiny_model
-from tiny_report import run_tiny
+from tiny_report import WHOLE, run_tiny
 
 from spikeplug.report import RunFolder
 
@@ -14,6 +14,11 @@ from spikeplug.report import RunFolder
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> RunFolder:
     return run_tiny(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="session")
+def finished_whole(tmp_path_factory) -> RunFolder:
+    return run_tiny(tmp_path_factory.mktemp("report") / "run", recipe=WHOLE)
 
 
 @pytest.fixture(scope="session")

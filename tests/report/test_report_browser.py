@@ -53,8 +53,9 @@ window.addEventListener("load", async () => {
 """
 
 
-@pytest.fixture(scope="module")
-def page(finished, tmp_path_factory):
+@pytest.fixture(scope="module", params=["finished", "finished_whole"])
+def page(request, tmp_path_factory):
+    finished = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("page")
     html = render(finished.header, finished.rows)
     (folder / "report.html").write_text(html, encoding="utf-8")

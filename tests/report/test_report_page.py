@@ -209,7 +209,7 @@ def test_outputs_that_would_damage_the_run_or_each_other(finished, tmp_path, mon
 
 @pytest.mark.parametrize("name", ["lock", "thesis.txt"])
 def test_a_folder_of_other_files_is_refused_before_the_model_is_loaded(tiny_folder, tmp_path, monkeypatch, name):
-    monkeypatch.setattr("spikeplug.cli.report.load", lambda *arguments: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("spikeplug.cli.report.load_exact", lambda *arguments: pytest.fail("the model was loaded"))
     (tmp_path / name).write_text("mine")
     result = command(tiny_folder, "--out", tmp_path)
     assert result.exit_code == 2, result.output

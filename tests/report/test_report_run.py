@@ -115,6 +115,7 @@ VALUES = {
     "change_percent": 0.0,
     "standard_error_percent": None,
     "mean_kl": 0.0,
+    "standard_error_kl": None,
     "max_kl": 0.0,
     "agreement_percent": 100.0,
     "predictions": 1,

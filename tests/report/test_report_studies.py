@@ -12,12 +12,13 @@ from tiny_model import tiny_model
 from tiny_report import run_tiny
 
 import spikeplug
-from spikeplug import Events, Numerics, Realisation, functional
+from spikeplug import Events, Numerics, Realisation, Whole, functional
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.layers import find_layers
 from spikeplug.presets import PRESETS
 from spikeplug.report import STUDIES, make_record, schema
-from spikeplug.report.comparison import Change, Comparison
+from spikeplug.report.arms import Change
+from spikeplug.report.comparison import Comparison
 from spikeplug.report.recorder import Recorder
 from spikeplug.report.sections import effort, sweeps
 from spikeplug.report.settings import Settings
@@ -265,15 +266,26 @@ def test_rasters_show_every_operator(finished):
 
 
 def test_the_search_finds_the_smallest_of_a_known_landscape():
-    def enough(numerics):
+    def enough(change):
+        numerics = change.numerics
         return numerics.bits >= 7 and numerics.working_bits >= 12 and numerics.segments >= 8
 
-    found = effort.search(Numerics(), enough)
+    found = effort.search(Change(Numerics()), enough).numerics
     assert (found.bits, found.working_bits, found.segments) == (7, 12, 8)
     # The run's own numerics are too small: the search starts from wider ones.
-    small = Numerics(bits=4, working_bits=8, segments=2)
-    assert effort.search(small, enough) == Numerics(bits=7, working_bits=12, segments=8)
-    assert effort.search(Numerics(), lambda numerics: False) is None
+    small = Change(Numerics(bits=4, working_bits=8, segments=2))
+    assert effort.search(small, enough) == Change(Numerics(bits=7, working_bits=12, segments=8))
+    assert effort.search(Change(Numerics()), lambda change: False) is None
+
+
+def test_of_a_whole_model_levels_are_searched_first():
+    def enough(change):
+        return change.levels.inputs >= 20 and change.levels.cache >= 100 and change.numerics.bits >= 11
+
+    own = Change(Numerics(), Whole())
+    assert effort.search(own, enough) == Change(Numerics(bits=11), Whole(inputs=31, cache=127))
+    # Weights were rounded for the run's own levels: there are no wider ones to start from.
+    assert effort.search(Change(Numerics(), Whole(cache=63)), enough) is None
 
 
 def test_effort_meets_its_targets(finished):
@@ -281,8 +293,10 @@ def test_effort_meets_its_targets(finished):
     for key, values in rows.items():
         if key.startswith("target/") and values["met"]:
             assert abs(values["change_percent"]) + values["standard_error_percent"] <= values["target_percent"]
-            assert rows[f"try/{values['bits']},{values['working_bits']},{values['segments']}"]
-    bits = [rows[f"target/{target}"].get("bits", 99) for target in ("1", "0.5", "0.1")]
+            assert (
+                rows[f"try/{','.join(map(str, values['parameters'].values()))}"]["parameters"] == values["parameters"]
+            )
+    bits = [rows[f"target/{target}"].get("parameters", {"bits": 99})["bits"] for target in ("1", "0.5", "0.1")]
     assert bits == sorted(bits)
 
 

@@ -22,7 +22,7 @@ from spikeplug.cli.options import (
     PresetOption,
     RecipeOption,
     Threads,
-    names_in,
+    read_conversion,
     set_threads,
 )
 from spikeplug.cli.output import deliver, status_console
@@ -31,7 +31,6 @@ from spikeplug.measurement.files import check_outputs
 from spikeplug.measurement.folders import check_new_folder, check_space, new_folder, size_of
 from spikeplug.measurement.loading import (
     DTYPES,
-    check_dtype,
     find_source,
     is_whole,
     load_model,
@@ -40,10 +39,8 @@ from spikeplug.measurement.loading import (
     quiet,
 )
 from spikeplug.measurement.memory import peak_memory
-from spikeplug.measurement.recipes import read_recipe
 from spikeplug.measurement.record import origin, write_record
 from spikeplug.measurement.table import headline, titled
-from spikeplug.presets import read_preset
 from spikeplug.progress import duration, shown_on
 
 if TYPE_CHECKING:
@@ -85,15 +82,11 @@ def convert_command(
     """Write a spiking model as a folder that from_pretrained loads."""
     start = time.perf_counter()
     name, target = (None, Path(model)) if folder is None else (model, folder)
-    numerics = read_preset(preset).numerics
-    wanted, names = read_recipe(recipe, bits, calibration, calibration_tokens), names_in(operators)
-    if dtype is not None:
-        check_dtype(dtype)
-    wanted.check(dtype or "float32", names)
+    wanted = read_conversion(recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype)
+    numerics, whole = wanted.preset.numerics, wanted.recipe.whole
     source = find_source(name)
     check_new_folder(target, str(Path(source.location, source.gguf_file or "")) if source.kind != "hub" else None)
-    text = None if wanted.text is None else calibration
-    check_outputs({"--json": json}, [("MODEL", name), ("--preset", preset), ("--calibration", text)])
+    check_outputs({"--json": json}, [("MODEL", name), *wanted.files])
     console = status_console()
     with console.status(f"Loading {source.name}"):
         set_threads(threads)
@@ -101,21 +94,28 @@ def convert_command(
         from spikeplug.conversion.whole.unfinished import forget
         from spikeplug.evaluation.table import conversion_table
 
-        check_request(names, exclude)
+        check_request(wanted.operators, exclude)
         if is_whole(source):
             raise SpikeplugError(
                 f"{source.name} is a whole spiking model already: give the float model that it was made from."
             )
-        loaded = load_model(source, dtype or ("float32" if wanted.whole else "auto"))
+        loaded = load_model(source, dtype or ("float32" if whole else "auto"))
         tokenizer = load_tokenizer(source)
     facts = model_facts(loaded, source.name)
     float_bytes = 4 * facts["parameters"]
-    unfinished = target.with_name(f"{target.name}.unfinished") if wanted.whole and wanted.calibrated else None
-    check_space(target, facts["parameters"] if wanted.whole else _in_memory(loaded))
+    calibrated = whole and wanted.recipe.calibrated
+    unfinished = target.with_name(f"{target.name}.unfinished") if calibrated else None
+    check_space(target, facts["parameters"] if whole else _in_memory(loaded))
     with shown_on(console) as progress, _told(unfinished, console):
-        progress("Folding and rotating weights" if wanted.whole else "Converting", 0, 1)
-        report = wanted.convert(
-            loaded, tokenizer, numerics, operators=names, exclude=exclude, unfinished=unfinished, progress=progress
+        progress("Folding and rotating weights" if whole else "Converting", 0, 1)
+        report = wanted.recipe.convert(
+            loaded,
+            tokenizer,
+            numerics,
+            operators=wanted.operators,
+            exclude=exclude,
+            unfinished=unfinished,
+            progress=progress,
         )
     with console.status(f"Writing {target}"), quiet(), new_folder(target) as inside:
         loaded.save_pretrained(inside)
@@ -140,12 +140,7 @@ def convert_command(
     arguments = {
         "model": name,
         "folder": str(target),
-        **wanted.arguments(),
-        "preset": preset,
-        "operators": None if names is None else list(names),
-        "exclude": exclude,
-        "calibration": calibration,
-        "calibration_tokens": calibration_tokens,
+        **wanted.record(),
         "dtype": dtype,
         "threads": threads,
     }
@@ -158,7 +153,7 @@ def convert_command(
         **found,
     }
     writes = [partial(write_record, record, json)] if json else []
-    title = f"{headline(facts)} -> {target}, recipe {wanted.name}"
+    title = f"{headline(facts)} -> {target}, recipe {wanted.recipe.name}"
     table = conversion_table(report.to_dict())
     deliver(writes, [title, table, *report.notes, _table(sizes, found)])
 

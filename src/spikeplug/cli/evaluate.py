@@ -15,6 +15,7 @@ from spikeplug.cli.options import (
     Calibration,
     CalibrationTokens,
     Dtype,
+    Exact,
     Exclude,
     Json,
     Model,
@@ -23,22 +24,19 @@ from spikeplug.cli.options import (
     RecipeOption,
     Text,
     Threads,
-    chosen_of,
     lengths_in,
-    names_in,
+    read_conversion,
     set_threads,
 )
 from spikeplug.cli.output import deliver, status_console
-from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs
 from spikeplug.measurement.items import read_questions
-from spikeplug.measurement.loading import check_dtype, find_source, is_whole, load, model_facts
+from spikeplug.measurement.loading import find_source, is_whole, model_facts
 from spikeplug.measurement.processes import is_first_process, joined, threads_each
-from spikeplug.measurement.recipes import check_saved, load_pair, read_recipe, saved_numerics
+from spikeplug.measurement.recipes import load_exact, saved_numerics
 from spikeplug.measurement.record import write_record
 from spikeplug.measurement.table import headline
 from spikeplug.measurement.text import read_text
-from spikeplug.presets import read_preset
 from spikeplug.progress import shown_on
 
 
@@ -61,22 +59,18 @@ def evaluate_command(
     bits: Bits = None,
     calibration: Calibration = None,
     calibration_tokens: CalibrationTokens = None,
-    exact: Annotated[
-        str | None, typer.Option(metavar="ORIGINAL", help="The float model that a whole spiking MODEL was made from.")
-    ] = None,
+    exact: Exact = None,
     json: Json = None,
 ) -> None:
     """Compare a language model with its spiking self, side by side on the same tokens."""
     start = time.perf_counter()
     leads = is_first_process()  # under torchrun one process prints and writes
-    numerics = read_preset(preset).numerics
-    check_dtype(dtype)
-    wanted = read_recipe(recipe, bits, calibration, calibration_tokens)
-    wanted.check(dtype, names_in(operators))
+    wanted = read_conversion(recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype)
+    numerics = wanted.preset.numerics
     settings = evaluation.Settings(
         numerics=numerics,
-        recipe=wanted,
-        operators=names_in(operators),
+        recipe=wanted.recipe,
+        operators=wanted.operators,
         exclude=exclude,
         contexts=lengths_in(context, "context", "512,2048"),
         tokens=tokens,
@@ -87,32 +81,16 @@ def evaluate_command(
     )
     source, original = find_source(model), None if exact is None else find_source(exact)
     if leads:
-        read = [("MODEL", model), ("--preset", preset), ("--text", text), *(("--tasks", path) for path in tasks or ())]
-        read += [("--exact", exact), ("--calibration", None if wanted.text is None else calibration)]
-        check_outputs({"--json": json}, read)
+        read = [("MODEL", model), ("--exact", exact), ("--text", text), *(("--tasks", path) for path in tasks or ())]
+        check_outputs({"--json": json}, [*read, *wanted.files])
     console = status_console(quiet=not leads)
     with console.status(f"Loading {source.name}"):
         set_threads(threads or threads_each())
-        spiking, saved_whole = None, is_whole(source)
-        if saved_whole:
-            check_saved(
-                source.name, chosen_of(recipe, bits, preset, operators, exclude, calibration, calibration_tokens)
-            )
-        if saved_whole and original is None:
-            raise SpikeplugError(
-                f"{source.name} is a whole spiking model without float weights: add --exact with the float model that "
-                "it was made from."
-            )
-        if saved_whole and original is not None:
-            spiking, language_model, tokenizer = load_pair(source, original, dtype)
-            numerics = saved_numerics(spiking)
-        elif original is not None:
-            raise SpikeplugError(
-                f"{source.name} has float weights of its own: leave --exact out; it goes with a folder that `spikeplug "
-                "convert --recipe whole` wrote."
-            )
-        else:
-            language_model, tokenizer = load(source, dtype)
+        if is_whole(source):
+            wanted.check_saved(source.name)
+        language_model, tokenizer, spiking = load_exact(source, original, dtype)
+    if spiking is not None:
+        numerics = saved_numerics(spiking)
     facts = model_facts(language_model, source.name)
     with joined() as processes, shown_on(console) as progress:
         found = evaluation.evaluate(
@@ -123,12 +101,7 @@ def evaluate_command(
     arguments = {
         "model": model,
         "exact": exact,
-        **({"recipe": "whole", "bits": None} if saved_whole else wanted.arguments()),
-        "calibration": calibration,
-        "calibration_tokens": calibration_tokens,
-        "preset": preset,
-        "operators": None if settings.operators is None else list(settings.operators),
-        "exclude": exclude,
+        **wanted.record(saved_whole=spiking is not None),
         "context": list(settings.contexts),
         "tokens": tokens,
         "text": None if text is None else str(text),

@@ -20,18 +20,16 @@ from spikeplug.cli.options import (
     PresetOption,
     RecipeOption,
     Threads,
-    chosen_of,
-    names_in,
+    read_conversion,
     set_threads,
 )
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs
-from spikeplug.measurement.loading import check_dtype, find_source, is_whole, load, model_facts
-from spikeplug.measurement.recipes import check_saved, read_recipe, saved_numerics, spiking_copy
+from spikeplug.measurement.loading import find_source, is_whole, load, model_facts
+from spikeplug.measurement.recipes import saved_numerics, spiking_copy
 from spikeplug.measurement.record import origin, write_record
 from spikeplug.measurement.table import headline, titled
-from spikeplug.presets import read_preset
 from spikeplug.progress import shown_on
 
 if TYPE_CHECKING:
@@ -70,20 +68,17 @@ def generate_command(
     json: Json = None,
 ) -> None:
     """Continue a prompt with the exact and the spiking model, side by side."""
-    numerics = read_preset(preset).numerics
-    wanted, names = read_recipe(recipe, bits, calibration, calibration_tokens), names_in(operators)
-    check_dtype(dtype)
-    wanted.check(dtype, names)
+    wanted = read_conversion(recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype)
+    numerics = wanted.preset.numerics
     source = find_source(model)
-    text = None if wanted.text is None else calibration
-    check_outputs({"--json": json}, [("--model", model), ("--preset", preset), ("--calibration", text)])
+    check_outputs({"--json": json}, [("--model", model), *wanted.files])
     console = status_console()
     with console.status(f"Loading {source.name}"):
         set_threads(threads)
         from spikeplug.conversion.check import check_request
         from spikeplug.evaluation import continuing
 
-        check_request(names, exclude)
+        check_request(wanted.operators, exclude)
         saved_whole = is_whole(source)
         if saved_whole:
             if exact:
@@ -91,9 +86,7 @@ def generate_command(
                     f"{source.name} is a whole spiking model without float weights: leave --exact out, or give the "
                     "float model that it was made from, with --recipe whole."
                 )
-            check_saved(
-                source.name, chosen_of(recipe, bits, preset, operators, exclude, calibration, calibration_tokens)
-            )
+            wanted.check_saved(source.name)
         language_model, tokenizer = load(source, dtype, as_saved=saved_whole)
         ids = continuing.prompt_ids(language_model, tokenizer, prompt, tokens)
     facts, report = model_facts(language_model, source.name), None
@@ -104,7 +97,13 @@ def generate_command(
         with shown_on(console) as progress:
             progress("Converting", 0, 1)
             models[SPIKING], report = spiking_copy(
-                language_model, tokenizer, wanted, numerics, operators=names, exclude=exclude, progress=progress
+                language_model,
+                tokenizer,
+                wanted.recipe,
+                numerics,
+                operators=wanted.operators,
+                exclude=exclude,
+                progress=progress,
             )
     del language_model  # without the exact arm, its float weights are free now
     with console.status("Warming up"):
@@ -112,7 +111,7 @@ def generate_command(
             continuing.warm_up(one, ids)
     arms = {name: continuing.Continuation(one, ids) for name, one in models.items()}
     _stream(arms, tokens, prompt, tokenizer)
-    whole = saved_whole or wanted.whole
+    whole = saved_whole or wanted.recipe.whole
     read = [*ids, *arms[SPIKING].ids[:-1]]
     with console.status("Counting spikes") if whole else nullcontext():
         sent = continuing.spikes_sent(models[SPIKING], read) if whole else {}
@@ -120,13 +119,8 @@ def generate_command(
     arguments = {
         "prompt": prompt,
         "model": model,
-        **({"recipe": "whole", "bits": None} if saved_whole else wanted.arguments()),
+        **wanted.record(saved_whole),
         "tokens": tokens,
-        "preset": preset,
-        "operators": None if names is None else list(names),
-        "exclude": exclude,
-        "calibration": calibration,
-        "calibration_tokens": calibration_tokens,
         "threads": threads,
         "dtype": dtype,
     }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.measurement.loading import DTYPES
-from spikeplug.measurement.recipes import NONE, RECIPES, TOKENS
-from spikeplug.presets import PRESETS
+from spikeplug.measurement.loading import DTYPES, check_dtype
+from spikeplug.measurement.recipes import NONE, RECIPES, TOKENS, Recipe, check_saved, read_recipe
+from spikeplug.presets import PRESETS, Preset, read_preset
 
 Model = Annotated[
     str | None,
@@ -21,6 +23,9 @@ PresetOption = Annotated[
     typer.Option("--preset", metavar="NAME|FILE", help=f"{', '.join(PRESETS)}, or a JSON or TOML file."),
 ]
 Operators = Annotated[str, typer.Option(help="all, or names with commas between.")]
+Exact = Annotated[
+    str | None, typer.Option(metavar="ORIGINAL", help="The float model that a whole spiking MODEL was made from.")
+]
 RecipeOption = Annotated[
     str,
     typer.Option("--recipe", help=f"{RECIPES[0]}: nonlinearities spike; {RECIPES[1]}: everything, with int8 weights."),
@@ -46,7 +51,59 @@ Dtype = Annotated[str, typer.Option(help=f"{', '.join(DTYPES[:-1])} or {DTYPES[-
 Json = Annotated[Path | None, typer.Option(help="Write all results to this file.")]
 
 
-def chosen_of(
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What the options of a conversion ask for, read and checked by `read_conversion`.
+
+    preset      numerics and realisation
+    recipe      with its bits and calibration
+    operators   names of the operators to replace; None: all
+    exclude     regular expression of module paths that stay exact; None: none
+    given       the value of each option, as the record of a command has it
+    """
+
+    preset: Preset
+    recipe: Recipe
+    operators: tuple[str, ...] | None
+    exclude: str | None
+    given: Mapping[str, Any]
+
+    @property
+    def files(self) -> list[tuple[str, str | None]]:
+        """Return the options that name a file to read, with the file; None: the option names none."""
+        calibration = None if self.recipe.text is None else self.given["calibration"]
+        return [("--preset", self.given["preset"]), ("--calibration", calibration)]
+
+    def record(self, saved_whole: bool = False) -> dict[str, Any]:
+        """Return the options for a JSON record. saved_whole: the model was converted before, with bits of its own."""
+        recipe = {"recipe": "whole", "bits": None} if saved_whole else self.recipe.arguments()
+        return {**self.given, **recipe}
+
+    @property
+    def chosen(self) -> dict[str, bool]:
+        """Return, for each option, whether its value is another than the default."""
+        return {f"--{field.replace('_', '-')}": value != _DEFAULTS[field] for field, value in self.given.items()}
+
+    def check_saved(self, name: str) -> None:
+        """Refuse every option that is not at its default, for the model `name`, which was saved whole.
+
+        Errors: SpikeplugError.
+        """
+        check_saved(name, self.chosen)
+
+
+_DEFAULTS: dict[str, Any] = {
+    "recipe": RECIPES[0],
+    "bits": None,
+    "preset": "default",
+    "operators": None,
+    "exclude": None,
+    "calibration": None,
+    "calibration_tokens": None,
+}
+
+
+def read_conversion(
     recipe: str,
     bits: int | None,
     preset: str,
@@ -54,17 +111,28 @@ def chosen_of(
     exclude: str | None,
     calibration: str | None,
     calibration_tokens: int | None,
-) -> dict[str, bool]:
-    """Return, for each option of a conversion, whether its value is another than the default."""
-    return {
-        "--recipe": recipe != RECIPES[0],
-        "--bits": bits is not None,
-        "--preset": preset != "default",
-        "--operators": operators != "all",
-        "--exclude": exclude is not None,
-        "--calibration": calibration is not None,
-        "--calibration-tokens": calibration_tokens is not None,
+    dtype: str | None,
+) -> ConversionOptions:
+    """Return what the options of these names ask for. dtype: None if it is not chosen.
+
+    Errors: SpikeplugError for values out of their domain, and for those that do not go together.
+    """
+    names = names_in(operators)
+    given = {
+        "recipe": recipe,
+        "bits": bits,
+        "preset": preset,
+        "operators": None if names is None else list(names),
+        "exclude": exclude,
+        "calibration": calibration,
+        "calibration_tokens": calibration_tokens,
     }
+    numbers = read_preset(preset)
+    if dtype is not None:
+        check_dtype(dtype)
+    wanted = read_recipe(recipe, bits, calibration, calibration_tokens)
+    wanted.check(dtype or "float32", names)
+    return ConversionOptions(numbers, wanted, names, exclude, given)
 
 
 def names_in(text: str) -> tuple[str, ...] | None:

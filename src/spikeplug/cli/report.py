@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spikeplug import report
-from spikeplug.cli.options import Dtype, Json, Model, PresetOption, Text, Threads, names_in, set_threads
+from spikeplug.cli.options import (
+    Bits,
+    Calibration,
+    CalibrationTokens,
+    Dtype,
+    Exact,
+    Json,
+    Model,
+    PresetOption,
+    RecipeOption,
+    Text,
+    Threads,
+    names_in,
+    read_conversion,
+    set_threads,
+)
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs, write_text
-from spikeplug.measurement.loading import check_dtype, find_source, first_line, load, model_facts
+from spikeplug.measurement.loading import find_source, first_line, is_whole, model_facts
 from spikeplug.measurement.page import plotly
+from spikeplug.measurement.recipes import load_exact
 from spikeplug.measurement.record import write_record
+from spikeplug.measurement.section import Section, Table, number
+from spikeplug.measurement.table import titled
 from spikeplug.measurement.text import read_text
-from spikeplug.presets import read_preset
 from spikeplug.progress import shown_on
 from spikeplug.report.folder import HEADER, LOCK, ROWS
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from spikeplug.cli.options import ConversionOptions
     from spikeplug.measurement.loading import Source
 
 #: Context and tokens of a full and of a quick run.
@@ -50,19 +70,25 @@ def report_command(
     ] = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
+    recipe: RecipeOption = "operators",
+    bits: Bits = None,
+    calibration: Calibration = None,
+    calibration_tokens: CalibrationTokens = None,
+    exact: Exact = None,
 ) -> None:
     """Show how errors build up through a model, what causes them, and how little is enough."""
     plotly()  # refused now, not after hours of measuring
     folder = source or out
     page = html or folder / "report.html"
+    wanted = read_conversion(recipe, bits, preset, "all", None, calibration, calibration_tokens, dtype)
     if source is None:
         windows = _QUICK if quick else _FULL
         context = windows[0] if context is None else context
         tokens = windows[1] // windows[0] * context if tokens is None else tokens
-        chosen = read_preset(preset)
         settings = report.Settings(
-            numerics=chosen.numerics,
-            realisation=chosen.realisation,
+            numerics=wanted.preset.numerics,
+            recipe=wanted.recipe,
+            realisation=wanted.preset.realisation,
             context=context,
             tokens=tokens,
             studies=names_in(studies) or report.STUDIES,
@@ -70,28 +96,45 @@ def report_command(
             token=token,
             text=None if text is None else read_text(text),
         )
-        check_dtype(dtype)
-        found = find_source(model)
+        found, original = find_source(model), None if exact is None else find_source(exact)
         report.check_folder(out)
     else:
-        unused = {"MODEL": model, "--context": context, "--tokens": tokens, "--text": text, "--threads": threads}
-        for name, value in unused.items():
-            if value is not None:
+        given = {"MODEL": model, "--context": context, "--tokens": tokens, "--text": text, "--threads": threads}
+        unused = {name: value is not None for name, value in (given | {"--exact": exact}).items()} | wanted.chosen
+        for name, there in unused.items():
+            if there:
                 raise SpikeplugError(f"--from measures nothing, so {name} has no effect: leave one of them out.")
         files = report.read(source)
-    _check_outputs(folder, page, json, csv, [("MODEL", model), ("--preset", preset), ("--text", text)])
+    read = [("MODEL", model), ("--exact", exact), ("--text", text), *wanted.files]
+    _check_outputs(folder, page, json, csv, read)
     if source is not None or (out / HEADER).is_file():
         _check_rows(report.read(folder))
     if source is None:
-        files = _measured(found, settings, out, threads, dtype)
+        files = _measured(found, original, settings, out, threads, dtype, wanted)
     writes: list[Callable[[], object]] = [partial(write_text, report.render(files.header, files.rows), page, "--html")]
     if json is not None:
         writes.append(partial(write_record, report.make_record(files.header, files.rows), json))
     if csv is not None:
         writes.append(partial(report.write_tables, files.header, files.rows, csv))
     sections = report.sections_of(files.header, files.rows)
-    lines = [f"{section.title}: {section.lead}" for section in sections]
-    deliver(writes, [*lines, f"{len(files.rows)} rows; the page is {page}"])
+    parts = [part for section in sections for part in _shown(section)]
+    deliver(writes, [*parts, f"{len(files.rows)} rows; the page is {page}"])
+
+
+def _shown(section: Section) -> Iterator[RenderableType]:
+    """Yield what the terminal shows of a section: its lead, and the tables that the page shows without a click."""
+    yield f"{section.title}: {section.lead}"
+    for part in section.parts:
+        if isinstance(part, Table) and part.open:
+            first, *others = part.columns
+            table = titled(part.title, first, numbers=others)
+            for row in part.rows:
+                table.add_row(*map(_cell, row))
+            yield table
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else number(value)
 
 
 def _check_rows(files: report.RunFolder) -> None:
@@ -117,16 +160,24 @@ def _check_outputs(
 
 
 def _measured(
-    source: Source, settings: report.Settings, out: Path, threads: int | None, dtype: str
+    source: Source,
+    original: Source | None,
+    settings: report.Settings,
+    out: Path,
+    threads: int | None,
+    dtype: str,
+    wanted: ConversionOptions,
 ) -> report.RunFolder:
     console = status_console()
     with console.status(f"Loading {source.name}"):
         set_threads(threads)
-        language_model, tokenizer = load(source, dtype)
+        if is_whole(source):
+            wanted.check_saved(source.name)
+        language_model, tokenizer, spiking = load_exact(source, original, dtype)
     facts = model_facts(language_model, source.name)
     try:
         with shown_on(console) as progress:
-            return report.run(language_model, tokenizer, settings, out, facts, progress)
+            return report.run(language_model, tokenizer, settings, out, facts, progress, spiking)
     except KeyboardInterrupt:
         print(f"spikeplug: what was measured is in {out}; the same command resumes it", file=sys.stderr)
         raise

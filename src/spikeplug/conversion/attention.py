@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -180,16 +181,16 @@ def _rotated(query: Tensor, scaling: float | None, plug: AttentionPlug) -> tuple
     scaling = width**-0.5 if scaling is None else scaling
     if width not in _ROTATIONS:
         return query, scaling
-    query = OPERATORS["quantise"](query, MOST_LEVELS, 0, width, False, numerics=plug.numerics)
+    query = OPERATORS["quantise"](query, MOST_LEVELS, 0, width, False, numerics=plug.numerics, part="query")
     return query, scaling * 4 ** half_places(width) / width
 
 
 def encoded(key: Tensor, value: Tensor, plug: AttentionPlug, packed: bool = False) -> tuple[Tensor, Tensor]:
     """Return keys, rotated as `_rotated` rotates queries, and values in plug.levels levels; in bytes if `packed`."""
-    encode, width = OPERATORS["quantise"], key.shape[-1]
+    encode, width = partial(OPERATORS["quantise"], numerics=plug.numerics), key.shape[-1]
     order = width if width in _ROTATIONS else 0
-    key = encode(key, plug.levels, 0, order, packed, numerics=plug.numerics)
-    return key, encode(value, plug.levels, 0, 0, packed, numerics=plug.numerics)
+    key = encode(key, plug.levels, 0, order, packed, part="key")
+    return key, encode(value, plug.levels, 0, 0, packed, part="value")
 
 
 def spiking_mask(*args: Any, **kwargs: Any) -> Tensor | None:

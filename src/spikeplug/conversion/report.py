@@ -107,8 +107,13 @@ def fold_layers(paths: Mapping[str, int]) -> str:
     """
     patterns: Counter[str] = Counter()
     for path, count in paths.items():
-        patterns[re.sub(r"(?<![^.])\d+(?![^.])", "*", path) or "(the model)"] += count
+        patterns[pattern_of(path) or "(the model)"] += count
     return "\n".join(pattern if count == 1 else f"{pattern} ({count})" for pattern, count in patterns.items())
+
+
+def pattern_of(path: str) -> str:
+    """Return a module path with * in place of each number, such as `model.layers.*.mlp`."""
+    return re.sub(r"(?<![^.])\d+(?![^.])", "*", path)
 
 
 def grouped(items: Iterable[T], key: Callable[[T], tuple[str, ...]]) -> dict[tuple[str, ...], list[T]]:

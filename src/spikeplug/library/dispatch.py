@@ -70,6 +70,33 @@ def counted_by(counter: Counter) -> Iterator[None]:
         _counters.reset(token)
 
 
+Substitute = Callable[[Call, str], Tensor | None]
+# The same for whoever gives results in the operators' place.
+_substitute: ContextVar[Substitute | None] = ContextVar("spikeplug_substitute", default=None)
+
+
+@contextmanager
+def substituted_by(substitute: Substitute) -> Iterator[None]:
+    """Ask substitute(call, part) before every operator that is called in the block.
+
+    It returns the result, or None to let the operator run. Operators that it calls itself run as usual.
+    part  what the result is for, such as "key", where a module calls an operator for several things; empty elsewhere,
+          and where a gradient, compiler or dispatch mode takes part
+
+    Other threads and asyncio tasks are not affected.
+    """
+    token = _substitute.set(substitute)
+    try:
+        yield
+    finally:
+        _substitute.reset(token)
+
+
+def is_substituted() -> bool:
+    """Return whether somebody is asked for results in the operators' place, in this thread or task."""
+    return _substitute.get() is not None
+
+
 def active_counters() -> list[Counter]:
     """Return the counters that want the operator that is about to run."""
     return [counter for counter in _counters.get() if counter.wants()]
@@ -104,8 +131,11 @@ class Operator:
         events: Events | None = None,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
+        part: str = "",
     ) -> Tensor:
         """Return the decoded result times `weight`, plus `bias`, which broadcast to it.
+
+        part: what the result is for, for `substituted_by`; it changes no result.
 
         Runs the torch op, or what the op would run where nobody could tell. With `events`, simulates neuron by neuron
         instead, without a gradient. Raises SpikeplugError for arguments that the operator refuses.
@@ -119,7 +149,7 @@ class Operator:
             elif not compiling:
                 self.taken.add(given)
         if events is None and may_go_direct((*arguments, weight, bias)):
-            return self._run(Call(self.name, arguments, numerics, weight, bias), together=True)
+            return self._run(Call(self.name, arguments, numerics, weight, bias), part, together=True)
         if not all(is_plain(x) for x in (*arguments, weight, bias) if isinstance(x, Tensor)):
             return self._on_values(arguments, weight, bias, numerics, events)
         as_real(arguments[0], self.name)
@@ -164,7 +194,7 @@ class Operator:
         """Define the torch op `torch.ops.spikeplug.<name>` of this operator, with its gradient."""
         torch_op.define(self.name, self.arguments, self.kernel, self.exact)
 
-    def _run(self, call: Call, together: bool = False) -> Tensor:
+    def _run(self, call: Call, part: str = "", together: bool = False) -> Tensor:
         """Simulate the call if a counter wants it, else run its kernel or closed form. The result is a new tensor.
 
         together: whether all tensors are known to be plain and to lie on one device.
@@ -174,7 +204,9 @@ class Operator:
             x = call.arguments[0]
             if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
                 as_real(x, self.name)  # raises
-            if _counters.get() and (counters := active_counters()):
+            if (substitute := _substitute.get()) and (instead := _asked(substitute, call, part)) is not None:
+                output = instead
+            elif _counters.get() and (counters := active_counters()):
                 output = self._simulated(call, counters)
             else:
                 output = registry.run(call, self._closed, together)
@@ -203,6 +235,15 @@ class Operator:
                     counter.add(self.name, events)
         assert output is not None, "there is a counter"
         return affine(output, call.weight, call.bias)
+
+
+def _asked(substitute: Substitute, call: Call, part: str) -> Tensor | None:
+    """Return what `substitute` gives for the call. Operators that it calls itself run as usual."""
+    token = _substitute.set(None)
+    try:
+        return substitute(call, part)
+    finally:
+        _substitute.reset(token)
 
 
 @lru_cache(maxsize=1)

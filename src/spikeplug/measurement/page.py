@@ -83,10 +83,12 @@ def _plot(plot: Plot, drawings: list[list[dict[str, Any]]]) -> str:
         )
         label = html.escape(f"Shown in: {plot.title}")
         chooser = f'<select data-plot="{number_}" aria-label="{label}">{options}</select>'
+    style = "" if plot.height is None else f' style="height: {plot.height}px"'
     return (
         f'<figure class="{"small" if plot.small else "wide"}">'
         f'<div class="head"><h3>{html.escape(plot.title)}</h3>{chooser}</div>'
-        f'<div class="plot" id="plot-{number_}"></div><figcaption>{html.escape(plot.reading)}</figcaption></figure>'
+        f'<div class="plot" id="plot-{number_}"{style}></div>'
+        f"<figcaption>{html.escape(plot.reading)}</figcaption></figure>"
     )
 
 

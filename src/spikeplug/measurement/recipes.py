@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikeplug.errors import SpikeplugError, shown
-from spikeplug.measurement.loading import load
+from spikeplug.measurement.loading import is_whole, load
 from spikeplug.measurement.text import check_vocabulary, positions_of, read_text
 from spikeplug.numerics import Fields, Numerics
 from spikeplug.progress import Progress
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from spikeplug.conversion import Report
+    from spikeplug.conversion.whole.layout import Layout
+    from spikeplug.conversion.whole.recipe import Whole
     from spikeplug.measurement.loading import Source
 
 RECIPES = ("operators", "whole")
@@ -159,6 +161,31 @@ def spiking_copy(
     return copied, report
 
 
+def load_exact(
+    source: Source, original: Source | None, dtype: str = "float32"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, PreTrainedModel | None]:
+    """Return the exact model to compare with, its tokenizer, and the spiking model if `source` was saved whole.
+
+    original   the float model that `source` was made from; None: `source` has float weights itself
+
+    Errors: SpikeplugError if the one is missing or the other too many, and those of `load_pair`.
+    """
+    if is_whole(source):
+        if original is None:
+            raise SpikeplugError(
+                f"{source.name} is a whole spiking model without float weights: add --exact with the float model that "
+                "it was made from."
+            )
+        spiking, model, tokenizer = load_pair(source, original, dtype)
+        return model, tokenizer, spiking
+    if original is not None:
+        raise SpikeplugError(
+            f"{source.name} has float weights of its own: leave --exact out; it goes with a folder that `spikeplug "
+            "convert --recipe whole` wrote."
+        )
+    return *load(source, dtype), None
+
+
 def load_pair(
     source: Source, original: Source, dtype: str = "float32"
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:
@@ -189,9 +216,15 @@ def check_same(spiking: PreTrainedModel, exact: PreTrainedModel, name: str) -> N
 
 
 def saved_numerics(model: PreTrainedModel) -> Numerics:
-    """Return the numerics that a model which was saved spiking computes with."""
+    """Return the numerics that a converted model, made here or loaded, computes with."""
     saved: Numerics = model.config.quantization_config.numerics
     return saved
+
+
+def saved_levels(model: PreTrainedModel) -> Whole:
+    """Return the levels of a whole spiking model, converted or loaded."""
+    layout: Layout = model.config.quantization_config.layout
+    return layout.recipe
 
 
 def check_saved(name: str, chosen: Mapping[str, bool]) -> None:

@@ -28,6 +28,7 @@ class Plot:
     reading   how to read the figure, in plain words
     small     two small figures fit side by side
     first     index of the drawing to show first
+    height    in pixels; None: as most figures
     """
 
     title: str
@@ -35,6 +36,7 @@ class Plot:
     reading: str
     small: bool = False
     first: int = 0
+    height: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Table:
     """A table of the page; cells are numbers, words, or None where a number is missing.
 
     name   name of the CSV file of the table
-    open   whether the table is shown without a click
+    open   whether the table is shown without a click, and on the command line
     """
 
     title: str

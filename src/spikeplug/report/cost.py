@@ -3,11 +3,12 @@
     updates = Σ over kinds of call   rows · (a + b·width)
 
 a and b come from two simulations of one real row, cut to two small widths: every operator's populations grow with the
-elements (attention's with the keys). An ordered group has 2^n neurons or more per quotient, too many to simulate at
-large n. Its updates grow as 2^n·(T + 1), so it is simulated at two small n and scaled.
+elements (attention's with the keys; a linear layer's with its inputs, as all outputs are kept). An ordered group has
+2^n neurons or more per quotient, too many to simulate at large n. Its updates grow as 2^n·(T + 1), so it is simulated
+at two small n and scaled.
 
-Counted are membrane updates, idle ones included (`neurons.Events`). Not counted: matrix products with weights, and what
-Events does not count.
+Counted are membrane updates, idle ones included (`neurons.Events`). Not counted: what is not an operator, such as
+matrix products with float weights, and what Events does not count.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from spikeplug.numerics import Numerics
 from spikeplug.realisation import Realisation
 from spikeplug.report.capture import Call
 
-# Widths of the simulated rows, and the n and T at which ordered groups are simulated.
-_WIDTHS = (8, 16)
+# Width of the narrower one of the simulated rows, and the n and T at which ordered groups are simulated.
+_WIDTH = 8
 _SMALL_BITS, _SMALL_STEPS = (5, 6), 32
 
 
@@ -37,7 +38,8 @@ def updates_per_token(calls: Sequence[Call], numerics: Numerics, realisation: Re
         realisation = replace(realisation, steps=min(realisation.steps, 1 << numerics.bits))
     found: Counter[str] = Counter()
     for call in calls:
-        narrow, wide = (min(width, call.available) for width in _WIDTHS)
+        narrow = min(-(-_WIDTH // call.unit) * call.unit, call.available)
+        wide = min(2 * narrow, call.available)
         wide_cost = _row(call, wide, numerics, realisation)
         slope = wide_cost / wide
         if wide > narrow:

@@ -18,7 +18,7 @@ from spikeplug.measurement.record import mismatch, read_schema, write_record
 
 HEADER, ROWS, LOCK = "header.json", "rows.jsonl", "lock"
 #: Raised by every change that a reader of the files could notice.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class RunFolder:
@@ -77,6 +77,23 @@ def check_folder(path: Path) -> None:
         raise SpikeplugError(f"the folder {path} holds files that are not a report's: give another --out.")
 
 
+def check_arguments(path: Path, arguments: Mapping[str, Any]) -> None:
+    """Check that a run with these arguments may be written to the folder: it holds none, or one with the same.
+
+    Errors: SpikeplugError, with the name of the argument that differs.
+    """
+    if not (path / HEADER).exists():
+        return
+    there = _header(path)["arguments"]
+    for name, value in arguments.items():
+        if there.get(name) != value:
+            before, now = _difference(there.get(name), value)
+            raise SpikeplugError(
+                f"the folder {path} holds a run with another {name} ({before}, not {now}): give another --out, or the "
+                "same arguments."
+            )
+
+
 @contextmanager
 def opened(path: Path, header: Mapping[str, Any]) -> Iterator[RunFolder]:
     """Yield the folder of this run, new or resumed. No other process can open it until the block ends.
@@ -130,18 +147,11 @@ def _resumed(path: Path, header: Mapping[str, Any]) -> RunFolder:
     if not (path / HEADER).exists():
         write_record(header, path / HEADER, "--out")
         return RunFolder(path, header, [])
-    there = _header(path)
-    for name, value in header["arguments"].items():
-        if there["arguments"].get(name) != value:
-            before, now = _difference(there["arguments"].get(name), value)
-            raise SpikeplugError(
-                f"the folder {path} holds a run with another {name} ({before}, not {now}): give another --out, or the "
-                "same arguments."
-            )
+    check_arguments(path, header["arguments"])
     rows, whole = _rows(path)
     if (path / ROWS).exists() and (path / ROWS).stat().st_size > whole:
         os.truncate(path / ROWS, whole)  # a line that a killed run did not finish
-    return RunFolder(path, there, rows)
+    return RunFolder(path, _header(path), rows)
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -66,9 +66,17 @@ def _subtitle(header: dict[str, Any]) -> str:
     model = arguments["model"]
     return (
         f"{model['type']}, {_size(model['parameters'])} parameters, {header['layers']} layers, {model['dtype']}; "
-        f"{header['windows']} × {arguments['context']} tokens of text; measured {header['created'][:10]}"
+        f"{_recipe(arguments['recipe'])}{header['windows']} × {arguments['context']} tokens of text; measured "
+        f"{header['created'][:10]}"
         f"{', quick run' if arguments['quick'] else ''}"
     )
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    levels = recipe["levels"]
+    if levels is None:
+        return ""
+    return f"recipe {recipe['name']}, {levels['inputs']} levels of inputs, {levels['cache']} of keys and values; "
 
 
 def _size(count: int) -> str:
@@ -77,7 +85,12 @@ def _size(count: int) -> str:
 
 def _facts(header: dict[str, Any]) -> dict[str, Any]:
     arguments = header["arguments"]
+    recipe = arguments["recipe"]
+    calibration = recipe["calibration"]
     return {
+        "recipe": recipe["name"],
+        **{f"levels: {name}": value for name, value in (recipe["levels"] or {}).items()},
+        **{f"calibration: {name}": value for name, value in (calibration or {}).items() if value is not None},
         **{f"numerics: {name}": value for name, value in arguments["numerics"].items() if value is not None},
         **{f"realisation: {name}": value for name, value in arguments["realisation"].items() if value is not None},
         "text, SHA-256": arguments["text"],

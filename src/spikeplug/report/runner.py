@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ import torch
 
 from spikeplug.english import english_text
 from spikeplug.measurement.comparing import evaluation_mode
+from spikeplug.measurement.recipes import as_recipe, saved_numerics, spiking_copy
 from spikeplug.measurement.record import finite, origin
 from spikeplug.measurement.text import check_context, check_vocabulary, cut_windows, encode
+from spikeplug.presets import as_numerics
 from spikeplug.progress import Progress, silent
 from spikeplug.report import folder
 from spikeplug.report.comparison import Comparison
@@ -34,12 +36,16 @@ def run(
     out: Path,
     facts: Mapping[str, Any],
     progress: Progress | None = None,
+    spiking: PreTrainedModel | None = None,
 ) -> RunFolder:
     """Measure all studies of the settings into the folder `out`; rows of an earlier run there are kept.
 
-    The model is converted and reverted around each measurement, and afterwards it is as before.
+    With the recipe operators, the model is converted and reverted around each measurement, and afterwards it is as
+    before. With the recipe whole, a copy is converted once; it shares the float weights.
     facts      name, type, parameters and dtype of the model, for the header
     progress   receives the rows that this call measures
+    spiking    the whole spiking model that was made from the model, such as one loaded from a folder; nothing is
+               converted then, and its own numerics and levels count
 
     Errors: SpikeplugError, before anything is measured, for a text, context, model or folder that does not fit.
     """
@@ -48,9 +54,16 @@ def run(
     text = english_text() if settings.text is None else settings.text
     windows = cut_windows(encode(tokenizer, text), settings.context, settings.tokens)
     check_vocabulary(model, windows.flatten().tolist())
-    with evaluation_mode(model), torch.inference_mode():
-        comparison = Comparison(model, windows, settings)
-        arguments = arguments_of(settings, facts, hashlib.sha256(text.encode()).hexdigest())
+    if spiking is not None:
+        own = saved_numerics(spiking)
+        settings = replace(settings, numerics=own, realisation=None, recipe="whole")
+    arguments = arguments_of(settings, facts, text, spiking)
+    folder.check_arguments(out, arguments)  # before a conversion that takes minutes
+    recipe, progress = as_recipe(settings.recipe), progress or silent
+    with evaluation_mode(model):
+        if recipe.whole and spiking is None:
+            spiking, _ = spiking_copy(model, tokenizer, recipe, as_numerics(settings.numerics), progress=progress)
+        comparison = Comparison(model, windows, settings, spiking, progress)
         header = {
             "schema_version": folder.SCHEMA_VERSION,
             **origin(),
@@ -60,8 +73,8 @@ def run(
             "operators": list(comparison.operators),
             "windows": len(windows),
         }
-        with folder.opened(out, header) as files:
-            _measure(comparison, files, progress or silent)
+        with folder.opened(out, header) as files, torch.inference_mode():
+            _measure(comparison, files, progress)
             return files
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikeplug.errors import SpikeplugError
+from spikeplug.measurement.recipes import TOKENS, Recipe, as_recipe, saved_levels
 from spikeplug.measurement.text import check_tokens
 from spikeplug.numerics import Fields, Numerics
 from spikeplug.presets import as_numerics, as_realisation
 from spikeplug.realisation import Realisation
 from spikeplug.report.sections import STUDIES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +26,7 @@ class Settings(Fields):
     """Choose what a report measures.
 
     numerics      Numerics, or the name of a preset
+    recipe        Recipe(...) or its name: how the model is made spiking
     realisation   the neurons whose events are counted and drawn; None: those of the numerics' preset
     context       length of the windows, in tokens; at least 8
     tokens        tokens of the text read by every measurement; at least `context`
@@ -33,6 +39,7 @@ class Settings(Fields):
     """
 
     numerics: Numerics | str = "default"
+    recipe: Recipe | str = "operators"
     realisation: Realisation | str | None = None
     context: int = 2048
     tokens: int = 4096
@@ -46,6 +53,7 @@ class Settings(Fields):
             object.__setattr__(self, "realisation", self.numerics)  # a preset is both
         numerics = as_numerics(self.numerics)
         object.__setattr__(self, "numerics", numerics)
+        object.__setattr__(self, "recipe", as_recipe(self.recipe))
         object.__setattr__(self, "realisation", as_realisation(self.realisation, numerics))
         if self.context < 8:
             raise SpikeplugError(f"context is {self.context}; it must be 8 tokens or more.")
@@ -59,22 +67,48 @@ class Settings(Fields):
                 raise SpikeplugError(f"no study {name!r}; choose out of {', '.join(STUDIES)}.")
 
 
-def arguments_of(settings: Settings, model: Mapping[str, Any], text_sha256: str) -> dict[str, Any]:
+def arguments_of(
+    settings: Settings, model: Mapping[str, Any], text: str, spiking: PreTrainedModel | None = None
+) -> dict[str, Any]:
     """Return everything that the values of a row depend on, for JSON; it must be the same when a run is resumed.
+
+    text      that is read
+    spiking   the whole spiking model, if one was given
 
     The names of the studies are not in it, so a resumed run may add studies.
     """
     numerics = as_numerics(settings.numerics)
     return {
         "model": dict(model),
+        "recipe": _recipe_of(settings, spiking),
         "numerics": numerics.to_dict(),
         "realisation": as_realisation(settings.realisation, numerics).to_dict(),
         "context": settings.context,
         "tokens": settings.tokens,
         "quick": settings.quick,
         "token": settings.token,
-        "text": text_sha256,
+        "text": _sha256(text),
     }
+
+
+def _recipe_of(settings: Settings, spiking: PreTrainedModel | None) -> dict[str, Any]:
+    """Return what a run's header says of the recipe."""
+    recipe = as_recipe(settings.recipe)
+    if not recipe.whole:
+        return {"name": recipe.name, "levels": None, "calibration": None, "saved": False}
+    from spikeplug.conversion.whole.recipe import Whole
+
+    levels = Whole.of_bits(recipe.bits or 9) if spiking is None else saved_levels(spiking)
+    calibration: dict[str, Any] | None = None
+    if spiking is None and recipe.calibrated:
+        text = None if recipe.text is None else _sha256(recipe.text)
+        calibration = {"text": text, "tokens": recipe.tokens or TOKENS}
+    facts = {"levels": dataclasses.asdict(levels), "calibration": calibration, "saved": spiking is not None}
+    return {"name": recipe.name, **facts}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_of(arguments: Mapping[str, Any]) -> str:

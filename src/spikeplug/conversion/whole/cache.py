@@ -22,6 +22,7 @@ from spikeplug.codes import MOST_PACKED, is_packed
 from spikeplug.conversion.attention import PLUG, AttentionPlug, encoded
 from spikeplug.conversion.plug import HostPlug
 from spikeplug.errors import SpikeplugError
+from spikeplug.library.dispatch import is_substituted
 
 #: Layers of caches that only move rows. Others quantise, or allocate for the dtype they were compiled with.
 _LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -32,12 +33,15 @@ _TABLE = "ALL_ATTENTION_FUNCTIONS"
 class CachingPlug(HostPlug):
     """Run an attention module's own code with caches that encode keys and values when they enter.
 
-    A compiled graph keeps numbers in the cache that it begins with: torch.compile does not follow a cache's class.
+    A compiled graph keeps numbers in the cache that it begins with: torch.compile does not follow a cache's class. So
+    does who gives other results in the encoder's place.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         attention: AttentionPlug | None = getattr(self.module, PLUG, None)
-        if self.detached or attention is None or torch.compiler.is_compiling():
+        if self.detached or attention is None or not 1 <= attention.levels <= MOST_PACKED:
+            return self.original(*args, **kwargs)
+        if torch.compiler.is_compiling() or is_substituted():
             return self.original(*args, **kwargs)
         args = tuple([encoding(x, attention) if isinstance(x, Cache) else x for x in args])
         kwargs = {name: encoding(x, attention) if isinstance(x, Cache) else x for name, x in kwargs.items()}
@@ -87,13 +91,8 @@ def _takes_bytes(cache: Cache, layer: int, key: Tensor, value: Tensor) -> bool:
     return is_packed(held)
 
 
-def packs(module: nn.Module, levels: int) -> bool:
-    """Return whether an attention module's cache may hold bytes: its code hands what `update` returns to attention.
-
-    levels  of keys and values, which have to fit bytes
-    """
-    if not 1 <= levels <= MOST_PACKED:
-        return False
+def packs(module: nn.Module) -> bool:
+    """Return whether an attention module's cache may hold bytes: its code hands what `update` returns to attention."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward)))
     except (OSError, TypeError, SyntaxError):  # no source at hand

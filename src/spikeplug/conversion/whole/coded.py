@@ -193,9 +193,13 @@ class TransposedLinearPlug(LinearPlug):
 
 
 class EmbeddingPlug(CodedPlug):
-    """Look up rows of an int8 table; each is times its threshold, which is exact in float32."""
+    """Look up rows of an int8 table; each is times its threshold, which is exact in float32.
+
+    instead  a float table to look up in its place, for measurements; None: none
+    """
 
     label = "spiking embedding"
+    instead: Tensor | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.detached:
@@ -208,6 +212,8 @@ class EmbeddingPlug(CodedPlug):
         return self._rows(ids)
 
     def _rows(self, ids: Any) -> Tensor:
+        if self.instead is not None:
+            return self.instead[ids]
         module: Any = self.module
         level, threshold = module.weight[ids].to(torch.int32), module.weight_threshold[ids].unsqueeze(-1)
         return torch.ldexp((level * threshold).to(torch.float32), module.weight_unit)

@@ -25,6 +25,8 @@ from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.attention import AttentionPlug
 from spikeplug.conversion.auditing import executed_in_float
+from spikeplug.conversion.match import find
+from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plug import HostPlug, NormPlug, Plug
 from spikeplug.conversion.report import Entry
 from spikeplug.conversion.whole.cache import CachingPlug, packs
@@ -39,9 +41,13 @@ from spikeplug.errors import SpikeplugError
 from spikeplug.hadamard import apply_hadamard, factors_of
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.levels import MOST_ROTATION, half_places
-from spikeplug.progress import Progress
+from spikeplug.operators.linear.linear import dense
+from spikeplug.progress import Progress, silent
 from spikeplug.weights import Prepared, prepare
 from spikeplug.weights.inputs import tiny_inputs
+
+#: Least cosine of a weight and its integers: unrelated weights have about 0, weights of three levels about 0.7.
+_ALIKE = 0.5
 
 
 @dataclass
@@ -85,7 +91,7 @@ class WholeConversion:
             plug = kind(module, self.numerics, layout.recipe.inputs, block, layout.rotations.get(path, 0))
             whole[path] = self.coded[path] = plug
         for path, plug in plugs.items():
-            if type(plug) is HostPlug and packs(plug.module, layout.recipe.cache):
+            if type(plug) is HostPlug and packs(plug.module):
                 whole[path] = CachingPlug(plug.module, self.numerics)
         for path, repeat in layout.rotary.items():
             if "inv_freq" not in getattr(modules.get(path), "_buffers", {}):
@@ -208,6 +214,44 @@ class WholeConversion:
             path, _, own = name.rpartition(".")
             if path not in self.coded:
                 exchange(self.model.get_submodule(path), **{own: changed[name]})
+
+
+def unrounded(
+    model: nn.Module, whole: nn.Module, inputs: Mapping[str, Any] | None = None, progress: Progress = silent
+) -> dict[str, Tensor]:
+    """Return the float weights, (rows, columns) by path, that the integers of a whole model stand for.
+
+    model   the exact model that the whole one was made from, which is not changed: its weights are folded and rotated
+            once more
+    whole   the whole model, converted or loaded
+    inputs  arguments of the model's forward, to follow its tensors with; None: tiny ones are made
+
+    Errors: SpikeplugError if the integers do not stand for the model's weights.
+    """
+    config: Any = whole.config
+    layout: Layout = config.quantization_config.layout
+    matched = matching(config.quantization_config.exclude, (path for path, _ in model.named_modules()))
+    prepared, numerics = None, config.quantization_config.numerics
+    progress("Folding weights", 0, 1)
+    if layout.recipe.rotate and not matched:
+        plugs = {found.path: found.plug(numerics, frozenset()) for found in find(model) if found.plug is not None}
+        norms = {path: plug.norm for path, plug in plugs.items() if isinstance(plug, NormPlug)}
+        prepared, _ = _prepared(model, norms, _samples(model, inputs))
+    conversion = WholeConversion(model, numerics, layout, prepared)
+    conversion.plan({})
+    found = {}
+    for done, (path, plug) in enumerate(conversion.coded.items()):
+        progress("Folding weights", done, len(conversion.coded))
+        found[path] = conversion._dense(path, plug)[0].contiguous()
+        module: Any = whole.get_submodule(path)
+        integers = dense(plug.as_rows(module.weight), module.weight_threshold, module.weight_unit, torch.float32)
+        likeness = torch.cosine_similarity(found[path].flatten(), integers.flatten(), 0)
+        if not likeness >= _ALIKE:  # nor NaN
+            raise SpikeplugError(
+                f"the integers of {path} do not stand for its weight in the exact model: give the float model that the "
+                "whole one was made from, or convert that again with this version."
+            )
+    return found
 
 
 @contextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spikeplug.report.comparison import Comparison
 
 #: The one list: names of files, in the order in which they are measured and shown.
-STUDIES = ("propagation", "ablation", "sweeps", "location", "rasters", "effort")
+STUDIES = ("propagation", "budget", "ablation", "sweeps", "location", "rasters", "effort")
 
 
 class Row(Protocol):

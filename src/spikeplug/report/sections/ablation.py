@@ -20,7 +20,8 @@ from spikeplug.measurement.section import (
     percent,
     positive,
 )
-from spikeplug.report.comparison import Change, Comparison
+from spikeplug.report.arms import Change
+from spikeplug.report.comparison import Comparison
 from spikeplug.report.sections import Row
 
 SHARES = (0, 25, 50, 75, 100)
@@ -45,7 +46,7 @@ def measure(comparison: Comparison, row: Row) -> None:
     for share in SHARES:
         row(f"share/{share}", partial(_share, comparison, share))
     for index in _layers(comparison):
-        change = Change(comparison.numerics, exclude=comparison.layers.all_but([index]))
+        change = Change(comparison.numerics, layers=(index,))
         row(f"layer/{index + 1}", partial(comparison.figures, change))
 
 
@@ -60,7 +61,7 @@ def _share(comparison: Comparison, share: int) -> dict[str, Any]:
     Modules outside the layers stay exact. "layers" holds the numbers of the converted layers, from 1.
     """
     chosen = comparison.layers.spread(round(len(comparison.layers) * share / 100))
-    change = Change(comparison.numerics, exclude=comparison.layers.all_but(chosen)) if chosen else None
+    change = Change(comparison.numerics, layers=chosen) if chosen else None
     return {"layers": [index + 1 for index in chosen], **comparison.figures(change)}
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from spikeplug.library import OPERATORS
 from spikeplug.measurement.section import Drawing, Headline, Plot, Rows, Section, Table, axes, heatmap, line, number
+from spikeplug.report.arms import Change
 from spikeplug.report.capture import Watch
-from spikeplug.report.comparison import Change, Comparison
+from spikeplug.report.comparison import Comparison
 from spikeplug.report.sections import Row
 
 _TOP = 10
@@ -42,8 +43,8 @@ def _heads(comparison: Comparison) -> dict[str, Any]:
             apart = torch.linalg.vector_norm(output.double() - exact, dim=(0, 2, 3))
             grid.append((apart / torch.linalg.vector_norm(exact, dim=(0, 2, 3)).clamp(min=1e-300)).tolist())
 
-    with comparison.converted(Change(comparison.numerics)), Watch(observe):
-        comparison.model(input_ids=comparison.windows[:1], use_cache=False)
+    with comparison.converted(Change(comparison.numerics)) as model, Watch(observe):
+        model(input_ids=comparison.windows[:1], use_cache=False)
     return {"relative_error": grid}
 
 
@@ -79,11 +80,12 @@ def _top(order: Tensor, size: Tensor, share: Tensor) -> list[dict[str, Any]]:
 def view(rows: Rows, header: dict[str, Any]) -> Section:
     """Draw the error of each head, and the share of the error in a few channels."""
     parts: list[Plot | Table] = []
+    whole = header["arguments"]["recipe"]["name"] == "whole"
     lead = "In which heads the error is made, and in which channels of the residual stream it lies."
     headlines: list[Headline] = []
     heads, channels = rows.get("heads"), rows.get("channels")
     if heads is not None and heads["relative_error"]:
-        parts += [_plot_of_heads(heads["relative_error"]), _head_table(heads["relative_error"])]
+        parts += [_plot_of_heads(heads["relative_error"], whole), _head_table(heads["relative_error"])]
     if channels is not None:
         last = channels["depths"][-1]
         top, count = last["by_error"][0], len(last["by_error"])
@@ -92,18 +94,22 @@ def view(rows: Rows, header: dict[str, Any]) -> Section:
             f"After the last layer, the {count} channels with most error, of {len(channels['size'])}, hold {share:.1f} "
             f"% of its energy; channel {top['channel']} alone {alone:.1f} %."
         )
+        if whole:
+            lead += " Channels are those of the stream as the whole model keeps it: rotated, where its weights fold."
         headlines.append(Headline("Error in one channel", f"{alone:.1f} %", f"channel {top['channel']}, last layer"))
         parts += [_concentration(channels["depths"]), _scatter(channels), _channel_table(channels["depths"])]
     return Section("location", "Where the error sits", lead, parts, headlines)
 
 
-def _plot_of_heads(grid: list[list[float | None]]) -> Plot:
+def _plot_of_heads(grid: list[list[float | None]], whole: bool) -> Plot:
     worst = max((x or 0.0, i + 1, j + 1) for i, row in enumerate(grid) for j, x in enumerate(row))
     reading = (
         "What each head adds by itself: the error of its output, as a share of the output's length, for the same input "
         f"as an exact head. Errors of earlier layers are not in it. Worst: layer {worst[1]}, head {worst[2]}, "
         f"{number(worst[0])}."
     )
+    if whole:
+        reading += " Its inputs are codes of queries, keys and values; the error budget says what these cost."
     return Plot("Error made in each head", [Drawing("", *heatmap(grid))], reading)
 
 

@@ -27,8 +27,9 @@ from spikeplug.measurement.section import (
 )
 from spikeplug.numerics import Numerics
 from spikeplug.presets import PRESETS
+from spikeplug.report.arms import Change
 from spikeplug.report.capture import Watch
-from spikeplug.report.comparison import Change, Comparison, figures_of
+from spikeplug.report.comparison import Comparison, figures_of
 from spikeplug.report.sections import Row
 
 # Attention rows are compared on this many tokens, as all probabilities of all heads are kept at once.
@@ -40,10 +41,10 @@ SMALLEST = 2.0**-30
 def arms(comparison: Comparison) -> dict[str, Numerics]:
     """Return the numerics to compare, by name: "chosen", those of the run, and "published", the published recipe.
 
-    Only "chosen" if both are the same.
+    Only "chosen" if both are the same, and of a whole model: the published recipe makes none.
     """
-    both = {"chosen": comparison.numerics}
-    return both if comparison.numerics == PRESETS["paper"].numerics else both | {"published": PRESETS["paper"].numerics}
+    chosen, published = {"chosen": comparison.numerics}, PRESETS["paper"].numerics
+    return chosen if comparison.whole or comparison.numerics == published else chosen | {"published": published}
 
 
 def steps(comparison: Comparison) -> int:
@@ -135,8 +136,8 @@ def _spiking_weights(comparison: Comparison, ids: Tensor, numerics: Numerics) ->
         elif name == "softmax" and output.dim() == 4:  # attention in the model's own code
             found.append(output.clone())
 
-    with comparison.converted(Change(numerics)), Watch(observe):
-        comparison.model(input_ids=ids, use_cache=False)
+    with comparison.converted(Change(numerics)) as model, Watch(observe):
+        model(input_ids=ids, use_cache=False)
     return found
 
 
@@ -179,6 +180,11 @@ def view(rows: Rows, header: dict[str, Any]) -> Section:
         last = {name: values["depths"][-1] for name, values in residual.items()}
         said = "; ".join(f"{ARMS[name]} {number(end['relative_error'])} of its length" for name, end in last.items())
         lead = f"After the last layer the residual stream is off by: {said}."
+        if header["arguments"]["recipe"]["name"] == "whole":
+            lead += (
+                " It is compared in the basis to which the weights were rotated, with the same model coding nothing. "
+                "The published recipe makes no whole model, so it is not beside it."
+            )
         headlines.append(
             Headline(
                 "Error after the last layer",

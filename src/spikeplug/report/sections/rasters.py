@@ -39,10 +39,10 @@ def _all(comparison: Comparison) -> dict[str, Any]:
             continue
         recorder = Recorder()
         events = Events(comparison.realisation, recorder)
-        OPERATORS[call.operator](*call.cut(_WIDTH), numerics=comparison.numerics, events=events)
+        OPERATORS[call.operator](*call.cut(_WIDTH, _WIDTH), numerics=comparison.numerics, events=events)
         populations = [raster.to_dict() for raster in recorder.rasters]
         found[call.operator] = {
-            "elements": min(_WIDTH, call.available),
+            "elements": min(max(_WIDTH, call.unit), call.available),
             "populations": populations[:_POPULATIONS],
             "left_out": len(populations[_POPULATIONS:]),
             "spikes": events.spikes,

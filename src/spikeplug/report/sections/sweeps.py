@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from spikeplug.errors import SpikeplugError
@@ -23,22 +23,24 @@ from spikeplug.measurement.section import (
     percent,
     positive,
 )
-from spikeplug.numerics import Numerics
-from spikeplug.report.capture import Call, calls
-from spikeplug.report.comparison import Change, Comparison
+from spikeplug.report.arms import Change
+from spikeplug.report.capture import calls
+from spikeplug.report.comparison import Comparison
 from spikeplug.report.cost import updates_per_token
 from spikeplug.report.sections import Row
 
 # Operators whose piecewise exponential has the range `half_range`.
 _GATES = frozenset({"silu", "gelu", "sigmoid", "tanh", "mish", "softplus"})
+#: Parameters that are levels of a whole model; the others are fields of the numerics.
+LEVELS = ("inputs", "cache")
 
 
 class Point(NamedTuple):
-    """Hold one value of one parameter, and the numerics that have this value."""
+    """Hold one value of one parameter, and the spiking form that has this value."""
 
     parameter: str
     value: float
-    numerics: Numerics
+    change: Change
 
     @property
     def key(self) -> str:
@@ -53,70 +55,99 @@ def steps(comparison: Comparison) -> int:
 
 def measure(comparison: Comparison, row: Row) -> None:
     """Measure error and cost: a row "numerics" for those of the run, then a row PARAMETER/VALUE per changed value."""
-    kinds: list[tuple[Call, ...]] = []
+    own = start(comparison)
+    kinds = cache(lambda levels: calls(comparison, replace(own, levels=levels)))
 
-    def work(numerics: Numerics, values: dict[str, Any]) -> dict[str, Any]:
-        if not kinds:
-            kinds.append(calls(comparison))
-        cost = updates_per_token(kinds[0], numerics, comparison.realisation)
-        differs = {"changed": changed(comparison.numerics, numerics)}
-        return values | differs | comparison.figures(Change(numerics)) | cost
+    def work(change: Change, values: dict[str, Any]) -> dict[str, Any]:
+        cost = updates_per_token(kinds(change.levels), change.numerics, comparison.realisation)
+        return values | {"changed": changed(own, change)} | comparison.figures(change) | cost
 
-    row("numerics", partial(work, comparison.numerics, {}))
+    row("numerics", partial(work, own, {}))
     for point in points(comparison):
-        row(point.key, partial(work, point.numerics, {"parameter": point.parameter, "value": point.value}))
+        row(point.key, partial(work, point.change, {"parameter": point.parameter, "value": point.value}))
 
 
-def changed(before: Numerics, after: Numerics) -> dict[str, Any]:
-    """Return the fields of `after`, by name, that differ from `before`."""
-    return {name: value for name, value in after.to_dict().items() if value != before.to_dict()[name]}
+def start(comparison: Comparison) -> Change:
+    """Return the spiking form of the run itself."""
+    return Change(comparison.numerics, comparison.arm.levels)
+
+
+def changed(before: Change, after: Change) -> dict[str, Any]:
+    """Return the fields of numerics and levels of `after`, by name, that differ from `before`."""
+    return {name: value for name, value in _fields(after).items() if value != _fields(before)[name]}
+
+
+def _fields(change: Change) -> dict[str, Any]:
+    return change.numerics.to_dict() | ({} if change.levels is None else asdict(change.levels))
 
 
 def points(comparison: Comparison) -> Iterator[Point]:
     """Yield every changed value to measure, parameter by parameter; values that make no valid numerics are left out."""
-    base, quick = comparison.numerics, comparison.settings.quick
-    piecewise = replace(base, exponential="piecewise", divide_last=False)
-    if base.exponential == "shift":
-        piecewise = replace(piecewise, segments=64)
-    cordic = replace(base, norm="cordic")
-    plan: list[tuple[str, Numerics, tuple[float, ...]]] = [
-        ("bits", base, (4, 6, 8, 10, 12, 16) if quick else tuple(range(4, 17))),
-        ("working_bits", base, tuple(range(base.bits + 1, 25)[:: 3 if quick else 1])),
-        ("fraction_bits", base, (4, 6, 8, 10) if quick else tuple(range(4, 17))),
-        ("softmax_half_range", piecewise, (5, 10) if quick else (3, 4, 5, 6, 8, 10, 12, 16)),
-        ("piecewise_segments", piecewise, (16, 64) if quick else (8, 16, 32, 64, 128, 256)),
+    own, quick = start(comparison), comparison.settings.quick
+    base = own.numerics
+    plan: list[tuple[str, Change, tuple[float, ...]]] = [
+        ("bits", own, (4, 6, 8, 10, 12, 16) if quick else tuple(range(4, 17))),
+        ("working_bits", own, tuple(range(base.bits + 1, 25)[:: 3 if quick else 1])),
+        ("fraction_bits", own, (4, 6, 8, 10) if quick else tuple(range(4, 17))),
     ]
     if base.exponential == "shift":
-        plan.insert(2, ("segments", base, (1, 4, 16, 64) if quick else tuple(2**k for k in range(9))))
-    if _GATES & set(comparison.operators):
-        plan.append(("half_range", piecewise, (3, 8) if quick else (2, 3, 4, 5, 6, 8, 10)))
-    if {"rms_norm", "layer_norm", "vector_norm"} & set(comparison.operators):
-        plan.append(("iterations", cordic, (2, 4, 8) if quick else (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)))
-    for parameter, start, values in plan:
+        plan.insert(2, ("segments", own, (1, 4, 16, 64) if quick else tuple(2**k for k in range(9))))
+    if own.levels is not None:
+        for parameter in reversed(LEVELS):
+            most = getattr(own.levels, parameter)
+            fewer = [2**k - 1 for k in ((3, 5, 7) if quick else range(2, 8)) if 2**k - 1 < most]
+            plan.insert(0, (parameter, own, (*fewer, most)))
+    else:
+        plan += _published(comparison)
+    for parameter, change, values in plan:
         for value in values:
-            numerics = with_parameter(start, parameter, value)
-            if numerics is not None:
-                yield Point(parameter, value, numerics)
+            found = with_parameter(change, parameter, value)
+            if found is not None:
+                yield Point(parameter, value, found)
 
 
-def with_parameter(start: Numerics, parameter: str, value: float) -> Numerics | None:
-    """Return `start` with `parameter` set to `value`; None if there are no such numerics.
+def _published(comparison: Comparison) -> Iterator[tuple[str, Change, tuple[float, ...]]]:
+    """Yield what is swept of the published forms of exponential and norm, from the numerics of the run otherwise."""
+    base, quick = comparison.numerics, comparison.settings.quick
+    segments = 64 if base.exponential == "shift" else base.segments
+    piecewise = Change(replace(base, exponential="piecewise", divide_last=False, segments=segments))
+    yield "softmax_half_range", piecewise, (5, 10) if quick else (3, 4, 5, 6, 8, 10, 12, 16)
+    yield "piecewise_segments", piecewise, (16, 64) if quick else (8, 16, 32, 64, 128, 256)
+    if _GATES & set(comparison.operators):
+        yield "half_range", piecewise, (3, 8) if quick else (2, 3, 4, 5, 6, 8, 10)
+    if {"rms_norm", "layer_norm", "vector_norm"} & set(comparison.operators):
+        cordic = Change(replace(base, norm="cordic"))
+        yield "iterations", cordic, (2, 4, 8) if quick else (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
+
+
+def parameter_of(change: Change, parameter: str) -> Any:
+    """Return the value of a parameter, a field of the numerics or of a whole model's levels."""
+    return getattr(change.levels if parameter in LEVELS else change.numerics, parameter)
+
+
+def with_parameter(change: Change, parameter: str, value: float) -> Change | None:
+    """Return `change` with `parameter` set to `value`; None if there are no such numerics or levels.
 
     For "bits", working_bits is raised above it if needed. For "fraction_bits" with the shift exponential, segments is
     lowered to at most 2^value.
     """
     fields: dict[str, Any] = {parameter.removeprefix("piecewise_"): value}
+    numerics = change.numerics
     if parameter == "bits":
-        fields["working_bits"] = max(start.working_bits, int(value) + 1)
-    elif parameter == "fraction_bits" and start.exponential == "shift":
-        fields["segments"] = min(start.segments, 1 << int(value))
+        fields["working_bits"] = max(numerics.working_bits, int(value) + 1)
+    elif parameter == "fraction_bits" and numerics.exponential == "shift":
+        fields["segments"] = min(numerics.segments, 1 << int(value))
     try:
-        return replace(start, **fields)
+        if parameter in LEVELS and change.levels is not None:
+            return replace(change, levels=replace(change.levels, **fields))
+        return replace(change, numerics=replace(numerics, **fields))
     except SpikeplugError:
         return None
 
 
 _WORDS = {
+    "inputs": "levels of linear layers' inputs",
+    "cache": "levels of keys and values",
     "bits": "n = log2(T·L): fraction bits of an operator's output",
     "working_bits": "P: bits of operands inside an operator",
     "segments": "segments of the table of 2^-x",
@@ -134,7 +165,13 @@ def view(rows: Rows, header: dict[str, Any]) -> Section:
     """Draw the error over the values of each parameter, and the error against the cost."""
     own = rows.get("numerics")
     swept = _by_parameter(rows)
+    whole = header["arguments"]["recipe"]["name"] == "whole"
     lead = "One number of the numerics at a time is changed; everything else stays as in the numerics of this run."
+    if whole:
+        lead += (
+            " So do the weights: they stay rounded for this run's levels. The published forms of exponential and norm, "
+            "which concern nonlinear operators alone, are swept with the recipe operators."
+        )
     headlines = []
     if own is not None:
         updates = number(own["updates_per_token"])
@@ -143,7 +180,7 @@ def view(rows: Rows, header: dict[str, Any]) -> Section:
     parts: list[Plot | Table] = []
     if swept:
         parts += [_lines(name, swept[name], own) for name in swept]
-        parts.append(_pareto(swept, own))
+        parts.append(_pareto(swept, own, whole))
     if own is not None and own["by_operator"]:
         parts.append(_shares(own))
     if rows:
@@ -161,7 +198,7 @@ def _by_parameter(rows: Rows) -> dict[str, list[Values]]:
 
 def _lines(parameter: str, points: list[Values], own: Values | None) -> Plot:
     x = [point["value"] for point in points]
-    many = parameter in ("segments", "piecewise_segments")
+    many = parameter in ("segments", "piecewise_segments", *LEVELS)
     drawings = []
     for kind, label, log in _KINDS:
         y = [point[kind] for point in points]
@@ -177,6 +214,8 @@ def _lines(parameter: str, points: list[Values], own: Values | None) -> Plot:
 
 def _title(parameter: str) -> str:
     names = {
+        "inputs": "Levels of inputs",
+        "cache": "Levels of keys and values",
         "softmax_half_range": "Range of the piecewise exponential: softmax",
         "half_range": "Range of the piecewise exponential: gates",
         "piecewise_segments": "Segments of the piecewise exponential",
@@ -208,7 +247,7 @@ def _reading(parameter: str, points: list[Values]) -> str:
     )
 
 
-def _pareto(swept: dict[str, list[Values]], own: Values | None) -> Plot:
+def _pareto(swept: dict[str, list[Values]], own: Values | None, whole: bool) -> Plot:
     drawings = []
     for kind, label in (("mean_kl", "mean KL of the logits (nats)"), ("size", "|perplexity change| (%)")):
         traces = []
@@ -229,8 +268,9 @@ def _pareto(swept: dict[str, list[Values]], own: Values | None) -> Plot:
         "no other beats in both. Model of cost: membrane updates, idle ones included, of all spiking operators for one "
         "token. Real rows, cut to 8 and 16 elements (attention: keys), are simulated neuron by neuron; the counts are "
         "extended in proportion to the model's widths and multiplied by how often each operator runs. Ordered groups "
-        "are simulated at n = 5 and 6 and scaled by their size. Matrix products with weights are not counted."
+        "are simulated at n = 5 and 6 and scaled by their size. "
     )
+    reading += "Linear layers keep all outputs." if whole else "Matrix products with weights are not counted."
     return Plot("Accuracy against cost", drawings, reading)
 
 

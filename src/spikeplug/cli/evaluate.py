@@ -31,7 +31,7 @@ from spikeplug.cli.options import (
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.measurement.files import check_outputs
 from spikeplug.measurement.items import read_questions
-from spikeplug.measurement.loading import find_source, is_whole, model_facts
+from spikeplug.measurement.loading import find_source, model_facts
 from spikeplug.measurement.processes import is_first_process, joined, threads_each
 from spikeplug.measurement.recipes import load_exact, saved_numerics
 from spikeplug.measurement.record import write_record
@@ -86,9 +86,7 @@ def evaluate_command(
     console = status_console(quiet=not leads)
     with console.status(f"Loading {source.name}"):
         set_threads(threads or threads_each())
-        if is_whole(source):
-            wanted.check_saved(source.name)
-        language_model, tokenizer, spiking = load_exact(source, original, dtype)
+        language_model, tokenizer, spiking = load_exact(source, original, dtype, wanted.chosen)
     if spiking is not None:
         numerics = saved_numerics(spiking)
     facts = model_facts(language_model, source.name)

@@ -27,7 +27,7 @@ from spikeplug.cli.output import deliver, status_console
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs
 from spikeplug.measurement.loading import find_source, is_whole, load, model_facts
-from spikeplug.measurement.recipes import saved_numerics, spiking_copy
+from spikeplug.measurement.recipes import check_saved, saved_numerics, spiking_copy
 from spikeplug.measurement.record import origin, write_record
 from spikeplug.measurement.table import headline, titled
 from spikeplug.progress import shown_on
@@ -86,7 +86,7 @@ def generate_command(
                     f"{source.name} is a whole spiking model without float weights: leave --exact out, or give the "
                     "float model that it was made from, with --recipe whole."
                 )
-            wanted.check_saved(source.name)
+            check_saved(source.name, wanted.chosen)
         language_model, tokenizer = load(source, dtype, as_saved=saved_whole)
         ids = continuing.prompt_ids(language_model, tokenizer, prompt, tokens)
     facts, report = model_facts(language_model, source.name), None

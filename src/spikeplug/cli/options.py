@@ -11,7 +11,7 @@ import typer
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.loading import DTYPES, check_dtype
-from spikeplug.measurement.recipes import NONE, RECIPES, TOKENS, Recipe, check_saved, read_recipe
+from spikeplug.measurement.recipes import NONE, RECIPES, TOKENS, Recipe, read_recipe
 from spikeplug.presets import PRESETS, Preset, read_preset
 
 Model = Annotated[
@@ -58,14 +58,12 @@ class ConversionOptions:
     preset      numerics and realisation
     recipe      with its bits and calibration
     operators   names of the operators to replace; None: all
-    exclude     regular expression of module paths that stay exact; None: none
     given       the value of each option, as the record of a command has it
     """
 
     preset: Preset
     recipe: Recipe
     operators: tuple[str, ...] | None
-    exclude: str | None
     given: Mapping[str, Any]
 
     @property
@@ -83,13 +81,6 @@ class ConversionOptions:
     def chosen(self) -> dict[str, bool]:
         """Return, for each option, whether its value is another than the default."""
         return {f"--{field.replace('_', '-')}": value != _DEFAULTS[field] for field, value in self.given.items()}
-
-    def check_saved(self, name: str) -> None:
-        """Refuse every option that is not at its default, for the model `name`, which was saved whole.
-
-        Errors: SpikeplugError.
-        """
-        check_saved(name, self.chosen)
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -132,7 +123,7 @@ def read_conversion(
         check_dtype(dtype)
     wanted = read_recipe(recipe, bits, calibration, calibration_tokens)
     wanted.check(dtype or "float32", names)
-    return ConversionOptions(numbers, wanted, names, exclude, given)
+    return ConversionOptions(numbers, wanted, names, given)
 
 
 def names_in(text: str) -> tuple[str, ...] | None:

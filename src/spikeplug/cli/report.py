@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +30,7 @@ from spikeplug.cli.options import (
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.files import check_outputs, write_text
-from spikeplug.measurement.loading import find_source, first_line, is_whole, model_facts
+from spikeplug.measurement.loading import find_source, first_line, model_facts
 from spikeplug.measurement.page import plotly
 from spikeplug.measurement.recipes import load_exact
 from spikeplug.measurement.record import write_record
@@ -43,7 +43,6 @@ from spikeplug.report.folder import HEADER, LOCK, ROWS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from spikeplug.cli.options import ConversionOptions
     from spikeplug.measurement.loading import Source
 
 #: Context and tokens of a full and of a quick run.
@@ -110,7 +109,7 @@ def report_command(
     if source is not None or (out / HEADER).is_file():
         _check_rows(report.read(folder))
     if source is None:
-        files = _measured(found, original, settings, out, threads, dtype, wanted)
+        files = _measured(found, original, settings, out, threads, dtype, wanted.chosen)
     writes: list[Callable[[], object]] = [partial(write_text, report.render(files.header, files.rows), page, "--html")]
     if json is not None:
         writes.append(partial(write_record, report.make_record(files.header, files.rows), json))
@@ -166,14 +165,12 @@ def _measured(
     out: Path,
     threads: int | None,
     dtype: str,
-    wanted: ConversionOptions,
+    chosen: Mapping[str, bool],
 ) -> report.RunFolder:
     console = status_console()
     with console.status(f"Loading {source.name}"):
         set_threads(threads)
-        if is_whole(source):
-            wanted.check_saved(source.name)
-        language_model, tokenizer, spiking = load_exact(source, original, dtype)
+        language_model, tokenizer, spiking = load_exact(source, original, dtype, chosen)
     facts = model_facts(language_model, source.name)
     try:
         with shown_on(console) as progress:

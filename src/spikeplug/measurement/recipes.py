@@ -162,15 +162,17 @@ def spiking_copy(
 
 
 def load_exact(
-    source: Source, original: Source | None, dtype: str = "float32"
+    source: Source, original: Source | None, dtype: str, chosen: Mapping[str, bool]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, PreTrainedModel | None]:
     """Return the exact model to compare with, its tokenizer, and the spiking model if `source` was saved whole.
 
     original   the float model that `source` was made from; None: `source` has float weights itself
+    chosen     option of a conversion -> whether it was given, see `check_saved`
 
-    Errors: SpikeplugError if the one is missing or the other too many, and those of `load_pair`.
+    Errors: SpikeplugError if `original` is missing or has no use, and those of `check_saved` and `load_pair`.
     """
     if is_whole(source):
+        check_saved(source.name, chosen)
         if original is None:
             raise SpikeplugError(
                 f"{source.name} is a whole spiking model without float weights: add --exact with the float model that "

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
-from spikeplug.conversion.attention import PLUG, AttentionPlug
-from spikeplug.conversion.plug import Plug, plug_of
-from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug
+from spikeplug.conversion.attention import PLUG
+from spikeplug.conversion.plug import plug_of
+from spikeplug.conversion.whole.coded import CodedPlug
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.numerics import Numerics
 
@@ -23,26 +24,22 @@ def retuned(model: nn.Module, numerics: Numerics, levels: Whole) -> Iterator[Non
 
     What was excluded stays exact.
     """
-    plugs = [plug for module in model.modules() if (plug := plug_of(module)) is not None and plug.numerics is not None]
-    before = [(plug, dict(vars(plug))) for plug in plugs]
-    attending: list[tuple[nn.Module, AttentionPlug]] = [
-        (module, vars(module)[PLUG]) for module in model.modules() if PLUG in vars(module)
-    ]
+    before: list[tuple[Any, str, Any]] = []
+
+    def put(owner: Any, name: str, value: Any) -> None:
+        before.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
     try:
-        for plug in plugs:
-            _retune(plug, numerics, levels)
-        for module, attention in attending:
-            if attention.numerics is not None:
-                setattr(module, PLUG, replace(attention, numerics=numerics, levels=levels.cache))
+        for module in model.modules():
+            plug, attention = plug_of(module), vars(module).get(PLUG)
+            if plug is not None and plug.numerics is not None:
+                put(plug, "numerics", numerics)
+                if isinstance(plug, CodedPlug):
+                    put(plug, "levels", levels.inputs)
+            if attention is not None and attention.numerics is not None:
+                put(module, PLUG, replace(attention, numerics=numerics, levels=levels.cache))
         yield
     finally:
-        for plug, state in before:
-            vars(plug).update(state)
-        for module, attention in attending:
-            setattr(module, PLUG, attention)
-
-
-def _retune(plug: Plug, numerics: Numerics, levels: Whole) -> None:
-    plug.numerics = numerics
-    if isinstance(plug, CodedPlug) and not isinstance(plug, EmbeddingPlug):
-        plug.levels = levels.inputs
+        for owner, name, value in before:
+            setattr(owner, name, value)

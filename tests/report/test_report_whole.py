@@ -19,7 +19,7 @@ from spikeplug.measurement.recipes import Recipe, spiking_copy
 from spikeplug.measurement.section import Plot, Table
 from spikeplug.report import STUDIES, Settings, make_record, render, run, runner, schema, sections_of
 from spikeplug.report.arms import Change
-from spikeplug.report.capture import calls
+from spikeplug.report.capture import Call, calls
 from spikeplug.report.comparison import Comparison
 from spikeplug.report.cost import updates_per_token
 from spikeplug.report.sections import budget, sweeps
@@ -233,6 +233,34 @@ def test_rasters_show_every_operator(finished_whole):
     assert set(operators) == set(OPERATORS) - {"embedding"}
     membrane = next(p for p in operators["linear"]["populations"] if p["name"] == "linear/membrane")
     assert membrane["groups"] * membrane["size"] == 12  # of 32 outputs
+
+
+def test_a_row_is_cut_between_blocks():
+    x, weight = torch.zeros(1, 64), torch.zeros(5, 64, dtype=torch.int8)
+    how = (torch.ones(5, dtype=torch.int32), torch.zeros((), dtype=torch.int32), None, 127)
+    for (block, rotation), width, kept in (((0, 0), 12, 12), ((8, 0), 12, 16), ((8, 12), 12, 24), ((0, 64), 12, 64)):
+        call = Call("linear", (x, weight, *how, block, rotation), 64, 1)
+        assert call.elements(width) == kept
+        assert [t.shape for t in call.cut(width, 3)[:3]] == [(1, kept), (3, kept), (3,)]
+        assert call.cut(width)[1].shape == (5, kept)
+
+
+def test_a_model_of_another_family(tmp_path):
+    """Transposed weights with biases, no gate, no rotary tables, other names."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 256, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.3, bos_token_id=None, eos_token_id=None)).eval()
+    studies = ("propagation", "budget", "location", "rasters")
+    settings = Settings(**SETTINGS, recipe=WHOLE, studies=studies)
+    files = run(model, byte_tokenizer(), settings, tmp_path / "run", FACTS)
+    rows = of(files, "budget")
+    assert rows["nothing"]["mean_kl"] < 1e-10
+    assert rows["alone/linear weight, transformer.h.*.mlp.c_fc"]["mean_kl"] > 1e-6
+    assert {"alone/embedding weight, transformer.wte", "alone/embedding weight, transformer.wpe"} <= rows.keys()
+    assert len(of(files, "propagation")["residual/chosen"]["depths"]) == 3
+    assert render(files.header, files.rows)
 
 
 def test_effort_searches_levels(finished_whole):

@@ -42,13 +42,11 @@ class Call:
     rows: float
 
     def cut(self, width: int, outputs: int | None = None) -> tuple[Any, ...]:
-        """Return the arguments with each row cut to `width` elements, or all of them if the row is shorter.
+        """Return the arguments with each row cut to `elements(width)` elements; of attention, the last keys and values.
 
-        Of attention, the last `width` keys and values are kept. Where channels share a step or are rotated together,
-        `width` is raised to a multiple of them.
         outputs   of a linear layer or a matrix product, how many are kept; None: all
         """
-        width = -(-width // self.unit) * self.unit
+        width = self.elements(width)
         if self.operator == "attention":
             query, key, value, *rest = self.arguments
             return (query, key[:, :, -width:], value[:, :, -width:], *rest)
@@ -72,11 +70,13 @@ class Call:
         first: Tensor = self.arguments[1 if self.operator == "attention" else 0]
         return first.shape[-2 if self.operator == "attention" else -1]
 
-    @property
-    def unit(self) -> int:
-        """Return how many channels share a step or are rotated together: a row is cut between them only."""
-        together = (self.arguments[place] or 1 for place in _IN_BLOCKS.get(self.operator, ()))
-        return min(math.lcm(*together), self.available)
+    def elements(self, width: int) -> int:
+        """Return how many elements of a row are kept where `width` are wanted, or all of them if there are no more.
+
+        More than `width` where a block of channels shares a step or is rotated together: a row is cut between blocks.
+        """
+        block = math.lcm(*(self.arguments[place] or 1 for place in _IN_BLOCKS.get(self.operator, ())))
+        return min(-(-width // block) * block, self.available)
 
     @property
     def outputs(self) -> int:

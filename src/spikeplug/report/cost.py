@@ -38,8 +38,8 @@ def updates_per_token(calls: Sequence[Call], numerics: Numerics, realisation: Re
         realisation = replace(realisation, steps=min(realisation.steps, 1 << numerics.bits))
     found: Counter[str] = Counter()
     for call in calls:
-        narrow = min(-(-_WIDTH // call.unit) * call.unit, call.available)
-        wide = min(2 * narrow, call.available)
+        narrow = call.elements(_WIDTH)
+        wide = call.elements(2 * narrow)
         wide_cost = _row(call, wide, numerics, realisation)
         slope = wide_cost / wide
         if wide > narrow:

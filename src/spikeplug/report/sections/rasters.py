@@ -42,7 +42,7 @@ def _all(comparison: Comparison) -> dict[str, Any]:
         OPERATORS[call.operator](*call.cut(_WIDTH, _WIDTH), numerics=comparison.numerics, events=events)
         populations = [raster.to_dict() for raster in recorder.rasters]
         found[call.operator] = {
-            "elements": min(max(_WIDTH, call.unit), call.available),
+            "elements": call.elements(_WIDTH),
             "populations": populations[:_POPULATIONS],
             "left_out": len(populations[_POPULATIONS:]),
             "spikes": events.spikes,

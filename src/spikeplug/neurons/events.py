@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from spikeplug.errors import SpikeplugError
 from spikeplug.presets import as_numerics, as_realisation
 from spikeplug.realisation import Realisation
 
@@ -97,20 +98,25 @@ class Events:
                  numerics
     observer     called at every step of every population; None: nobody, and populations run in blocks
     populations  by name, in the order of their first step
+    predicted    whether operators predict their events, without time steps, in place of simulating them; the counts are
+                 the same
 
     Not neurons, and not counted: encoding and decoding, where numbers enter and leave; a constant place by which the
     bits of a spike train are split or joined, which is a choice of time steps; the sign of a synapse; a constant added
     to an exponent, which says where a number's point is; copies, views and reshapes.
-    Errors: SpikeplugError for a realisation of another type or an unknown preset.
+    Errors: SpikeplugError for a realisation of another type or an unknown preset, and for an observer of a prediction.
     """
 
     realisation: Realisation | None = None
     observer: Observer | None = field(default=None, repr=False, compare=False)
     populations: dict[str, Population] = field(default_factory=dict)
+    predicted: bool = field(default=False, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         if self.realisation is not None:
             self.realisation = as_realisation(self.realisation, as_numerics(None))
+        if self.predicted and self.observer is not None:
+            raise SpikeplugError("an observer watches time steps, which a prediction does not run: simulate instead.")
 
     def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
         """Return the population of that name, made at its first call; it keeps the largest width and neurons given."""

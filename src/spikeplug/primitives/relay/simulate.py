@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.codes.spikes import popcount
+from spikeplug.codes.counting import ones
 from spikeplug.neurons import Scope, blocks, integrate, lif_step, reached
 
 
@@ -79,7 +79,7 @@ def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tens
     """
     steps = bits + left
     x, places = torch.broadcast_tensors(x, places)
-    _send(x, bits, 1, scope / "operand")
+    _send(x, 1, scope / "operand")
     answer = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     scope.population("accumulator", min(steps + 1, torch.iinfo(x.dtype).bits), x.numel()).steps += steps
     for train, listens, target in blocks(scope, x, (places + bits).clamp(max=steps).to(x.dtype), answer):
@@ -118,10 +118,9 @@ def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope)
     return x
 
 
-def _send(x: Tensor, bits: int, fan_out: int, scope: Scope) -> None:
-    """Count the spikes of |x| < 2^bits, each delivered to `fan_out` synapses."""
-    narrow = x.to(torch.int32) if bits <= 31 else x
-    scope.population("input", 1, x.numel()).send(popcount(narrow), fan_out)
+def _send(x: Tensor, fan_out: int, scope: Scope) -> None:
+    """Count the spikes of |x|, each delivered to `fan_out` synapses."""
+    scope.population("input", 1, x.numel()).sent(ones(x), fan_out)
 
 
 def _driven(
@@ -143,7 +142,7 @@ def _driven(
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
     for number, (x, _) in enumerate(terms):
         name = "operand" if len(terms) == 1 else f"operand {number + 1}"
-        _send(x, bits, shape.numel() // max(1, x.numel()), scope / name)
+        _send(x, shape.numel() // max(1, x.numel()), scope / name)
     answer = torch.empty(shape, dtype=dtype, device=tensors[0].device)
     scope.population("accumulator", width, answer.numel()).steps += bits
     # If the result fits int32, so does the membrane: before the last step, it holds the result's leading bits.

@@ -49,6 +49,7 @@ class Watching(Events):
             assert population.neurons > 0, f"{name} has no neurons"
             if population.kind == "input":
                 assert not population.membrane_updates
+            assert 0 <= population.driven_updates <= population.membrane_updates, name
             if population.kind != "threshold":
                 assert not population.compares
             assert (population.kind == "table") == bool(population.table_reads), name

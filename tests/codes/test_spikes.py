@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from adversarial import edges, integers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spikeplug import codes
-from spikeplug.codes.spikes import popcount
 from spikeplug.errors import SpikeplugError
 
 
@@ -61,17 +59,6 @@ def test_population_code_is_lossless_and_ordered() -> None:
 def test_what_a_code_cannot_carry_is_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SpikeplugError):
         call()
-
-
-def test_the_spikes_of_a_phase_code_are_counted() -> None:
-    values = torch.tensor([*edges(62), *integers(3000, 62).tolist()])
-    expected = [value.bit_count() for value in values.tolist()]
-    assert popcount(values).tolist() == popcount(-values).tolist() == expected
-    narrow = torch.tensor([*edges(31), *integers(3000, 31).tolist()], dtype=torch.int32)
-    assert popcount(narrow).dtype == torch.int32
-    assert popcount(narrow).tolist() == popcount(-narrow).tolist() == [value.bit_count() for value in narrow.tolist()]
-    assert popcount(torch.tensor([True, False])).tolist() == [1, 0]
-    assert codes.phase_code(narrow, 31).sum(0).tolist() == popcount(narrow).tolist()
 
 
 @pytest.mark.parametrize("schedule", ["bits", "signed_digits", "count", "rate"])

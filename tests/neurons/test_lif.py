@@ -42,12 +42,24 @@ def test_events_are_counted_by_population() -> None:
     events = Events()
     neurons, sums = scope(events) / "neurons", scope(events) / "sums"
     lif_step(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 2, 3]), 2, neurons, fan_out=5)
-    assert events.populations == {
-        "test/neurons": Population("test/neurons", "threshold", spikes=2, synops=10, membrane_updates=4, compares=4)
-    }
+    counts = {"spikes": 2, "synops": 10, "membrane_updates": 4, "driven_updates": 3, "compares": 4}
+    assert events.populations == {"test/neurons": Population("test/neurons", "threshold", **counts)}
     integrate(torch.zeros(3, dtype=torch.int64), 1, sums)
     assert events.populations["test/sums"] == Population("test/sums", "accumulator", membrane_updates=3)
-    assert events.membrane_updates == 7
+    assert (events.membrane_updates, events.driven_updates, events.idle_updates) == (7, 3, 4)
+
+
+def test_an_update_is_driven_where_an_input_arrives() -> None:
+    """A current drives where it is not 0, and a bias nowhere; inputs that cancel are counted by the caller."""
+    events, membrane = Events(), torch.zeros(2, 3, dtype=torch.int64)
+    for current, driven in ((torch.tensor([[0], [-4]]), 3), (torch.tensor([5, 0, 0]), 2), (7, 0), (torch.tensor(0), 0)):
+        before = events.driven_updates
+        integrate(membrane, current, scope(events) / "sums")
+        lif_step(membrane, current, 2, scope(events) / "neurons")
+        assert events.driven_updates - before == 2 * driven
+    integrate(membrane, torch.zeros_like(membrane), scope(events) / "sums", driven=6)
+    assert events.populations["test/sums"].driven_updates == 5 + 6
+    assert events.populations["test/sums"].idle_updates == 5 * 6 - 11
 
 
 def test_a_population_broadcasts() -> None:

@@ -76,7 +76,9 @@ def test_events_as_json_and_as_words() -> None:
     values = json.loads(json.dumps(found.to_dict()))
     assert {name: values[name] for name in COUNTS} == found.totals()
     assert [Population(**each) for each in values["populations"]] == list(found.populations.values())
-    assert str(found) == "1,234 spikes, 2 synops, 0 membrane updates, 0 compares, 5 steps, 0 table reads"
+    assert (
+        str(found) == "1,234 spikes, 2 synops, 0 membrane updates, 0 driven updates, 0 compares, 5 steps, 0 table reads"
+    )
     assert Events().totals() == dict.fromkeys(COUNTS, 0)
 
 

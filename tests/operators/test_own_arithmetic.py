@@ -141,9 +141,10 @@ def test_operators_compute_by_verbs_alone(closed: Found) -> None:
     assert not list(_extra(closed))
 
 
-def test_they_do_so_in_simulation() -> None:
+@pytest.mark.parametrize("predicted", [False, True])
+def test_they_do_so_in_simulation_and_prediction(predicted: bool) -> None:
     for name in SAMPLES:
-        assert not list(_extra(_watch(name, arithmetic(name, Numerics(), Events())))), name
+        assert not list(_extra(_watch(name, arithmetic(name, Numerics(), Events(predicted=predicted))))), name
 
 
 def test_nothing_is_allowed_that_is_not_done(closed: Found) -> None:

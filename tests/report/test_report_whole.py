@@ -198,7 +198,7 @@ def test_every_point_of_a_sweep_is_valid(comparison, quick, monkeypatch):
 
 
 def test_the_model_of_cost_is_what_a_simulation_counts(comparison):
-    found = updates_per_token(calls(comparison), comparison.numerics, comparison.realisation)["by_operator"]
+    found = updates_per_token(calls(comparison, 8), comparison.numerics, comparison.realisation)["by_operator"]
     with torch.inference_mode(), spikeplug.simulate(comparison.arm.spiking) as simulation:
         comparison.arm.spiking(input_ids=comparison.windows[:1], use_cache=False)
     assert found.keys() == simulation.operators.keys()
@@ -217,8 +217,8 @@ def test_attention_that_is_written_out_has_rows_too():
     spiking, _ = spiking_copy(model, byte_tokenizer(), WHOLE, Numerics())
     settings = Settings(context=16, tokens=16, recipe=WHOLE)
     comparison = Comparison(model, torch.arange(32, 48).view(1, 16), settings, spiking)
-    kinds = calls(comparison)
-    products = {(call.width, call.outputs): call.rows for call in kinds if call.operator == "matmul"}
+    kinds = calls(comparison, 8)
+    products = {(call.available, call.outputs): call.rows for call in kinds if call.operator == "matmul"}
     assert products == {(8, 16): 8.0, (16, 8): 8.0}  # scores and values: two layers of four heads
     found = updates_per_token(kinds, comparison.numerics, comparison.realisation)["by_operator"]
     with torch.inference_mode(), spikeplug.simulate(spiking) as simulation:

@@ -117,21 +117,3 @@ def _check_values(values: Tensor, high: int, name: str) -> None:
         raise SpikeplugError(f"a spike code carries integers, not {values.dtype}; encode the values first.")
     if values.numel() and (int(values.min()) < 0 or int(values.max()) > high):
         raise SpikeplugError(f"a value lies outside [0, {name}]; use more steps or levels, or saturate first.")
-
-
-def popcount(x: Tensor) -> Tensor:
-    """Return the spikes of the phase code of |x|: the number of ones, in x's dtype (int32 or int64)."""
-    if x.dtype not in (torch.int32, torch.int64):
-        x = x.to(torch.int64)
-    wide = x.dtype == torch.int64
-    masks = (
-        [0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F] if wide else [0x55555555, 0x33333333, 0x0F0F0F0F]
-    )
-    x = x.abs()
-    x = x - ((x >> 1) & masks[0])
-    x = (x & masks[1]) + ((x >> 2) & masks[1])
-    x = (x + (x >> 4)) & masks[2]
-    # Summed byte by byte: a product with 0x0101... would overflow into the sign.
-    for places in (8, 16, 32) if wide else (8, 16):
-        x = x + (x >> places)
-    return x & 0x7F

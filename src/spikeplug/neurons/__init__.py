@@ -1,7 +1,7 @@
 """Neurons: one exact step of a population, and the events it causes."""
 
 from spikeplug.neurons.events import COUNTS, Events, Kind, Observer, Population, Scope, total
-from spikeplug.neurons.lif import blocks, integrate, lif_step, population_step, row_blocks
+from spikeplug.neurons.lif import blocks, integrate, lif_step, population_step, reached, row_blocks
 
 __all__ = [
     "COUNTS",
@@ -14,6 +14,7 @@ __all__ = [
     "integrate",
     "lif_step",
     "population_step",
+    "reached",
     "row_blocks",
     "total",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from spikeplug.errors import SpikeplugError
 from spikeplug.presets import as_numerics, as_realisation
 from spikeplug.realisation import Realisation
 
@@ -17,7 +18,7 @@ from spikeplug.realisation import Realisation
 #: accumulator  neurons that only sum: a membrane, no threshold
 #: table        memory that a spike reads
 Kind = Literal["input", "threshold", "accumulator", "table"]
-COUNTS = ("spikes", "synops", "membrane_updates", "compares", "steps", "table_reads")
+COUNTS = ("spikes", "synops", "membrane_updates", "driven_updates", "compares", "steps", "table_reads")
 
 
 @dataclass
@@ -29,7 +30,9 @@ class Population:
     neurons           the most neurons (for a table: entries) that one call had
     spikes            spikes sent (a graded spike of value k counts k)
     synops            synaptic operations: spikes times fan-out
-    membrane_updates  neuron updates, idle ones included
+    membrane_updates  neuron updates: one neuron in one time step
+    driven_updates    those in whose step an input arrives: a spike, or a number handed over whole that is not 0. The
+                      others are idle: only leak, bias and threshold are evaluated
     compares          threshold compares
     steps             time steps, summed over calls; populations that run side by side count them once
     table_reads       table entries read
@@ -42,6 +45,7 @@ class Population:
     spikes: int = 0
     synops: int = 0
     membrane_updates: int = 0
+    driven_updates: int = 0
     compares: int = 0
     steps: int = 0
     table_reads: int = 0
@@ -52,15 +56,30 @@ class Population:
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def send(self, spikes: Tensor, fan_out: int = 1, *, graded: bool = True) -> None:
-        """Count spikes, each delivered to `fan_out` synapses.
+    def send(self, spikes: Tensor, fan_out: int = 1, *, graded: bool = True) -> int:
+        """Count spikes, each delivered to `fan_out` synapses; return how many.
 
         graded: a spike of value k counts k. Otherwise all are 0 or 1 and fewer than 2^31, so that int32, which is three
         times as fast, holds their sum.
         """
         count = int(spikes.sum(dtype=torch.int64 if graded else torch.int32))
+        self.sent(count, fan_out)
+        return count
+
+    def sent(self, count: int, fan_out: int = 1) -> None:
+        """Count `count` spikes, each delivered to `fan_out` synapses."""
         self.spikes += count
         self.synops += count * fan_out
+
+    def updated(self, neurons: int, driven: int) -> None:
+        """Count one update of each of `neurons` neurons; an input arrives at `driven` of them."""
+        self.membrane_updates += neurons
+        self.driven_updates += driven
+
+    @property
+    def idle_updates(self) -> int:
+        """Return the updates in whose step no input arrives."""
+        return self.membrane_updates - self.driven_updates
 
     def to_dict(self) -> dict[str, Any]:
         """Return name, kind, width, neurons and all counts as plain values for JSON."""
@@ -79,20 +98,25 @@ class Events:
                  numerics
     observer     called at every step of every population; None: nobody, and populations run in blocks
     populations  by name, in the order of their first step
+    predicted    whether operators predict their events, without time steps, in place of simulating them; the counts are
+                 the same
 
     Not neurons, and not counted: encoding and decoding, where numbers enter and leave; a constant place by which the
     bits of a spike train are split or joined, which is a choice of time steps; the sign of a synapse; a constant added
     to an exponent, which says where a number's point is; copies, views and reshapes.
-    Errors: SpikeplugError for a realisation of another type or an unknown preset.
+    Errors: SpikeplugError for a realisation of another type or an unknown preset, and for an observer of a prediction.
     """
 
     realisation: Realisation | None = None
     observer: Observer | None = field(default=None, repr=False, compare=False)
     populations: dict[str, Population] = field(default_factory=dict)
+    predicted: bool = field(default=False, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         if self.realisation is not None:
             self.realisation = as_realisation(self.realisation, as_numerics(None))
+        if self.predicted and self.observer is not None:
+            raise SpikeplugError("an observer watches time steps, which a prediction does not run: simulate instead.")
 
     def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
         """Return the population of that name, made at its first call; it keeps the largest width and neurons given."""
@@ -108,7 +132,7 @@ class Events:
             self.population(population.name, population.kind).add(population)
 
     def __add__(self, other: Events) -> Events:
-        total = Events(self.realisation)
+        total = Events(self.realisation, predicted=self.predicted)
         total.add(self)
         total.add(other)
         return total
@@ -124,6 +148,14 @@ class Events:
     @property
     def membrane_updates(self) -> int:
         return self._total("membrane_updates")
+
+    @property
+    def driven_updates(self) -> int:
+        return self._total("driven_updates")
+
+    @property
+    def idle_updates(self) -> int:
+        return self.membrane_updates - self.driven_updates
 
     @property
     def compares(self) -> int:

@@ -21,16 +21,25 @@ _BLOCK = 1 << 15
 
 
 def integrate(
-    membrane: Tensor, current: Tensor | int, scope: Scope, *, leak: int = 0, leaking: Tensor | None = None
+    membrane: Tensor,
+    current: Tensor | int,
+    scope: Scope,
+    *,
+    leak: int = 0,
+    leaking: Tensor | None = None,
+    driven: int | None = None,
 ) -> Tensor:
     """Step neurons that only add up: scale the membrane by 2^leak, add `current`, in place; return the membrane.
 
-    membrane: an integer tensor of the population's shape; current: an integer tensor that broadcasts to it.
+    membrane: an integer tensor of the population's shape; current: an integer tensor that broadcasts to it, or an
+    integer: a bias.
     leaking: for leak = 1 or -1, 0 or 1 per neuron, in the membrane's dtype; neurons with 0 skip it. None: all leak.
+    driven: how many neurons an input arrives at; None: those whose current is not 0, none for a bias. Inputs may cancel
+    in the current, or meet a synapse of weight 0: then the caller counts them.
     """
     population = scope.population("accumulator")
+    population.updated(membrane.numel(), reached(membrane, current) if driven is None else driven)
     _charge(membrane, current, leak, leaking)
-    population.membrane_updates += membrane.numel()
     if scope.watched:
         scope.observe(population, membrane)
     return membrane
@@ -44,6 +53,7 @@ def lif_step(
     *,
     leak: int = 0,
     enabled: Tensor | bool = True,
+    driven: int | None = None,
     fan_out: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Step neurons with a threshold, and return (spikes, membrane); spikes are 0 or 1 in the membrane's dtype.
@@ -54,11 +64,12 @@ def lif_step(
     membrane: an integer tensor of the population's shape, stepped in place. current, threshold: integer tensors that
     broadcast to it.
     enabled: bool or 0/1; where it is false, the neuron integrates but stays silent.
+    driven: how many neurons an input arrives at; None: those whose current is not 0.
     fan_out: the number of synapses that each spike is counted for.
     """
     population = scope.population("threshold")
+    population.updated(membrane.numel(), reached(membrane, current) if driven is None else driven)
     _charge(membrane, current, leak)
-    population.membrane_updates += membrane.numel()
     # Compared into integers: 0 or 1, ready to be multiplied and summed, is faster in torch than bool is.
     spikes = torch.ge(membrane, threshold, out=torch.empty_like(membrane))
     if enabled is not True:
@@ -90,10 +101,20 @@ def population_step(current: Tensor, thresholds: Sequence[int], scope: Scope) ->
     spikes = torch.empty_like(fired)
     for threshold in thresholds:
         fired += torch.ge(current, threshold, out=spikes)
-    population.membrane_updates += current.numel() * len(thresholds)
+    population.updated(current.numel() * len(thresholds), reached(current, current) * len(thresholds))
     population.compares += current.numel() * len(thresholds)
     population.send(fired)
     return fired
+
+
+def reached(neurons: Tensor, arriving: Tensor | int) -> int:
+    """Return at how many of the neurons an input arrives in this step: where `arriving`, which broadcasts, is not 0.
+
+    An integer is a bias: it arrives at none.
+    """
+    if not isinstance(arriving, Tensor) or not arriving.numel():
+        return 0
+    return int(torch.count_nonzero(arriving)) * (neurons.numel() // arriving.numel())
 
 
 def blocks(scope: Scope, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

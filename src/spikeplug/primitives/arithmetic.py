@@ -1,7 +1,7 @@
-"""Define the two ways to run an operator: `Closed` (vectorised integers) and `Simulated` (neurons and time steps).
+"""Define three ways to run an operator: `Closed` (vectorised), `Simulated` (neurons and time steps), `Counted`.
 
-An operator is written once, against `Arithmetic`. Both ways give the same integers on every input.
-The tests iterate over the verbs of `Arithmetic` and fail if one of the two ways lacks a verb.
+An operator is written once, against `Arithmetic`. All ways give the same integers on every input.
+The tests iterate over the verbs of `Arithmetic` and fail if one of the ways lacks a verb.
 Every verb has a population, named operator/name: the verb `divide` of "softmax" has the population "softmax/divide".
 """
 
@@ -16,12 +16,19 @@ from spikeplug.neurons import Events, Scope
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_realisation
 from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, relay
+from spikeplug.primitives.compare import count as counted_compare
 from spikeplug.primitives.compare import simulate as simulated_compare
+from spikeplug.primitives.divide import count as counted_divide
 from spikeplug.primitives.divide import simulate as simulated_divide
+from spikeplug.primitives.exponential import count as counted_exponential
 from spikeplug.primitives.exponential import simulate as simulated_exponential
+from spikeplug.primitives.interpolation import count as counted_interpolation
 from spikeplug.primitives.interpolation import simulate as simulated_interpolation
+from spikeplug.primitives.norm import count as counted_norm
 from spikeplug.primitives.norm import simulate as simulated_norm
+from spikeplug.primitives.product import count as counted_product
 from spikeplug.primitives.product import simulate as simulated_product
+from spikeplug.primitives.relay import count as counted_relay
 from spikeplug.primitives.relay import simulate as simulated_relay
 from spikeplug.realisation import Realisation
 
@@ -29,7 +36,8 @@ from spikeplug.realisation import Realisation
 class Arithmetic(Protocol):
     """List the integer functions (verbs) that an operator may use between encoding and decoding its numbers.
 
-    Closed computes them with tensor operations, Simulated neuron by neuron. Widths (`bits`) exclude the sign.
+    Closed computes them with tensor operations, Simulated neuron by neuron. Counted computes as Closed does, and
+    predicts the events of Simulated. Widths (`bits`) exclude the sign.
     Each folder of spikeplug/primitives has a README that says what its verbs compute.
 
     operator  the name of the operator, with which the names of its populations begin
@@ -186,6 +194,15 @@ class Simulated:
     operator: str = ""
     events: Events = field(default_factory=Events)
 
+    # The modules that run the verbs.
+    _compare = simulated_compare
+    _divide = simulated_divide
+    _exponential = simulated_exponential
+    _interpolation = simulated_interpolation
+    _norm = simulated_norm
+    _product = simulated_product
+    _relay = simulated_relay
+
     @property
     def realisation(self) -> Realisation:
         """Return which neurons compute each verb: that of `events`, or else the one that goes with the numerics."""
@@ -198,82 +215,95 @@ class Simulated:
         chosen, scope = self.realisation, self._scope(name)
         if chosen.division == "ordered":
             steps = chosen.time_steps(self.numerics.bits) if chosen.code == "count" else 1
-            return simulated_divide.ordered_group(numerator, denominator, spec, scope, steps=steps)
-        return simulated_divide.restoring_neuron(numerator, denominator, spec, scope)
+            return self._divide.ordered_group(numerator, denominator, spec, scope, steps=steps)
+        return self._divide.restoring_neuron(numerator, denominator, spec, scope)
 
     def interpolate(self, x: Tensor, spec: interpolation.Interpolation, name: str = "table") -> Tensor:
-        return simulated_interpolation.interpolate(x, spec, self._scope(name))
+        return self._interpolation.interpolate(x, spec, self._scope(name))
 
     def mantissa(self, distance: Tensor, spec: exponential.ShiftExponential, name: str = "exp") -> Tensor:
-        return simulated_exponential.mantissa(distance, spec, self._scope(name))
+        return self._exponential.mantissa(distance, spec, self._scope(name))
 
     def decay(self, weight: Tensor, octaves: Tensor, name: str = "decay") -> Tensor:
-        return simulated_exponential.decay(weight, octaves, self._scope(name))
+        return self._exponential.decay(weight, octaves, self._scope(name))
 
     def piecewise(self, x: Tensor, spec: exponential.PiecewiseExponential, name: str = "exp") -> Tensor:
-        return simulated_exponential.piecewise(x, spec, self._scope(name))
+        return self._exponential.piecewise(x, spec, self._scope(name))
 
     def square_sum(self, x: Tensor, bits: int, name: str = "squares") -> Tensor:
         ordered = self.realisation.norm == "ordered"
-        run = simulated_norm.square_sum_ordered if ordered else simulated_norm.square_sum
+        run = self._norm.square_sum_ordered if ordered else self._norm.square_sum
         return run(x, bits, self._scope(name))
 
     def root(self, square: Tensor, spec: norm.RootSpec, name: str = "root") -> Tensor:
-        run = simulated_norm.root_ordered if self.realisation.norm == "ordered" else simulated_norm.root
+        run = self._norm.root_ordered if self.realisation.norm == "ordered" else self._norm.root
         return run(square, spec, self._scope(name))
 
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
-        return simulated_norm.cordic(x, spec, self._scope(name))
+        return self._norm.cordic(x, spec, self._scope(name))
 
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
-        return simulated_product.gate(spikes, value, bits, self._scope(name))
+        return self._product.gate(spikes, value, bits, self._scope(name))
 
     def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor:
-        return simulated_product.accumulate(weight, bits, self._scope(name))
+        return self._product.accumulate(weight, bits, self._scope(name))
 
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor:
         # A weight may equal 2^weight_bits, which takes one phase more.
-        return simulated_product.dot(weight, value, weight_bits + 1, self._scope(name))
+        return self._product.dot(weight, value, weight_bits + 1, self._scope(name))
 
     def signed_dot(
         self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
     ) -> Tensor:
         # Levels at a linear layer's input arrive in the schedule of the realisation; other numbers send their bits.
         schedule = self.realisation.schedule if levels else "bits"
-        return simulated_product.signed_dot(a, b, a_bits, self._scope(name), schedule)
+        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule)
 
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
-        return simulated_compare.maximum(x, bits, self._scope(name))
+        return self._compare.maximum(x, bits, self._scope(name))
 
     def leading_one(self, x: Tensor, bits: int, name: str = "leading_one") -> Tensor:
-        return simulated_compare.leading_one(x, bits, self._scope(name))
+        return self._compare.leading_one(x, bits, self._scope(name))
 
     def reaches(self, x: Tensor, threshold: Tensor | int, bits: int, name: str = "threshold") -> Tensor:
-        return simulated_compare.reaches(x, threshold, bits, self._scope(name))
+        return self._compare.reaches(x, threshold, bits, self._scope(name))
 
     def add(self, a: Tensor, b: Tensor | int, bits: int, name: str = "add") -> Tensor:
-        return simulated_relay.add(a, b, bits, self._scope(name))
+        return self._relay.add(a, b, bits, self._scope(name))
 
     def scale(self, x: Tensor, factor: int | Tensor, bits: int, name: str = "scale") -> Tensor:
-        return simulated_relay.scale(x, factor, bits, self._scope(name))
+        return self._relay.scale(x, factor, bits, self._scope(name))
 
     def select(self, condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, name: str = "select") -> Tensor:
-        return simulated_relay.select(condition, a, b, bits, self._scope(name))
+        return self._relay.select(condition, a, b, bits, self._scope(name))
 
     def magnitude(self, x: Tensor, bits: int, name: str = "magnitude") -> Tensor:
-        return simulated_relay.magnitude(x, bits, self._scope(name))
+        return self._relay.magnitude(x, bits, self._scope(name))
 
     def signed(self, magnitude: Tensor, sign_of: Tensor, bits: int, name: str = "sign") -> Tensor:
-        return simulated_relay.signed(magnitude, sign_of, bits, self._scope(name))
+        return self._relay.signed(magnitude, sign_of, bits, self._scope(name))
 
     def shift(self, x: Tensor, places: Tensor, bits: int, left: int, name: str = "shift") -> Tensor:
-        return simulated_relay.shift(x, places, bits, left, self._scope(name))
+        return self._relay.shift(x, places, bits, left, self._scope(name))
 
     def round_half(self, x: Tensor, bits: int, name: str = "round") -> Tensor:
-        return simulated_relay.round_half(x, bits, self._scope(name))
+        return self._relay.round_half(x, bits, self._scope(name))
 
     def clamp(self, x: Tensor, low: int | None, high: int | None, bits: int, name: str = "clamp") -> Tensor:
-        return simulated_relay.clamp(x, low, high, bits, self._scope(name))
+        return self._relay.clamp(x, low, high, bits, self._scope(name))
+
+
+@dataclass(frozen=True)
+class Counted(Simulated):
+    """Predict the events of every verb, without time steps. Integers and events are those of Simulated."""
+
+    _compare = counted_compare
+    _divide = counted_divide
+    _exponential = counted_exponential
+    _interpolation = counted_interpolation
+    _norm = counted_norm
+    _product = counted_product
+    _relay = counted_relay
 
 
 def inside(on: Arithmetic, name: str) -> Arithmetic:
@@ -283,5 +313,7 @@ def inside(on: Arithmetic, name: str) -> Arithmetic:
 
 
 def arithmetic(operator: str, numerics: Numerics, events: Events | None) -> Arithmetic:
-    """Return `Closed` if `events` is None; else `Simulated`, which counts into `events`."""
-    return Closed(numerics, operator) if events is None else Simulated(numerics, operator, events)
+    """Return `Closed` if `events` is None; else `Counted` or `Simulated`, as `events.predicted` says, to fill them."""
+    if events is None:
+        return Closed(numerics, operator)
+    return (Counted if events.predicted else Simulated)(numerics, operator, events)

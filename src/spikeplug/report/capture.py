@@ -32,13 +32,11 @@ class Call:
     arguments   of the first of these calls, cut to one row of the chosen token: tensors (1, width). For attention: one
                 query of one head, and the keys and values it may attend to. For a linear layer and a matrix product:
                 one input, and the whole weight or matrix
-    width       elements of a row; of attention, the mean number of keys that a query may attend to
     rows        rows per token, summed over all these calls
     """
 
     operator: str
     arguments: tuple[Any, ...]
-    width: float
     rows: float
 
     def cut(self, width: int, outputs: int | None = None) -> tuple[Any, ...]:
@@ -107,18 +105,18 @@ class Watch(TorchDispatchMode):
 
 
 @torch.inference_mode()
-def calls(comparison: Comparison, change: Change | None = None) -> tuple[Call, ...]:
-    """Return every kind of call that the spiking model makes on the first window.
+def calls(comparison: Comparison, token: int, change: Change | None = None) -> tuple[Call, ...]:
+    """Return every kind of call that the spiking model makes on the first window, with the row of one token.
 
     change: the spiking form; None: that of the run
     """
     found: dict[tuple[Any, ...], Call] = {}
-    token, tokens = comparison.settings.token % comparison.settings.context, comparison.settings.context
+    tokens = comparison.settings.context
 
     def observe(name: str, arguments: tuple[Any, ...], _: Tensor) -> None:
         call = _KINDS.get(name, _rows)(name, arguments, token, tokens)
         plain = tuple(x for x in call.arguments if not isinstance(x, Tensor))
-        key = (name, round(call.width), call.outputs, plain)
+        key = (name, call.available, call.outputs, plain)
         found[key] = replace(found[key], rows=found[key].rows + call.rows) if key in found else call
 
     with comparison.converted(change or Change(comparison.numerics)) as model, Watch(observe):
@@ -140,7 +138,7 @@ def _rows(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Cal
     rest = tuple(next(kept) if isinstance(x, Tensor) else x for x in arguments)
     if dim != -1:
         rest = (rest[0], -1, *rest[2:])
-    return Call(name, rest, width, count / tokens)
+    return Call(name, rest, count / tokens)
 
 
 def _place(count: int, token: int, tokens: int) -> int:
@@ -152,7 +150,7 @@ def _linear(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> C
     x, *rest = arguments
     rows = x.reshape(-1, x.shape[-1])
     place = _place(len(rows), token, tokens)
-    return Call(name, (rows[place : place + 1].clone(), *rest), x.shape[-1], len(rows) / tokens)
+    return Call(name, (rows[place : place + 1].clone(), *rest), len(rows) / tokens)
 
 
 def _matmul(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Call:
@@ -162,26 +160,25 @@ def _matmul(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> C
     place = _place(len(rows), token, tokens)
     matrices = b.broadcast_to((*batch, *b.shape[-2:]))
     matrix = matrices[torch.unravel_index(torch.tensor(place // a.shape[-2]), batch)] if batch else b
-    return Call(name, (rows[place : place + 1].clone(), matrix.clone()), a.shape[-1], len(rows) / tokens)
+    return Call(name, (rows[place : place + 1].clone(), matrix.clone()), len(rows) / tokens)
 
 
 def _rotary(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Call:
     position, frequency, quarters = arguments
     flat = position.reshape(-1)
     place = _place(len(flat), token, tokens)
-    return Call(name, (flat[place : place + 1].clone(), frequency, quarters), len(frequency), len(flat) / tokens)
+    return Call(name, (flat[place : place + 1].clone(), frequency, quarters), len(flat) / tokens)
 
 
 def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Call:
     query, key, value, mask, scaling, softcap, sinks = arguments
     token = min(token, query.shape[2] - 1)
     visible = torch.ones(key.shape[2], dtype=torch.bool, device=key.device)
-    width = float(key.shape[2])
     if mask is not None:
         mask = visible_keys(mask, key.shape[2])
         seen = mask if mask.dtype == torch.bool else mask > -1e4
         seen = seen.expand(*seen.shape[:2], query.shape[2], key.shape[2])
-        visible, width = seen[0, 0, token], float(seen[0, 0].sum(-1).double().mean())
+        visible = seen[0, 0, token]
     small = (
         query[:1, :1, token : token + 1].clone(),
         key[:1, :1, visible].clone(),
@@ -191,7 +188,7 @@ def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -
         softcap,
         None if sinks is None else sinks[:1].clone(),
     )
-    return Call(name, small, width, math.prod(query.shape[:3]) / tokens)
+    return Call(name, small, math.prod(query.shape[:3]) / tokens)
 
 
 #: How the row of one token is taken, for operators whose inputs are not rows of one width.

@@ -1,7 +1,7 @@
 """Count the spikes at the inputs of linear layers of a whole spiking model, from the codes, without simulating neurons.
 
 An input is the level m of a step. In a phase code it is sent as the binary digits of |m|: a spike for every digit 1, so
-a level costs popcount(|m|) spikes; the sign is the line that carries them. In blocks, m is the level times its block's
+a level costs as many spikes; the sign is the line that carries them. In blocks, m is the level times its block's
 shares of the step, as the layer's membranes receive it.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikeplug.codes.spikes import popcount
+from spikeplug.codes.counting import ones
 from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug
 from spikeplug.numerics import Numerics
@@ -67,5 +67,5 @@ class _Counter:
             return
         on = Closed(plug.numerics or Numerics(), "linear")
         mantissa = input_levels(rows, plug.levels, plug.block, plug.rotation, on).mantissa
-        self._counts.spikes += int(popcount(mantissa).sum())
+        self._counts.spikes += ones(mantissa)
         self._counts.levels += mantissa.numel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_step, row_blocks
+from spikeplug.neurons import Scope, blocks, integrate, lif_step, population_step, reached, row_blocks
 
 
 def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
@@ -30,9 +30,11 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
         racing, best = torch.ones_like(code), torch.zeros_like(code[..., :1])
         for place in range(bits + 1, -1, -1):
             # A neuron out of the race is inhibited: it stays silent even if its bit is 1.
-            fired, _ = lif_step((code >> place).bitwise_and_(1), 0, 1, race, enabled=racing)
-            # Race and winner neurons start every step at 0: nothing is carried over.
-            won, _ = lif_step(fired.sum(-1, keepdim=True, dtype=dtype), 0, 1, winner, fan_out=racers + 1)
+            # Race and winner neurons start every step at 0, with what arrives: nothing is carried over.
+            bit = (code >> place).bitwise_and_(1)
+            fired, _ = lif_step(bit, 0, 1, race, enabled=racing, driven=int(bit.sum(dtype=torch.int32)))
+            arrived = fired.sum(-1, keepdim=True, dtype=dtype)
+            won, _ = lif_step(arrived, 0, 1, winner, fan_out=racers + 1, driven=reached(arrived, arrived))
             racing = racing.bitwise_and_(1 - won).bitwise_or_(fired)
             integrate(best, won, scope, leak=1)
         target.copy_(best - (1 << bits))
@@ -60,5 +62,6 @@ def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tens
     if isinstance(threshold, Tensor):
         wide, threshold = torch.broadcast_tensors(wide, threshold)
     scope.population("threshold", bits + 2, wide.numel()).steps += 1
-    fired, _ = lif_step(wide.clone(memory_format=torch.contiguous_format), 0, threshold, scope)
+    membrane = wide.clone(memory_format=torch.contiguous_format)
+    fired, _ = lif_step(membrane, 0, threshold, scope, driven=reached(membrane, membrane))
     return fired.to(torch.bool)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikeplug.codes.spikes import count_code, phases
 from spikeplug.errors import SpikeplugError
-from spikeplug.neurons import Scope, blocks, integrate, lif_step
+from spikeplug.neurons import Scope, blocks, integrate, lif_step, reached
 from spikeplug.primitives.divide.spec import DivideSpec
 
 #: Membranes simulated at once. This only bounds memory: no result or count depends on it.
@@ -39,6 +39,9 @@ def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scop
             f"membranes of {width} bits, more than the 64 that can be simulated: use division='restoring'."
         )
     group = scope.population("threshold", width, numerator.numel() * spec.largest)
+    for name, bits in (("numerator", spec.numerator_bits), ("denominator", spec.denominator_bits)):
+        (scope / name).population("input", -(-(1 << bits) // steps), numerator.numel())
+    (scope / "go").population("input", 1, numerator.numel())
     groups = [_ordered_groups(a, b, spec, scope, steps) for a, b in pairs]
     group.steps += steps + 1  # the groups of all elements run side by side
     return torch.cat(groups).view(numerator.shape) if groups else torch.zeros_like(numerator)
@@ -50,17 +53,14 @@ def _ordered_groups(numerator: Tensor, denominator: Tensor, spec: DivideSpec, sc
     present = torch.zeros_like(denominator)
     group = scope.population("threshold")
     for part_a, part_b in zip(_graded(numerator, steps), _graded(denominator, steps), strict=True):
-        for name, part, bits in (
-            ("numerator", part_a, spec.numerator_bits),
-            ("denominator", part_b, spec.denominator_bits),
-        ):
-            (scope / name).population("input", -(-(1 << bits) // steps), part.numel()).send(part, spec.largest)
+        for name, part in (("numerator", part_a), ("denominator", part_b)):
+            (scope / name).population("input").send(part, spec.largest)
         present += part_b
         membrane += (part_a.unsqueeze(-1) << (spec.fraction_bits + 1)) - 2 * order * part_b.unsqueeze(-1)
-        group.membrane_updates += membrane.numel()
+        group.updated(membrane.numel(), reached(membrane, part_a + part_b))
         scope.observe(group, membrane)
     go = (present > 0).unsqueeze(-1)
-    (scope / "go").population("input", 1, go.numel()).send(go, spec.largest)
+    (scope / "go").population("input").send(go, spec.largest)
     spikes, _ = lif_step(membrane, go.to(torch.int64), 1, scope, enabled=go)
     return spikes.sum(-1)
 

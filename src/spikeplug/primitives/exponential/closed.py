@@ -39,7 +39,7 @@ def piecewise(x: Tensor, spec: PiecewiseExponential) -> Tensor:
     x: integers with `spec.fraction_bits` fraction bits.
     The result is 0 below the first knot, and constant above the last.
     """
-    knots, intercepts, slopes, places = _piecewise_tables(spec, x.device)
+    knots, intercepts, slopes, places = piecewise_tables(spec, x.device)
     x = x.to(torch.int64).contiguous()
     segment = torch.bucketize(x, knots, right=True) - 1  # knots reached, minus one
     inside = segment.clamp(0, spec.segments - 1)
@@ -51,7 +51,8 @@ def piecewise(x: Tensor, spec: PiecewiseExponential) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _piecewise_tables(spec: PiecewiseExponential, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def piecewise_tables(spec: PiecewiseExponential, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return knots, intercepts, and the slopes' m and s (see `spec.slopes`), int64 on `device`."""
     slopes, places = zip(*spec.slopes, strict=True)
     tables = (spec.knots, spec.intercepts, slopes, places)
     knots, intercepts, slope, place = (torch.tensor(t, dtype=torch.int64, device=device) for t in tables)

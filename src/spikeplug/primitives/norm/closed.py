@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -32,18 +34,38 @@ def cordic(x: Tensor, spec: CordicSpec) -> Tensor:
 
     A binary tree merges two numbers at a time into the root of their sum of squares, by CORDIC rotations.
     """
-    level = x.to(torch.int64)
-    while level.shape[-1] > 1:
-        if level.shape[-1] % 2:
-            level = torch.nn.functional.pad(level, (0, 1))
-        level = _merge(level[..., 0::2], level[..., 1::2], spec)
-    return level
+    return tree(x, lambda x, y, _: _merge(x, y, spec))
+
+
+def tree(x: Tensor, merge: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
+    """Merge two numbers along the last dimension at a time, until one is left; int64. A 0 fills up an odd number.
+
+    merge: merge(x, y, level) returns what x and y become; level counts from 0, the leaves.
+    """
+    numbers, level = x.to(torch.int64), 0
+    while numbers.shape[-1] > 1:
+        if numbers.shape[-1] % 2:
+            numbers = torch.nn.functional.pad(numbers, (0, 1))
+        numbers, level = merge(numbers[..., 0::2], numbers[..., 1::2], level), level + 1
+    return numbers
+
+
+def rotations(x: Tensor, y: Tensor, spec: CordicSpec) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield x and y, with guard bits, before every rotation of their merge, and after the last."""
+    x, y = x << spec.guard_bits, y << spec.guard_bits
+    for k in range(spec.iterations):
+        yield x, y
+        sign = torch.where(y >= 0, 1, -1)
+        x, y = x + sign * (y >> k), y - sign * (x >> k)
+    yield x, y
+
+
+def without_gain(x: Tensor, spec: CordicSpec) -> Tensor:
+    """Return x without its gain and guard bits, rounded to nearest."""
+    drop = spec.guard_bits + spec.gain_bits
+    return (x * spec.inverse_gain + (1 << (drop - 1))) >> drop
 
 
 def _merge(x: Tensor, y: Tensor, spec: CordicSpec) -> Tensor:
-    x, y = x << spec.guard_bits, y << spec.guard_bits
-    for k in range(spec.iterations):
-        sign = torch.where(y >= 0, 1, -1)
-        x, y = x + sign * (y >> k), y - sign * (x >> k)
-    drop = spec.guard_bits + spec.gain_bits
-    return (x * spec.inverse_gain + (1 << (drop - 1))) >> drop
+    *_, (x, _) = rotations(x, y, spec)
+    return without_gain(x, spec)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.codes.spikes import popcount
+from spikeplug.codes.counting import ones
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Scope, integrate, lif_step, population_step
+from spikeplug.primitives.norm.closed import tree
 from spikeplug.primitives.norm.spec import CordicSpec, RootSpec
 from spikeplug.primitives.product.simulate import gate
 
@@ -101,14 +102,7 @@ def cordic(x: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
     A binary tree merges two numbers at a time into the root of their sum of squares, by CORDIC rotations.
     In each rotation, a neuron tells the sign of the second number, which decides whether to add or to subtract.
     """
-    level, depth = x.to(torch.int64), 0
-    while level.shape[-1] > 1:
-        if level.shape[-1] % 2:
-            level = torch.nn.functional.pad(level, (0, 1))
-        # After t levels, numbers lie below 2^(value_bits + t/2); a merge adds half a bit, and the gain 0.73 bits.
-        bits = spec.value_bits + spec.guard_bits + 2 + depth // 2
-        level, depth = _merge(level[..., 0::2], level[..., 1::2], bits, spec, scope), depth + 1
-    return level
+    return tree(x, lambda x, y, level: _merge(x, y, spec.merge_bits(level), spec, scope))
 
 
 def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> Tensor:
@@ -127,7 +121,7 @@ def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> T
     # A constant synapse removes the gain: one spike train of x, one neuron.
     gain = scope / "gain"
     population = gain.population("accumulator", bits + spec.gain_bits + 1, size)
-    (gain / "operand").population("input", 1, size).send(popcount(x))
+    (gain / "operand").population("input", 1, size).sent(ones(x))
     total = torch.zeros_like(x)
     for place in range(bits - 1, -1, -1):
         integrate(total, ((x >> place) & 1) * spec.inverse_gain, gain, leak=1)

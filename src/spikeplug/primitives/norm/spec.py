@@ -54,6 +54,13 @@ class CordicSpec:
         if self.value_bits < 1 or self.value_bits + self.guard_bits + self.gain_bits + 8 > 62:
             raise SpikeplugError(f"value_bits is {self.value_bits}; with the guard and gain bits it exceeds 62 bits.")
 
+    def merge_bits(self, level: int) -> int:
+        """Return the bits of the neurons of a merge, without the sign, at a level of the tree; 0 are the leaves.
+
+        After t levels, numbers lie below 2^(value_bits + t/2). A merge adds half a bit, and the gain 0.73 bits.
+        """
+        return self.value_bits + self.guard_bits + 2 + level // 2
+
     @property
     def inverse_gain(self) -> int:
         """Return round(2^gain_bits / Π_k sqrt(1 + 4^-k))."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikeplug.codes.spikes import phases, scheduled
 from spikeplug.fixedpoint import matrix_product
-from spikeplug.neurons import Scope, blocks, integrate
+from spikeplug.neurons import Scope, blocks, integrate, reached
 from spikeplug.realisation import Schedule
 
 
@@ -31,8 +31,8 @@ def gate(spikes: Tensor, value: Tensor, bits: int, scope: Scope) -> Tensor:
     for operand, synapse, target in blocks(scope, spikes, value, product):
         synapse, membrane = synapse.to(dtype), torch.zeros_like(target, dtype=dtype)
         for bit in phases(operand, bits, dtype):
-            train.send(bit, graded=False)
-            integrate(membrane, bit * synapse, scope, leak=1)
+            arrived = train.send(bit, graded=False)
+            integrate(membrane, bit * synapse, scope, leak=1, driven=arrived)
         target.copy_(membrane)
     population.steps += bits
     return product
@@ -60,14 +60,12 @@ def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor
     width = bits + value_bits + max(1, weight.shape[-1]).bit_length() + 1
     for bit in phases(weight, bits, torch.int32 if bits <= 31 else torch.int64):
         train.send(bit, fan_out, graded=False)
-        if value is None:
-            current = bit.sum(-1, keepdim=True, dtype=torch.int32)
-        else:
-            current = matrix_product(bit, value, 0, value_bits)
+        arrived = bit.sum(-1, keepdim=True, dtype=torch.int32)
+        current = arrived if value is None else matrix_product(bit, value, 0, value_bits)
         if membrane is None:
             membrane = torch.zeros_like(current, dtype=torch.int64)
             scope.population("accumulator", width, membrane.numel())
-        integrate(membrane, current, scope, leak=1)
+        integrate(membrane, current, scope, leak=1, driven=reached(membrane, arrived))
     assert membrane is not None
     scope.population("accumulator").steps += bits
     return membrane
@@ -83,8 +81,8 @@ def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule
     """
     if schedule != "bits":
         return _scheduled_dot(a, b, bits, scope, schedule)
-    populations = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1)
-    return dot(populations, torch.cat([b, -b], -2), bits, scope)
+    populations, wide = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1), b.to(torch.int64)
+    return dot(populations, torch.cat([wide, -wide], -2), bits, scope)
 
 
 def _scheduled_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule) -> Tensor:
@@ -94,12 +92,13 @@ def _scheduled_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Sche
     width = bits + value_bits + max(1, a.shape[-1]).bit_length() + 2
     membrane: Tensor | None = None
     for spikes, leak in scheduled(a, bits, schedule):
-        train.send(spikes.abs(), fan_out)
+        sent = spikes.abs()
+        train.send(sent, fan_out)
         current = matrix_product(spikes, b, bits, value_bits)
         if membrane is None:
             membrane = torch.zeros_like(current, dtype=torch.int64)
             scope.population("accumulator", width, membrane.numel())
-        integrate(membrane, current, scope, leak=leak)
+        integrate(membrane, current, scope, leak=leak, driven=reached(membrane, sent.sum(-1, keepdim=True)))
         scope.population("accumulator").steps += 1
     assert membrane is not None
     return membrane

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.codes.spikes import popcount
-from spikeplug.neurons import Scope, blocks, integrate, lif_step
+from spikeplug.codes.counting import ones
+from spikeplug.neurons import Scope, blocks, integrate, lif_step, reached
 
 
 def add(a: Tensor, b: Tensor | int, bits: int, scope: Scope) -> Tensor:
@@ -79,16 +79,18 @@ def shift(x: Tensor, places: Tensor, bits: int, left: int, scope: Scope) -> Tens
     """
     steps = bits + left
     x, places = torch.broadcast_tensors(x, places)
-    _send(x, bits, 1, scope / "operand")
+    _send(x, 1, scope / "operand")
     answer = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     scope.population("accumulator", min(steps + 1, torch.iinfo(x.dtype).bits), x.numel()).steps += steps
     for train, listens, target in blocks(scope, x, (places + bits).clamp(max=steps).to(x.dtype), answer):
-        membrane, bit, active = torch.zeros_like(target), torch.empty_like(target), torch.empty_like(target)
+        membrane, bit, active, current = (torch.zeros_like(target) for _ in range(4))
         for time in range(steps):
             torch.gt(listens, time, out=active)
             if time < bits:
-                torch.bitwise_right_shift(train, bits - 1 - time, out=bit).bitwise_and_(active)
-            integrate(membrane, bit if time < bits else 0, scope, leak=1, leaking=active)
+                torch.bitwise_right_shift(train, bits - 1 - time, out=bit).bitwise_and_(1)
+                torch.bitwise_and(bit, active, out=current)
+            arrived = int(bit.sum(dtype=torch.int32)) if time < bits else 0
+            integrate(membrane, current if arrived else 0, scope, leak=1, leaking=active, driven=arrived)
         target.copy_(membrane)
     return answer
 
@@ -110,15 +112,15 @@ def clamp(x: Tensor, low: int | None, high: int | None, bits: int, scope: Scope)
             continue
         part = scope / name
         part.population("threshold", bits + 2, x.numel()).steps += 1
-        beyond, _ = lif_step(sign * x.to(torch.int64), 0, sign * limit, part)
+        membrane = sign * x.to(torch.int64)
+        beyond, _ = lif_step(membrane, 0, sign * limit, part, driven=reached(membrane, membrane))
         x = x + (limit - x) * beyond.to(x.dtype)
     return x
 
 
-def _send(x: Tensor, bits: int, fan_out: int, scope: Scope) -> None:
-    """Count the spikes of |x| < 2^bits, each delivered to `fan_out` synapses."""
-    narrow = x.to(torch.int32) if bits <= 31 else x
-    scope.population("input", 1, x.numel()).send(popcount(narrow), fan_out)
+def _send(x: Tensor, fan_out: int, scope: Scope) -> None:
+    """Count the spikes of |x|, each delivered to `fan_out` synapses."""
+    scope.population("input", 1, x.numel()).sent(ones(x), fan_out)
 
 
 def _driven(
@@ -140,7 +142,7 @@ def _driven(
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
     for number, (x, _) in enumerate(terms):
         name = "operand" if len(terms) == 1 else f"operand {number + 1}"
-        _send(x, bits, shape.numel() // max(1, x.numel()), scope / name)
+        _send(x, shape.numel() // max(1, x.numel()), scope / name)
     answer = torch.empty(shape, dtype=dtype, device=tensors[0].device)
     scope.population("accumulator", width, answer.numel()).steps += bits
     # If the result fits int32, so does the membrane: before the last step, it holds the result's leading bits.
@@ -149,14 +151,15 @@ def _driven(
         given = iter(parts)
         trains = [_train(next(given), next(given) if isinstance(s, Tensor) else s, state) for _, s in terms]
         last = next(given).to(state) if isinstance(bias, Tensor) else bias
-        membrane, current, other = (torch.zeros_like(target, dtype=state) for _ in range(3))
+        membrane, bit, current, other, more = (torch.zeros_like(target, dtype=state) for _ in range(5))
         for place in range(bits - 1, -1, -1):
-            _bits(*trains[0], place, current)
+            arriving, charge = _sent(*trains[0], place, bit, current)
             for train in trains[1:]:
-                current += _bits(*train, place, other)
+                spikes, added = _sent(*train, place, other, more)
+                arriving, charge = arriving | spikes, charge + added
             if place == 0:
-                current += last
-            integrate(membrane, current, scope, leak=1)
+                charge = charge + last
+            integrate(membrane, charge, scope, leak=1, driven=int(arriving.sum(dtype=torch.int32)))
         target.copy_(membrane)
     return answer
 
@@ -170,7 +173,9 @@ def _train(x: Tensor, synapse: Tensor | int | None, state: torch.dtype) -> tuple
     return x.abs(), x.sign() if bool((x < 0).any()) else None
 
 
-def _bits(size: Tensor, weight: Tensor | int | None, place: int, out: Tensor) -> Tensor:
-    """Write weight · (bit of `size` at `place`) into `out`, and return it."""
-    torch.bitwise_right_shift(size, place, out=out).bitwise_and_(1)
-    return out if weight is None else out.mul_(weight)
+def _sent(
+    size: Tensor, weight: Tensor | int | None, place: int, spikes: Tensor, current: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the spikes (the bit of `size` at `place`), and weight · spikes, written into the tensors of that name."""
+    torch.bitwise_right_shift(size, place, out=spikes).bitwise_and_(1)
+    return spikes, spikes if weight is None else torch.mul(spikes, weight, out=current)

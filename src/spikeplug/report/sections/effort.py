@@ -124,7 +124,7 @@ def _answer(comparison: Comparison, target: float, found: Change | None) -> dict
         return {"target_percent": target, "met": False}
     own, updates = (
         updates_per_token(
-            calls(comparison, replace(start(comparison), levels=change.levels)),
+            calls(comparison, comparison.settings.context // 2, replace(start(comparison), levels=change.levels)),
             change.numerics,
             comparison.realisation,
         )["updates_per_token"]

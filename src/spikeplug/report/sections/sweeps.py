@@ -56,7 +56,8 @@ def steps(comparison: Comparison) -> int:
 def measure(comparison: Comparison, row: Row) -> None:
     """Measure error and cost: a row "numerics" for those of the run, then a row PARAMETER/VALUE per changed value."""
     own = start(comparison)
-    kinds = cache(lambda levels: calls(comparison, replace(own, levels=levels)))
+    middle = comparison.settings.context // 2
+    kinds = cache(lambda levels: calls(comparison, middle, replace(own, levels=levels)))
 
     def work(change: Change, values: dict[str, Any]) -> dict[str, Any]:
         cost = updates_per_token(kinds(change.levels), change.numerics, comparison.realisation)
@@ -266,9 +267,9 @@ def _pareto(swept: dict[str, list[Values]], own: Values | None, whole: bool) -> 
     reading = (
         "Every point is one set of numerics: to the left is cheaper, below is better. The dotted line joins those that "
         "no other beats in both. Model of cost: membrane updates, idle ones included, of all spiking operators for one "
-        "token. Real rows, cut to 8 and 16 elements (attention: keys), are simulated neuron by neuron; the counts are "
-        "extended in proportion to the model's widths and multiplied by how often each operator runs. Ordered groups "
-        "are simulated at n = 5 and 6 and scaled by their size. "
+        "token. The events of every kind of row of the token in the middle of the window are predicted, which gives "
+        "what a simulation counts, and multiplied by how often such a row occurs. Products with float weights are not "
+        "counted."
     )
     reading += "Linear layers keep all outputs." if whole else "Matrix products with weights are not counted."
     return Plot("Accuracy against cost", drawings, reading)

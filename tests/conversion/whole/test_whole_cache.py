@@ -126,6 +126,7 @@ def test_a_whole_cache_keeps_its_class_and_what_it_holds() -> None:
     assert isinstance(seen, EncoderDecoderCache)
     assert isinstance(seen.self_attention_cache, DynamicCache)
     key = torch.randn(1, 2, 3, 8)
+    seen = encoding(seen, plug)  # a module that hands on what it was shown
     seen.self_attention_cache.update(key, key, 0)
     seen.is_updated[0] = True
     assert is_packed(cache.self_attention_cache.layers[0].keys)

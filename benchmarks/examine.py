@@ -101,7 +101,7 @@ class Whole:
     left        places that the report leaves in float, as "path: operator"
     executed    what a forward of the converted model executes in float, linear or not, as "path: op"
     error       of the median vector of the output: norm of the difference, over its norm. (A router may choose another
-                expert for a token where two are almost equal, as with random weights: such a token says nothing of rounding)
+                expert for a token where two are almost equal: such a token says nothing of rounding.)
     generation  None if the model does not generate
     reverted    the output after `revert` is bit-identical
     """

@@ -12,7 +12,7 @@ from tiny_report import FACTS, SETTINGS, WHOLE, run_tiny
 from typer.testing import CliRunner
 
 import spikeplug
-from spikeplug import Numerics, Whole, cli
+from spikeplug import Events, Numerics, Whole, cli, library
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.layers import find_layers
 from spikeplug.measurement.recipes import Recipe, spiking_copy
@@ -221,11 +221,13 @@ def test_attention_that_is_written_out_has_rows_too():
     products = {(call.available, call.outputs): call.rows for call in kinds if call.operator == "matmul"}
     assert products == {(8, 16): 8.0, (16, 8): 8.0}  # scores and values: two layers of four heads
     found = updates_per_token(kinds, comparison.numerics, comparison.realisation)["by_operator"]
-    with torch.inference_mode(), spikeplug.simulate(spiking) as simulation:
-        spiking(input_ids=comparison.windows, use_cache=False)
-    events = simulation.operators["matmul"]
-    # How far sums are shifted depends on the values.
-    assert found["matmul"] == pytest.approx(events.membrane_updates / 16, rel=0.2)
+    simulated = 0
+    for call in kinds:
+        if call.operator == "matmul":  # a row alone, as with a cache: its matrix is encoded for it
+            events = Events(comparison.realisation)
+            library.OPERATORS["matmul"](*call.arguments, numerics=comparison.numerics, events=events)
+            simulated += round(call.rows * events.membrane_updates)
+    assert found["matmul"] == simulated > 0
 
 
 def test_rasters_show_every_operator(finished_whole):
@@ -239,7 +241,7 @@ def test_a_row_is_cut_between_blocks():
     x, weight = torch.zeros(1, 64), torch.zeros(5, 64, dtype=torch.int8)
     how = (torch.ones(5, dtype=torch.int32), torch.zeros((), dtype=torch.int32), None, 127)
     for (block, rotation), width, kept in (((0, 0), 12, 12), ((8, 0), 12, 16), ((8, 12), 12, 24), ((0, 64), 12, 64)):
-        call = Call("linear", (x, weight, *how, block, rotation), 64, 1)
+        call = Call("linear", (x, weight, *how, block, rotation), 1)
         assert call.elements(width) == kept
         assert [t.shape for t in call.cut(width, 3)[:3]] == [(1, kept), (3, kept), (3,)]
         assert call.cut(width)[1].shape == (5, kept)

@@ -72,7 +72,7 @@ whole: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/whole.py encoders --write
 	$(VENV)/bin/python benchmarks/whole.py speed --write
 	$(VENV)/bin/python benchmarks/whole.py simulation --write
-	$(VENV)/bin/python benchmarks/whole.py budget --write
+	$(VENV)/bin/python benchmarks/whole.py budget --tokens 1024 --write
 	$(VENV)/bin/python benchmarks/whole.py counting --write
 
 # Predicted events against simulated ones: 1,000 random cases of every verb, 100 of every operator; some minutes.

@@ -63,6 +63,7 @@ def test_the_recipe_whole_names_all_that_stays_float(architecture: Architecture)
     layers = {place for place in found.left if place.endswith(": matmul")}
     assert set(found.left) - layers <= set(found.executed)
     assert found.error < 0.3  # of random weights
+    assert found.moved < 0.1  # experts of random weights are hard to tell apart
     assert found.reverted
 
 

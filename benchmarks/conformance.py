@@ -69,12 +69,14 @@ def whole_summary(wholes: list[Whole]) -> str:
     """Return what the column "whole" says, in a few sentences."""
     full = sum(not found.left and not found.executed for found in wholes)
     generating = [found.generation for found in wholes if found.generation is not None]
+    moved = max(found.moved for found in wholes)
     return (
         f'With `recipe="whole"`, {full} of {len(wholes)} compute everything in spike codes, linear layers and sums '
         "included; of the others, the column names what stays in float. Outputs differ by "
         f"{_median([found.error for found in wholes]):.0%} of their norm in the median (random weights are harder than "
-        f"trained ones); {sum(each.cached_alike for each in generating)} of {len(generating)} generate alike with and "
-        f"without the cache; revert: {sum(found.reverted for found in wholes)} of {len(wholes)} bit-identical."
+        f"trained ones; left out are tokens that a router sends to other experts, {moved:.0%} at most); "
+        f"{sum(each.cached_alike for each in generating)} of {len(generating)} generate alike with and without the "
+        f"cache; revert: {sum(found.reverted for found in wholes)} of {len(wholes)} bit-identical."
     )
 
 

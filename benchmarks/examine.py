@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from small_models import Architecture
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import spikeplug
 
@@ -100,8 +101,8 @@ class Whole:
 
     left        places that the report leaves in float, as "path: operator"
     executed    what a forward of the converted model executes in float, linear or not, as "path: op"
-    error       of the median vector of the output: norm of the difference, over its norm. (A router may choose another
-                expert for a token where two are almost equal: such a token says nothing of rounding.)
+    moved       share of the tokens that a router sends to other experts than in the exact model
+    error       of all other tokens: norm of the output's difference, over the norm of the output
     generation  None if the model does not generate
     reverted    the output after `revert` is bit-identical
     """
@@ -109,6 +110,7 @@ class Whole:
     name: str
     left: tuple[str, ...]
     executed: tuple[str, ...]
+    moved: float
     error: float
     generation: Generation | None
     reverted: bool
@@ -124,22 +126,49 @@ def examine_whole(architecture: Architecture) -> Whole:
     prompt = architecture.prompt() if architecture.prompt else None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch and transformers, about prototypes and deprecations of their own
-        exact = architecture.output(model(**inputs))
+        with _Chosen() as before:
+            exact = architecture.output(model(**inputs))
         exact_tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
         report = spikeplug.convert(model, recipe="whole", calibration=inputs)
-        with spikeplug.audit(model, linear=True) as found:
+        with spikeplug.audit(model, linear=True) as found, _Chosen() as after:
             spiking = architecture.output(model(**inputs))
         tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
         spikeplug.revert(model)
         again = architecture.output(model(**inputs))
+    exact_rows, rows = (torch.atleast_2d(output.double()).flatten(0, -2) for output in (exact, spiking))
+    moved = _moved(before.found, after.found, len(rows))
     return Whole(
         name=architecture.name,
         left=tuple(f"{entry.path}: {entry.operator}" for entry in report.left),
         executed=tuple(f"{entry.path}: {entry.op}" for entry in found.entries),
-        error=float(((spiking - exact).double().norm(dim=-1) / exact.double().norm(dim=-1)).median()),
+        moved=float(moved.double().mean()),
+        error=float((rows - exact_rows)[~moved].norm() / exact_rows[~moved].norm()),
         generation=None if tokens is None or exact_tokens is None else _compared(tokens, exact_tokens),
         reverted=torch.equal(again, exact),
     )
+
+
+class _Chosen(TorchFunctionMode):
+    """Collect what torch.topk chooses within the `with` block, as routers do: int64 (tokens, chosen)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.topk, Tensor.topk):
+            self.found.append(result.indices.flatten(0, -2).sort(-1).values)
+        return result
+
+
+def _moved(before: list[Tensor], after: list[Tensor], tokens: int) -> Tensor:
+    """Return for which tokens other experts were chosen, bool (tokens,), by choices of which there is one per token."""
+    moved = torch.zeros(tokens, dtype=torch.bool)
+    for first, second in zip(before, after, strict=True):
+        if len(first) == tokens:
+            moved |= (first != second).any(-1)
+    return moved
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

@@ -62,7 +62,8 @@ def test_the_recipe_whole_names_all_that_stays_float(architecture: Architecture)
     assert {place.partition(": ")[0] for place in found.left} == {place.partition(": ")[0] for place in found.executed}
     layers = {place for place in found.left if place.endswith(": matmul")}
     assert set(found.left) - layers <= set(found.executed)
-    assert found.error < 0.2  # of random weights
+    assert found.error < 0.3  # of random weights
+    assert found.moved < 0.1  # experts of random weights are hard to tell apart
     assert found.reverted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -284,6 +285,21 @@ def test_no_other_key_changes_a_matrix_product() -> None:
         weights = queries * (torch.arange(8) < 5)
         others = torch.cat([keys[:5], keys[5:].flip(0) * 1e9])
         assert torch.equal(in_all_forms("matmul", weights, keys), in_all_forms("matmul", weights, others))
+
+
+def test_no_block_of_rows_changes_a_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = scattered(2, 1, 9, 12, seed=1), scattered(3, 12, 7, seed=2)
+    whole, counted = OPERATORS["matmul"](a, b), Events()
+    assert torch.equal(OPERATORS["matmul"](a, b, events=counted), whole)
+    for block in (1, 1500):
+        monkeypatch.setattr(sys.modules["spikeplug.operators.linear.matmul"], "BLOCK", block)
+        events = Events()
+        assert torch.equal(OPERATORS["matmul"](a, b, events=events), whole)
+        assert (events.spikes, events.synops, events.membrane_updates) == (
+            counted.spikes,
+            counted.synops,
+            counted.membrane_updates,
+        )
 
 
 def test_a_vector_is_read_with_24_bits_below_its_largest_element() -> None:

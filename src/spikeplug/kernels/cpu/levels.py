@@ -51,7 +51,7 @@ _ROWS = 4
 MOST_MANTISSA = 127 * 256 + 127
 #: What `levels_of` returns as the step of a row with NaN or infinities.
 UNDEFINED = -1
-#: The power of two 2^-_LEAST is a normal float32, those below are not.
+#: From this exponent on, an inverse power of two is a float32.
 _LEAST = -126
 
 

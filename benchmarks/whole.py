@@ -1,12 +1,13 @@
-"""Measure a whole spiking SmolLM2: `python benchmarks/whole.py accuracy|speed|simulation|encoders [--write]`.
+"""Measure a whole spiking SmolLM2: `python benchmarks/whole.py accuracy|speed|simulation|counting|encoders [--write]`.
 
 accuracy    perplexity and divergence from the exact model, by levels and context, on text that nothing was chosen on
 speed       prefill, decoding, memory and folder against the exact model, in turns
 simulation  one forward pass neuron by neuron, equal to the closed form, and the audit of linear operations
+counting    the events of one token and of 2,048, predicted; on a few tokens, equal to those of a simulation
 encoders    MiniLM: cosine of each of 1,000 embeddings with the exact one; Whisper: the words it writes
 
 --write puts the tables into docs/whole-figures.md, as `make whole` does. Exits with 1 if a pass is not equal to the
-closed form.
+closed form, or a prediction to the simulation.
 """
 
 from __future__ import annotations
@@ -191,6 +192,41 @@ def simulation(tokens: int) -> tuple[str, bool]:
     )
 
 
+def counting(few: int, lengths: tuple[int, ...]) -> tuple[str, bool]:
+    """Return tables of predicted events, and whether those of `few` tokens are the simulated ones."""
+    model, tokenizer = load(find_source(None))
+    ids = encode(tokenizer, english_text())
+    spikeplug.convert(model, recipe="whole", calibration=False)
+
+    def run(how: Any, tokens: int) -> tuple[Any, str]:
+        start, busy = time.perf_counter(), time.process_time()
+        with torch.inference_mode(), how(model) as found:
+            model(cut_windows(ids, tokens, tokens), use_cache=False)
+        seconds = f"{time.perf_counter() - start:.0f} ({time.process_time() - busy:.0f})"
+        _CONSOLE.print(how.__name__, tokens, seconds, str(found))
+        return found, seconds
+
+    (simulated, simulating), (counted, predicting) = (run(how, few) for how in (spikeplug.simulate, spikeplug.count))
+    equal = simulated.to_dict() == counted.to_dict()
+    lines = ["| tokens | | seconds (of all cores) | spikes | synaptic operations | driven updates | idle updates |"]
+    lines.append("|---:|---|---:|---:|---:|---:|---:|")
+
+    def cells(events: spikeplug.Events, tokens: int = 1) -> str:
+        counts = (events.spikes, events.synops, events.driven_updates, events.idle_updates)
+        return " | ".join(f"{count / tokens:.3g}" for count in counts)
+
+    lines.append(f"| {few} | simulated | {simulating} | {cells(simulated.total)} |")
+    lines.append(f"| {few} | predicted | {predicting} | {cells(counted.total)} |")
+    for tokens in lengths:
+        counted, seconds = run(spikeplug.count, tokens)
+        lines.append(f"| {tokens:,} | predicted | {seconds} | {cells(counted.total)} |")
+    lines += ["", f"By operator, per token of the {tokens:,}:", ""]
+    lines += ["| | spikes | synaptic operations | driven updates | idle updates |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {name} | {cells(events, tokens)} |" for name, events in counted.operators.items()]
+    verdict = "equal to the simulated ones in every field" if equal else "NOT EQUAL to the simulated ones"
+    return f"The predicted events of {few} tokens are {verdict}. {machine()}\n\n" + "\n".join(lines), equal
+
+
 def encoders() -> str:
     """Return how near MiniLM's embeddings are to the exact ones, and what Whisper writes, exact and spiking."""
     model, tokenizer = packaged_models.minilm()
@@ -224,7 +260,7 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["accuracy", "speed", "simulation", "encoders"])
+    parser.add_argument("part", choices=["accuracy", "speed", "simulation", "counting", "encoders"])
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--contexts", default="512,2048")
     parser.add_argument("--repeats", type=int, default=9)
@@ -242,6 +278,8 @@ def main() -> int:
         text = speed(arguments.repeats)
     elif arguments.part == "simulation":
         text, equal = simulation(min(arguments.tokens, 64))
+    elif arguments.part == "counting":
+        text, equal = counting(16, (1, 2048))
     else:
         text = encoders()
     print(text)

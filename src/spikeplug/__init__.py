@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from spikeplug import report as report
     from spikeplug import saturation as saturation
     from spikeplug import weights as weights
-    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, explain, revert, simulate
+    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
@@ -68,6 +68,7 @@ __all__ = [
     "Whole",
     "audit",
     "convert",
+    "count",
     "explain",
     "functional",
     "nn",
@@ -88,6 +89,7 @@ _HOME = {
     "Whole": "conversion",
     "audit": "conversion",
     "convert": "conversion",
+    "count": "conversion",
     "explain": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",

@@ -75,10 +75,11 @@ def as_numerics(numerics: Numerics | str | None) -> Numerics:
 def as_realisation(realisation: Realisation | str | None, numerics: Numerics) -> Realisation:
     """Return the realisation, or that of a preset for its name. None: the one of the preset with these numerics.
 
-    Numerics of no preset have the default realisation. Errors: SpikeplugError for anything else.
+    Numerics of no preset have that of the default. Errors: SpikeplugError for anything else.
     """
     if realisation is None:
-        return next((known.realisation for known in PRESETS.values() if known.numerics == numerics), Realisation())
+        known = (preset.realisation for preset in PRESETS.values() if preset.numerics == numerics)
+        return next(known, PRESETS["default"].realisation)
     if isinstance(realisation, Realisation):
         return realisation
     if isinstance(realisation, str):

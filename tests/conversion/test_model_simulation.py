@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
+from counting import same_events
 from rich.console import Console
 from tiny_models import logits, tiny_model, tokens
 from torch import Tensor, nn
@@ -15,11 +17,12 @@ from transformers import PreTrainedModel
 import spikeplug
 from spikeplug import functional
 from spikeplug import nn as spiking
-from spikeplug.conversion import Simulation, convert, revert, simulate
+from spikeplug.conversion import Simulation, convert, count, revert, simulate
 from spikeplug.conversion.simulation import _short
 from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import COUNTS, Events
 from spikeplug.numerics import Numerics
+from spikeplug.presets import PRESETS
 from spikeplug.realisation import Realisation
 from spikeplug.saturation import reset_saturations, saturations
 
@@ -44,6 +47,54 @@ def test_outputs_are_those_of_the_closed_form(family: str) -> None:
     assert torch.equal(closed, simulated)
     assert torch.equal(closed, logits(model, ids))
     assert {"attention", "silu", "rms_norm", "cos", "sin"} <= set(simulation.operators)
+
+
+def test_a_prediction_is_the_simulation(family: str) -> None:
+    """Every field of every population of every operator at every path, and the outputs."""
+    model, ids = converted(family), tokens()
+    closed = logits(model, ids)
+    simulation = run(model, ids)
+    with count(model) as counted:
+        assert torch.equal(logits(model, ids), closed)
+    same_entries(counted, simulation)
+
+
+def same_entries(counted: Simulation, simulation: Simulation) -> None:
+    assert [(e.path, e.operator, e.calls) for e in counted.entries] == [
+        (e.path, e.operator, e.calls) for e in simulation.entries
+    ]
+    for one, other in zip(counted.entries, simulation.entries, strict=True):
+        same_events(one.events, other.events)
+    assert counted.total == simulation.total
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_predicted(preset: str) -> None:
+    numerics = replace(PRESETS[preset].numerics, bits=6)  # few neurons where there is one per level
+    norm = spiking.RMSNorm(nn.Parameter(torch.ones(4)), numerics=numerics)
+    model, x = (
+        nn.Sequential(norm, spiking.SiLU(numerics=numerics), spiking.Softmax(numerics=numerics)),
+        torch.ones(2, 4),
+    )
+    with torch.no_grad(), simulate(model, preset) as simulation:
+        model(x)
+    with torch.no_grad(), count(model, preset) as counted:
+        model(x)
+    same_entries(counted, simulation)
+
+
+def test_a_prediction_within_a_simulation_is_made_on_its_own() -> None:
+    """Each block runs its own way, and neither changes what the other counts or what saturates."""
+    model = nn.Sequential(spiking.SiLU())
+    x = torch.tensor([[1.0, -3.0, torch.inf]])
+    with simulate(model) as alone:
+        model(x)
+    reset_saturations()
+    with simulate(model) as outer, count(model) as inner, count(model) as again:
+        model(x)
+    assert sum(saturations().values()) == 1
+    assert inner.total == again.total == outer.total == alone.total
+    assert all(entry.events.predicted for entry in inner.entries)
 
 
 def test_every_operator_is_counted_where_it_runs() -> None:
@@ -242,6 +293,12 @@ def test_what_is_shown() -> None:
     shown = Console(width=120)
     with shown.capture() as captured:
         shown.print(simulation.table())
+    assert "events of the simulation" in captured.get()
+    with count(model) as counted:
+        logits(model, tokens(1, 5))
+    assert str(counted).startswith("7 operators counted: ")
+    assert counted.table().title == "events, predicted"
+    assert counted.to_dict() == simulation.to_dict()
     total = next(line for line in captured.get().splitlines() if "total" in line)
     cells = [cell.strip() for cell in total.split("│")[2:-1]]
     assert len(cells) == 1 + len(COUNTS)
@@ -254,6 +311,8 @@ def test_what_is_shown() -> None:
 @pytest.mark.parametrize("given", [None, "model", torch.ones(2)])
 def test_what_is_no_module_is_refused(given: object) -> None:
     with pytest.raises(SpikeplugError, match="give it a converted model"), simulate(given):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(SpikeplugError, match="count takes a torch module"), count(given):  # type: ignore[arg-type]
         pass
 
 

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 from way import Block, Way, attending, block, eager, is_converted, llama, quietly
 
-from spikeplug.conversion import audit, convert, explain, simulate
+from spikeplug.conversion import audit, convert, count, explain, simulate
 
 
 def _under(*contexts: Callable[[], Any]) -> Callable[[nn.Module, Tensor], Any]:
@@ -187,10 +187,13 @@ def _simulated(model: nn.Module, x: Tensor, *, compiled: bool = False) -> Tensor
     if not is_converted(model):
         return eager(runs, x)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Using .torch.compile")  # of the hooks by which simulate knows what runs
+        warnings.filterwarnings("ignore", "Using .torch.compile")  # of the hooks by which they know what runs
         with simulate(runs) as simulation:
             output = eager(runs, x)
+        with count(runs) as counted:
+            assert torch.equal(eager(runs, x), output)
     assert simulation.operators
+    assert counted.total == simulation.total
     return output
 
 
@@ -248,8 +251,8 @@ WAYS = (
     Way("a thread pool that `forward` uses", _pooled, _of(Threaded), _not_threaded),
     Way("in several threads", _in_threads),
     Way("in several threads, transformers", _in_threads, llama),
-    Way("under `spikeplug.simulate`", _simulated),
+    Way("under `spikeplug.simulate` and `count`", _simulated),
     Way("under `spikeplug.audit`", _audited),
     Way("after `spikeplug.explain`", _explained),
-    Way("compiled, under `spikeplug.simulate`", lambda model, x: _simulated(model, x, compiled=True)),
+    Way("compiled, under `spikeplug.simulate` and `count`", lambda model, x: _simulated(model, x, compiled=True)),
 )

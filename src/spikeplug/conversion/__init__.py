@@ -5,7 +5,7 @@ from spikeplug.conversion.auditing import Audit, AuditEntry, audit
 from spikeplug.conversion.explaining import ExplainedEntry, Explanation, explain
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
 from spikeplug.conversion.report import Entry, Report
-from spikeplug.conversion.simulation import SimulatedEntry, Simulation, simulate
+from spikeplug.conversion.simulation import SimulatedEntry, Simulation, count, simulate
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.conversion.swap import convert, revert
 from spikeplug.conversion.whole.recipe import Whole
@@ -27,6 +27,7 @@ __all__ = [
     "Whole",
     "audit",
     "convert",
+    "count",
     "counting_spikes",
     "explain",
     "revert",

@@ -1,4 +1,4 @@
-"""Simulate a converted model: run every spiking operator neuron by neuron, and count all events."""
+"""Count the events of a converted model: simulate every spiking operator neuron by neuron, or predict its events."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ class SimulatedEntry:
 
 
 class Simulation:
-    """Hold the events of a simulated model so far; complete when the `with` block is left.
+    """Hold the events of a simulated or counted model so far; complete when the `with` block is left.
 
-    realisation: the neurons that simulate; None: those of the preset with each operator's numerics.
+    realisation: the neurons that are simulated; None: those of the preset with each operator's numerics.
+    predicted: whether the events are predicted, without time steps.
     """
 
-    def __init__(self, running: Running, realisation: Realisation | None = None) -> None:
-        self.realisation = realisation
+    def __init__(self, running: Running, realisation: Realisation | None = None, predicted: bool = False) -> None:
+        self.realisation, self.predicted = realisation, predicted
         self._running, self._lock = running, Lock()
         self._events: dict[tuple[str, str], Events] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
 
     def wants(self) -> bool:
-        """Return whether the model is running; operators run outside of it are not simulated."""
+        """Return whether the model is running; operators run outside of it are not counted."""
         return self._running.inside
 
     def add(self, operator: str, events: Events) -> None:
@@ -102,7 +103,7 @@ class Simulation:
 
     def table(self) -> Table:
         """Return a Rich table: one row per operator, and their total. Counts from 100,000 on are rounded."""
-        table = Table("operator", title="events of the simulation")
+        table = Table("operator", title="events, predicted" if self.predicted else "events of the simulation")
         for title in ("calls", *(name.replace("_", " ") for name in COUNTS)):
             table.add_column(title, justify="right")
         calls: Counter[str] = Counter()
@@ -115,10 +116,11 @@ class Simulation:
 
     def __str__(self) -> str:
         total, calls = self.total, sum(entry.calls for entry in self.entries)
-        return f"{calls} operators simulated: {total}" if calls else "no spiking operator executed"
+        how = "counted" if self.predicted else "simulated"
+        return f"{calls} operators {how}: {total}" if calls else "no spiking operator executed"
 
     def _none(self) -> Events:
-        return Events(self.realisation)
+        return Events(self.realisation, predicted=self.predicted)
 
     def _summed(self, key: Callable[[SimulatedEntry], str]) -> dict[str, Events]:
         found: dict[str, Events] = {}
@@ -140,20 +142,39 @@ def simulate(model: nn.Module, realisation: Realisation | str | None = None) -> 
     realisation: which neurons simulate, or the name of a preset; None: those of the preset with each operator's
     numerics, the default for numerics of no preset. It changes events, no output.
 
-
     This thread's (or asyncio task's) runs are simulated, no other's. Blocks may be nested: an operator is counted in
     every block whose model runs it, and simulated once for each realisation. An error inside leaves what was counted
     until then. What torch.compile has taken apart is simulated too, and counted at the path of the compiled module.
 
     Raises SpikeplugError if `model` is not a torch module, or has no spiking operator, and for an unknown preset.
     """
+    with _events_of(model, realisation, "simulate", predicted=False) as simulation:
+        yield simulation
+
+
+@contextmanager
+def count(model: nn.Module, realisation: Realisation | str | None = None) -> Iterator[Simulation]:
+    """Count the events of a converted model without simulating it: `with count(model) as counted: model(**x)`.
+
+    The events are predicted from the integers in closed form. They equal those of `simulate` in every field, as do the
+    outputs and gradients. No time step runs, so it takes a small part of the time; memory is that of the closed forms.
+    Everything else is as for `simulate`.
+    """
+    with _events_of(model, realisation, "count", predicted=True) as counted:
+        yield counted
+
+
+@contextmanager
+def _events_of(
+    model: nn.Module, realisation: Realisation | str | None, name: str, *, predicted: bool
+) -> Iterator[Simulation]:
     if not isinstance(model, nn.Module):
-        raise SpikeplugError(f"simulate takes a torch module, not a {type(model).__name__}: give it a converted model.")
+        raise SpikeplugError(f"{name} takes a torch module, not a {type(model).__name__}: give it a converted model.")
     if not any(is_spiking(module) for module in model.modules()):
         raise SpikeplugError(f"{type(model).__name__} is not converted: call spikeplug.convert(model) first.")
     neurons = None if realisation is None else as_realisation(realisation, Numerics())
     with Running(model) as running:
-        simulation = Simulation(running, neurons)
+        simulation = Simulation(running, neurons, predicted)
         with counted_by(simulation):
             yield simulation
 

@@ -1,4 +1,4 @@
-"""Run an operator: simulate it if somebody counts its events, else run its kernel or closed form.
+"""Run an operator: simulate it, or predict its events, if somebody counts them; else run its kernel or closed form.
 
 One file, because every call passes through all of it: a torch op called from Python, or a few more functions, take
 longer than the work of one token.
@@ -38,18 +38,20 @@ _LOG = logging.getLogger("spikeplug")
 
 
 class Counter(Protocol):
-    """Define what an object needs to have operators simulated, and to receive the events that are counted.
+    """Define what an object needs to have operators simulated, or their events predicted, and to receive the events.
 
-    realisation: the neurons that simulate; None: those of the preset with the operator's numerics.
+    realisation: the neurons that are simulated; None: those of the preset with the operator's numerics.
+    predicted: whether events are predicted, without time steps.
     """
 
     realisation: Realisation | None
+    predicted: bool
 
     def wants(self) -> bool:
-        """Return whether the operator that is about to run is to be simulated and counted."""
+        """Return whether the operator that is about to run is to be counted."""
 
     def add(self, operator: str, events: Events) -> None:
-        """Add the events of one simulated call of an operator."""
+        """Add the events of one call of an operator."""
 
 
 # A context variable: whoever counts sees its own thread (or asyncio task) only; other threads run in closed form.
@@ -58,11 +60,12 @@ _counters: ContextVar[tuple[Counter, ...]] = ContextVar("spikeplug_counters", de
 
 @contextmanager
 def counted_by(counter: Counter) -> Iterator[None]:
-    """Simulate the operators that run in the block, as far as `counter` wants, and give it their events.
+    """Count the operators that run in the block, as far as `counter` wants, and give it their events.
 
     In nested blocks, every counter receives them. Other threads and asyncio tasks are not affected.
     """
-    _advise_on_threads()
+    if not counter.predicted:
+        _advise_on_threads()
     token = _counters.set((*_counters.get(), counter))
     try:
         yield
@@ -108,7 +111,8 @@ class Operator:
         """Return the decoded result times `weight`, plus `bias`, which broadcast to it.
 
         Runs the torch op, or what the op would run where nobody could tell. With `events`, simulates neuron by neuron
-        instead, without a gradient. Raises SpikeplugError for arguments that the operator refuses.
+        instead, or predicts if they say so, without a gradient. Raises SpikeplugError for arguments that the operator
+        refuses.
         """
         if type(numerics) is not Numerics:
             numerics = as_numerics(numerics) if numerics is not None else _DEFAULT
@@ -127,7 +131,8 @@ class Operator:
         if events is not None:
             if not isinstance(events, Events):
                 raise SpikeplugError(f"events is a {type(events).__name__}: give an Events(), to count into.")
-            _advise_on_threads()
+            if not events.predicted:
+                _advise_on_threads()
             return affine(self.spiking(*arguments, numerics=numerics, events=events), weight, bias)
         if not torch.compiler.is_compiling() and has_duals():
             apply: Any = Differentiable.apply
@@ -165,7 +170,7 @@ class Operator:
         torch_op.define(self.name, self.arguments, self.kernel, self.exact)
 
     def _run(self, call: Call, together: bool = False) -> Tensor:
-        """Simulate the call if a counter wants it, else run its kernel or closed form. The result is a new tensor.
+        """Count the call if a counter wants it, else run its kernel or closed form. The result is a new tensor.
 
         together: whether all tensors are known to be plain and to lie on one device.
         """
@@ -175,7 +180,7 @@ class Operator:
             if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
                 as_real(x, self.name)  # raises
             if _counters.get() and (counters := active_counters()):
-                output = self._simulated(call, counters)
+                output = self._counted(call, counters)
             else:
                 output = registry.run(call, self._closed, together)
             for given in call.arguments:
@@ -188,18 +193,18 @@ class Operator:
         output = self.spiking(*call.arguments, numerics=call.numerics, events=None)
         return affine(output, call.weight, call.bias)
 
-    def _simulated(self, call: Call, counters: list[Counter]) -> Tensor:
-        """Simulate the call with every realisation that a counter wants; the bits are the same each time."""
+    def _counted(self, call: Call, counters: list[Counter]) -> Tensor:
+        """Run the call in every way that a counter wants, with its realisation; the bits are the same each time."""
         output = None
-        for realisation in dict.fromkeys(counter.realisation for counter in counters):
-            events = Events(realisation)
+        for way in dict.fromkeys((counter.realisation, counter.predicted) for counter in counters):
+            events = Events(way[0], predicted=way[1])
             if output is None:
                 output = self.spiking(*call.arguments, numerics=call.numerics, events=events)
             else:
                 with not_recorded():
                     self.spiking(*call.arguments, numerics=call.numerics, events=events)
             for counter in counters:
-                if counter.realisation == realisation:
+                if (counter.realisation, counter.predicted) == way:
                     counter.add(self.name, events)
         assert output is not None, "there is a counter"
         return affine(output, call.weight, call.bias)

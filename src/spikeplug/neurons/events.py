@@ -132,7 +132,7 @@ class Events:
             self.population(population.name, population.kind).add(population)
 
     def __add__(self, other: Events) -> Events:
-        total = Events(self.realisation)
+        total = Events(self.realisation, predicted=self.predicted)
         total.add(self)
         total.add(other)
         return total

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 import torch
+from counting import same_events
 from test_whole_recipe import unchanged
 from tiny_models import DUPLICATES, logits, relative_error, tiny_model, tokens
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from spikeplug.conversion import SpikingConfig, audit, convert, revert, simulate
+from spikeplug.conversion import SpikingConfig, audit, convert, count, revert, simulate
 from spikeplug.conversion.whole import coded, rounding
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.errors import SpikeplugError
+from spikeplug.realisation import Realisation
 
 
 def whole(family: str = "llama", **request: Any) -> tuple[PreTrainedModel, Tensor]:
@@ -65,6 +67,24 @@ def test_a_simulation_is_the_closed_form_and_names_every_population() -> None:
     operators = {"linear", "add", "multiply", "attention", "quantise", "rotary", "rms_norm", "silu"}
     assert {name.partition("/")[0] for name in simulation.populations} == operators
     assert all(name.partition("/")[2] for name in simulation.populations)
+
+
+@pytest.mark.parametrize("schedule", ["bits", "signed_digits", "count", "rate"])
+@pytest.mark.parametrize(
+    "recipe", [{}, {"inputs": 16, "cache": 64, "block": 8, "rotated_block": 8}], ids=["", "blocks"]
+)
+def test_a_prediction_is_the_simulation(recipe: dict[str, int], schedule: Any) -> None:
+    """Layers, residuals and everything else, in every schedule; with blocks, levels are 6 bits wider."""
+    model = tiny_model("llama", num_hidden_layers=1)
+    convert(model, recipe=Whole(**recipe), calibration=False)
+    expected, realisation = logits(model, tokens(1, 5)), Realisation(schedule=schedule)
+    with simulate(model, realisation) as simulation:
+        logits(model, tokens(1, 5))
+    with count(model, realisation) as counted:
+        assert torch.equal(logits(model, tokens(1, 5)), expected)
+    for one, other in zip(counted.entries, simulation.entries, strict=True):
+        assert (one.path, one.operator, one.calls) == (other.path, other.operator, other.calls)
+        same_events(one.events, other.events)
 
 
 def test_rows_do_not_depend_on_their_batch(family: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes.counting import ones
-from spikeplug.neurons import Scope, reached
+from spikeplug.neurons import Scope, reached, row_blocks
 from spikeplug.primitives.compare import closed
 
 
@@ -20,15 +20,16 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
     if racers == 1:
         return x
     dtype = torch.int32 if steps <= 31 else torch.int64
-    code, best = x.to(dtype) + (1 << bits), largest.to(dtype) + (1 << bits)
-    differing = code ^ best
-    for places in (1, 2, 4, 8, 16, 32):  # a 1 at the highest place that differs, and at every place below it
-        if places < steps:
-            differing |= differing >> places
-    won = ones(best)
     race = (scope / "race").population("threshold", 2, x.numel())
-    race.sent(ones(best & ~differing))
-    race.updated(x.numel() * steps, ones(code))
+    for part, top in row_blocks(scope, x, largest):
+        code, best = part.to(dtype) + (1 << bits), top.to(dtype) + (1 << bits)
+        race.updated(part.numel() * steps, ones(code))
+        differing = code.bitwise_xor_(best)
+        for places in (1, 2, 4, 8, 16, 32):  # a 1 at the highest place that differs, and at every place below it
+            if places < steps:
+                differing |= differing >> places
+        race.sent(ones(differing.bitwise_not_().bitwise_and_(best)))
+    won = ones(largest.to(dtype) + (1 << bits))
     race.compares += x.numel() * steps
     winner = (scope / "winner").population("threshold", racers.bit_length() + 1, largest.numel())
     winner.sent(won, racers + 1)

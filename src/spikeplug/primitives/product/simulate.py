@@ -81,8 +81,8 @@ def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule
     """
     if schedule != "bits":
         return _scheduled_dot(a, b, bits, scope, schedule)
-    populations = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1)
-    return dot(populations, torch.cat([b, -b], -2), bits, scope)
+    populations, wide = torch.cat([a.clamp(min=0), (-a).clamp(min=0)], -1), b.to(torch.int64)
+    return dot(populations, torch.cat([wide, -wide], -2), bits, scope)
 
 
 def _scheduled_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule) -> Tensor:

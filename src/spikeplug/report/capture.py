@@ -26,13 +26,11 @@ class Call:
     operator    name of the operator
     arguments   of the first of these calls, cut to one row of the chosen token: tensors (1, width). For attention: one
                 query of one head, and the keys and values it may attend to
-    width       elements of a row; of attention, the mean number of keys that a query may attend to
     rows        rows per token, summed over all these calls
     """
 
     operator: str
     arguments: tuple[Any, ...]
-    width: float
     rows: float
 
     def cut(self, width: int) -> tuple[Any, ...]:
@@ -72,15 +70,15 @@ class Watch(TorchDispatchMode):
 
 
 @torch.inference_mode()
-def calls(comparison: Comparison) -> tuple[Call, ...]:
-    """Return every kind of call that the converted model makes on the first window."""
+def calls(comparison: Comparison, token: int) -> tuple[Call, ...]:
+    """Return every kind of call that the converted model makes on the first window, with the row of one token."""
     found: dict[tuple[Any, ...], Call] = {}
-    token, tokens = comparison.settings.token % comparison.settings.context, comparison.settings.context
+    tokens = comparison.settings.context
 
     def observe(name: str, arguments: tuple[Any, ...], _: Tensor) -> None:
         call = (_attention if name == "attention" else _rows)(name, arguments, token, tokens)
         plain = tuple(x for x in call.arguments if not isinstance(x, Tensor))
-        key = (name, round(call.width), plain)
+        key = (name, call.available, plain)
         found[key] = replace(found[key], rows=found[key].rows + call.rows) if key in found else call
 
     with comparison.converted(Change(comparison.numerics)), Watch(observe):
@@ -103,19 +101,18 @@ def _rows(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Cal
     rest = tuple(next(kept) if isinstance(x, Tensor) else x for x in arguments)
     if dim != -1:
         rest = (rest[0], -1, *rest[2:])
-    return Call(name, rest, width, count / tokens)
+    return Call(name, rest, count / tokens)
 
 
 def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -> Call:
     query, key, value, mask, scaling, softcap, sinks = arguments
     token = min(token, query.shape[2] - 1)
     visible = torch.ones(key.shape[2], dtype=torch.bool, device=key.device)
-    width = float(key.shape[2])
     if mask is not None:
         mask = visible_keys(mask, key.shape[2])
         seen = mask if mask.dtype == torch.bool else mask > -1e4
         seen = seen.expand(*seen.shape[:2], query.shape[2], key.shape[2])
-        visible, width = seen[0, 0, token], float(seen[0, 0].sum(-1).double().mean())
+        visible = seen[0, 0, token]
     small = (
         query[:1, :1, token : token + 1].clone(),
         key[:1, :1, visible].clone(),
@@ -125,4 +122,4 @@ def _attention(name: str, arguments: tuple[Any, ...], token: int, tokens: int) -
         softcap,
         None if sinks is None else sinks[:1].clone(),
     )
-    return Call(name, small, width, math.prod(query.shape[:3]) / tokens)
+    return Call(name, small, math.prod(query.shape[:3]) / tokens)

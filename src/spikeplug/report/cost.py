@@ -1,12 +1,12 @@
-"""Estimate what numerics cost: neuron updates per token, from simulations of small pieces of a model's real inputs.
+"""Count what numerics cost: neuron updates per token, predicted on a model's real inputs.
 
-    updates = Σ over kinds of call   rows · (a + b·width)
+    updates = Σ over kinds of call   rows per token · updates of one row
 
-a and b come from two simulations of one real row, cut to two small widths: every operator's populations grow with the
-elements (attention's with the keys). An ordered group has 2^n neurons or more per quotient, too many to simulate at
-large n. Its updates grow as 2^n·(T + 1), so it is simulated at two small n and scaled.
+A row is that of the token in the middle of the window, whole. Its events are predicted: they equal those of a
+simulation. Where a token attends to all before it, this one attends to as many keys as the mean. It runs alone, as with
+a cache, so that no neuron is updated for keys that it may not see.
 
-Counted are membrane updates, idle ones included (`neurons.Events`). Not counted: matrix products with weights, and what
+Counted are membrane updates, driven and idle (`neurons.Events`). Not counted: matrix products with weights, and what
 Events does not count.
 """
 
@@ -23,13 +23,9 @@ from spikeplug.numerics import Numerics
 from spikeplug.realisation import Realisation
 from spikeplug.report.capture import Call
 
-# Widths of the simulated rows, and the n and T at which ordered groups are simulated.
-_WIDTHS = (8, 16)
-_SMALL_BITS, _SMALL_STEPS = (5, 6), 32
-
 
 def updates_per_token(calls: Sequence[Call], numerics: Numerics, realisation: Realisation) -> dict[str, Any]:
-    """Estimate the membrane updates per token of all spiking operators that `calls` lists.
+    """Count the membrane updates per token of all spiking operators that `calls` lists.
 
     Return {"updates_per_token": sum over all operators, "by_operator": {name: updates of this operator}}.
     """
@@ -37,36 +33,7 @@ def updates_per_token(calls: Sequence[Call], numerics: Numerics, realisation: Re
         realisation = replace(realisation, steps=min(realisation.steps, 1 << numerics.bits))
     found: Counter[str] = Counter()
     for call in calls:
-        narrow, wide = (min(width, call.available) for width in _WIDTHS)
-        wide_cost = _row(call, wide, numerics, realisation)
-        slope = wide_cost / wide
-        if wide > narrow:
-            slope = (wide_cost - _row(call, narrow, numerics, realisation)) / (wide - narrow)
-        found[call.operator] += round(call.rows * max(0.0, wide_cost + slope * (call.width - wide)))
+        events = Events(realisation, predicted=True)
+        OPERATORS[call.operator](*call.arguments, numerics=numerics, events=events)
+        found[call.operator] += round(call.rows * events.membrane_updates)
     return {"updates_per_token": sum(found.values()), "by_operator": dict(sorted(found.items()))}
-
-
-def _row(call: Call, width: int, numerics: Numerics, realisation: Realisation) -> float:
-    if realisation.division != "ordered":
-        return simulated(call, width, numerics, realisation)
-    small = replace(realisation, steps=_SMALL_STEPS if realisation.code == "count" else None)
-    few, many = (replace(numerics, bits=bits) for bits in _SMALL_BITS)
-    low, high = simulated(call, width, few, small), simulated(call, width, many, small)
-    per_neuron = (high - low) / (_neuron_steps(many, small) - _neuron_steps(few, small))
-    return low + per_neuron * (_neuron_steps(numerics, realisation) - _neuron_steps(few, small))
-
-
-def _neuron_steps(numerics: Numerics, realisation: Realisation) -> int:
-    """Return 2^n·(T + 1), n = numerics.bits, to which the updates of an ordered group are proportional.
-
-    T is the number of time steps of the count code, and 1 for the other codes.
-    """
-    steps = realisation.time_steps(numerics.bits) if realisation.code == "count" else 1
-    return (1 << numerics.bits) * (steps + 1)
-
-
-def simulated(call: Call, width: int, numerics: Numerics, realisation: Realisation) -> float:
-    """Simulate one row of the call, cut to `width` elements, neuron by neuron; return the membrane updates."""
-    events = Events(realisation)
-    OPERATORS[call.operator](*call.cut(width), numerics=numerics, events=events)
-    return float(events.membrane_updates)

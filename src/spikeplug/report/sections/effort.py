@@ -109,7 +109,7 @@ def _fields(numerics: Numerics) -> dict[str, Any]:
 def _answer(comparison: Comparison, target: float, numerics: Numerics | None) -> dict[str, Any]:
     if numerics is None:
         return {"target_percent": target, "met": False}
-    kinds = calls(comparison)
+    kinds = calls(comparison, comparison.settings.context // 2)
     own = updates_per_token(kinds, comparison.numerics, comparison.realisation)["updates_per_token"]
     found = updates_per_token(kinds, numerics, comparison.realisation)["updates_per_token"]
     return {

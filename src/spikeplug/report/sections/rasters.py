@@ -34,7 +34,7 @@ def _all(comparison: Comparison) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if comparison.realisation.division == "ordered" and comparison.numerics.bits > _MOST_BITS:
         return {"token": comparison.settings.token, "operators": {}}
-    for call in calls(comparison):
+    for call in calls(comparison, comparison.settings.token % comparison.settings.context):
         if call.operator in found:
             continue
         recorder = Recorder()

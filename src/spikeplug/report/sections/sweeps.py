@@ -57,7 +57,7 @@ def measure(comparison: Comparison, row: Row) -> None:
 
     def work(numerics: Numerics, values: dict[str, Any]) -> dict[str, Any]:
         if not kinds:
-            kinds.append(calls(comparison))
+            kinds.append(calls(comparison, comparison.settings.context // 2))
         cost = updates_per_token(kinds[0], numerics, comparison.realisation)
         differs = {"changed": changed(comparison.numerics, numerics)}
         return values | differs | comparison.figures(Change(numerics)) | cost
@@ -227,9 +227,9 @@ def _pareto(swept: dict[str, list[Values]], own: Values | None) -> Plot:
     reading = (
         "Every point is one set of numerics: to the left is cheaper, below is better. The dotted line joins those that "
         "no other beats in both. Model of cost: membrane updates, idle ones included, of all spiking operators for one "
-        "token. Real rows, cut to 8 and 16 elements (attention: keys), are simulated neuron by neuron; the counts are "
-        "extended in proportion to the model's widths and multiplied by how often each operator runs. Ordered groups "
-        "are simulated at n = 5 and 6 and scaled by their size. Matrix products with weights are not counted."
+        "token. The events of every kind of row of the token in the middle of the window are predicted, which gives "
+        "what a simulation counts, and multiplied by how often such a row occurs. Matrix products with weights are not "
+        "counted."
     )
     return Plot("Accuracy against cost", drawings, reading)
 

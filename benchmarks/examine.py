@@ -134,7 +134,8 @@ def examine_whole(architecture: Architecture) -> Whole:
             spiking = architecture.output(model(**inputs))
         tokens = None if prompt is None else [_generate(model, prompt, cache) for cache in (True, False)]
         spikeplug.revert(model)
-        again = architecture.output(model(**inputs))
+        with _Chosen():  # as before: under a function mode torch takes no fused path
+            again = architecture.output(model(**inputs))
     exact_rows, rows = (torch.atleast_2d(output.double()).flatten(0, -2) for output in (exact, spiking))
     moved = _moved(before.found, after.found, len(rows))
     return Whole(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spikeplug import fixedpoint as fixedpoint
     from spikeplug import functional as functional
     from spikeplug import hadamard as hadamard
+    from spikeplug import hardware as hardware
     from spikeplug import harness as harness
     from spikeplug import kernels as kernels
     from spikeplug import library as library
@@ -116,6 +117,7 @@ _MODULES = frozenset(
         "fixedpoint",
         "functional",
         "hadamard",
+        "hardware",
         "harness",
         "kernels",
         "library",

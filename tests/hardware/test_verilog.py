@@ -95,8 +95,6 @@ def test_a_module_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         patched.setattr("spikeplug.hardware.verilog.MOST_NEURONS", 15)
         with pytest.raises(SpikeplugError, match="has 16 neurons, more than the 15 that a Verilog module lists"):
             verilog(divider("ordered", DivideSpec(4, 4, 4, 16)))
-    with pytest.raises(SpikeplugError, match="'8 bits' is no name of a Verilog module"):
-        verilog(divider("restoring", DivideSpec(4, 4, 4)), "8 bits")
     builder = Builder("wide")
     wide = builder.wire(builder.port("x", 0, 0, 1 << 40), Wiring(0, places=-30))
     with pytest.raises(SpikeplugError, match="wide has integers of 71 bits, more than the closed form's 64"):

@@ -69,16 +69,13 @@ class Module:
     cycles: int
 
 
-def verilog(circuit: Circuit, name: str | None = None) -> Module:
-    """Return the module of a circuit; name: that of the module, None: the circuit's.
+def verilog(circuit: Circuit) -> Module:
+    """Return the module of a circuit, which has its name.
 
     The module takes operands `in_NAME` while `start` is high; they have to stay until `done`. It then holds the
     outputs `out_NAME` until the next start. `rst` is synchronous.
-    Errors: SpikeplugError for a name that Verilog does not take, too many neurons, and integers wider than 64 bits.
+    Errors: SpikeplugError for too many neurons, and for integers wider than 64 bits.
     """
-    chosen = _identifier(circuit.name) if name is None else name
-    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", chosen):
-        raise SpikeplugError(f"{chosen!r} is no name of a Verilog module: use letters, digits and underscores.")
     neurons = sum(len(stage.neurons) for _, stage in circuit.stages)
     if neurons > MOST_NEURONS:
         raise SpikeplugError(
@@ -91,7 +88,7 @@ def verilog(circuit: Circuit, name: str | None = None) -> Module:
             f"{circuit.name} has integers of {widest} bits, more than the closed form's {MOST_BITS}: take narrower "
             "numerics."
         )
-    return _Writer(circuit).module(chosen)
+    return _Writer(circuit).module()
 
 
 def schedule(circuit: Circuit) -> list[int]:
@@ -134,8 +131,9 @@ class _Writer:
         self.functions: list[str] = []
         self.body: list[str] = []
 
-    def module(self, name: str) -> Module:
+    def module(self) -> Module:
         """Return the module."""
+        name = _identifier(self.circuit.name)
         inputs = {port: self._vector("in", port, numbers) for port, numbers in self.circuit.ports.items()}
         outputs = {o.name: self._vector("out", o.name, o.signals) for o in self.circuit.outputs}
         for number, signal in enumerate(self.circuit.signals):

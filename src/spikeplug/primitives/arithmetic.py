@@ -15,7 +15,7 @@ from torch import Tensor
 from spikeplug.neurons import Events, Scope
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_realisation
-from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, relay
+from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, quantise, relay
 from spikeplug.primitives.compare import count as counted_compare
 from spikeplug.primitives.compare import simulate as simulated_compare
 from spikeplug.primitives.divide import count as counted_divide
@@ -28,6 +28,8 @@ from spikeplug.primitives.norm import count as counted_norm
 from spikeplug.primitives.norm import simulate as simulated_norm
 from spikeplug.primitives.product import count as counted_product
 from spikeplug.primitives.product import simulate as simulated_product
+from spikeplug.primitives.quantise import count as counted_quantise
+from spikeplug.primitives.quantise import simulate as simulated_quantise
 from spikeplug.primitives.relay import count as counted_relay
 from spikeplug.primitives.relay import simulate as simulated_relay
 from spikeplug.realisation import Realisation
@@ -68,6 +70,10 @@ class Arithmetic(Protocol):
     def root(self, square: Tensor, spec: norm.RootSpec, name: str = "root") -> Tensor: ...
 
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor: ...
+
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor: ...
 
     # Products and sums.
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor: ...
@@ -138,6 +144,11 @@ class Closed:
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
         return norm.cordic(x, spec)
 
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor:
+        return quantise.quantise(x, threshold, spec)
+
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
         return product.gate(spikes, value)
 
@@ -201,6 +212,7 @@ class Simulated:
     _interpolation = simulated_interpolation
     _norm = simulated_norm
     _product = simulated_product
+    _quantise = simulated_quantise
     _relay = simulated_relay
 
     @property
@@ -241,6 +253,11 @@ class Simulated:
 
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
         return self._norm.cordic(x, spec, self._scope(name))
+
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor:
+        return self._quantise.quantise(x, threshold, spec, self._scope(name))
 
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
         return self._product.gate(spikes, value, bits, self._scope(name))
@@ -303,6 +320,7 @@ class Counted(Simulated):
     _interpolation = counted_interpolation
     _norm = counted_norm
     _product = counted_product
+    _quantise = counted_quantise
     _relay = counted_relay
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spikeplug import bench as bench
+    from spikeplug import circuit as circuit
     from spikeplug import cli as cli
     from spikeplug import codes as codes
     from spikeplug import conversion as conversion
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
+    from spikeplug.operators.recording import circuit_of
     from spikeplug.presets import PRESETS
     from spikeplug.realisation import Realisation
     from spikeplug.saturation import reset_saturations, saturations
@@ -67,6 +69,7 @@ __all__ = [
     "SpikingConfig",
     "Whole",
     "audit",
+    "circuit_of",
     "convert",
     "count",
     "explain",
@@ -88,6 +91,7 @@ _HOME = {
     "SpikingConfig": "conversion",
     "Whole": "conversion",
     "audit": "conversion",
+    "circuit_of": "operators.recording",
     "convert": "conversion",
     "count": "conversion",
     "explain": "conversion",
@@ -101,6 +105,7 @@ _HOME = {
 _MODULES = frozenset(
     [
         "bench",
+        "circuit",
         "cli",
         "codes",
         "conversion",

@@ -99,19 +99,14 @@ CASES: dict[str, tuple[Case, tuple[Port, ...]]] = {
     "round_half": (lambda on, a: on.round_half(a, 8), (A,)),
     "clamp": (lambda on, a: on.clamp(a, -10, 30, 8), (A,)),
 }
-QUANTISING: dict[str, tuple[Case, tuple[Port, ...]]] = {
-    kind: (
-        lambda on, a, b, spec=spec: on.quantise(a, b, spec),
-        (("a", 3, 0 if spec.lowest == 0 else -255, 255), ("b", 3, 1, 31)),
-    )
-    for kind, spec in {
-        "quantise, st_bif": st_bif(8, 5, -7, 8),
-        "quantise, st_bif of both": st_bif(8, 5, -3, 3, steps=9),
-        "quantise, qcfs": qcfs(8, 5, 7),
-        "quantise, if": qcfs(8, 5, 8, signed=False),
-    }.items()
-}
-CASES |= QUANTISING
+for kind, spec in {
+    "quantise, st_bif": st_bif(8, 5, -7, 8),
+    "quantise, st_bif of both": st_bif(8, 5, -3, 3, steps=9),
+    "quantise, qcfs": qcfs(8, 5, 7),
+    "quantise, if": qcfs(8, 5, 8, signed=False),
+}.items():
+    quantised: Case = lambda on, a, b, spec=spec: on.quantise(a, b, spec)  # noqa: E731
+    CASES[kind] = quantised, (("a", 3, -255 if spec.lowest else 0, 255), ("b", 3, 1, 31))
 ORDERED: dict[str, tuple[Case, tuple[Port, ...]]] = {
     "divide": (lambda on, a, b: on.divide(a, b, DivideSpec(4, 4, 4, 64)), (("a", 2, 0, 15), ("b", 2, 0, 15))),
     "square_sum": (lambda on, a: on.square_sum(a, 5), (("a", 3, -31, 31),)),

@@ -15,9 +15,7 @@ def quantise(x: Tensor, threshold: Tensor | int, spec: QuantiseSpec, scope: Plac
     Errors: SpikeplugError for neurons of several spikes per time step, or with another threshold in each.
     """
     if spec.levels > 1 or len(set(spec.weights)) > 1:
-        what = (
-            f"up to {spec.levels} spikes per time step" if spec.levels > 1 else "another threshold in every time step"
-        )
+        what = "several spikes per time step" if spec.levels > 1 else "another threshold in every time step"
         raise SpikeplugError(f"a neuron with {what} has no circuit form: use st_bif or qcfs.")
     build = _both_signs if spec.bounds else _one_sign_each
     return scope.each(lambda stage, x, theta: build(stage, x, theta, spec), x, threshold)

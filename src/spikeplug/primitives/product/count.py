@@ -71,7 +71,7 @@ def signed_dot(
         leak=2.0 if digits else 1.0,
         fan_in=2 * a.shape[-1],  # of both signs
         weight_bits=value_bits,
-        weights=None,
+        weights=2 if value_bits <= 1 else None,  # 1 and -1, or any
         gated=not constant,
         arriving_bits=most.bit_length(),
     )

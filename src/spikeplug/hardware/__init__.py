@@ -1,0 +1,1 @@
+"""Compare events with hardware."""

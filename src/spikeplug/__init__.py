@@ -47,7 +47,18 @@ if TYPE_CHECKING:
     from spikeplug import report as report
     from spikeplug import saturation as saturation
     from spikeplug import weights as weights
-    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
+    from spikeplug.conversion import (
+        Pipeline,
+        SpikingConfig,
+        Whole,
+        audit,
+        convert,
+        count,
+        explain,
+        recipes,
+        revert,
+        simulate,
+    )
     from spikeplug.errors import SpikeplugError
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
@@ -62,6 +73,7 @@ __all__ = [
     "PRESETS",
     "Events",
     "Numerics",
+    "Pipeline",
     "Realisation",
     "SpikeplugError",
     "SpikingConfig",
@@ -72,6 +84,7 @@ __all__ = [
     "explain",
     "functional",
     "nn",
+    "recipes",
     "reset_saturations",
     "revert",
     "saturations",
@@ -83,6 +96,7 @@ _HOME = {
     "Events": "neurons",
     "Numerics": "numerics",
     "PRESETS": "presets",
+    "Pipeline": "conversion",
     "Realisation": "realisation",
     "SpikeplugError": "errors",
     "SpikingConfig": "conversion",
@@ -91,6 +105,7 @@ _HOME = {
     "convert": "conversion",
     "count": "conversion",
     "explain": "conversion",
+    "recipes": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",

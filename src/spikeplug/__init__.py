@@ -49,8 +49,21 @@ if TYPE_CHECKING:
     from spikeplug import report as report
     from spikeplug import saturation as saturation
     from spikeplug import weights as weights
-    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
+    from spikeplug.conversion import (
+        Pipeline,
+        SpikingConfig,
+        Whole,
+        audit,
+        convert,
+        count,
+        explain,
+        online,
+        recipes,
+        revert,
+        simulate,
+    )
     from spikeplug.errors import SpikeplugError
+    from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
     from spikeplug.operators.recording import circuit_of
@@ -65,6 +78,7 @@ __all__ = [
     "PRESETS",
     "Events",
     "Numerics",
+    "Pipeline",
     "Realisation",
     "SpikeplugError",
     "SpikingConfig",
@@ -74,8 +88,11 @@ __all__ = [
     "convert",
     "count",
     "explain",
+    "fit",
     "functional",
     "nn",
+    "online",
+    "recipes",
     "reset_saturations",
     "revert",
     "saturations",
@@ -87,6 +104,7 @@ _HOME = {
     "Events": "neurons",
     "Numerics": "numerics",
     "PRESETS": "presets",
+    "Pipeline": "conversion",
     "Realisation": "realisation",
     "SpikeplugError": "errors",
     "SpikingConfig": "conversion",
@@ -96,6 +114,9 @@ _HOME = {
     "convert": "conversion",
     "count": "conversion",
     "explain": "conversion",
+    "fit": "hardware.fit",
+    "online": "conversion",
+    "recipes": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",

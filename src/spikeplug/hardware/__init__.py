@@ -1,1 +1,1 @@
-"""Say what hardware makes of circuits and events: logic, files of other simulators, prices."""
+"""Compare events with hardware, and write circuits for it."""

@@ -1,6 +1,6 @@
 """Count the gates of circuits, and of floating-point units beside them, with yosys on an open cell library.
 
-`python benchmarks/gates.py [--only NAME] [--write]`; --write puts the table into docs/verilog.md. Needs yosys and the
+`python benchmarks/gates.py [--only NAME] [--write]`; --write puts the rows into docs/verilog.md. Needs yosys and the
 cells of osu018 (180 nm): `make logic`. A gate equivalent (GE) is the area of a NAND of two inputs, NAND2X1.
 """
 
@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,23 +83,33 @@ FLOATS: tuple[tuple[str, str, str, int], ...] = (
 def main() -> None:
     """Count all, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="the name of one module")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/verilog.md")
+    parser.add_argument("--only", nargs="+", help="names of modules")
+    parser.add_argument("--write", action="store_true", help="write the rows into docs/verilog.md")
     given = parser.parse_args()
-    rows = ["| module | | cycles | cells | flip-flops | area | GE |", "|---|---|---:|---:|---:|---:|---:|"]
-    wanted = [d for d in DESIGNS if given.only in (None, d.name)]
-    circuits = ((d.name, d.words, module.text, module.cycles) for d in wanted for module in [verilog(d.build())])
-    units = (unit for unit in FLOATS if given.only in (None, unit[0]))
-    for name, words, text, cycles in (*circuits, *units):
-        found = counted(text, name)
-        rows.append(
+    order = [*(design.name for design in DESIGNS), *(unit[0] for unit in FLOATS)]
+    for name, words, module, text, cycles in _modules(given.only or order):
+        found = counted(text, module)
+        row = (
             f"| `{name}` | {words} | {cycles} | {found.cells:,} | {found.flip_flops:,} | {found.area:,.0f} | "
             f"{found.equivalents:,.0f} |"
         )
-        print(rows[-1], flush=True)
-    if given.write:
-        version = subprocess.run(["yosys", "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
-        pages.write("docs/verilog.md", "gates", "\n".join([f"yosys {version}, osu018:", "", *rows]))
+        print(row, flush=True)
+        if given.write:
+            version = subprocess.run(["yosys", "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
+            columns = ["| module | | cycles | cells | flip-flops | area | GE |", "|---|---|---:|---:|---:|---:|---:|"]
+            heading = [f"yosys {version}, cells of osu018:", "", *columns]
+            pages.write_row("docs/verilog.md", "gates", heading, row, order)
+
+
+def _modules(names: Container[str]) -> Iterator[tuple[str, str, str, str, int]]:
+    """Yield name, words, name of the module, text and cycles of circuits and units."""
+    for design in DESIGNS:
+        if design.name in names:
+            module = verilog(design.build())
+            yield design.name, design.words, module.name, module.text, module.cycles
+    for name, words, text, cycles in FLOATS:
+        if name in names:
+            yield name, words, name, text, cycles
 
 
 if __name__ == "__main__":

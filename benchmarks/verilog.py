@@ -77,16 +77,11 @@ def main() -> None:
             row = f"| `{design.name}` | {design.words} | {which}{cases:,} | {module.cycles} |"
             print(row, flush=True)
             if given.write:
-                _write(design.name, row)
-
-
-def _write(name: str, row: str) -> None:
-    """Put the row of a design into the table of the page."""
-    found = [line for line in pages.read("docs/verilog.md", "simulated").splitlines() if line.startswith("| `")]
-    rows = {line.split("`")[1]: line for line in found} | {name: row}
-    heading = ["| circuit | what it computes | cases, all equal | clock cycles each |", "|---|---|---:|---:|"]
-    table = [*heading, *(rows[design.name] for design in DESIGNS if design.name in rows)]
-    pages.write("docs/verilog.md", "simulated", "\n".join(table))
+                heading = [
+                    "| circuit | what it computes | cases, all equal | clock cycles each |",
+                    "|---|---|---:|---:|",
+                ]
+                pages.write_row("docs/verilog.md", "simulated", heading, row, [d.name for d in DESIGNS])
 
 
 if __name__ == "__main__":

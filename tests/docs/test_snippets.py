@@ -104,7 +104,7 @@ def test_make_targets_exist(page: str) -> None:
 def test_marks_of_measured_parts_are_in_their_pages() -> None:
     """Or a command would fail after it has measured."""
     for path in (ROOT / "benchmarks").glob("*.py"):
-        for page, part in re.findall(r'pages\.write\("([^"]+)", "([^"]+)"', path.read_text(encoding="utf-8")):
+        for page, part in re.findall(r'pages\.write(?:_row)?\("([^"]+)", "([^"]+)"', path.read_text(encoding="utf-8")):
             text = pages.read(page)
             assert text.count(f"<!-- {part}:") == text.count(f"<!-- end of {part} -->") == 1, (page, part)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from random import Random
 
 import icarus
 import pytest
@@ -13,7 +14,21 @@ from torch import Tensor
 
 import spikeplug
 from spikeplug import Numerics, Realisation, SpikeplugError
-from spikeplug.circuit import Builder, Circuit, Gate, Output, Traced, Wiring, held, numbers_of
+from spikeplug.circuit import (
+    Builder,
+    Circuit,
+    Gate,
+    Held,
+    Output,
+    Source,
+    StageBuilder,
+    Traced,
+    Wiring,
+    held,
+    numbers_of,
+    run,
+    state,
+)
 from spikeplug.hardware.verilog import Module, Vector, schedule, verilog
 from spikeplug.neurons import Events
 from spikeplug.operators import LINEAR, RECORDS
@@ -109,7 +124,7 @@ def test_a_signed_spike_cannot_close_a_gate() -> None:
     neuron = stage.neuron("", "accumulator", 8, start=(held(x),))
     stage.synapse(neuron, 1, Gate(train, closes=True))
     circuit = builder.built([Output("y", (1,), (stage.settled(neuron, 2, -9, 9),))])
-    with pytest.raises(SpikeplugError, match="closing/sum: a graded or signed spike closes a gate"):
+    with pytest.raises(SpikeplugError, match="closing/sum: a graded or signed spike can only open a synapse"):
         verilog(circuit)
 
 
@@ -195,6 +210,67 @@ def test_other_verbs(norm: str, tmp_path: Path) -> None:
     give: object = drawn(operands)
     x, y = (give(name, (2,), -255, 255, False) for name in "ab")  # type: ignore[operator]
     check(verilog(circuit), operands, {"y": _line(Closed(), x, y)}, tmp_path)
+
+
+def _random(seed: int) -> Circuit:
+    """Return a circuit of three stages, with whatever a stage can have, whose membranes fit 48 bits."""
+    random, builder = Random(seed), Builder("random")
+    signals = [builder.port("x", place, -50, 50) for place in range(2)] + [builder.port("y", 0, 0, 30)]
+    signals += [builder.wire(signals[0], Wiring(0, -1, -1, 7)), builder.wire(signals[1], Wiring(0, 2, 1, -3, 30))]
+    signals += [builder.constant(-5), builder.read("random/table", [3, -7, 20] * 11, signals[2])]
+    signals.append(builder.read("random/table", [4, -4], builder.constant(1)))
+    for number in range(3):
+        stage, steps = StageBuilder(builder, f"random/{number}"), random.choice([1, 4])
+        trains = [stage.train(form, random.choice(signals), form, 5, digits=2) for form in ("bits", "magnitude")]
+        trains.append(stage.train("bits", random.choice(signals), "bits", random.choice([2, 4, 6])))
+        trains.append(stage.train("graded", random.choice(signals), "graded", only=random.choice([None, 0, 2])))
+        gates = [stage.train(form, random.choice(signals), form) for form in ("negative", "positive", "until")]
+        gates.append(stage.train("until", random.choice(signals), "until", only=random.choice([None, 1])))
+        neurons: list[Source] = []
+
+        def weight(neurons: list[Source] = neurons) -> int | Held:
+            factor, places = random.choice([1, -1, 3, -4]), random.choice([0, 2])
+            some = [random.randint(-9, 9), held(random.choice(signals), factor, places)]
+            return random.choice(some + [state(n, random.choice([1, -1]), 5) for n in neurons[:1]])
+
+        for place in range(4):
+            neuron = stage.neuron(
+                f"{place}",
+                "threshold",
+                48,
+                leak=random.choice([None, -1, 0, 1]),
+                leaks_if=[Gate(random.choice(gates), random.random() < 0.5)] if random.random() < 0.3 else [],
+                start=(random.randint(-9, 9), held(random.choice(signals), 2)),
+                threshold=random.choice([None, (random.randint(-9, 9), held(random.choice(signals)))]),
+                fires_if=[Gate(random.choice(gates), random.random() < 0.5)] if random.random() < 0.5 else [],
+                ceiling=random.choice([None, None, 21]),
+            )
+            fired = [n for n in neurons if stage._stage.neurons[n.number].threshold is not None]
+            for _ in range(3):
+                opened = random.sample(trains, random.randint(0, 1)) + random.sample(
+                    gates + fired, random.randint(0, 2)
+                )
+                closed = Gate(random.choice(gates + fired), closes=random.random() < 0.5)
+                stage.synapse(neuron, weight(), *opened, closed, step=random.choice([None, None, 0, 1]))
+            neurons.append(neuron)
+        if fired and random.random() < 0.3:
+            signals.append(stage.counted(fired, steps))
+        else:
+            signals.append(stage.settled(random.choice(neurons), steps, -(1 << 47), (1 << 47) - 1))
+            low, high = -40, 40  # of the low bits only: the next stage's membranes have to fit
+            signals[-1] = builder.wire(signals[-1], Wiring(0, mask=31))
+            assert low <= builder.bounds(signals[-1])[0] <= builder.bounds(signals[-1])[1] <= high
+    return builder.built([Output("z", (3,), tuple(signals[-3:]))])
+
+
+@simulated
+@pytest.mark.parametrize("seed", range(20))
+def test_any_circuit_does_what_its_executor_does(seed: int, tmp_path: Path) -> None:
+    circuit, operands = _random(seed), {}
+    give: object = drawn(operands)
+    give("x", (2,), -50, 50, False)  # type: ignore[operator]
+    give("y", (1,), 0, 30, False)  # type: ignore[operator]
+    check(verilog(circuit), operands, run(circuit, operands), tmp_path)
 
 
 @simulated

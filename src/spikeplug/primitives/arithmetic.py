@@ -12,22 +12,30 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from spikeplug.circuit import Builder, Place
 from spikeplug.neurons import Events, Scope
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_realisation
 from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, relay
+from spikeplug.primitives.compare import circuit as circuit_compare
 from spikeplug.primitives.compare import count as counted_compare
 from spikeplug.primitives.compare import simulate as simulated_compare
+from spikeplug.primitives.divide import circuit as circuit_divide
 from spikeplug.primitives.divide import count as counted_divide
 from spikeplug.primitives.divide import simulate as simulated_divide
+from spikeplug.primitives.exponential import circuit as circuit_exponential
 from spikeplug.primitives.exponential import count as counted_exponential
 from spikeplug.primitives.exponential import simulate as simulated_exponential
+from spikeplug.primitives.interpolation import circuit as circuit_interpolation
 from spikeplug.primitives.interpolation import count as counted_interpolation
 from spikeplug.primitives.interpolation import simulate as simulated_interpolation
+from spikeplug.primitives.norm import circuit as circuit_norm
 from spikeplug.primitives.norm import count as counted_norm
 from spikeplug.primitives.norm import simulate as simulated_norm
+from spikeplug.primitives.product import circuit as circuit_product
 from spikeplug.primitives.product import count as counted_product
 from spikeplug.primitives.product import simulate as simulated_product
+from spikeplug.primitives.relay import circuit as circuit_relay
 from spikeplug.primitives.relay import count as counted_relay
 from spikeplug.primitives.relay import simulate as simulated_relay
 from spikeplug.realisation import Realisation
@@ -222,7 +230,7 @@ class Simulated:
         """Return which neurons compute each verb: that of `events`, or else the one that goes with the numerics."""
         return as_realisation(self.events.realisation, self.numerics)
 
-    def _scope(self, name: str) -> Scope:
+    def _scope(self, name: str) -> Any:
         return Scope(self.events, f"{self.operator}/{name}" if self.operator else name)
 
     def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec, name: str = "divide") -> Tensor:
@@ -325,6 +333,27 @@ class Counted(Simulated):
     _norm = counted_norm
     _product = counted_product
     _relay = counted_relay
+
+
+@dataclass(frozen=True)
+class Recorded(Simulated):
+    """Build the circuit of every verb, in `builder`, from integers that are `circuit.Traced`. Nothing is computed.
+
+    The populations have the names of Simulated. The circuit, run step by step, gives the integers of Closed.
+    """
+
+    builder: Builder = field(default_factory=lambda: Builder("circuit"))
+
+    _compare = circuit_compare
+    _divide = circuit_divide
+    _exponential = circuit_exponential
+    _interpolation = circuit_interpolation
+    _norm = circuit_norm
+    _product = circuit_product
+    _relay = circuit_relay
+
+    def _scope(self, name: str) -> Any:
+        return Place(self.builder, f"{self.operator}/{name}" if self.operator else name)
 
 
 def inside(on: Arithmetic, name: str) -> Arithmetic:

@@ -164,8 +164,8 @@ class Fit:
     def __str__(self) -> str:
         counts = {name: sum(verdict.verdict == name for verdict in self.verdicts) for name in _OUTCOMES}
         parts = [f"{count} {_OUTCOMES[name]}" for name, count in counts.items()]
-        cores = "cores unknown" if self.cores is None else f"{self.cores:,} cores"
-        return f"{self.chip.name}: {len(self.verdicts)} limits, {', '.join(parts)}; {cores} by this placement"
+        cores = "unknown" if self.cores is None else f"{self.cores:,}"
+        return f"{self.chip.name}: {len(self.verdicts)} limits, {', '.join(parts)}; cores by this placement: {cores}"
 
 
 _OUTCOMES = {"fits": "fit", "exceeds": "exceeded", "unchecked": "unchecked"}

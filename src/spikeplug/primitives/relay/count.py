@@ -35,7 +35,9 @@ def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope
     (scope / "gate").population("input", 1, condition.numel()).sent(int(torch.count_nonzero(condition)), 2)
     trains = [x for x in (a, b) if isinstance(x, Tensor)]
     if trains:
-        _driven(trains, chosen, bits, bits + 1, scope, Needs(leak=2.0, fan_in=len(trains) + 1, gated=True))
+        constant = max((abs(x).bit_length() for x in (a, b) if isinstance(x, int)), default=1)
+        needs = Needs(leak=2.0, fan_in=len(trains) + 1, weight_bits=max(1, constant), gated=True)
+        _driven(trains, chosen, bits, bits + 1, scope, needs)
     return chosen
 
 

@@ -48,6 +48,7 @@ def convert(
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
     strict: bool = False,
+    sum_once: bool = False,
     keep: bool = True,
     unfinished: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -73,6 +74,8 @@ def convert(
     exclude    regular expression, searched in module paths; a module it matches stays exact, bit for bit
     strict     raise SpikeplugError if a nonlinearity has no spiking operator; with the recipe "whole", if anything is
                left in floating point
+    sum_once   evaluate each temporal-difference operator of a pipeline once per sequence, on the sum of its inputs:
+               [f(ΣX), 0, ..., 0] in place of one evaluation per time step (docs/pipelines.md)
     keep       for the recipe "whole": False frees the float weights after all are rounded; `revert` then refuses
     unfinished  for a calibrated recipe "whole": folder that keeps each layer once it is rounded, so that the same call
                goes on after an interruption; it is yours to remove. None: an interrupted call begins anew
@@ -86,6 +89,7 @@ def convert(
     - an unknown operator, or one that the model does not use
     - an `exclude` that does not compile, matches none of the places to replace, or leaves none of them
     - strict, and something is left
+    - sum_once, and the model has no temporal-difference operator
     """
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
@@ -98,7 +102,7 @@ def convert(
         check_model(model, RECORD)
         given = Calibration(None) if whole is None else calibration_of(model, calibration)
         with shown(progress) as tell:
-            return _convert(model, numerics, operators, exclude, strict, whole, given, tell, keep, unfinished)
+            return _convert(model, numerics, operators, exclude, strict, whole, given, tell, keep, unfinished, sum_once)
 
 
 def convert_to_load(
@@ -121,6 +125,7 @@ def _convert(
     progress: Progress,
     keep: bool = True,
     unfinished: str | os.PathLike[str] | None = None,
+    sum_once: bool = False,
 ) -> Report:
     """Convert the model, see `convert`. recipe: a Layout for a model whose weights are still to be loaded."""
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
@@ -134,7 +139,7 @@ def _convert(
             f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
         )
     wanted = frozenset(operators or OPERATORS) | (frozenset(LINEAR) if recipe else frozenset())
-    plugs, conversion = plan(model, numerics, places, entries, wanted, matched)
+    plugs, conversion = plan(model, numerics, places, entries, wanted, matched, sum_once)
     whole = None
     if recipe is not None:
         if isinstance(recipe, Layout):

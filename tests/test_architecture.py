@@ -34,6 +34,7 @@ LAYERS = [
     "weights",
     "conversion",
     "measurement",
+    "hardware",
     "evaluation",
     "harness",
     "evidence",

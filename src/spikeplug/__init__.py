@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spikeplug import fixedpoint as fixedpoint
     from spikeplug import functional as functional
     from spikeplug import hadamard as hadamard
+    from spikeplug import hardware as hardware
     from spikeplug import harness as harness
     from spikeplug import kernels as kernels
     from spikeplug import library as library
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from spikeplug import weights as weights
     from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
+    from spikeplug.hardware import energy
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
     from spikeplug.presets import PRESETS
@@ -69,6 +71,7 @@ __all__ = [
     "audit",
     "convert",
     "count",
+    "energy",
     "explain",
     "functional",
     "nn",
@@ -90,6 +93,7 @@ _HOME = {
     "audit": "conversion",
     "convert": "conversion",
     "count": "conversion",
+    "energy": "hardware",
     "explain": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
@@ -111,6 +115,7 @@ _MODULES = frozenset(
         "fixedpoint",
         "functional",
         "hadamard",
+        "hardware",
         "harness",
         "kernels",
         "library",

@@ -83,12 +83,14 @@ def test_a_case_computed_by_hand(name: str, pj: float) -> None:
 
 
 def test_memory_has_the_price_of_the_size_that_holds_the_population() -> None:
-    # 1,000 inputs of fan-out 100 read 100,000 weights: 1 MB. They reach 3,000 membranes of 2 words: 32 KiB.
-    inputs = Population("op/operand", "input", 1, 1000, spikes=10, synops=1000)
-    sums = Population("op", "accumulator", 40, 3000, membrane_updates=50)
+    # 1,024 inputs of fan-out 528 read weights of 528 KiB: half-way between 32 and 1,024 KiB.
+    inputs = Population("op/operand", "input", 1, 1024, spikes=10, synops=5280)
+    sums = Population("op", "accumulator", 40, 2560, membrane_updates=50)  # two words each: 20 KiB, half-way
     terms = energy(events_of(inputs, sums), "digital45").terms
-    assert terms["weight traffic"] == 1000 * 100 / 4
-    assert terms["membrane traffic"] == 2 * (1000 + 50) * 2 * 20
+    assert terms["weight traffic"] == Fraction(5280, 4) * 60
+    assert terms["membrane traffic"] == 2 * (5280 + 50) * 2 * 15
+    assert terms["event traffic"] == 2 * 10 * 10
+    assert energy(events_of(inputs, sums)).moved == 5280 + 4 * 2 * 2 * (5280 + 50) + 4 * 2 * 10
 
 
 @pytest.mark.parametrize(("steps", "spikes", "nanojoules"), [(22, 7, "3.11 nJ"), (24, 8, "3.47 nJ")])

@@ -132,7 +132,9 @@ def test_a_bad_table_is_refused_with_its_field_and_file(text: str, message: str)
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_memory_has_the_price_of_the_smallest_that_holds_the_bits() -> None:
+def test_memory_has_a_price_on_straight_lines_between_its_sizes() -> None:
     memory = Memory((Fraction(8), Fraction(32)), (Fraction(10), Fraction(20)))
     kib = 8 * 1024
-    assert [memory.price(bits) for bits in (0, 8 * kib, 8 * kib + 1, 32 * kib, 33 * kib)] == [10, 10, 20, 20, 20]
+    sizes = (0, 8 * kib, 20 * kib, 32 * kib, 33 * kib)
+    assert [memory.price(bits) for bits in sizes] == [10, 10, 15, 20, 20]
+    assert Memory((Fraction(8),), (Fraction(10),)).price(9 * kib) == 10

@@ -4,8 +4,8 @@
 
 Where a table has a price of memory in place of events, every synaptic operation reads a weight of 8 bits, and reads and
 writes a membrane; every update reads and writes a membrane; a spike is an event of 32 bits, written and read once; a
-table read reads an entry. A membrane has as many words of 32 bits as its width needs. Each access has the price of the
-smallest memory that holds all weights, membranes or entries of the population (Lemaire et al., arXiv 2210.13107).
+table read reads an entry. A membrane has as many words of 32 bits as its width needs. Each access has the price of a
+memory that holds all weights, membranes or entries of the population (Lemaire et al., arXiv 2210.13107).
 
 Sums are fractions: an energy is exactly linear in the counts of populations of given sizes and fan-out, and a total is
 exactly the sum of its parts.
@@ -13,8 +13,8 @@ exactly the sum of its parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,7 @@ class Part:
     path, operator, population   where it is; path and operator are empty for events that say neither
     terms                        term -> pJ
     unpriced                     term without a price -> its count
+    moved                        bytes that are moved from and to memories, where these are apart from the neurons
     """
 
     path: str
@@ -52,6 +53,7 @@ class Part:
     population: str
     terms: Mapping[str, Fraction]
     unpriced: Mapping[str, int]
+    moved: Fraction
 
     @property
     def priced(self) -> Fraction:
@@ -133,6 +135,16 @@ class Energy:
         traffic = sum((cost for term, cost in self.terms.items() if term in MEMORY_TERMS), Fraction())
         return float(traffic / self.priced) if self.priced else 0.0
 
+    @property
+    def moved(self) -> Fraction:
+        """Return the bytes that are moved from and to memories, where these are apart from the neurons."""
+        return sum((part.moved for part in self.parts), Fraction())
+
+    def only(self, operators: Collection[str]) -> Energy:
+        """Return the energy of these operators alone."""
+        parts = tuple(part for part in self.parts if part.operator in operators)
+        return Energy(self.table, self.hops, parts, self.steps)
+
     def by(self, key: Literal["operator", "path", "population"]) -> dict[str, Fraction]:
         """Return the pJ of what is priced, summed by operator, module path or population."""
         found: dict[str, Fraction] = {}
@@ -157,12 +169,19 @@ class Energy:
             "beside": [energy.to_dict() for energy in self.beside],
         }
 
+    def cell(self, term: str) -> str:
+        """Return the energy of a term as text: "unpriced" and "included" where it has none of its own, "" if none."""
+        if self.unpriced.get(term):
+            return "unpriced"
+        cost = self.terms.get(term)
+        return joules(cost) if cost else "included" if term in self.table.included else ""
+
     def rich_table(self) -> Table:
         """Return a Rich table: one row per term, by this table and those beside it."""
         energies = (self, *self.beside)
         table = titled("Energy by term", "term", numbers=[energy.table.title for energy in energies])
         for term in (*TERMS, *MEMORY_TERMS):
-            cells = [_cell(energy, term) for energy in energies]
+            cells = [energy.cell(term) for energy in energies]
             if any(cells):
                 table.add_row(term.replace("_", " "), *cells)
         table.add_row("total", *("refused" if one.unpriced else joules(one.priced) for one in energies))
@@ -172,12 +191,20 @@ class Energy:
         return "; ".join(f"{one.table.headline}: {one.refusal or joules(one.total)}" for one in (self, *self.beside))
 
 
-def energy(events: Events | Simulation, table: CostTable | str | Path = "loihi1-davies", *, hops: int = 0) -> Energy:
+def energy(
+    events: Events | Simulation,
+    table: CostTable | str | Path = "loihi1-davies",
+    *,
+    hops: int = 0,
+    graded: bool = False,
+) -> Energy:
     """Return the energy of events by a table of prices.
 
     events  what `spikeplug.count`, `simulate` or an operator counted
     table   the name of a table (`hardware.table_names()`), a TOML file, or a table
     hops    hops that each packet takes; 0: placement is not looked at
+    graded  False: a graded spike of value k is k spikes. True: it is one, so that each neuron receives at most one from
+            an input per driven update
 
     Errors: SpikeplugError for no events, an unknown table, or a file that is no valid table.
     """
@@ -188,8 +215,8 @@ def energy(events: Events | Simulation, table: CostTable | str | Path = "loihi1-
     if not any(population.spikes or population.membrane_updates for _, _, found in places for population in found):
         raise SpikeplugError("no events were counted, so there is nothing to price: run the model while they are.")
     steps = sum(population.steps for _, _, found in places for population in found)
-    beside = tuple(Energy(one, hops, _parts(places, one, hops), steps) for one in others)
-    return Energy(first, hops, _parts(places, first, hops), steps, beside)
+    beside = tuple(Energy(one, hops, _parts(places, one, hops, graded), steps) for one in others)
+    return Energy(first, hops, _parts(places, first, hops, graded), steps, beside)
 
 
 def joules(pj: Fraction | float) -> str:
@@ -218,11 +245,13 @@ def _places(events: Events | Simulation) -> Iterable[_Place]:
         )
 
 
-def _parts(places: Iterable[_Place], table: CostTable, hops: int) -> tuple[Part, ...]:
+def _parts(places: Iterable[_Place], table: CostTable, hops: int, graded: bool) -> tuple[Part, ...]:
     parts = []
     for path, operator, populations in places:
         by_name = {population.name: population for population in populations}
-        for population in populations:
+        for counted in populations:
+            receiver = _receiver(counted, by_name)
+            population = _as_packets(counted, receiver) if graded else counted
             counts = {
                 "spikes": population.spikes,
                 "messages": population.spikes,
@@ -235,31 +264,30 @@ def _parts(places: Iterable[_Place], table: CostTable, hops: int) -> tuple[Part,
             }
             terms = {term: count * table.prices[term] for term, count in counts.items() if term in table.prices}
             if table.memory is not None:
-                terms |= _traffic(population, _receiver(population, by_name), table)
+                for term, words, bits in _accesses(population, receiver):
+                    terms[term] = terms.get(term, Fraction()) + words * table.memory.price(bits)
             unpriced = {
                 term: count
                 for term, count in counts.items()
                 if count and term not in table.prices and term not in table.included
             }
             priced = {term: cost for term, cost in terms.items() if cost}
-            parts.append(Part(path, operator, population.name, priced, unpriced))
+            moved = sum((words for _, words, _ in _accesses(population, receiver)), Fraction())
+            parts.append(Part(path, operator, population.name, priced, unpriced, 4 * moved))
     return tuple(parts)
 
 
-def _traffic(population: Population, receiver: Population, table: CostTable) -> dict[str, Fraction]:
-    memory = table.memory
-    assert memory is not None
+def _accesses(population: Population, receiver: Population) -> Iterator[tuple[str, Fraction, Fraction]]:
+    """Yield term, words of 32 bits that are moved, and bits of the memory that they are moved from or to."""
     # As many synapses as its neurons have, each with the fan-out of the mean spike.
     fan_out = Fraction(population.synops, population.spikes) if population.spikes else Fraction(1)
-    words, own = _words(receiver.width), _words(population.width)
-    membrane = memory.price(receiver.neurons * words * 32)
-    update = memory.price(population.neurons * own * 32)
-    return {
-        "weight traffic": population.synops * _WEIGHT * memory.price(population.neurons * fan_out * 8),
-        "membrane traffic": 2 * (population.synops * words * membrane + population.membrane_updates * own * update),
-        "table traffic": population.table_reads * own * update,
-        "event traffic": 2 * population.spikes * memory.price(0),
-    }
+    yield "weight traffic", population.synops * _WEIGHT, population.neurons * fan_out * 8
+    for counted, what in ((population.synops, receiver), (population.membrane_updates, population)):
+        words = _words(what.width)
+        yield "membrane traffic", Fraction(2 * counted * words), Fraction(what.neurons * words * 32)
+    words = _words(population.width)
+    yield "table traffic", Fraction(population.table_reads * words), Fraction(population.neurons * words * 32)
+    yield "event traffic", Fraction(2 * population.spikes), Fraction(0)
 
 
 def _receiver(population: Population, by_name: Mapping[str, Population]) -> Population:
@@ -278,18 +306,17 @@ def _receiver(population: Population, by_name: Mapping[str, Population]) -> Popu
     return population
 
 
+def _as_packets(population: Population, receiver: Population) -> Population:
+    """Return an input whose graded spikes are one each: no more arrive than there are driven updates."""
+    if population.kind != "input" or population.width == 1 or population.synops <= receiver.driven_updates:
+        return population
+    spikes = -(-population.spikes * receiver.driven_updates // population.synops)
+    return replace(population, spikes=spikes, synops=receiver.driven_updates)
+
+
 def _words(width: int) -> int:
     """Return the words of 32 bits of a membrane."""
     return max(1, -(-width // 32))
-
-
-def _cell(energy: Energy, term: str) -> str:
-    if energy.unpriced.get(term):
-        return "unpriced"
-    cost = energy.terms.get(term)
-    if cost:
-        return joules(cost)
-    return "included" if term in energy.table.included else ""
 
 
 def _floats(values: Mapping[str, Fraction]) -> dict[str, float]:

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ _TEXTS = ("title", "chip", "technology", "voltage", "evidence", "scope", "citati
 _SECTIONS = ("prices", "latency", "memory", "arithmetic", "transfer")
 _ARITHMETIC = ("int8_multiply", "int32_add", "float32_multiply_add", "float32_divide")
 _NONE_FOUND = "none_found"
+_FOLDER = Path(__file__).with_name("tables")
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,16 @@ class Memory:
     pj: tuple[Fraction, ...]
 
     def price(self, bits: Fraction | int) -> Fraction:
-        """Return the pJ per 32 bits of the smallest memory that holds `bits`; of the largest if none does."""
-        held = (price for size, price in zip(self.kib, self.pj, strict=True) if bits <= size * 8192)
-        return next(held, self.pj[-1])
+        """Return the pJ per 32 bits of a memory of `bits`, on straight lines between the sizes.
+
+        A smaller memory has the price of the smallest. What exceeds the largest lies in several of its size.
+        """
+        size = min(max(Fraction(bits) / 8192, self.kib[0]), self.kib[-1])
+        for place in range(1, len(self.kib)):
+            low, high = self.kib[place - 1], self.kib[place]
+            if size <= high:
+                return self.pj[place - 1] + (self.pj[place] - self.pj[place - 1]) * (size - low) / (high - low)
+        return self.pj[-1]
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,7 @@ class CostTable:
 
 def table_names() -> tuple[str, ...]:
     """Return the names of the tables that come with the package."""
-    names = (path.name.removesuffix(".toml") for path in _folder().iterdir() if path.name.endswith(".toml"))
-    return tuple(sorted(name for name in names if name != _NONE_FOUND))
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml") if path.stem != _NONE_FOUND))
 
 
 def load_table(table: CostTable | str | Path) -> CostTable:
@@ -290,13 +295,9 @@ def _memory(fields: _Fields) -> Memory | None:
 
 @cache
 def _packaged(name: str) -> CostTable:
-    text = _folder().joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
     return read_table(text, name, f"{name}.toml")
 
 
 def _none_found() -> Mapping[str, str]:
-    return tomllib.loads(_folder().joinpath(f"{_NONE_FOUND}.toml").read_text(encoding="utf-8"))
-
-
-def _folder() -> Traversable:
-    return resources.files("spikeplug.hardware") / "tables"
+    return tomllib.loads((_FOLDER / f"{_NONE_FOUND}.toml").read_text(encoding="utf-8"))

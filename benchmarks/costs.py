@@ -47,6 +47,7 @@ def main(contexts: tuple[int, ...], folder: Path | None, write: bool) -> None:
     print(text)
     if write:
         pages.write(PAGE, "costs", text)
+        pages.write("README.md", "costs", headline(found["whole"]))
 
 
 def whole(found: Costing) -> str:
@@ -100,6 +101,22 @@ def whole(found: Costing) -> str:
     )
 
 
+def headline(found: Costing) -> str:
+    """Return the line of the README: the whole model at the longest context, against int8."""
+    context = found.tokens[-1].context
+    costs = {cost.arm: cost for cost in found.costs if (cost.table.name, cost.context) == (DIGITAL, context)}
+    ours, dense, exact = (costs[arm] for arm in ("ours", "int8", "float32"))
+    loihi = [joules(energy.total) for energy in found.energies if energy.table.chip == "Loihi 1"]
+    assert ours.traffic is not None
+    times = [number(float(ours.high / other.low)) for other in (dense, exact)]
+    return (
+        f"- **Costs**, SmolLM2-135M, whole, one token at a context of {context:,}: {times[0]} times the energy of int8 "
+        f"and {times[1]} times that of float32 in a digital circuit of 45 nm, {100 * float(ours.traffic):.1f} % of it "
+        f"memory traffic; {' or '.join(loihi)} by two tables of Loihi 1 (`make costs`, [all figures, and what must not "
+        "be claimed](docs/costs.md))."
+    )
+
+
 def operators(found: Costing) -> str:
     """Return the table of the nonlinear operators alone."""
     context = found.tokens[-1].context
@@ -123,7 +140,7 @@ def levels_text(levels: int | None) -> str:
 
 def machine() -> str:
     facts = environment()
-    return f"Counts do not depend on the machine ({facts['cpu']}, torch {facts['torch']}; `make costs`)."
+    return f"{facts['cpu']}, torch {facts['torch']}; `make costs`. No figure depends on time."
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from transformers import MambaConfig, MambaForCausalLM
 
 import spikeplug
 from spikeplug import SpikeplugError
-from spikeplug.hardware.arms import ARMS, Cost, arms_of, check_arms, costs, verdicts
+from spikeplug.hardware.arms import Cost, arms_of, check_arms, costs, verdicts
 from spikeplug.hardware.break_even import context_sentences, growths, lines
 from spikeplug.hardware.pricing import energy
 from spikeplug.hardware.tables import load_table, table_names
@@ -166,6 +166,7 @@ def test_verdicts_say_who_loses_and_how_much() -> None:
     assert "neither is cheaper for certain" in unsure
     (all_in,) = verdicts([made("ours", 2, table="odin"), made("off-chip", 1, table="odin")])
     assert "the price is one of another load" in all_in
+    assert not verdicts([made("ours", 0), made("int8", 1)])
 
 
 def test_verdicts_say_the_share_of_memory_and_what_has_no_total(whole: Token) -> None:
@@ -211,6 +212,10 @@ def test_contexts_break_even_where_the_lines_cross() -> None:
         "Ours costs less than the paper arm at the shortest context and beyond by digital45.",
     ]
     assert not growths([made("ours", 10, context=1), made("int8", 10, context=1)])
+    ranges = [made("ours", 9, context=1), made("ours", 9, context=2)]
+    ranges += [made("off-chip", 8, 16, context=1), made("off-chip", 8, 16, context=2)]
+    (ranged,) = context_sentences(growths(ranges))
+    assert ranged.startswith("Ours costs more than the off-chip arm at its least price at the shortest context")
 
 
 def test_spikes_per_value_rise_with_the_levels(whole_model) -> None:
@@ -222,7 +227,3 @@ def test_spikes_per_value_rise_with_the_levels(whole_model) -> None:
         whole_model(input_ids=torch.tensor([IDS]), use_cache=False)
     sent = list(counts.values())
     assert many.phase == sum(one.spikes for one in sent) / sum(one.levels for one in sent)
-
-
-def test_every_arm_has_words() -> None:
-    assert all(ARMS.values())

@@ -7,7 +7,7 @@ import json
 import jsonschema
 import pytest
 import torch
-from tiny_model import byte_tokenizer, tiny_model
+from tiny_model import tiny_model
 from typer.testing import CliRunner
 
 from spikeplug import SpikeplugError, cli
@@ -148,6 +148,14 @@ def test_an_unknown_model_is_refused(tmp_path) -> None:
     assert "nothing" in result.stderr
 
 
-def test_a_tokenizer_is_not_needed_for_the_recipe_operators() -> None:
-    assert measure(tiny_model(), None, IDS, Settings(contexts=(1,), arms=("off-chip",), tables=("odin",))).verdicts
-    assert byte_tokenizer() is not None
+def test_a_model_whose_layers_stay_exact_has_no_spikes_per_value() -> None:
+    settings = Settings(recipe=WHOLE, exclude="proj|lm_head", contexts=(2,), tables=("odin",))
+    found = measure(tiny_model(), None, IDS, settings)
+    assert not found.per_value
+    assert found.energies[0].total > 0
+
+
+def test_a_model_without_a_chosen_operator_is_refused(folder) -> None:
+    result = run(folder, "--operators", "gelu", "--context", "1")
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output

@@ -209,7 +209,7 @@ def verdicts(found: Sequence[Cost]) -> list[str]:
             sentences.append(_sentence(ours.refusal))
         elif ours.arm == OURS:
             others = (one for one in costs if one.table == ours.table and one is not ours and one.refusal is None)
-            sentences += [_verdict(ours, other) for other in others]
+            sentences += [_verdict(ours, other) for other in others if ours.low and other.low]
     arms = dict.fromkeys(cost.arm for cost in costs if cost.arm in _DENSE and cost.refusal is not None)
     if arms:
         tables = dict.fromkeys(cost.table.name for cost in costs if cost.arm in arms and cost.refusal is not None)

@@ -53,10 +53,11 @@ def lines(table: CostTable) -> list[Line]:
 
 @dataclass(frozen=True)
 class Growth:
-    """Hold how the cost of an arm grows with the context, by one table, from the shortest to the longest measured.
+    """Hold how the least cost of an arm grows from the shortest to the longest measured context, by one table.
 
     start, slope  pJ per token without context, and more per token of context: the line through both ends
     crossing      context at which ours costs as much; None: nowhere beyond the shortest
+    ranged        whether the arm's prices are ranges, of which this is the low end
     """
 
     arm: str
@@ -64,6 +65,7 @@ class Growth:
     start: Fraction
     slope: Fraction
     crossing: Fraction | None
+    ranged: bool
 
 
 def growths(found: Sequence[Cost]) -> list[Growth]:
@@ -82,7 +84,8 @@ def growths(found: Sequence[Cost]) -> list[Growth]:
         if own_slope != slope:
             at = (start - own_start) / (own_slope - slope)
             crossing = at if at >= min(cost.context for cost in costs) else None
-        result.append(Growth(arm, costs[0].table, start, slope, crossing))
+        ranged = any(cost.low != cost.high for cost in costs)
+        result.append(Growth(arm, costs[0].table, start, slope, crossing, ranged))
     return result
 
 
@@ -92,22 +95,20 @@ def context_sentences(found: Sequence[Growth]) -> list[str]:
     always: dict[tuple[str, str], list[str]] = {}
     sentences = []
     for growth in found:
-        own = ours[growth.table.name]
+        own, arm = ours[growth.table.name], f"the {growth.arm} arm{' at its least price' * growth.ranged}"
         if growth.arm == OURS:
             continue
         if growth.crossing is None:
             cheaper = own.start + own.slope < growth.start + growth.slope
-            always.setdefault(("less" if cheaper else "more", growth.arm), []).append(growth.table.name)
+            always.setdefault(("less" if cheaper else "more", arm), []).append(growth.table.name)
         else:
             sentences.append(
-                f"Ours breaks even with the {growth.arm} arm by {growth.table.name} at a context of about "
+                f"Ours breaks even with {arm} by {growth.table.name} at a context of about "
                 f"{float(growth.crossing):,.0f}, and costs {'more' if own.slope > growth.slope else 'less'} beyond it: "
                 "on the line through the shortest and the longest context."
             )
     for (how, arm), tables in always.items():
-        sentences.append(
-            f"Ours costs {how} than the {arm} arm at the shortest context and beyond by {', '.join(tables)}."
-        )
+        sentences.append(f"Ours costs {how} than {arm} at the shortest context and beyond by {', '.join(tables)}.")
     return sentences
 
 

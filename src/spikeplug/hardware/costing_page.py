@@ -59,12 +59,14 @@ def _arms(found: Costing) -> Section:
         "left out. The axis is logarithmic.",
         first=len(drawings) - 1,
     )
+    used = {one.arm for one in found.costs}
+    arms = [f"{name}: {what}" for name, what in ARMS.items() if name in used]
     headlines = [
         Headline(f"ours, {one.table.title}", joules(one.low), f"per token, context {one.context:,}")
         for one in found.costs
         if one.arm == OURS and one.refusal is None and one.context == found.tokens[-1].context
     ]
-    return Section("arms", "Arms", "What one token costs, by arm and table.", [plot, table, said], headlines)
+    return Section("arms", "Arms", f"{'; '.join(arms)}.", [plot, table, said], headlines)
 
 
 def _groups(found: Costing) -> Section:

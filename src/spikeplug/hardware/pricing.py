@@ -130,12 +130,6 @@ class Energy:
         return found
 
     @property
-    def memory_share(self) -> float:
-        """Return which part of the priced energy is traffic to and from memory; 0 if the table does not tell."""
-        traffic = sum((cost for term, cost in self.terms.items() if term in MEMORY_TERMS), Fraction())
-        return float(traffic / self.priced) if self.priced else 0.0
-
-    @property
     def moved(self) -> Fraction:
         """Return the bytes that are moved from and to memories, where these are apart from the neurons."""
         return sum((part.moved for part in self.parts), Fraction())

@@ -112,7 +112,10 @@ class SpikesPerValue:
 
 @torch.inference_mode()
 def spikes_per_value(model: PreTrainedModel, ids: Sequence[int], levels: Sequence[int]) -> list[SpikesPerValue]:
-    """Return the spikes per input of the linear layers of a whole spiking model, for codes of so many levels each."""
+    """Return the spikes per input of the linear layers of a whole spiking model, for codes of so many levels each.
+
+    An empty list for a model without such layers.
+    """
     read, found = torch.tensor([[*ids]], dtype=torch.int64, device=model.device), []
     own = saved_levels(model)
     for wanted in levels:
@@ -123,6 +126,8 @@ def spikes_per_value(model: PreTrainedModel, ids: Sequence[int], levels: Sequenc
             total.spikes += sent.spikes
             total.magnitude += sent.magnitude
             total.levels += sent.levels
+        if not total.levels:
+            return []
         found.append(SpikesPerValue(wanted, total.spikes / total.levels, total.magnitude / total.levels))
     return found
 

@@ -25,6 +25,7 @@ LAYERS = [
     "hadamard",
     "codes",
     "neurons",
+    "circuit",
     "primitives",
     "operators",
     "kernels",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spikeplug import bench as bench
+    from spikeplug import circuit as circuit
     from spikeplug import cli as cli
     from spikeplug import codes as codes
     from spikeplug import conversion as conversion
@@ -48,11 +49,25 @@ if TYPE_CHECKING:
     from spikeplug import report as report
     from spikeplug import saturation as saturation
     from spikeplug import weights as weights
-    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
+    from spikeplug.conversion import (
+        Pipeline,
+        SpikingConfig,
+        Whole,
+        audit,
+        convert,
+        count,
+        explain,
+        online,
+        recipes,
+        revert,
+        simulate,
+    )
     from spikeplug.errors import SpikeplugError
     from spikeplug.hardware import energy
+    from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
+    from spikeplug.operators.recording import circuit_of
     from spikeplug.presets import PRESETS
     from spikeplug.realisation import Realisation
     from spikeplug.saturation import reset_saturations, saturations
@@ -64,17 +79,22 @@ __all__ = [
     "PRESETS",
     "Events",
     "Numerics",
+    "Pipeline",
     "Realisation",
     "SpikeplugError",
     "SpikingConfig",
     "Whole",
     "audit",
+    "circuit_of",
     "convert",
     "count",
     "energy",
     "explain",
+    "fit",
     "functional",
     "nn",
+    "online",
+    "recipes",
     "reset_saturations",
     "revert",
     "saturations",
@@ -86,15 +106,20 @@ _HOME = {
     "Events": "neurons",
     "Numerics": "numerics",
     "PRESETS": "presets",
+    "Pipeline": "conversion",
     "Realisation": "realisation",
     "SpikeplugError": "errors",
     "SpikingConfig": "conversion",
     "Whole": "conversion",
     "audit": "conversion",
+    "circuit_of": "operators.recording",
     "convert": "conversion",
     "count": "conversion",
     "energy": "hardware",
     "explain": "conversion",
+    "fit": "hardware.fit",
+    "online": "conversion",
+    "recipes": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",
@@ -105,6 +130,7 @@ _HOME = {
 _MODULES = frozenset(
     [
         "bench",
+        "circuit",
         "cli",
         "codes",
         "conversion",

@@ -1,4 +1,4 @@
-"""Compare events with hardware: what they cost by cited tables of prices.
+"""Compare events with hardware: what they cost by tables of published prices, and what fits the limits of chips.
 
 Names are imported when they are first used.
 """

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from spikeplug.codes.packed import levels_of
-from spikeplug.conversion.simulation import Simulation, count
+from spikeplug.conversion.simulation import Simulation
 from spikeplug.conversion.tracking import Running
 from spikeplug.conversion.whole.retuned import retuned
 from spikeplug.conversion.whole.spikes import InputSpikes, counting_spikes
-from spikeplug.errors import SpikeplugError
+from spikeplug.hardware.token import count_last, read_before
 from spikeplug.kernels.protocol import Call
 from spikeplug.library import OPERATORS
 from spikeplug.library.dispatch import substituted_by
-from spikeplug.measurement.caching import cache_of, with_cache
+from spikeplug.measurement.caching import with_cache
 from spikeplug.measurement.recipes import saved_levels, saved_numerics
 from spikeplug.operators import LINEAR
 
@@ -68,32 +68,13 @@ def one_token(model: PreTrainedModel, ids: Sequence[int]) -> Token:
     Errors: SpikeplugError for a model that keeps no keys and values, if there is a token before.
     """
     read = torch.tensor([[*ids]], dtype=torch.int64, device=model.device)
-    cache = _read(model, read[:, :-1])
-    with count(model) as events:
-        model(input_ids=read[:, -1:], **with_cache(model, cache))
+    events = count_last(model, read)
     # A second run notes the sizes: where somebody asks for substitutes, keys and values are cached in another form.
     with Running(model) as running, substituted_by(watch := _Watch(running)):
-        cache = _read(model, read[:, :-1])
+        cache = read_before(model, read)
         watch.found.clear()
         model(input_ids=read[:, -1:], **with_cache(model, cache))
     return Token(read.shape[1], events, tuple(watch.found.values()))
-
-
-def _read(model: PreTrainedModel, ids: Tensor) -> Any:
-    """Return the cache of a model that has read tokens (1, n); None for no tokens."""
-    if not ids.shape[1]:
-        return None
-    output = model(input_ids=ids, **with_cache(model, None))
-    try:
-        cache = cache_of(output)
-    except KeyError:
-        cache = None
-    if cache is None:
-        raise SpikeplugError(
-            f"{type(model).__name__} keeps no keys and values of earlier tokens, so one token cannot be counted after "
-            "others: give --context 1."
-        )
-    return cache
 
 
 @dataclass(frozen=True)

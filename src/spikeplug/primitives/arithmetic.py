@@ -12,22 +12,33 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from spikeplug.circuit import Builder, Place
 from spikeplug.neurons import Events, Scope
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_realisation
-from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, relay
+from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, quantise, relay
+from spikeplug.primitives.compare import circuit as circuit_compare
 from spikeplug.primitives.compare import count as counted_compare
 from spikeplug.primitives.compare import simulate as simulated_compare
+from spikeplug.primitives.divide import circuit as circuit_divide
 from spikeplug.primitives.divide import count as counted_divide
 from spikeplug.primitives.divide import simulate as simulated_divide
+from spikeplug.primitives.exponential import circuit as circuit_exponential
 from spikeplug.primitives.exponential import count as counted_exponential
 from spikeplug.primitives.exponential import simulate as simulated_exponential
+from spikeplug.primitives.interpolation import circuit as circuit_interpolation
 from spikeplug.primitives.interpolation import count as counted_interpolation
 from spikeplug.primitives.interpolation import simulate as simulated_interpolation
+from spikeplug.primitives.norm import circuit as circuit_norm
 from spikeplug.primitives.norm import count as counted_norm
 from spikeplug.primitives.norm import simulate as simulated_norm
+from spikeplug.primitives.product import circuit as circuit_product
 from spikeplug.primitives.product import count as counted_product
 from spikeplug.primitives.product import simulate as simulated_product
+from spikeplug.primitives.quantise import circuit as circuit_quantise
+from spikeplug.primitives.quantise import count as counted_quantise
+from spikeplug.primitives.quantise import simulate as simulated_quantise
+from spikeplug.primitives.relay import circuit as circuit_relay
 from spikeplug.primitives.relay import count as counted_relay
 from spikeplug.primitives.relay import simulate as simulated_relay
 from spikeplug.realisation import Realisation
@@ -69,7 +80,11 @@ class Arithmetic(Protocol):
 
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor: ...
 
-    # Products and sums.
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor: ...
+
+    # Products and sums. A product whose operand b is `constant`, such as stored weights, needs no gated synapse.
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor: ...
 
     def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor: ...
@@ -77,7 +92,14 @@ class Arithmetic(Protocol):
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor: ...
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor: ...
 
     # Comparisons.
@@ -138,6 +160,11 @@ class Closed:
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
         return norm.cordic(x, spec)
 
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor:
+        return quantise.quantise(x, threshold, spec)
+
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
         return product.gate(spikes, value)
 
@@ -148,7 +175,14 @@ class Closed:
         return product.dot(weight, value, weight_bits, value_bits)
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         return product.dot(a, b, a_bits, b_bits)
 
@@ -201,6 +235,7 @@ class Simulated:
     _interpolation = simulated_interpolation
     _norm = simulated_norm
     _product = simulated_product
+    _quantise = simulated_quantise
     _relay = simulated_relay
 
     @property
@@ -208,7 +243,7 @@ class Simulated:
         """Return which neurons compute each verb: that of `events`, or else the one that goes with the numerics."""
         return as_realisation(self.events.realisation, self.numerics)
 
-    def _scope(self, name: str) -> Scope:
+    def _scope(self, name: str) -> Any:
         return Scope(self.events, f"{self.operator}/{name}" if self.operator else name)
 
     def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec, name: str = "divide") -> Tensor:
@@ -242,6 +277,11 @@ class Simulated:
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
         return self._norm.cordic(x, spec, self._scope(name))
 
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor:
+        return self._quantise.quantise(x, threshold, spec, self._scope(name))
+
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
         return self._product.gate(spikes, value, bits, self._scope(name))
 
@@ -253,11 +293,18 @@ class Simulated:
         return self._product.dot(weight, value, weight_bits + 1, self._scope(name))
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         # Levels at a linear layer's input arrive in the schedule of the realisation; other numbers send their bits.
         schedule = self.realisation.schedule if levels else "bits"
-        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule)
+        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule, constant)
 
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
         return self._compare.maximum(x, bits, self._scope(name))
@@ -303,7 +350,30 @@ class Counted(Simulated):
     _interpolation = counted_interpolation
     _norm = counted_norm
     _product = counted_product
+    _quantise = counted_quantise
     _relay = counted_relay
+
+
+@dataclass(frozen=True)
+class Recorded(Simulated):
+    """Build the circuit of every verb, in `builder`, from integers that are `circuit.Traced`. Nothing is computed.
+
+    The populations have the names of Simulated. The circuit, run step by step, gives the integers of Closed.
+    """
+
+    builder: Builder = field(default_factory=lambda: Builder("circuit"))
+
+    _compare = circuit_compare
+    _divide = circuit_divide
+    _exponential = circuit_exponential
+    _interpolation = circuit_interpolation
+    _norm = circuit_norm
+    _product = circuit_product
+    _quantise = circuit_quantise
+    _relay = circuit_relay
+
+    def _scope(self, name: str) -> Any:
+        return Place(self.builder, f"{self.operator}/{name}" if self.operator else name)
 
 
 def inside(on: Arithmetic, name: str) -> Arithmetic:

@@ -10,7 +10,7 @@ NEUROBENCH := neurobench snntorch
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting fit neurobench bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting online fit neurobench bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -65,6 +65,10 @@ ways: $(INSTALLED)
 # docs/simulation.md: the events of a whole model.
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
+
+# docs/costs.md: one token, by tables of published prices; some minutes.
+costs: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/costs.py --write
 
 # docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper, and rivals; some three hours.
 whole: $(INSTALLED)

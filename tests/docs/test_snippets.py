@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import spikeplug
 from spikeplug import cli
+from spikeplug.hardware import load_table
 from spikeplug.hardware.chips import load_chip
 from spikeplug.presets import read_preset
 
@@ -59,11 +60,16 @@ def test_importing_spikeplug_is_enough(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_presets_and_chips_are_read(page: str, tmp_path: Path) -> None:
+def test_presets_chips_and_tables_of_prices_are_read(page: str, tmp_path: Path) -> None:
     for block in pages.blocks(page, "toml"):
         path = tmp_path / "own.toml"
         path.write_text(block.text, encoding="utf-8")
-        load_chip(path) if "[limits." in block.text else read_preset(str(path))
+        if "[prices]" in block.text:
+            load_table(path)
+        elif "[limits." in block.text:
+            load_chip(path)
+        else:
+            read_preset(str(path))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if pages.commands(page)])

@@ -10,7 +10,8 @@ NEUROBENCH := neurobench snntorch
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting online fit neurobench bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting online fit neurobench verilog gates bench \
+	bench-spikingjelly chromium icarus logic clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -98,6 +99,20 @@ fit: $(INSTALLED)
 neurobench: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/neurobench_scores.py --write
 
+# docs/verilog.md: circuits as Verilog, simulated in Icarus through cocotb, which has an environment of its own; some forty minutes.
+COCOTB := .venv-cocotb
+verilog: $(INSTALLED) $(COCOTB)/.installed
+	$(VENV)/bin/python benchmarks/verilog.py --write
+
+$(COCOTB)/.installed:
+	$(PYTHON) -m venv $(COCOTB)
+	$(COCOTB)/bin/python -m pip install --quiet cocotb==2.1.0
+	touch $@
+
+# docs/verilog.md: gates of circuits and of floating-point units, counted by yosys; some ten minutes.
+gates: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/gates.py --write
+
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)
 	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
@@ -120,5 +135,14 @@ chromium:
 	apt-get update
 	apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
+# A simulator of Verilog for tests/hardware (Debian's; run as root). Without one, they are skipped.
+icarus:
+	apt-get update
+	apt-get install --yes --no-install-recommends iverilog
+
+# What `make verilog` and `make gates` need besides: yosys and the cells of osu018.
+logic: icarus
+	apt-get install --yes --no-install-recommends yosys qflow-tech-osu018
+
 clean:
-	rm -rf $(VENV) $(LATEST) $(JELLY) results
+	rm -rf $(VENV) $(LATEST) $(JELLY) $(COCOTB) results

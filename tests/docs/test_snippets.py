@@ -41,6 +41,8 @@ def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 def test_python_runs(page: str, namespace: dict[str, Any]) -> None:
     """The snippets of a page run one after the other, as a reader would run them."""
     for block in pages.blocks(page, "python"):
+        if needed := re.fullmatch(r"<!-- needs: (\w+) -->", block.above):
+            pytest.importorskip(needed[1])
         if not block.above.startswith(pages.NOT_RUN):
             # Empty lines before it: a traceback then names the line of the page.
             text = "\n" * (block.line + 1) + block.text

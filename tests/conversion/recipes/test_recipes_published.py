@@ -22,6 +22,7 @@ from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.recipes import RECIPES, Pipeline, Step, fas, las, phase, spikellm, spikezip
 from spikeplug.conversion.recipes.neurons import Neuron, NeuronPlug
 from spikeplug.errors import SpikeplugError
+from spikeplug.operators.linear.neuron import neuron_of
 from spikeplug.presets import PRESETS
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
@@ -35,6 +36,8 @@ PIPELINES: dict[str, Callable[..., Pipeline]] = {
     "las": las,
     "phase": phase,
     "fas": lambda **choices: fas(signed=True, **choices),
+    "spikezip, channels": lambda **choices: spikezip(channels=True, levels=64, **choices),
+    "phase, channels": lambda **choices: phase(channels=True, base=1.5, **choices),
 }
 every_pipeline = pytest.mark.parametrize("name", PIPELINES)
 
@@ -73,15 +76,17 @@ def published(neuron: Neuron, x: Tensor) -> Tensor:
         return fake_quantised(x, neuron.salient, *map(int, numbers))
     found = []
     for threshold, unit in neuron.thresholds:
-        step, received = float(threshold) * 2.0 ** int(unit), torch.ldexp(torch.ldexp(x.double(), -unit).round(), unit)
+        step = torch.ldexp(threshold.double(), unit)
+        received = torch.ldexp(torch.ldexp(x.double(), -unit).round(), unit)
         size, sign = received.abs(), received.sign()
         if name == "st_bif":
             found.append(step * torch.floor(received / step + 0.5).clamp(int(numbers[0]), int(numbers[1])))
         elif name in ("qcfs", "if"):
             found.append(step * torch.floor(size / step + 0.5).clamp(0, int(numbers[0])) * sign)
-        elif name == "phase":
-            tau, times = step * 2 ** len(numbers), range(1, 1 + len(numbers))
-            found.append(greedy(size + step / 2, [tau * 2.0**-t for t in times]) * sign)
+        elif name == "phase":  # thresholds τ·B^-t, in whole steps
+            weights = neuron_of(neuron.kind).weights
+            assert max(abs(w / weights[0] * float(numbers[0]) ** t - 1) for t, w in enumerate(weights)) < 0.02
+            found.append(greedy(size + step * min(weights) / 2, [step * weight for weight in weights]) * sign)
         else:
             most, times = step * 2 ** int(numbers[0]), range(1, 1 + int(numbers[0]))
             found.append(greedy(size, [most * 2.0**-k for k in times]) * sign)
@@ -105,7 +110,7 @@ def fake_quantised(x: Tensor, salient: Tensor, bits: int, extra_bits: int) -> Te
     return ((q - zero) * step * unit).to(x.dtype)
 
 
-def greedy(v: Tensor, thresholds: list[float]) -> Tensor:
+def greedy(v: Tensor, thresholds: list[Tensor]) -> Tensor:
     total = torch.zeros_like(v)
     for threshold in thresholds:
         z = (v > threshold).double()
@@ -241,6 +246,13 @@ def test_calibration_sets_thresholds(name: str) -> None:
             assert float(score[neuron.salient].min()) >= float(score[~neuron.salient].max())
             continue
         ((threshold, unit), *outliers) = neuron.thresholds
+        if neuron.step.channels:
+            assert threshold.shape == unit.shape == seen[path].shape[-1:]
+            top, last = torch.ldexp(threshold.double(), unit), neuron_of(neuron.kind).highest
+            most = seen[path].flatten(0, -2).abs().amax(0).double()
+            assert bool((top * last <= most * (1 + 2.0**-8)).all())
+            assert name != "phase, channels" or bool((top * last >= most * (1 - 2.0**-8)).all())
+            continue
         top = float(threshold) * 2.0 ** int(unit)
         if name == "phase":  # the last level is the largest magnitude
             assert top * 255 == pytest.approx(largest, rel=2.0**-11)

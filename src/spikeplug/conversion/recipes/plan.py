@@ -138,7 +138,9 @@ class Coding:
 
 
 def _saliency(module: Any, x: Tensor) -> Tensor:
-    """Return the mean of x ⊙ (x WᵀW) for each channel of a linear layer's input, (channels,): what it adds to |Wx|²."""
-    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-    rows = x.reshape(-1, x.shape[-1])
-    return (rows * ((rows @ weight.T) @ weight)).mean(0)
+    """Return the mean of x ⊙ (x WᵀW) for each input channel of a linear layer: its part of |Wx|².
+
+    x: (rows, channels); returns (channels,)
+    """
+    weight = (module.weight.T if isinstance(module, Conv1D) else module.weight).to(x.dtype)
+    return (x * ((x @ weight.T) @ weight)).mean(0)

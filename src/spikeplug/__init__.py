@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from spikeplug import bench as bench
+    from spikeplug import circuit as circuit
     from spikeplug import cli as cli
     from spikeplug import codes as codes
     from spikeplug import conversion as conversion
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from spikeplug import fixedpoint as fixedpoint
     from spikeplug import functional as functional
     from spikeplug import hadamard as hadamard
+    from spikeplug import hardware as hardware
     from spikeplug import harness as harness
     from spikeplug import kernels as kernels
     from spikeplug import library as library
@@ -55,13 +57,17 @@ if TYPE_CHECKING:
         convert,
         count,
         explain,
+        online,
         recipes,
         revert,
         simulate,
     )
     from spikeplug.errors import SpikeplugError
+    from spikeplug.hardware import energy
+    from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
+    from spikeplug.operators.recording import circuit_of
     from spikeplug.presets import PRESETS
     from spikeplug.realisation import Realisation
     from spikeplug.saturation import reset_saturations, saturations
@@ -79,11 +85,15 @@ __all__ = [
     "SpikingConfig",
     "Whole",
     "audit",
+    "circuit_of",
     "convert",
     "count",
+    "energy",
     "explain",
+    "fit",
     "functional",
     "nn",
+    "online",
     "recipes",
     "reset_saturations",
     "revert",
@@ -102,9 +112,13 @@ _HOME = {
     "SpikingConfig": "conversion",
     "Whole": "conversion",
     "audit": "conversion",
+    "circuit_of": "operators.recording",
     "convert": "conversion",
     "count": "conversion",
+    "energy": "hardware",
     "explain": "conversion",
+    "fit": "hardware.fit",
+    "online": "conversion",
     "recipes": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
@@ -116,6 +130,7 @@ _HOME = {
 _MODULES = frozenset(
     [
         "bench",
+        "circuit",
         "cli",
         "codes",
         "conversion",
@@ -126,6 +141,7 @@ _MODULES = frozenset(
         "fixedpoint",
         "functional",
         "hadamard",
+        "hardware",
         "harness",
         "kernels",
         "library",

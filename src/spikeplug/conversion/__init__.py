@@ -4,6 +4,7 @@ from spikeplug.conversion import entrances, recipes
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
 from spikeplug.conversion.explaining import ExplainedEntry, Explanation, explain
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
+from spikeplug.conversion.recipes.online import Online, online
 from spikeplug.conversion.recipes.recipe import Pipeline
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.simulation import SimulatedEntry, Simulation, count, simulate
@@ -20,6 +21,7 @@ __all__ = [
     "Entry",
     "ExplainedEntry",
     "Explanation",
+    "Online",
     "Pipeline",
     "Report",
     "SimulatedEntry",
@@ -32,6 +34,7 @@ __all__ = [
     "count",
     "counting_spikes",
     "explain",
+    "online",
     "recipes",
     "revert",
     "reverted",

@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from spikeplug.codes import Coded
 from spikeplug.numerics import Numerics
+from spikeplug.operators.operands import Operands
+from spikeplug.primitives.arithmetic import Arithmetic
 
 #: vector: one power of two per vector with shift_scaling, else the step 2^-n. element: a power of two per element.
 #: octaves, step: the fixed step 2^-n, in octaves (times ln 2 where decoded) or as it is.
@@ -46,6 +49,8 @@ class Operator:
     family       operators with the same tests: softmax, attention, gate, curve, norm, element, wave, linear
     formula      what is computed, in one line of text
     spiking      (*arguments, on) -> Tensor, on float tensors: encode, run integers by the verbs of `on`, decode
+    integers     (operands, on) -> Coded (or a few): the operator between its encoder and its decoder, on one vector of
+                 integers; None: it has no such form
     exact        (*arguments) -> Tensor: the float function; it gives shape, dtype and the straight-through gradient
     inputs       kind of number of each tensor argument (evidence/distributions.py draws it)
     settings     the arguments after the tensors, in tests and measurements
@@ -65,6 +70,7 @@ class Operator:
     family: Literal["softmax", "attention", "gate", "curve", "norm", "element", "wave", "linear"]
     formula: str
     spiking: Callable[..., Tensor]
+    integers: Callable[[Operands, Arithmetic], Coded | tuple[Coded, ...]] | None = None
     exact: Callable[..., Tensor]
     inputs: tuple[str, ...]
     settings: tuple[object, ...] = ()

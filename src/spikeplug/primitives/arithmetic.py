@@ -12,24 +12,33 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from spikeplug.circuit import Builder, Place
 from spikeplug.neurons import Events, Scope
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_realisation
 from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, quantise, relay
+from spikeplug.primitives.compare import circuit as circuit_compare
 from spikeplug.primitives.compare import count as counted_compare
 from spikeplug.primitives.compare import simulate as simulated_compare
+from spikeplug.primitives.divide import circuit as circuit_divide
 from spikeplug.primitives.divide import count as counted_divide
 from spikeplug.primitives.divide import simulate as simulated_divide
+from spikeplug.primitives.exponential import circuit as circuit_exponential
 from spikeplug.primitives.exponential import count as counted_exponential
 from spikeplug.primitives.exponential import simulate as simulated_exponential
+from spikeplug.primitives.interpolation import circuit as circuit_interpolation
 from spikeplug.primitives.interpolation import count as counted_interpolation
 from spikeplug.primitives.interpolation import simulate as simulated_interpolation
+from spikeplug.primitives.norm import circuit as circuit_norm
 from spikeplug.primitives.norm import count as counted_norm
 from spikeplug.primitives.norm import simulate as simulated_norm
+from spikeplug.primitives.product import circuit as circuit_product
 from spikeplug.primitives.product import count as counted_product
 from spikeplug.primitives.product import simulate as simulated_product
+from spikeplug.primitives.quantise import circuit as circuit_quantise
 from spikeplug.primitives.quantise import count as counted_quantise
 from spikeplug.primitives.quantise import simulate as simulated_quantise
+from spikeplug.primitives.relay import circuit as circuit_relay
 from spikeplug.primitives.relay import count as counted_relay
 from spikeplug.primitives.relay import simulate as simulated_relay
 from spikeplug.realisation import Realisation
@@ -75,7 +84,7 @@ class Arithmetic(Protocol):
         self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
     ) -> Tensor: ...
 
-    # Products and sums.
+    # Products and sums. A product whose operand b is `constant`, such as stored weights, needs no gated synapse.
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor: ...
 
     def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor: ...
@@ -83,7 +92,14 @@ class Arithmetic(Protocol):
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor: ...
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor: ...
 
     # Comparisons.
@@ -159,7 +175,14 @@ class Closed:
         return product.dot(weight, value, weight_bits, value_bits)
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         return product.dot(a, b, a_bits, b_bits)
 
@@ -220,7 +243,7 @@ class Simulated:
         """Return which neurons compute each verb: that of `events`, or else the one that goes with the numerics."""
         return as_realisation(self.events.realisation, self.numerics)
 
-    def _scope(self, name: str) -> Scope:
+    def _scope(self, name: str) -> Any:
         return Scope(self.events, f"{self.operator}/{name}" if self.operator else name)
 
     def divide(self, numerator: Tensor, denominator: Tensor, spec: divide.DivideSpec, name: str = "divide") -> Tensor:
@@ -270,11 +293,18 @@ class Simulated:
         return self._product.dot(weight, value, weight_bits + 1, self._scope(name))
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         # Levels at a linear layer's input arrive in the schedule of the realisation; other numbers send their bits.
         schedule = self.realisation.schedule if levels else "bits"
-        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule)
+        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule, constant)
 
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
         return self._compare.maximum(x, bits, self._scope(name))
@@ -322,6 +352,28 @@ class Counted(Simulated):
     _product = counted_product
     _quantise = counted_quantise
     _relay = counted_relay
+
+
+@dataclass(frozen=True)
+class Recorded(Simulated):
+    """Build the circuit of every verb, in `builder`, from integers that are `circuit.Traced`. Nothing is computed.
+
+    The populations have the names of Simulated. The circuit, run step by step, gives the integers of Closed.
+    """
+
+    builder: Builder = field(default_factory=lambda: Builder("circuit"))
+
+    _compare = circuit_compare
+    _divide = circuit_divide
+    _exponential = circuit_exponential
+    _interpolation = circuit_interpolation
+    _norm = circuit_norm
+    _product = circuit_product
+    _quantise = circuit_quantise
+    _relay = circuit_relay
+
+    def _scope(self, name: str) -> Any:
+        return Place(self.builder, f"{self.operator}/{name}" if self.operator else name)
 
 
 def inside(on: Arithmetic, name: str) -> Arithmetic:

@@ -15,6 +15,7 @@ _OPERANDS: tuple[tuple[str, Site], ...] = (
 )
 _PROBABILITIES = "The probabilities of attention are not coded by a neuron of the pipeline."
 _LAYERWISE = "Time runs layer by layer: a neuron gets its whole input first, then settles."
+_ONLINE = "spikeplug.online runs it through the whole model."
 
 
 def _everywhere(neuron: str, **how: Any) -> tuple[Step, ...]:
@@ -45,7 +46,7 @@ def spikezip(
             "weights, by quantisation-aware training.",
             *(("Each channel has a threshold of its own, not each tensor.",) if channels else ()),
             _PROBABILITIES,
-            _LAYERWISE,
+            f"{_LAYERWISE} {_ONLINE}",
         ),
     )
 

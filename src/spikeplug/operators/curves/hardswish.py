@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from spikeplug.operators.curves.scaled import scaled
 from spikeplug.operators.errors import output_rounding
 from spikeplug.operators.finite import elementwise
 from spikeplug.operators.gates.gate import coding_error, input_range, largest, with_sign_of
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator, no_settings
 from spikeplug.operators.record import elementwise as spelt
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -57,11 +59,18 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     return error + output_rounding(F.hardswish(x), numerics, 1.0)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    one = 1 << on.numerics.working_bits
+    return hardswish_integers(given.amplitude(), given.vector("opening", -one, one, torch.int32), on)
+
+
 RECORD = Operator(
     name="hardswish",
     family="curve",
     formula="x·min(max(x + 3, 0), 6)/6",
     spiking=hardswish,
+    integers=integers,
     exact=F.hardswish,
     inputs=("gate",),  # the kind of number that measurements draw
     scale="vector",

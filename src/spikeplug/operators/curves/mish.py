@@ -14,6 +14,7 @@ from spikeplug.operators.errors import falling_error, output_rounding, relative,
 from spikeplug.operators.exponentials import falling
 from spikeplug.operators.finite import elementwise
 from spikeplug.operators.gates.gate import coding_error, input_range, largest, scale_of, with_sign_of
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import Ratio
 from spikeplug.operators.record import Operator
 from spikeplug.operators.record import elementwise as spelt
@@ -69,11 +70,17 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     return error * (1 + 2.0 ** (1 - numerics.bits)) + output_rounding(y, numerics, 2.5)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return mish_integers(given.amplitude(), given.distance(), on)
+
+
 RECORD = Operator(
     name="mish",
     family="curve",
     formula="x·tanh(ln(1 + exp(x)))",
     spiking=mish,
+    integers=integers,
     exact=F.mish,
     inputs=("gate",),
     scale="vector",

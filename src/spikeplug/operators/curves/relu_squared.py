@@ -13,6 +13,7 @@ from spikeplug.operators.curves.scaled import scaled
 from spikeplug.operators.errors import output_rounding
 from spikeplug.operators.finite import elementwise
 from spikeplug.operators.gates.gate import coding_error, narrow_range
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator, no_settings
 from spikeplug.primitives.arithmetic import Arithmetic
 
@@ -60,11 +61,17 @@ def _input_range(numerics: Numerics) -> str:
     return f"{numerics.working_bits} bits per vector"
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return relu_squared_integers(given.amplitude(), on)
+
+
 RECORD = Operator(
     name="relu_squared",
     family="curve",
     formula="max(x, 0)²",
     spiking=relu_squared,
+    integers=integers,
     exact=exact,
     inputs=("gate",),
     scale="vector",

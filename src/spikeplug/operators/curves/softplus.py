@@ -18,6 +18,7 @@ from spikeplug.operators.errors import falling_error, relative, weight_error
 from spikeplug.operators.exponentials import falling
 from spikeplug.operators.finite import elementwise
 from spikeplug.operators.gates.gate import coding_error, input_range, largest
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.primitives.arithmetic import Arithmetic
 
@@ -90,11 +91,18 @@ def _call(operator: Callable[..., Tensor], input: Tensor, beta: float = 1.0, thr
     return operator(input, beta, threshold)
 
 
+def integers(given: Operands, on: Arithmetic) -> tuple[Coded, Coded]:
+    """Return the codes of the operator's two parts, from integers that are given."""
+    linear = given.vector("linear", 0, 1, torch.bool)
+    return softplus_integers(given.amplitude(), given.distance(), linear, on)
+
+
 RECORD = Operator(
     name="softplus",
     family="curve",
     formula="ln(1 + exp(beta·x)) / beta; x itself where beta·x is above the threshold",
     spiking=softplus,
+    integers=integers,
     exact=F.softplus,
     inputs=("gate",),
     settings=(1.0, 20.0),

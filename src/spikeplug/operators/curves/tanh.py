@@ -13,6 +13,7 @@ from spikeplug.operators.errors import falling_error, output_rounding, relative,
 from spikeplug.operators.exponentials import falling
 from spikeplug.operators.finite import elementwise
 from spikeplug.operators.gates.gate import input_range, with_sign_of
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import Ratio
 from spikeplug.operators.record import Operator
 from spikeplug.operators.record import elementwise as spelt
@@ -80,11 +81,18 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     return error * (1 + 2.0 ** (1 - numerics.bits)) + output_rounding(y, numerics)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    distance = given.distance(fine_fraction_bits(on.numerics))
+    return tanh_integers(given.vector("sign", -1, 0, torch.int32), distance, on)
+
+
 RECORD = Operator(
     name="tanh",
     family="curve",
     formula="(exp(x) - exp(-x)) / (exp(x) + exp(-x)), accurate near 0 too",
     spiking=tanh,
+    integers=integers,
     exact=torch.tanh,
     inputs=("gate",),
     scale="vector",

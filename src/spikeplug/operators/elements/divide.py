@@ -10,6 +10,7 @@ from torch import Tensor
 from spikeplug.codes import Coded, as_real, decode, encode_elements
 from spikeplug.errors import SpikeplugError
 from spikeplug.operators.elements.shared import element_range, relative_bound
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import EXPONENT_BITS, Ratio
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
@@ -75,11 +76,17 @@ def divide_rows(a: Tensor, b: Tensor, on: Arithmetic) -> Tensor:
     return output.masked_fill(undefined, math.nan).squeeze(-1)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return quotient_integers(given.each("numerator", negative=False), given.each("denominator", negative=False), on)
+
+
 RECORD = Operator(
     name="divide",
     family="element",
     formula="a / b, broadcast",
     spiking=divide,
+    integers=integers,
     exact=torch.div,
     inputs=("numerator", "positive"),
     scale="element",

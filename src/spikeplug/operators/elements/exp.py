@@ -11,6 +11,7 @@ from spikeplug.codes import Coded, as_input, decode, encode_fixed, natural_unit
 from spikeplug.numerics import Numerics
 from spikeplug.operators.elements.shared import element_range
 from spikeplug.operators.errors import falling_error, weight_error
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.operators.record import Operator, rescaled
 from spikeplug.operators.record import elementwise as spelt
@@ -93,11 +94,18 @@ def _input_range(numerics: Numerics) -> str:
     return "all" if numerics.exponential == "shift" else f"±{numerics.softmax_half_range:g}"
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    bound = 1 << (_OCTAVE_BITS + on.numerics.fraction_bits)
+    return exponential_integers(given.each_integer("x", -bound, bound), on)
+
+
 RECORD = Operator(
     name="exp",
     family="element",
     formula="e^x; each element has its own power-of-two scale",
     spiking=exp,
+    integers=integers,
     exact=torch.exp,
     inputs=("exponent",),
     scale="element",

@@ -12,6 +12,7 @@ from spikeplug.codes import Coded, decode, encode_elements, fixed
 from spikeplug.fixedpoint import constant
 from spikeplug.numerics import Numerics
 from spikeplug.operators.elements.shared import element_range
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import EXPONENT_BITS, fixed_step
 from spikeplug.operators.record import Operator, rescaled
 from spikeplug.operators.record import elementwise as spelt
@@ -97,11 +98,17 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     return torch.full_like(x, lsb + table)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return log2_integers(given.each(negative=False), on)
+
+
 RECORD = Operator(
     name="log",
     family="element",
     formula="ln x; -inf at 0, NaN below",
     spiking=log,
+    integers=integers,
     exact=torch.log,
     inputs=("positive",),
     scale="octaves",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.operators.elements.divide import divide_rows
+from spikeplug.codes import Coded
+from spikeplug.operators.elements.divide import divide_rows, quotient_integers
 from spikeplug.operators.elements.shared import element_range, relative_bound
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator
 from spikeplug.operators.record import elementwise as spelt
 from spikeplug.operators.rows import by_elements
@@ -23,11 +25,19 @@ def reciprocal(x: Tensor, *, on: Arithmetic) -> Tensor:
     return by_elements(lambda block: divide_rows(torch.ones_like(block), block, on), x, on)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, of a number > 0, from integers that are given."""
+    x = given.each(negative=False)
+    one = Coded(torch.ones_like(x.mantissa), torch.zeros_like(x.exponent), 1, "element")
+    return quotient_integers(one, x, on)
+
+
 RECORD = Operator(
     name="reciprocal",
     family="element",
     formula="1 / x; ±inf at ±0",
     spiking=reciprocal,
+    integers=integers,
     exact=torch.reciprocal,
     inputs=("positive",),
     scale="element",

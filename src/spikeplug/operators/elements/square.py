@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spikeplug.codes import Coded, decode, encode_elements
 from spikeplug.operators.elements.shared import element_range, relative_bound
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.operators.record import Operator
 from spikeplug.operators.record import elementwise as spelt
@@ -39,11 +40,17 @@ def square(x: Tensor, *, on: Arithmetic) -> Tensor:
     return by_elements(elements, x, on)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return square_integers(given.each(), on)
+
+
 RECORD = Operator(
     name="square",
     family="element",
     formula="x²",
     spiking=square,
+    integers=integers,
     exact=torch.square,
     inputs=("residual",),
     scale="element",

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from spikeplug.codes import Coded
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.gates.gate import Gate, gated, gated_bound, input_range, largest
+from spikeplug.operators.gates.gate import CURVE_END, Gate, gated, gated_bound, gated_integers, input_range, largest
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.primitives.arithmetic import Arithmetic
 
@@ -77,11 +79,17 @@ def _call(operator: Callable[..., Tensor], input: Tensor, *, approximate: str = 
     return operator(input, approximate)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return gated_integers(given.amplitude(), given.opening(reach=CURVE_END), GATES["none"], on)
+
+
 RECORD = Operator(
     name="gelu",
     family="gate",
     formula='x·Φ(x); its tanh form for approximate="tanh"; x·σ(1.702·x) for "quick"',
     spiking=gelu,
+    integers=integers,
     exact=exact,
     inputs=("gate",),
     settings=("none",),

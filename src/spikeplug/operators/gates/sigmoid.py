@@ -12,6 +12,7 @@ from spikeplug.numerics import Numerics
 from spikeplug.operators.errors import output_rounding, relative, weight_error
 from spikeplug.operators.finite import elementwise
 from spikeplug.operators.gates.gate import Gate, encode_gate, input_range, open_gate, published_share_error
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import Ratio
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.operators.record import elementwise as spelt
@@ -57,11 +58,17 @@ def _glu(operator: Callable[..., Tensor], input: Tensor, dim: int = -1) -> Tenso
     return value * operator(gate)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return sigmoid_integers(given.opening(), on)
+
+
 RECORD = Operator(
     name="sigmoid",
     family="gate",
     formula="1 / (1 + exp(-x))",
     spiking=sigmoid,
+    integers=integers,
     exact=torch.sigmoid,
     inputs=("gate",),
     scale="vector",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from spikeplug.codes import Coded
 from spikeplug.numerics import Numerics
-from spikeplug.operators.gates.gate import Gate, gated, gated_bound, input_range, largest
+from spikeplug.operators.gates.gate import Gate, gated, gated_bound, gated_integers, input_range, largest
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator, elementwise, no_settings
 from spikeplug.primitives.arithmetic import Arithmetic
 
@@ -23,11 +25,17 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     return gated_bound(x, numerics, lambda x: x, F.silu(x))
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return gated_integers(given.amplitude(), given.opening(), GATE, on)
+
+
 RECORD = Operator(
     name="silu",
     family="gate",
     formula="x·σ(x)",
     spiking=silu,
+    integers=integers,
     exact=F.silu,
     inputs=("gate",),
     scale="vector",

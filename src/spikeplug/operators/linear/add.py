@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spikeplug.codes import Coded
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.pair import of_pair
 from spikeplug.operators.linear.scaled import sum_integers
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator
 from spikeplug.primitives.arithmetic import Arithmetic
 
@@ -27,11 +29,17 @@ def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
     return given + ((a + b).abs() + given) * 2.0**-numerics.bits
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return sum_integers(given.received("a"), given.received("b"), on.numerics.bits, on)
+
+
 RECORD = Operator(
     name="add",
     family="linear",
     formula="a + b",
     spiking=add,
+    integers=integers,
     exact=torch.add,
     inputs=("residual", "residual"),
     scale="element",

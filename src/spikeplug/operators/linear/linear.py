@@ -14,9 +14,10 @@ from torch import Tensor
 from spikeplug.codes import Coded, as_real, decode, encode
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import Levels, check_levels, exactly_rotated, level_integers, rotated
+from spikeplug.operators.linear.levels import STEP_BITS, Levels, check_levels, exactly_rotated, level_integers, rotated
 from spikeplug.operators.linear.receiver import received
 from spikeplug.operators.linear.scaled import coded, sum_integers
+from spikeplug.operators.operands import EXPONENTS, Operands
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
@@ -39,7 +40,8 @@ def linear_integers(x: Levels, weight: Tensor, threshold: Coded, bias: Coded | N
     With a bias, the product is rounded to 24 bits before it.
     """
     bits, terms = on.numerics.bits, weight.shape[-1]
-    membrane = on.signed_dot(x.mantissa, weight.T, x.bits + 1, WEIGHT_BITS, levels=True, name="membrane")
+    rows = weight.T
+    membrane = on.signed_dot(x.mantissa, rows, x.bits + 1, WEIGHT_BITS, levels=True, constant=True, name="membrane")
     membrane_bits = x.bits + WEIGHT_BITS + terms.bit_length()
     scaled = on.gate(x.step, membrane, x.step_bits, "membrane/step")
     width = membrane_bits + x.step_bits + THRESHOLD_BITS + 1
@@ -169,11 +171,28 @@ def bound(
     return error + largest * 2.0 ** (1 - numerics.bits)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from levels that are given; every threshold is 1, in units of 2^-15.
+
+    Errors: SpikeplugError without an int8 weight (out, elements).
+    """
+    weight = given.weight
+    if weight is None or weight.dtype != torch.int8 or weight.dim() != 2 or weight.shape[1] != given.elements:
+        raise SpikeplugError(f"the circuit of {on.operator} needs weight, an int8 tensor (out, {given.elements}).")
+    step_bits, bits = STEP_BITS + 2, 7
+    levels = given.vector("levels", 1 - (1 << bits), (1 << bits) - 1)
+    step, exponent = given.shared("step", 0, (1 << step_bits) - 1), given.shared("exponent", *EXPONENTS)
+    thresholds = torch.full((weight.shape[0],), 1 << THRESHOLD_BITS - 1)
+    threshold = Coded(thresholds, torch.tensor(1 - THRESHOLD_BITS), THRESHOLD_BITS, "fixed")
+    return linear_integers(Levels(levels, step, exponent, bits, step_bits), weight, threshold, None, on)
+
+
 RECORD = Operator(
     name="linear",
     family="linear",
     formula="x·weightᵀ + bias",
     spiking=linear,
+    integers=integers,
     exact=exact,
     inputs=("residual", "weight", "threshold", "unit"),
     settings=(None, 127, 0, 0),

@@ -10,6 +10,7 @@ from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.pair import of_pair
 from spikeplug.operators.linear.receiver import RECEIVED_BITS
 from spikeplug.operators.linear.scaled import coded
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import EXPONENT_BITS
 from spikeplug.operators.record import Operator
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -41,11 +42,17 @@ def bound(a: Tensor, b: Tensor, *, numerics: Numerics) -> Tensor:
     return given + (size + given) * 2.0**-numerics.bits
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return product_integers(given.received("a"), given.received("b"), on.numerics.bits, on)
+
+
 RECORD = Operator(
     name="multiply",
     family="linear",
     formula="a·b",
     spiking=multiply,
+    integers=integers,
     exact=torch.mul,
     inputs=("residual", "residual"),
     scale="element",

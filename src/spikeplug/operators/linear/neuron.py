@@ -112,12 +112,11 @@ def neuron(x: Tensor, threshold: Tensor, unit: Tensor, kind: str = "qcfs 127", *
             )
     if x.numel() == 0:
         return x.clone()
-    most, wide = (1 << spec.bits) - 1, threshold.to(torch.int64)
+    wide = threshold.to(torch.int64)
 
     def rows(x: Tensor) -> Tensor:
         undefined = torch.isnan(x)
-        received = scaled(x.masked_fill(undefined, 0.0), -unit, torch.float64).clamp(-most, most).round()
-        integers = received.to(torch.int64)
+        integers = arriving(x, unit, spec)
         twice = 2 * integers
         beyond = (twice > (2 * spec.highest + 1) * wide) | (twice < (2 * spec.lowest - 1) * wide)
         record(f"{on.operator}: beyond the last level", beyond)
@@ -126,6 +125,13 @@ def neuron(x: Tensor, threshold: Tensor, unit: Tensor, kind: str = "qcfs 127", *
 
     vectors = torch.atleast_1d(x)
     return by_rows(lambda part: rows(as_real(part, on.operator)), vectors).reshape(x.shape)
+
+
+def arriving(x: Tensor, unit: Tensor, spec: QuantiseSpec) -> Tensor:
+    """Return the integers at which a neuron receives x, in units of 2^unit, int64; NaN is received as 0."""
+    most = (1 << spec.bits) - 1
+    received = scaled(x.nan_to_num(0.0, math.inf, -math.inf), -unit, torch.float64).clamp(-most, most).round()
+    return received.to(torch.int64)
 
 
 def exact(x: Tensor, threshold: Tensor, unit: Tensor, kind: str) -> Tensor:

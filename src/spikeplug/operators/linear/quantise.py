@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.codes import MOST_PACKED, NO_STEP, STEP_BYTES, as_real, pack, scaled
+from spikeplug.codes import MOST_PACKED, NO_STEP, STEP_BYTES, Coded, as_real, pack, scaled
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
-from spikeplug.operators.linear.levels import SHARE_BITS, check_levels, exactly_rotated
+from spikeplug.operators.linear.levels import SHARE_BITS, check_levels, exactly_rotated, level_integers
 from spikeplug.operators.linear.linear import input_levels
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -68,11 +69,18 @@ def bound(x: Tensor, levels: int = 127, block: int = 0, rotation: int = 0, *, nu
     return (largest / levels * (0.5 + 2.0**-9) + largest * 2.0**-18).expand(x.shape)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the levels of a vector, 127 of them, as a code; their step is left out."""
+    levels = level_integers(given.received_vector(), 127, 0, on)
+    return Coded(levels.mantissa, levels.exponent, levels.bits, "vector")
+
+
 RECORD = Operator(
     name="quantise",
     family="linear",
     formula="x in few levels",
     spiking=quantise,
+    integers=integers,
     exact=exact,
     inputs=("residual",),
     settings=(127, 0, 0, False),

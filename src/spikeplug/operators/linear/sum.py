@@ -9,6 +9,7 @@ from spikeplug.codes import Coded, as_real, decode
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.receiver import RECEIVED_BITS, in_vectors, received
 from spikeplug.operators.linear.scaled import coded
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import along, by_rows
 from spikeplug.primitives.arithmetic import Arithmetic
@@ -57,11 +58,17 @@ def bound(x: Tensor, dim: int = -1, *, numerics: Numerics) -> Tensor:
     return error
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return sum_of_integers(given.received_vector(), on.numerics.bits, on)
+
+
 RECORD = Operator(
     name="sum",
     family="linear",
     formula="Σ x along one dimension",
     spiking=sum_along,
+    integers=integers,
     exact=exact,
     inputs=("residual",),
     settings=(-1,),

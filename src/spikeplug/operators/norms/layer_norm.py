@@ -14,6 +14,7 @@ from spikeplug.codes import Coded, as_input, as_real, decode, encode, power_of_t
 from spikeplug.numerics import Numerics
 from spikeplug.operators.norms.length import EPS, check_norm, norm_range, normed_bound
 from spikeplug.operators.norms.rms_norm import rms_norm_integers
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import normalise
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.operators.rows import by_rows
@@ -118,11 +119,19 @@ def _group_norm(
     return normed if bias is None else normed + bias.view(channels)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    bound = 1 << on.numerics.working_bits - 1
+    extension = given.shared("extension", 0, bound * given.elements)
+    return layer_norm_integers(given.vector("x", -bound, bound, torch.int32), extension, on)
+
+
 RECORD = Operator(
     name="layer_norm",
     family="norm",
     formula="(x - mean) / sqrt(variance + eps) · weight + bias over the last dimension",
     spiking=layer_norm,
+    integers=integers,
     exact=exact,
     inputs=("residual",),
     settings=(EPS,),

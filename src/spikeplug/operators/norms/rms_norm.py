@@ -13,6 +13,7 @@ from spikeplug.codes import Coded, as_input, as_real, decode, encode, power_of_t
 from spikeplug.numerics import Numerics
 from spikeplug.operators.gates.gate import with_sign_of
 from spikeplug.operators.norms.length import EPS, check_norm, length_integers, norm_range, normed_bound
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import Ratio
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.operators.rows import by_rows
@@ -92,11 +93,19 @@ def _call(
     return operator(input.flatten(-len(shape)), eps, weight=flat).view(input.shape)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    bound = 1 << on.numerics.working_bits - 1
+    mantissa, extension = given.vector("x", -bound, bound), given.shared("extension", 0, bound)
+    return rms_norm_integers(mantissa.to(torch.int32), extension.to(torch.int32), on)
+
+
 RECORD = Operator(
     name="rms_norm",
     family="norm",
     formula="x / sqrt(mean(x²) + eps) · weight over the last dimension",
     spiking=rms_norm,
+    integers=integers,
     exact=exact,
     inputs=("residual",),
     settings=(EPS,),

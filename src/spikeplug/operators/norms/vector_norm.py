@@ -13,6 +13,7 @@ from spikeplug.codes import Coded, as_input, as_real, decode, encode
 from spikeplug.numerics import Numerics
 from spikeplug.operators.errors import length_error
 from spikeplug.operators.norms.length import length_integers, norm_range
+from spikeplug.operators.operands import EXPONENTS, Operands
 from spikeplug.operators.ratio import EXPONENT_BITS, normalise
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.operators.rows import along, by_rows
@@ -37,13 +38,18 @@ def vector_norm(x: Tensor, dim: int = -1, keepdim: bool = False, *, on: Arithmet
     return output.movedim(-1, dim) if keepdim and x.dim() else output.squeeze(-1)
 
 
-def _rows(x: Tensor, on: Arithmetic) -> Tensor:
-    code = encode(as_input(x, on.numerics), on.numerics.working_bits)
+def vector_norm_integers(code: Coded, on: Arithmetic) -> Coded:
+    """Return the code of the norm of each vector of a code, (..., 1), of numerics.bits significant bits."""
     length = length_integers(code.mantissa, None, on)
     # The CORDIC tree's constant gain may round a length up to one bit more.
     quotient, places = normalise(length.integers, length.bits + 1, on.numerics.bits, on)
     exponent = on.add(code.exponent, places, EXPONENT_BITS, "exponent") + length.dropped
-    output = decode(Coded(quotient, exponent, on.numerics.bits, "vector"), x.dtype)
+    return Coded(quotient, exponent, on.numerics.bits, "vector")
+
+
+def _rows(x: Tensor, on: Arithmetic) -> Tensor:
+    code = encode(as_input(x, on.numerics), on.numerics.working_bits)
+    output = decode(vector_norm_integers(code, on), x.dtype)
     if code.nonfinite is None:
         return output
     output = output.masked_fill(code.nonfinite.any(-1, keepdim=True), math.inf)
@@ -93,11 +99,19 @@ def _vector_norm(
     return operator(x, dim if isinstance(dim, int) else dim[0], keepdim)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    bits = on.numerics.working_bits - 1
+    mantissa = given.vector("x", -1 << bits, 1 << bits, torch.int32)
+    return vector_norm_integers(Coded(mantissa, given.shared("exponent", *EXPONENTS), bits, "vector"), on)
+
+
 RECORD = Operator(
     name="vector_norm",
     family="norm",
     formula="sqrt(Σ x²) along `dim`",
     spiking=vector_norm,
+    integers=integers,
     exact=exact,
     inputs=("residual",),
     settings=(-1, False),

@@ -22,6 +22,7 @@ from spikeplug.codes import (
 from spikeplug.numerics import Numerics
 from spikeplug.operators.elements.log import logarithm_integers
 from spikeplug.operators.errors import falling_error, silenced, weight_error, within_scores
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import EXPONENT_BITS, fixed_step
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.operators.rows import by_vectors
@@ -150,11 +151,17 @@ def bound(x: Tensor, *, numerics: Numerics) -> Tensor:
     return within_scores(x, error.expand_as(x), numerics)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return log_softmax_integers(given.scores(), None, on)
+
+
 RECORD = Operator(
     name="log_softmax",
     family="softmax",
     formula="x_i - ln Σ_j exp(x_j) along `dim`",
     spiking=log_softmax,
+    integers=integers,
     exact=torch.log_softmax,
     inputs=("logits",),
     settings=(-1,),

@@ -12,6 +12,7 @@ from torch import Tensor
 from spikeplug.codes import Coded, Scores, decode, encode_scores, natural_unit
 from spikeplug.numerics import Numerics
 from spikeplug.operators.errors import falling_error, output_rounding, silenced, weight_error, within_scores
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.ratio import Ratio
 from spikeplug.operators.record import Operator, Spelling
 from spikeplug.operators.rows import by_vectors
@@ -93,11 +94,17 @@ def softmax_call(
     return operator(input if dtype is None else input.to(dtype), dim)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    return softmax_integers(given.scores(), on)
+
+
 RECORD = Operator(
     name="softmax",
     family="softmax",
     formula="exp(x_i) / Σ_j exp(x_j) along `dim`",
     spiking=softmax,
+    integers=integers,
     exact=torch.softmax,
     inputs=("scores",),
     settings=(-1,),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spikeplug.codes import Coded
+from spikeplug.operators.operands import Operands
 from spikeplug.operators.record import Operator, elementwise
-from spikeplug.operators.waves.wave import bound, input_range, wave
+from spikeplug.operators.waves.wave import bound, input_range, sine_integers, wave
 from spikeplug.primitives.arithmetic import Arithmetic
 
 
@@ -19,11 +21,18 @@ def sin(x: Tensor, *, on: Arithmetic) -> Tensor:
     return wave(x, 0, on)
 
 
+def integers(given: Operands, on: Arithmetic) -> Coded:
+    """Return the code of the operator, from integers that are given."""
+    turn = 1 << on.numerics.working_bits
+    return sine_integers(given.each_integer("phase", 0, turn - 1), on)
+
+
 RECORD = Operator(
     name="sin",
     family="wave",
     formula="sin x, x in radians, from a table of one quarter wave",
     spiking=sin,
+    integers=integers,
     exact=torch.sin,
     inputs=("angle",),
     scale="step",

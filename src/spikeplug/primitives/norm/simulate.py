@@ -33,7 +33,7 @@ def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
     Errors: SpikeplugError if that is more neurons than can be simulated.
     """
-    _check_ordered(1 << bits)
+    check_ordered(1 << bits)
     return _summed(square_population(x.abs(), 1 << bits, scope / "square"), bits, scope)
 
 
@@ -71,7 +71,7 @@ def root_ordered(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
 
     Errors: SpikeplugError if it needs more neurons than can be simulated.
     """
-    _check_ordered(1 << spec.root_bits)
+    check_ordered(1 << spec.root_bits)
     return root_population(square, (1 << spec.root_bits) - 1, scope)
 
 
@@ -130,7 +130,7 @@ def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> T
     return (total + (1 << (drop - 1))) >> drop
 
 
-def _check_ordered(neurons: int) -> None:
+def check_ordered(neurons: int) -> None:
     if neurons > MOST_ORDERED:
         raise SpikeplugError(
             f"an ordered norm needs {neurons:,} neurons per number here, more than the {MOST_ORDERED:,} that can be "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spikeplug.neurons import Scope, reached
+from spikeplug.neurons import Needs, Scope, reached
 from spikeplug.primitives.quantise import closed
 from spikeplug.primitives.quantise.spec import QuantiseSpec
 
@@ -21,13 +21,27 @@ def quantise(x: Tensor, threshold: Tensor | int, spec: QuantiseSpec, scope: Scop
     else:
         sent, sending = _spikes(x, threshold, spec)
     size = x.numel()
-    neurons = scope.population("threshold", spec.width, size * spec.levels * spec.populations)
+    largest = 2 * spec.pace * max(spec.weights) * ((1 << spec.threshold_bits) - 1)
+    needs = Needs(
+        threshold="moving" if len(set(spec.weights)) > 1 else "operand",
+        threshold_bits=largest.bit_length(),
+        soft_reset=True,
+        gated=spec.bounds is not None,  # by the sum of what it sent
+        arriving_bits=spec.bits + 1,
+    )
+    neurons = scope.population("threshold", spec.width, size * spec.levels * spec.populations, needs)
     neurons.sent(sent)
     updates = size * spec.populations * spec.levels * spec.steps
     neurons.updated(updates, reached(x, x) * spec.levels * (spec.steps if spec.paced else 1))
     neurons.compares += 2 * updates if spec.bounds else updates
     neurons.steps += spec.steps
-    total = (scope / "total").population("accumulator", spec.total_width, size)
+    signs = 2 if spec.lowest < 0 else 1
+    adds = Needs(
+        fan_in=spec.levels * spec.populations,
+        weight_bits=max(spec.weights).bit_length(),
+        weights=signs * len(set(spec.weights)),
+    )
+    total = (scope / "total").population("accumulator", spec.total_width, size, adds)
     total.updated(size * spec.steps, sending)
     total.steps += spec.steps
     return answer

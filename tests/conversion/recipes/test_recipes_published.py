@@ -221,6 +221,28 @@ def test_a_simulation_is_the_closed_form_and_as_predicted(name: str) -> None:
     assert operator in {place.operator for place in simulated.entries}
 
 
+def test_a_recipe_may_code_few_sites() -> None:
+    """Keys alone: nothing else has a neuron, and the numbers of the neuron are those of any recipe."""
+    model, reference = tiny_model(), tiny_model()
+    step = Step(name="keys", site="key", neuron="qcfs 15")
+    recipe = Pipeline(name="keys", source="none", steps=(step,), nonlinearities="exact")
+    convert(model, recipe=recipe, calibration=CALIBRATION)
+    found = neurons(model)
+    assert {site for _, site in found} == {"key"}
+    paths = {module: path for path, module in reference.named_modules()}
+
+    def attend(module: Any, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return sdpa_attention_forward(module, query, published(found[paths[module], "key"], key), *args, **kwargs)
+
+    AttentionInterface.register("sdpa", attend)
+    try:
+        expected = logits(reference, tokens())
+    finally:
+        AttentionInterface.register("sdpa", sdpa_attention_forward)
+    assert torch.equal(logits(model, tokens()), expected)
+    assert not torch.equal(expected, logits(tiny_model(), tokens()))
+
+
 @every_pipeline
 def test_calibration_sets_thresholds(name: str) -> None:
     model = tiny_model()
@@ -421,6 +443,7 @@ def test_recipes_are_data_that_is_checked() -> None:
         ({"range": "wide"}, 'choose "largest"'),
         ({"range": "at most x"}, 'choose "largest"'),
         ({"neuron": "lif"}, "unknown neuron"),
+        ({"outliers": True}, "beyond a fixed range"),
         ({"range": "each vector"}, "a GIF neuron, and no other"),
         ({"neuron": "gif 4 1"}, "a GIF neuron, and no other"),
         ({"neuron": "gif 4 1", "range": "each vector", "salient": 2.0}, "salient from 0 to 1"),

@@ -57,11 +57,9 @@ class Neuron:
             arrived()
         if self.salient is not None:
             bits = map(int, self.kind.split()[1:])
-            self.salient = self.salient.to(x.device)
-            return OPERATORS["gif"](x, self.salient, *bits, numerics=self.numerics)
+            return OPERATORS["gif"](x, self.salient.to(x.device), *bits, numerics=self.numerics)
         if not self.thresholds:
             return x
-        self.thresholds = [(t.to(x.device), unit.to(x.device)) for t, unit in self.thresholds]
         if not self.step.outliers:
             return self._coded(x, 0)
         beyond = x.abs() > self.step.most
@@ -70,7 +68,8 @@ class Neuron:
         )
 
     def _coded(self, x: Tensor, place: int) -> Tensor:
-        return OPERATORS["neuron"](x, *self.thresholds[place], self.kind, numerics=self.numerics)
+        threshold, unit = (each.to(x.device) for each in self.thresholds[place])
+        return OPERATORS["neuron"](x, threshold, unit, self.kind, numerics=self.numerics)
 
     def _calibrate(self, x: Tensor) -> None:
         x = x.reshape(-1, x.shape[-1]).to(torch.float64)

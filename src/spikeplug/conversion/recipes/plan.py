@@ -76,8 +76,8 @@ class Coding:
                 planned[path] = NeuronPlug(module, self.numerics, self._neuron(path, site), plugs.get(path))
         for path, module in self.attending.items():
             before = attending.get(path, AttentionPlug(None, implementation_of(module)))
-            excluded = path in self.matched
-            neurons: dict[str, Neuron] = {} if excluded else {site: self._neuron(path, site) for site in _OPERANDS}
+            coded = [] if path in self.matched else [site for site in _OPERANDS if self.pipeline.step(site)]
+            neurons: dict[str, Neuron] = {site: self._neuron(path, site) for site in coded}
             attending[path] = replace(before, neurons=neurons)
             planned.setdefault(path, HostPlug(module, self.numerics))
         if not self.neurons:

@@ -48,6 +48,8 @@ class Step:
             neuron_of(kind)
         if (self.range == "each vector") != self.neuron.startswith("gif ") or not 0 <= self.salient <= 1:
             raise SpikeplugError('a GIF neuron, and no other, has range="each vector", and salient from 0 to 1.')
+        if self.outliers and not self.most:
+            raise SpikeplugError('outliers lie beyond a fixed range: give range="at most NUMBER" with them.')
         if self.range not in ("largest", "least squares", "each vector") and not self.most > 0:
             raise SpikeplugError(
                 f'range is {shown(self.range)}: choose "largest", "least squares" or "at most NUMBER".'

@@ -40,6 +40,7 @@ LAYERS = [
     "evidence",
     "report",
     "bench",
+    "hardware",
     "cli",
     "__main__",
 ]

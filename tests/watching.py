@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, Kind, Population, Scope, lif
+from spikeplug.neurons import Events, Kind, Needs, Population, Scope, lif
 from spikeplug.primitives.compare import simulate as compare
 from spikeplug.primitives.divide import simulate as divide
 from spikeplug.primitives.interpolation import simulate as interpolation
@@ -30,8 +30,10 @@ class Watching(Events):
         super().__init__(realisation, observer=self._see)
         self.seen: list[tuple[str, int, int]] = []
 
-    def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
-        found = super().population(name, kind, width, neurons)
+    def population(
+        self, name: str, kind: Kind, width: int = 0, neurons: int = 0, needs: Needs | None = None
+    ) -> Population:
+        found = super().population(name, kind, width, neurons, needs)
         assert found.kind == kind, f"{name} is a population of {found.kind} and of {kind} neurons"
         return found
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spikeplug import fixedpoint as fixedpoint
     from spikeplug import functional as functional
     from spikeplug import hadamard as hadamard
+    from spikeplug import hardware as hardware
     from spikeplug import harness as harness
     from spikeplug import kernels as kernels
     from spikeplug import library as library
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from spikeplug import weights as weights
     from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
     from spikeplug.errors import SpikeplugError
+    from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
     from spikeplug.operators.recording import circuit_of
@@ -73,6 +75,7 @@ __all__ = [
     "convert",
     "count",
     "explain",
+    "fit",
     "functional",
     "nn",
     "reset_saturations",
@@ -95,6 +98,7 @@ _HOME = {
     "convert": "conversion",
     "count": "conversion",
     "explain": "conversion",
+    "fit": "hardware.fit",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",
@@ -116,6 +120,7 @@ _MODULES = frozenset(
         "fixedpoint",
         "functional",
         "hadamard",
+        "hardware",
         "harness",
         "kernels",
         "library",

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import spikeplug
 from spikeplug import cli
+from spikeplug.hardware.chips import load_chip
 from spikeplug.presets import read_preset
 
 
@@ -56,11 +57,11 @@ def test_importing_spikeplug_is_enough(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_presets_are_read(page: str, tmp_path: Path) -> None:
+def test_presets_and_chips_are_read(page: str, tmp_path: Path) -> None:
     for block in pages.blocks(page, "toml"):
         path = tmp_path / "own.toml"
         path.write_text(block.text, encoding="utf-8")
-        read_preset(str(path))
+        load_chip(path) if "[limits." in block.text else read_preset(str(path))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if pages.commands(page)])

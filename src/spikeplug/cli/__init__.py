@@ -16,6 +16,7 @@ from spikeplug.cli.bench import bench_command
 from spikeplug.cli.convert import convert_command
 from spikeplug.cli.evaluate import evaluate_command
 from spikeplug.cli.export import export_command
+from spikeplug.cli.fit import fit_command
 from spikeplug.cli.generate import generate_command
 from spikeplug.cli.lm_eval import lm_eval_command
 from spikeplug.cli.ops import ops_command
@@ -111,5 +112,6 @@ app.command("ops")(ops_command)
 app.command("bench")(bench_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
+app.command("fit")(fit_command)
 # lm-eval reads everything after "lm-eval", --help included.
 app.command("lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True})(lm_eval_command)

@@ -1,1 +1,1 @@
-"""Take circuits outside of this package: to files, and to other people's simulators."""
+"""Compare events with hardware, and take circuits to other people's simulators."""

@@ -77,7 +77,7 @@ class Arithmetic(Protocol):
 
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor: ...
 
-    # Products and sums.
+    # Products and sums. A product whose operand b is `constant`, such as stored weights, needs no gated synapse.
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor: ...
 
     def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor: ...
@@ -85,7 +85,14 @@ class Arithmetic(Protocol):
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor: ...
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor: ...
 
     # Comparisons.
@@ -156,7 +163,14 @@ class Closed:
         return product.dot(weight, value, weight_bits, value_bits)
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         return product.dot(a, b, a_bits, b_bits)
 
@@ -261,11 +275,18 @@ class Simulated:
         return self._product.dot(weight, value, weight_bits + 1, self._scope(name))
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         # Levels at a linear layer's input arrive in the schedule of the realisation; other numbers send their bits.
         schedule = self.realisation.schedule if levels else "bits"
-        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule)
+        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule, constant)
 
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
         return self._compare.maximum(x, bits, self._scope(name))

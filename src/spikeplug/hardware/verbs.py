@@ -14,6 +14,7 @@ from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.primitives.arithmetic import Arithmetic, Recorded
 from spikeplug.primitives.divide import DivideSpec
+from spikeplug.primitives.exponential import ShiftExponential
 from spikeplug.primitives.norm import RootSpec
 from spikeplug.realisation import Realisation
 
@@ -46,17 +47,23 @@ def _reaches(on: Arithmetic, port: Port, bits: int) -> Tensor:
     return on.reaches(port("x", -most, most), port("threshold", -most, most), bits)
 
 
-#: divide   min(floor(2^bits · numerator / denominator), 2^bits)
-#: root     floor(sqrt(square)), of 2·bits bits
-#: add      a + b
-#: gate     spikes · value
-#: reaches  1 where x >= threshold
+def _exponential(on: Arithmetic, port: Port, bits: int) -> Tensor:
+    return on.mantissa(port("distance", 0, (1 << bits) - 1), ShiftExponential(bits, min(32, 1 << bits), 22))
+
+
+#: divide       min(floor(2^bits · numerator / denominator), 2^bits)
+#: root         floor(sqrt(square)), of 2·bits bits
+#: add          a + b
+#: gate         spikes · value
+#: reaches      1 where x >= threshold
+#: exponential  2^-(distance · 2^-bits) with 22 fraction bits, from a table of up to 32 segments
 VERBS: Mapping[str, Callable[[Arithmetic, Port, int], Tensor]] = {
     "divide": _divide,
     "root": _root,
     "add": _add,
     "gate": _gate,
     "reaches": _reaches,
+    "exponential": _exponential,
 }
 
 

@@ -1,0 +1,161 @@
+"""Run exported NIR graphs in other people's simulators.
+
+A runner is one file. It takes a graph and its spikes, (steps, batch, channels), and gives what the output node gives,
+(steps, batch, neurons). Little else of spikeplug is imported, so each can run in an environment of its own, with its
+simulator, `nir` and numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from typing import Any
+
+from spikeplug.errors import SpikeplugError, shown
+from spikeplug.hardware.packages import package
+from spikeplug.hardware.rasters import Integers, decode, encode
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Describe a simulator, and what it can run.
+
+    name     its name; its runner is the file of that name in this folder
+    module   what is imported
+    package  what is installed
+    install  the command that installs it
+    nodes    the kinds of NIR nodes that it runs
+    lacks    why it runs no others
+    differs  what it reads in another way than NIR says, and what the runner does about it
+    """
+
+    name: str
+    module: str
+    package: str
+    install: str
+    nodes: frozenset[str]
+    lacks: str
+    differs: str
+
+    @property
+    def version(self) -> str:
+        """Return the version that is installed. Errors: SpikeplugError if none is."""
+        package(self.module, self.install)
+        return metadata.version(self.package)
+
+
+_ONE_LAYER = frozenset({"Input", "Affine", "IF", "Output"})
+_LOIHI = "a leak factor is at most 1 and a reset is to 0, as on Loihi 1"
+EMULATORS: Mapping[str, Emulator] = {
+    emulator.name: emulator
+    for emulator in (
+        Emulator(
+            "nirtorch",
+            "nirtorch",
+            "nirtorch",
+            "pip install nir nirtorch torch",
+            _ONE_LAYER | {"I", "LI", "Threshold"},
+            "NIR's own equations have no reset by subtraction: write it as a synapse",
+            "it brings no neurons, so the runner has those of NIR; its own Affine leaves a bias as torch drew it",
+        ),
+        Emulator(
+            "norse",
+            "norse",
+            "norse",
+            "pip install nir nirtorch torch matplotlib && pip install --no-deps norse",
+            _ONE_LAYER | {"CubaLIF"},
+            "it has no I and no Threshold: write a reset in the metadata of the neuron",
+            "it passes over nodes that it does not know, so the runner refuses them before",
+        ),
+        Emulator(
+            "spikingjelly",
+            "spikingjelly",
+            "spikingjelly",
+            "pip install nir nirtorch torch requests tqdm loguru==0.7.3 && pip install --no-deps spikingjelly",
+            _ONE_LAYER,
+            "its time constants are longer than a time step, so no membrane doubles; a population has one threshold",
+            "its resistance of an IF is 1 / time step",
+        ),
+        Emulator(
+            "snntorch",
+            "snntorch",
+            "snntorch",
+            "pip install nir nirtorch torch && pip install --no-deps snntorch",
+            _ONE_LAYER,
+            "its leak factor is at most 1; a population has one threshold",
+            "it reads an IF as a leak of 0.9, which the runner sets to 1",
+        ),
+        Emulator(
+            "sinabs",
+            "sinabs",
+            "sinabs",
+            "pip install nir nirtorch torch pbr && pip install --no-deps sinabs",
+            _ONE_LAYER,
+            "its leak factor is below 1",
+            "it keeps an IF above -θ and lets it spike several times per step, which the runner undoes",
+        ),
+        Emulator(
+            "sanafe",
+            "sanafe",
+            "sanafe",
+            "pip install nir sanafe",
+            _ONE_LAYER | {"CubaLIF", "I", "LI"},
+            "a neuron resets itself: write a reset in the metadata of the neuron",
+            "spikes are 0 or 1 and arrive a step later; a doubling membrane is a hypothetical neuron on its Loihi",
+        ),
+        Emulator(
+            "lava",
+            "lava.proc.lif.process",
+            "lava-nc",
+            "pip install nir lava-nc  # Python 3.10",
+            _ONE_LAYER,
+            _LOIHI,
+            "synapses of both signs lose the lowest bit of a weight, so each sign and byte has synapses of its own",
+        ),
+        Emulator(
+            "nengo_loihi",
+            "nengo_loihi",
+            "nengo-loihi",
+            "pip install nir nengo-loihi",
+            _ONE_LAYER,
+            _LOIHI,
+            "its builder scales floats and rounds, so the runner sets the integers of its blocks",
+        ),
+    )
+}
+
+
+def run(name: str, graph: Any, operands: Mapping[str, Any]) -> Integers:
+    """Return the integers (batch,) that a graph gives in the simulator of that name, for integer operands (batch,).
+
+    Errors: SpikeplugError for an unknown simulator, one that is not installed (with the command that installs it), and
+    a graph that it cannot run, in words.
+    """
+    emulator = _emulator(name)
+    package(emulator.module, emulator.install)
+    _check(emulator, graph)
+    runner = import_module(f"spikeplug.hardware.emulators.{emulator.name}")
+    return decode(graph, runner.run(graph, encode(graph, operands)))
+
+
+def _emulator(name: str) -> Emulator:
+    if name not in EMULATORS:
+        raise SpikeplugError(f"unknown simulator {shown(name)}: choose one of {', '.join(EMULATORS)}.")
+    return EMULATORS[name]
+
+
+def _check(emulator: Emulator, graph: Any) -> None:
+    """Refuse a graph with a node that the simulator does not run, before it reads it as another."""
+    kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
+    unknown = [f"{name} ({kind})" for name, kind in kinds.items() if kind not in emulator.nodes]
+    if unknown:
+        raise SpikeplugError(f"{emulator.name} cannot run the node {unknown[0]}: {emulator.lacks}.")
+
+
+def node(graph: Any, kinds: Iterable[str]) -> Any:
+    """Return the only node of these kinds. Errors: SpikeplugError for none or several."""
+    found = [node for node in graph.nodes.values() if type(node).__name__ in kinds]
+    if len(found) != 1:
+        raise SpikeplugError(f"this simulator runs one layer of neurons, and the graph has {len(found)}.")
+    return found[0]

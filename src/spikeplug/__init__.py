@@ -49,7 +49,19 @@ if TYPE_CHECKING:
     from spikeplug import report as report
     from spikeplug import saturation as saturation
     from spikeplug import weights as weights
-    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
+    from spikeplug.conversion import (
+        Pipeline,
+        SpikingConfig,
+        Whole,
+        audit,
+        convert,
+        count,
+        explain,
+        online,
+        recipes,
+        revert,
+        simulate,
+    )
     from spikeplug.errors import SpikeplugError
     from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
@@ -66,6 +78,7 @@ __all__ = [
     "PRESETS",
     "Events",
     "Numerics",
+    "Pipeline",
     "Realisation",
     "SpikeplugError",
     "SpikingConfig",
@@ -78,6 +91,8 @@ __all__ = [
     "fit",
     "functional",
     "nn",
+    "online",
+    "recipes",
     "reset_saturations",
     "revert",
     "saturations",
@@ -89,6 +104,7 @@ _HOME = {
     "Events": "neurons",
     "Numerics": "numerics",
     "PRESETS": "presets",
+    "Pipeline": "conversion",
     "Realisation": "realisation",
     "SpikeplugError": "errors",
     "SpikingConfig": "conversion",
@@ -99,6 +115,8 @@ _HOME = {
     "count": "conversion",
     "explain": "conversion",
     "fit": "hardware.fit",
+    "online": "conversion",
+    "recipes": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",

@@ -20,15 +20,16 @@ from spikeplug.primitives.exponential import simulate as exponential
 from spikeplug.primitives.interpolation import simulate as interpolation
 from spikeplug.primitives.norm import simulate as norm
 from spikeplug.primitives.product import simulate as product
+from spikeplug.primitives.quantise import simulate as quantise
 from spikeplug.primitives.relay import simulate as relay
 from spikeplug.realisation import Realisation
 
-MODULES: tuple[ModuleType, ...] = (compare, divide, exponential, interpolation, norm, product, relay)
+MODULES: tuple[ModuleType, ...] = (compare, divide, exponential, interpolation, norm, product, quantise, relay)
 OF_ORDER = Realisation(division="ordered", norm="ordered")
 RUNS: dict[str, tuple[Case, Realisation | None]] = {name: (run, None) for name, run in CASES.items()}
 RUNS |= {f"{name}, ordered": (run, OF_ORDER) for name, run in ORDERED.items()}
 #: The populations that go on from what a spike leaves of their membrane.
-SOFT_RESET = {"test/divide", "test/root"}
+SOFT_RESET = {"test/divide", "test/quantise", "test/root"}
 
 
 def predicted(run: Case, realisation: Realisation | None = None) -> Events:
@@ -57,12 +58,16 @@ def stepped(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, set[float]], dic
         note(scope, how.get("leak", 0), largest)
         return lif.lif_step(membrane, current, threshold, scope, **how)
 
+    def ternary_step(membrane: Tensor, current: Any, threshold: Tensor, scope: Scope, **how: Any) -> Any:
+        note(scope, 0, int(threshold.abs().max()))
+        return lif.ternary_step(membrane, current, threshold, scope, **how)
+
     def population_step(current: Tensor, thresholds: Any, scope: Scope) -> Tensor:
         note(scope, 0, max(map(abs, thresholds)))
         return lif.population_step(current, thresholds, scope)
 
     for module in MODULES:
-        for wrapped in (integrate, lif_step, population_step):
+        for wrapped in (integrate, lif_step, ternary_step, population_step):
             if hasattr(module, wrapped.__name__):
                 monkeypatch.setattr(module, wrapped.__name__, wrapped)
     return leaks, thresholds

@@ -129,6 +129,20 @@ def test_a_layer_of_a_chip_fires_as_its_graph() -> None:
         np.testing.assert_array_equal(fired, wanted)
 
 
+def test_membranes_that_a_simulator_does_not_hold_are_refused() -> None:
+    graph = to_nir(circuit_of_verb("divide", 21), {"denominator": 5})
+    with pytest.raises(SpikeplugError, match="n_divide_state: its membrane has 23 bits, and those of nirtorch 22"):
+        emulators.run("nirtorch", graph, {"numerator": [1]})
+    most = (1 << 20) - 1  # 22 bits, the widest
+    circuit = circuit_of_verb("divide", 20)
+    numerators, denominators = [most, most - 1, 12345, 0], [most, most - 1, 7, 1]
+    for denominator in denominators:
+        graph = to_nir(circuit, {"denominator": denominator})
+        found = emulators.run("nirtorch", graph, {"numerator": numerators})
+        wanted = [min((a << 20) // denominator, 1 << 20) for a in numerators]
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_widths_beyond_a_chip() -> None:
     graph = to_nir(circuit_of_verb("divide", 8, "ordered"))
     raster = encode(graph, {"numerator": [1], "denominator": [1]})

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeplug import SpikeplugError, circuit_of
-from spikeplug.circuit import Circuit, run
+from spikeplug.circuit import Circuit, Port, run
+from spikeplug.circuit.run import _value
 from spikeplug.hardware.nir import Reset, equal, read, to_nir, write
 from spikeplug.hardware.rasters import decode, encode, unary
 from spikeplug.hardware.verbs import VERBS, circuit_of_verb
@@ -72,6 +73,53 @@ def test_any_width(tmp_path_factory: Any, data: Any, bits: int, verb: str) -> No
     check(circuit, free, parameters, reset, tmp_path_factory.mktemp("graph"))
 
 
+def settled(circuit: Circuit, batch: int) -> list[torch.Tensor]:
+    """Return every signal of a circuit, (batch,), for random operands within the bounds of its ports."""
+    generator = torch.Generator().manual_seed(0)
+    columns = {
+        name: torch.stack(
+            [
+                torch.randint(circuit.signals[n].low, circuit.signals[n].high + 1, (batch,), generator=generator)
+                for n in numbers
+            ],
+            -1,
+        )
+        for name, numbers in circuit.ports.items()
+    }
+    values: list[torch.Tensor] = []
+    for signal in circuit.signals:
+        values.append(_value(signal, values, columns))
+    return values
+
+
+@pytest.mark.parametrize("operator", ["softmax", "silu", "rms_norm", "divide", "sqrt", "cos"])
+def test_each_stage_of_an_operator_is_exported_or_refused_in_words(operator: str) -> None:
+    circuit = circuit_of(operator, 1, "narrow")
+    values, exported, refused = settled(circuit, 6), 0, list[str]()
+    seen = [(number, stage.name) for number, stage in circuit.stages]
+    places = {number: sum(name == other for n, other in seen if n <= number) for number, name in seen}
+    for number, stage in circuit.stages:
+        names = {train.signal: train.population for train in stage.trains}
+        try:
+            graph = to_nir(circuit, population=f"{stage.name}#{places[number]}")
+        except SpikeplugError as error:
+            refused.append(str(error))
+            continue
+        free = {}
+        for signal, value in enumerate(values):
+            node = circuit.signals[signal].node
+            name = node.name if isinstance(node, Port) else names.get(signal, f"signal {signal}")
+            free[name] = value.numpy()
+        wanted = {channel["operand"] for channel in graph.metadata["spikeplug"]["inputs"].values()} - {""}
+        raster = encode(graph, {name: free[name] for name in wanted})
+        np.testing.assert_array_equal(decode(graph, executed(graph, raster)), values[number].numpy())
+        exported += 1
+    assert exported
+    for reason in refused:
+        assert reason.count(". ") == 0
+        assert "has no NIR form: " in reason or "give it as a parameter" in reason
+
+
 def test_a_file_says_what_nir_has_no_field_for(tmp_path: Path) -> None:
     graph = by_file(to_nir(circuit_of_verb("divide", 4), {"denominator": 5}, reset="neuron"), tmp_path)
     about = graph.metadata["spikeplug"]
@@ -114,9 +162,15 @@ DIVIDE, SOFTMAX = circuit_of_verb("divide", 4), circuit_of("softmax", 2, "narrow
         (DIVIDE, {"population": "nonsense"}, "no stage 'nonsense': choose one of divide"),
         (circuit_of_verb("root", 4), {}, "root has no NIR form: its threshold is the membrane of root/root"),
         (circuit_of_verb("divide", 12), {"parameters": {"denominator": 3}}, None),
-        (circuit_of_verb("divide", 24), {"parameters": {"denominator": 3}}, "26 bits, and float32 holds 22"),
+        (circuit_of_verb("divide", 24), {"parameters": {"denominator": 3}}, None),
+        (
+            circuit_of("layer_norm", 1),
+            {"population": "layer_norm/leading_one"},
+            "61 bits, and a float64 holds 51 exactly",
+        ),
+        (SOFTMAX, {"population": "softmax/decay#9"}, "choose one by its number, such as softmax/decay#1"),
         (SOFTMAX, {}, r"softmax has no NIR form: it has \d+ stages"),
-        (SOFTMAX, {"population": "softmax/decay"}, "stages softmax/decay"),
+        (SOFTMAX, {"population": "softmax/decay"}, "2 stages softmax/decay: choose one by its number"),
         (circuit_of("softmax", 1, "narrow"), {"population": "softmax/decay"}, "it rounds when it leaks"),
     ],
 )

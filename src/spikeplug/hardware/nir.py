@@ -34,8 +34,8 @@ from spikeplug.hardware.packages import package
 from spikeplug.hardware.rasters import METADATA, sent
 
 Reset = Literal["synapse", "neuron"]
-#: Weights and membranes of a file are float32, exact below 2^24.
-BITS = 24
+#: Widths of membranes, sign included, whose halves and lifted thresholds a float32 or a float64 holds exactly.
+_FLOAT32, _FLOAT64 = 22, 51
 
 
 def to_nir(
@@ -48,7 +48,7 @@ def to_nir(
     """Return a stage of a circuit as a `nir.NIRGraph`.
 
     parameters  the operands that set thresholds or weights, by name
-    population  the name of the stage; None: the only one
+    population  the name of the stage, "name#2" for the second of that name; None: the only one
     reset       how a reset by subtraction is written: a `synapse` of the neuron to itself, or in the metadata of the
                 `neuron`
 
@@ -79,9 +79,10 @@ def write(graph: Any, path: str | Path) -> None:
 
 def read(path: str | Path) -> Any:
     """Return the graph of a file. Errors: SpikeplugError for a file that is not there or is no NIR file."""
+    nir = package("nir")
     try:
-        return package("nir").read(str(path))
-    except (OSError, KeyError, ValueError) as error:
+        return nir.read(str(path))
+    except (OSError, KeyError, ValueError, TypeError, AssertionError) as error:
         raise SpikeplugError(
             f"{path} is no readable NIR file ({error}): give one that `spikeplug export` wrote."
         ) from None
@@ -104,14 +105,19 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _stage(circuit: Circuit, population: str | None) -> Stage:
-    stages = [stage for _, stage in circuit.stages if population is None or stage.name == population]
-    if len(stages) == 1:
+    wanted, _, place = (population or "").partition("#")
+    stages = [stage for _, stage in circuit.stages if population is None or stage.name == wanted]
+    if place.isdecimal() and 1 <= int(place) <= len(stages):
+        return stages[int(place) - 1]
+    if len(stages) == 1 and not place:
         return stages[0]
     names = list(dict.fromkeys(stage.name for _, stage in circuit.stages))
     if not stages:
         raise SpikeplugError(f"{circuit.name} has no stage {shown(population)}: choose one of {', '.join(names)}.")
     if population is not None:
-        raise SpikeplugError(f"{circuit.name} has {len(stages)} stages {population}: export it with one element.")
+        raise SpikeplugError(
+            f"{circuit.name} has {len(stages)} stages {wanted}: choose one by its number, such as {wanted}#1."
+        )
     raise SpikeplugError(
         f"{circuit.name} has no NIR form: it has {len(stages)} stages, and one waits for the integers of another; "
         f"choose one by its population: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
@@ -234,8 +240,6 @@ class _Compiler:
                 raise self._refused(neuron, "it rounds when it leaks, and NIR's leak does not round")
             if not all(self._always(gate) for gate in neuron.leaks_if):
                 raise self._refused(neuron, "spikes gate its leak, and NIR has no gates")
-        if neuron.width + 2 > BITS:
-            raise self._refused(neuron, f"its membrane has {neuron.width} bits, and float32 holds {BITS - 2} exactly")
         parts = neuron.threshold
         threshold = None if parts is None else sum(self._value(neuron, part, "threshold") for part in parts)
         cell = _Cell(neuron, leak, 0, threshold)
@@ -248,8 +252,12 @@ class _Compiler:
             self._add(cell, term)
         for gate in neuron.fires_if:
             self._gate(cell, gate)
-        if neuron.ceiling is not None and not self._is_readout(cell):
-            raise self._refused(neuron, "its membrane saturates, and NIR's does not")
+        if not self._is_readout(cell):
+            if neuron.ceiling is not None:
+                raise self._refused(neuron, "its membrane saturates, and NIR's does not")
+            if neuron.width > _FLOAT64:
+                holds = f"a float64 holds {_FLOAT64} exactly"
+                raise self._refused(neuron, f"its membrane has {neuron.width} bits, and {holds}")
         return cell
 
     def _start(self, cell: _Cell, part: int | Held) -> None:
@@ -372,7 +380,7 @@ class _Compiler:
             cell.threshold = self._highest(cell) + 1
 
     def _highest(self, cell: _Cell, silent: _Channel | None = None) -> int:
-        """Return a bound of a membrane while one of its inputs is silent."""
+        """Return an upper bound of the membrane while one of its inputs is silent."""
         widest = (1 << cell.neuron.width - 1) - 1
         if cell.leak != 0:
             return widest
@@ -432,7 +440,7 @@ def _add_input(cell: _Cell, channel: _Channel, weight: float) -> None:
 
 
 class _Graph:
-    """Write cells as nodes and edges: those of one kind that send to each other's readers are one node."""
+    """Write cells as nodes and edges. The cells of a population with one depth and one dynamics are one node."""
 
     def __init__(self, nir: ModuleType, compiled: _Compiled, reset: Reset) -> None:
         self.nir, self.compiled, self.reset = nir, compiled, reset
@@ -440,10 +448,13 @@ class _Graph:
         self.edges: list[tuple[str, str]] = []
         self.channels: list[_Channel] = []
         self.sizes: dict[str, int] = {}
+        self.dtype: type[np.floating[Any]] = np.float32
 
     def built(self, name: str, parameters: Mapping[str, int | Sequence[int]]) -> Any:
         """Return the graph."""
         groups = self._groups()
+        widest = max(cell.neuron.width for cells in groups.values() for cell in cells)
+        self.dtype = np.float32 if widest <= _FLOAT32 else np.float64
         for cells in groups.values():
             for cell in cells:
                 self._started(cell)
@@ -539,7 +550,7 @@ class _Graph:
     def _affine(self, source: str, name: str, target: str, weight: Any, bias: Any = None) -> None:
         if bias is None:
             bias = np.zeros(len(weight))
-        self.nodes[name] = self.nir.Affine(weight.astype(np.float32), np.asarray(bias).astype(np.float32))
+        self.nodes[name] = self.nir.Affine(weight.astype(self.dtype), np.asarray(bias).astype(self.dtype))
         self.edges += [(source, name), (name, target)]
 
     def _writes_synapse(self, cell: _Cell) -> bool:
@@ -549,7 +560,7 @@ class _Graph:
         """Add the node of a group."""
         nir, leak, size = self.nir, cells[0].leak, len(cells)
         self.sizes[base] = size
-        zeros, ones = np.zeros(size, np.float32), np.ones(size, np.float32)
+        zeros, ones = np.zeros(size, self.dtype), np.ones(size, self.dtype)
         # v' = v + (-v + r·I) / τ = 2^k v + I
         tau = ones if leak is None else ones / (1 - 2.0**leak) if leak else None
         about = {"population": cells[0].neuron.population, "width": max(cell.neuron.width for cell in cells)}
@@ -558,7 +569,7 @@ class _Graph:
             integrator.metadata = about
             self.nodes[base] = integrator
             return
-        firing = np.array([cell.threshold for cell in cells]).astype(np.float32)
+        firing = np.array([cell.threshold for cell in cells]).astype(self.dtype)
         if self._writes_synapse(cells[0]):
             self.nodes[f"{base}_state"] = nir.I(r=ones)
             self.nodes[f"{base}_state"].metadata = about

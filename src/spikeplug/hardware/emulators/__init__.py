@@ -26,6 +26,7 @@ class Emulator:
     package  what is installed
     install  the command that installs it
     nodes    the kinds of NIR nodes that it runs
+    bits     the widest membranes that it holds, sign included
     lacks    why it runs no others
     differs  what it reads in another way than NIR says, and what the runner does about it
     """
@@ -35,6 +36,7 @@ class Emulator:
     package: str
     install: str
     nodes: frozenset[str]
+    bits: int
     lacks: str
     differs: str
 
@@ -46,6 +48,8 @@ class Emulator:
 
 
 _ONE_LAYER = frozenset({"Input", "Affine", "IF", "Output"})
+#: Membranes in float32; in the 24 bits of Loihi, of which 6 are fraction bits, with room for a lifted threshold.
+_FLOAT32, _STATE = 22, 16
 _LOIHI = "a leak factor is at most 1 and a reset is to 0, as on Loihi 1"
 EMULATORS: Mapping[str, Emulator] = {
     emulator.name: emulator
@@ -56,6 +60,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "nirtorch",
             "pip install nir nirtorch torch",
             _ONE_LAYER | {"I", "LI", "Threshold"},
+            _FLOAT32,
             "NIR's own equations have no reset by subtraction: write it as a synapse",
             "it brings no neurons, so the runner has those of NIR; its own Affine leaves a bias as torch drew it",
         ),
@@ -65,6 +70,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "norse",
             "pip install nir nirtorch torch matplotlib && pip install --no-deps norse",
             _ONE_LAYER | {"CubaLIF"},
+            _FLOAT32,
             "it has no I and no Threshold: write a reset in the metadata of the neuron",
             "it passes over nodes that it does not know, so the runner refuses them before",
         ),
@@ -74,6 +80,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "spikingjelly",
             "pip install nir nirtorch torch requests tqdm loguru==0.7.3 && pip install --no-deps spikingjelly",
             _ONE_LAYER,
+            _FLOAT32,
             "its time constants are longer than a time step, so no membrane doubles; a population has one threshold",
             "its resistance of an IF is 1 / time step",
         ),
@@ -83,6 +90,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "snntorch",
             "pip install nir nirtorch torch && pip install --no-deps snntorch",
             _ONE_LAYER,
+            _FLOAT32,
             "its leak factor is at most 1; a population has one threshold",
             "it reads an IF as a leak of 0.9, which the runner sets to 1",
         ),
@@ -92,6 +100,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "sinabs",
             "pip install nir nirtorch torch pbr && pip install --no-deps sinabs",
             _ONE_LAYER,
+            _FLOAT32,
             "its leak factor is below 1",
             "it keeps an IF above -θ and lets it spike several times per step, which the runner undoes",
         ),
@@ -101,6 +110,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "sanafe",
             "pip install nir sanafe",
             _ONE_LAYER | {"CubaLIF", "I", "LI"},
+            24,
             "a neuron resets itself: write a reset in the metadata of the neuron",
             "spikes are 0 or 1 and arrive a step later; a doubling membrane is a hypothetical neuron on its Loihi",
         ),
@@ -110,6 +120,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "lava-nc",
             "pip install nir lava-nc  # Python 3.10",
             _ONE_LAYER,
+            _STATE,
             _LOIHI,
             "synapses of both signs lose the lowest bit of a weight, so each sign and byte has synapses of its own",
         ),
@@ -119,6 +130,7 @@ EMULATORS: Mapping[str, Emulator] = {
             "nengo-loihi",
             "pip install nir nengo-loihi",
             _ONE_LAYER,
+            _STATE,
             _LOIHI,
             "its builder scales floats and rounds, so the runner sets the integers of its blocks",
         ),
@@ -146,11 +158,18 @@ def _emulator(name: str) -> Emulator:
 
 
 def _check(emulator: Emulator, graph: Any) -> None:
-    """Refuse a graph with a node that the simulator does not run, before it reads it as another."""
+    """Refuse a graph with a node that the simulator would misread, or with wider membranes than it has."""
     kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
     unknown = [f"{name} ({kind})" for name, kind in kinds.items() if kind not in emulator.nodes]
     if unknown:
         raise SpikeplugError(f"{emulator.name} cannot run the node {unknown[0]}: {emulator.lacks}.")
+    for name, node in graph.nodes.items():
+        width = int(node.metadata.get("width", 0))
+        if width > emulator.bits:
+            raise SpikeplugError(
+                f"{emulator.name} cannot run the node {name}: its membrane has {width} bits, and those of "
+                f"{emulator.name} {emulator.bits}."
+            )
 
 
 def node(graph: Any, kinds: Iterable[str]) -> Any:

@@ -16,6 +16,7 @@ import json
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import numpy as np
 from spikeplug.errors import SpikeplugError
 from spikeplug.hardware.emulators import EMULATORS, run
 
-PAGE = "docs/emulators.md"
+PAGE, EXPORT_PAGE = "docs/emulators.md", "docs/export.md"
 #: Simulators of chips step neuron by neuron: they run the operands of 4 bits.
 SLOW = ("sanafe", "lava", "nengo_loihi")
 #: pJ of the loihi model of SANA-FE 2.2.9: a neuron's access and update, its spike, a message, a dense synapse.
@@ -36,6 +37,23 @@ FORMS = {
     "restoring, reset by a synapse": ("divide", "restoring", "synapse", "restoring neuron, reset by a synapse"),
     "restoring, reset in the metadata": ("divide", "restoring", "neuron", "restoring neuron, reset in the metadata"),
     "root": ("root", "ordered", "synapse", "ordered root"),
+}
+
+
+#: Words of a refusal -> why there is no NIR form.
+REASONS = {
+    "it rounds when it leaks": "a leak that rounds",
+    "spikes gate its leak": "spikes gate a leak",
+    "gated by other spikes": "spikes gate a synapse",
+    "spikes gate its own": "spikes gate a neuron before the last step",
+    "is the membrane of": "a threshold or weight is the membrane of another neuron",
+    "computed by another stage": "a threshold or weight is computed by another stage",
+    "give it as a parameter": "a threshold or weight is an operand: exported, with a parameter",
+    "saturates": "a membrane saturates",
+    "a float64 holds": "a membrane wider than a float64 holds",
+    "acts in one step alone": "a synapse between neurons acts in one step alone",
+    "read after its reset": "a membrane is read after its reset",
+    "read from several populations": "the result is read from several populations",
 }
 
 
@@ -166,6 +184,32 @@ def energies() -> Iterator[dict[str, Any]]:
             yield row(what, graph, {operand: given}, events, population)
 
 
+def coverage() -> str:
+    """Return the table of all stages of all operators: how many have a NIR form, and why the others have none."""
+    import torch
+
+    from spikeplug.hardware.nir import to_nir
+    from spikeplug.operators import LINEAR, RECORDS
+    from spikeplug.operators.recording import circuit_of
+
+    found: Counter[str] = Counter()
+    names = [name for name, record in {**RECORDS, **LINEAR}.items() if record.integers is not None]
+    for name in names:
+        weight = torch.tensor([[3]], dtype=torch.int8) if name == "linear" else None
+        circuit = circuit_of(name, 1, "narrow", weight=weight)
+        seen: Counter[str] = Counter()
+        for _, stage in circuit.stages:
+            seen[stage.name] += 1
+            try:
+                to_nir(circuit, population=f"{stage.name}#{seen[stage.name]}")
+                found["exported"] += 1
+            except SpikeplugError as error:
+                found[next(why for words, why in REASONS.items() if words in str(error))] += 1
+    rows = [f"| {why} | {count} |" for why, count in found.most_common()]
+    head = f"| of the {sum(found.values()):,} stages of {len(names)} operators (narrow, one element) | |"
+    return "\n".join([head, "|---|---:|", *rows])
+
+
 def quotients(rows: list[dict[str, Any]]) -> str:
     """Return the table of what each simulator gives."""
     lines = ["| simulator | version | neurons | 4 bits: equal / all | 8 bits: equal / all |", "|---|---|---|---:|---:|"]
@@ -180,9 +224,12 @@ def quotients(rows: list[dict[str, Any]]) -> str:
 
 def simulators() -> str:
     """Return the table of the simulators: what each lacks, and what it reads differently."""
-    lines = ["| simulator | why it runs no more | reads differently | install |", "|---|---|---|---|"]
+    lines = [
+        "| simulator | widest membrane | why it runs no more | reads differently | install |",
+        "|---|---:|---|---|---|",
+    ]
     for x in EMULATORS.values():
-        lines.append(f"| {x.name} | {x.lacks} | {x.differs} | `{x.install}` |")
+        lines.append(f"| {x.name} | {x.bits} bits | {x.lacks} | {x.differs} | `{x.install}` |")
     return "\n".join(lines)
 
 
@@ -218,11 +265,12 @@ def page(folder: Path, write_it: bool) -> int:
     rows = [row for path in sorted(folder.glob("run-*.json")) for row in json.loads(path.read_text())]
     costs = json.loads((folder / "energy.json").read_text())
     parts = {"quotients": quotients(rows), "simulators": simulators(), "energies": energy_table(costs)}
+    parts["stages"] = coverage()
     for part, text in parts.items():
         if write_it:
             import pages
 
-            pages.write(PAGE, part, text)
+            pages.write(EXPORT_PAGE if part == "stages" else PAGE, part, text)
         else:
             print(text, end="\n\n")
     wrong = [row for row in rows if row.get("equal") != row.get("total")] + [x for x in costs if _difference(x) > 1e-9]

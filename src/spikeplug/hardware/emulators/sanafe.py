@@ -114,8 +114,11 @@ class _Network:
         self.start = first + self.bias if self.one_step else first / self.leak
         self.weight = weight[:, ~starting]
         trains = raster[:, :, ~starting]
-        if np.any(self.leak != 1) and trains.size and trains.max() > 1:
-            raise SpikeplugError("sanafe cannot run it: its spikes are 0 or 1, and a leak would tell several apart.")
+        told_apart = trains if np.any(self.leak != 1) else trains[-1] if self.fires else trains[:0]
+        if told_apart.max(initial=0) > 1:
+            raise SpikeplugError(
+                "sanafe cannot run it: its spikes are 0 or 1, and its neurons would tell several apart."
+            )
         self.trains = unary(trains)
 
     def capacity(self, cores: int) -> int:

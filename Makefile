@@ -75,6 +75,10 @@ whole: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/whole.py budget --tokens 1024 --write
 	$(VENV)/bin/python benchmarks/whole.py counting --write
 
+# docs/recipes.md: how good a model is after so many time steps, when time runs through the whole of it; some minutes.
+online: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/online.py --html results/online.html --write
+
 # Predicted events against simulated ones: 1,000 random cases of every verb, 100 of every operator; some minutes.
 counting: $(INSTALLED)
 	SPIKEPLUG_CASES=1000 $(VENV)/bin/python -m pytest tests/primitives/test_count.py

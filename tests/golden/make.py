@@ -120,6 +120,7 @@ LINEAR_ARGUMENTS: dict[str, tuple[tuple[Any, ...], ...]] = {
         )
         for kind in ("st_bif -16 15", "qcfs 160", "few_spikes 16", "phase 2 2 1.5 1.5 2")
     ),
+    "gif": tuple((_X, torch.arange(20) % 3 == 0, *bits) for bits in ((4, 1), (1, 0))),
     "rotary": tuple((stream(23, 12, 20).abs().to(torch.float32), _FREQUENCY, quarters) for quarters in (0, 1)),
 }
 

@@ -56,6 +56,9 @@ def calls(name: str, x: Tensor) -> list[tuple[Any, ...]]:
     if name == "neuron":
         unit, channels = torch.tensor(-9, dtype=torch.int32), torch.arange(1, 1 + x.shape[-1], dtype=torch.int32)
         return [(x, threshold, unit, kind) for kind in KINDS for threshold in (channels, channels[4])]
+    if name == "gif":
+        mask = torch.arange(x.shape[-1]) % 5 == 1
+        return [(x, mask, 4, 1), (x, mask, 1, 0), (x, ~mask, 2, 3), (x, mask & False, 8, 2), (x, mask | True, 3, 1)]
     if name == "rotary":
         positions, frequency = torch.tensor([[0.0, 1, 2, 3], [77, 1000, 65535, 2**24 - 1]]), 10.0 ** -torch.arange(5)
         return [(positions, frequency, quarters) for quarters in range(4)]
@@ -396,3 +399,30 @@ def test_thresholds_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(SpikeplugError, match=words):
             OPERATORS["neuron"](-4 * x, threshold, unit, kind)
+
+
+def test_gif_neurons_have_the_range_of_their_vector() -> None:
+    """A constant vector is exact, a vector of whole steps too; no order of channels matters."""
+    salient = torch.tensor([False, True, False])
+    for value in (0.0, 1.5, -3.25):
+        x = torch.full((2, 3), value)
+        assert torch.equal(OPERATORS["gif"](x, salient), x)
+    x = torch.tensor([[0.0, 15.0, 7.0], [-5.0, 10.0, 3.0]])
+    assert torch.equal(OPERATORS["gif"](x, salient, 4, 0), x)
+    x, mask = vectors("outlier", (6, 24)), torch.arange(24) % 3 == 0
+    order = torch.randperm(24, generator=generator())
+    assert torch.equal(OPERATORS["gif"](x[:, order], mask[order]), OPERATORS["gif"](x, mask)[:, order])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((torch.ones(3, dtype=torch.bool), 0, 1), "code_bits=0 and extra_bits=1: choose"),
+        ((torch.ones(3, dtype=torch.bool), 8, 3), "together at most 10"),
+        ((torch.ones(3), 4, 1), r"a mask of torch.float32 \(3,\)"),
+        ((torch.ones(2, dtype=torch.bool), 4, 1), r"\(2,\) for an input of \(2, 3\)"),
+    ],
+)
+def test_gif_neurons_refuse_what_does_not_fit(given: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(SpikeplugError, match=words):
+        OPERATORS["gif"](torch.ones(2, 3), *given)

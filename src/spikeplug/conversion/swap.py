@@ -66,8 +66,8 @@ def convert(
     The recipe "whole" makes every tensor between the token ids and the logits a spike code: weights become int8, sums
     and products become operators (see `whole`). `revert` brings the float weights back, which the modules keep.
 
-    The recipes "spikezip", "fas", "las" and "phase" add the neurons of these pipelines to the recipe "operators", at
-    the tensors that they code (see `recipes`). Weights stay as they are.
+    The recipes "spikezip", "spikellm", "fas", "las" and "phase" add the neurons of these pipelines to the recipe
+    "operators", at the tensors that they code (see `recipes`). Weights stay as they are.
 
     numerics   Numerics(...) for every operator, or the name of a preset; None: the default
     recipe     "operators", "whole", the name of a pipeline, Whole(...) or Pipeline(...)

@@ -137,20 +137,21 @@ def test_bad_input() -> None:
         spikeplug.online("model")  # type: ignore[arg-type]
     with pytest.raises(SpikeplugError, match="has no neurons: convert it with a recipe"):
         spikeplug.online(tiny_model("llama"))(**BATCH)
-    few = tiny_model("llama")
-    convert(few, recipe=las(nonlinearities="exact"), calibration=CALIBRATION)
-    with pytest.raises(SpikeplugError, match=r"few_spikes 16.*have no online form.*use the recipe 'spikezip'"):
-        spikeplug.online(few)(**BATCH)
+    for recipe, kind in ((las(nonlinearities="exact"), "few_spikes 16"), ("spikellm", "gif")):
+        other = tiny_model("llama")
+        convert(other, recipe=recipe, calibration=CALIBRATION)
+        with pytest.raises(SpikeplugError, match=rf"{kind}.*have no online form.*use the recipe 'spikezip'"):
+            spikeplug.online(other)(**BATCH)
     run = spikeplug.online(converted())
     run(**BATCH)
     spikes = list(run.spikes)
-    for other in (
+    for batch in (
         {"input_ids": tokens(2, 7, seed=8)},
         {"input_ids": tokens(2, 9, seed=6)},
         {**BATCH, "use_cache": False},
     ):
         with pytest.raises(SpikeplugError, match="other inputs than at its first time step"):
-            run(**other)
+            run(**batch)
     assert run.spikes == spikes
     assert run(**BATCH).logits.isfinite().all()
 

@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from spikeplug.conversion import SpikingConfig, audit, convert, count, revert, simulate
 from spikeplug.conversion.attention import PLUG
 from spikeplug.conversion.plug import plug_of
-from spikeplug.conversion.recipes import RECIPES, Pipeline, Step, fas, las, phase, spikezip
+from spikeplug.conversion.recipes import RECIPES, Pipeline, Step, fas, las, phase, spikellm, spikezip
 from spikeplug.conversion.recipes.neurons import Neuron, NeuronPlug
 from spikeplug.errors import SpikeplugError
 from spikeplug.presets import PRESETS
@@ -31,6 +31,7 @@ from architectures import ARCHITECTURES
 CALIBRATION = tokens(4, 16, seed=5)
 PIPELINES: dict[str, Callable[..., Pipeline]] = {
     "spikezip": spikezip,
+    "spikellm": spikellm,
     "las": las,
     "phase": phase,
     "fas": lambda **choices: fas(signed=True, **choices),
@@ -67,6 +68,9 @@ def opt() -> PreTrainedModel:
 def published(neuron: Neuron, x: Tensor) -> Tensor:
     """Return x, received in units of the threshold's, by the closed form of the publication in float64."""
     name, *numbers = neuron.kind.split()
+    if name == "gif":
+        assert neuron.salient is not None
+        return fake_quantised(x, neuron.salient, *map(int, numbers))
     found = []
     for threshold, unit in neuron.thresholds:
         step, received = float(threshold) * 2.0 ** int(unit), torch.ldexp(torch.ldexp(x.double(), -unit).round(), unit)
@@ -83,6 +87,22 @@ def published(neuron: Neuron, x: Tensor) -> Tensor:
             found.append(greedy(size, [most * 2.0**-k for k in times]) * sign)
     coded = found[0] if len(found) == 1 else torch.where(x.abs() > 10, found[1], found[0])
     return coded.to(x.dtype)
+
+
+def fake_quantised(x: Tensor, salient: Tensor, bits: int, extra_bits: int) -> Tensor:
+    """Return SpikeLLM's asymmetric codes of each token, sent by GIF neurons, on integers 11 bits wider."""
+    width = 11 + bits + extra_bits
+    unit = 2.0 ** (torch.frexp(x.abs().amax(-1, keepdim=True)).exponent - width).double()
+    m = torch.floor(x.double().abs() / unit + 0.5) * x.sign()
+    least, span = m.amin(-1, keepdim=True), m.amax(-1, keepdim=True) - m.amin(-1, keepdim=True)
+    code_bits = bits + extra_bits * salient
+    step = torch.ceil(span / (2.0**code_bits - 1)).clamp(min=1)
+    zero = torch.floor(least.abs() / step + 0.5) * -least.sign()
+    v, q = torch.floor((m + zero * step) / step + 0.5), torch.zeros_like(m)
+    for time in range(1 << extra_bits):
+        s = torch.minimum(v, torch.full_like(v, 1 << bits)) * (salient | (time == 0))
+        v, q = v - s, q + s
+    return ((q - zero) * step * unit).to(x.dtype)
 
 
 def greedy(v: Tensor, thresholds: list[float]) -> Tensor:
@@ -190,9 +210,10 @@ def test_a_simulation_is_the_closed_form_and_as_predicted(name: str) -> None:
         assert torch.equal(logits(model, tokens(1, 3)), expected)
     with count(model) as counted:
         assert torch.equal(logits(model, tokens(1, 3)), expected)
-    assert simulated.populations["neuron/spikes"].spikes > 0
-    assert counted.populations["neuron/spikes"] == simulated.populations["neuron/spikes"]
-    assert {place.operator for place in simulated.entries} >= {"neuron"}
+    operator = "gif" if name == "spikellm" else "neuron"
+    assert simulated.populations[f"{operator}/spikes"].spikes > 0
+    assert counted.populations[f"{operator}/spikes"] == simulated.populations[f"{operator}/spikes"]
+    assert operator in {place.operator for place in simulated.entries}
 
 
 @every_pipeline
@@ -213,6 +234,12 @@ def test_calibration_sets_thresholds(name: str) -> None:
         if site != "linear":
             continue
         largest = float(seen[path].abs().max())
+        if name == "spikellm":
+            x, weight = seen[path].flatten(0, -2), model.get_submodule(path).weight.detach()
+            score = (x * (x @ weight.T @ weight)).mean(0)
+            assert int(neuron.salient.sum()) == round(0.1 * len(score))
+            assert float(score[neuron.salient].min()) >= float(score[~neuron.salient].max())
+            continue
         ((threshold, unit), *outliers) = neuron.thresholds
         top = float(threshold) * 2.0 ** int(unit)
         if name == "phase":  # the last level is the largest magnitude
@@ -335,7 +362,7 @@ def test_any_architecture(name: str, nonlinearities: Any) -> None:
         ({"unfinished": "folder"}, 'unfinished goes with recipe="whole"'),
         ({"exclude": "nowhere"}, "finds none of the paths"),
         ({"exclude": "."}, "leaves nothing to replace"),
-        ({"recipe": "spikezap"}, 'choose "operators", "whole", "spikezip", "fas", "las", "phase"'),
+        ({"recipe": "spikezap"}, 'choose "operators", "whole", "spikezip", "spikellm", "fas", "las", "phase"'),
         ({"calibration": torch.tensor([[1, 2, 4000]])}, "the model knows 97"),
     ],
     ids=str,
@@ -382,6 +409,9 @@ def test_recipes_are_data_that_is_checked() -> None:
         ({"range": "wide"}, 'choose "largest"'),
         ({"range": "at most x"}, 'choose "largest"'),
         ({"neuron": "lif"}, "unknown neuron"),
+        ({"range": "each vector"}, "a GIF neuron, and no other"),
+        ({"neuron": "gif 4 1"}, "a GIF neuron, and no other"),
+        ({"neuron": "gif 4 1", "range": "each vector", "salient": 2.0}, "salient from 0 to 1"),
     ):
         with pytest.raises(SpikeplugError, match=words):
             Step(**{"name": "inputs", "site": "linear", "neuron": "qcfs 3", **fields})

@@ -22,23 +22,34 @@ _ELEMENTS = 1 << 14
 _FRACTIONS = tuple(2.0 ** (-place / 4) for place in range(33))
 
 
+Saliency = Callable[[Tensor], Tensor]
+
+
 class Neuron:
     """Code one tensor of a model by spikes.
 
     path, step  of the tensor's module, and of the recipe
     numerics    of the operator
+    saliency    gives the score of each channel of the module's input, (..., channels) -> (channels,)
     kind        of the neuron, once it is calibrated
     arrived     called when it is calibrated; None: it is not to be calibrated (any more)
 
-    Without thresholds, a tensor stays as it is.
+    Until it is calibrated, a tensor stays as it is.
     """
 
-    def __init__(self, path: str, step: Step, numerics: Numerics) -> None:
-        self.path, self.step, self.numerics = path, step, numerics
+    def __init__(self, path: str, step: Step, numerics: Numerics, saliency: Saliency | None = None) -> None:
+        self.path, self.step, self.numerics, self.saliency = path, step, numerics, saliency
         self.kind = step.neuron
         self.arrived: Callable[[], None] | None = None
         #: (thresholds, unit) of the neuron, and of the one for outliers.
         self.thresholds: list[tuple[Tensor, Tensor]] = []
+        #: Bool (channels,), of a GIF neuron.
+        self.salient: Tensor | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Return whether the neuron codes what arrives."""
+        return bool(self.thresholds) or self.salient is not None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x by the spikes of the neuron, in its shape and dtype."""
@@ -46,6 +57,10 @@ class Neuron:
             self._calibrate(x.detach())
             arrived, self.arrived = self.arrived, None
             arrived()
+        if self.salient is not None:
+            bits = map(int, self.kind.split()[1:])
+            self.salient = self.salient.to(x.device)
+            return OPERATORS["gif"](x, self.salient, *bits, numerics=self.numerics)
         if not self.thresholds:
             return x
         self.thresholds = [(t.to(x.device), unit.to(x.device)) for t, unit in self.thresholds]
@@ -60,7 +75,7 @@ class Neuron:
         return OPERATORS["neuron"](x, *self.thresholds[place], self.kind, numerics=self.numerics)
 
     def _calibrate(self, x: Tensor) -> None:
-        x = x.flatten().to(torch.float64)
+        given, x = x, x.flatten().to(torch.float64)
         if not x.numel():
             raise SpikeplugError(f"the {self.step.name} of {self.path} are empty in calibration: give other inputs.")
         lowest, highest = float(x.min()), float(x.max())
@@ -70,6 +85,12 @@ class Neuron:
                 f"the {self.step.name} of {self.path} hold NaN or infinity in calibration: give other inputs, or "
                 "repair the model."
             )
+        if self.step.range == "each vector":
+            channels = given.shape[-1]
+            self.salient = torch.zeros(channels, dtype=torch.bool, device=given.device)
+            if self.saliency is not None:
+                self.salient[self.saliency(given).topk(round(self.step.salient * channels)).indices] = True
+            return
         if lowest < 0 and neuron_of(self.kind).lowest == 0:
             raise SpikeplugError(
                 f"the {self.step.name} of {self.path} reach {lowest:.3g}, and this recipe's neuron sends no negative "

@@ -160,15 +160,17 @@ class _Step:
         self.spikes: dict[_Site, int] = {}
 
     def __call__(self, call: Call, part: str) -> Tensor | None:
-        if call.operator != "neuron":
+        if call.operator not in ("neuron", "gif"):
             return None
-        x, threshold, unit, kind = call.arguments
-        spec, path = neuron_of(kind), self._running.path
-        if spec.bounds is None:
+        path = self._running.path
+        kind = "gif" if call.operator == "gif" else call.arguments[-1]
+        spec = None if kind == "gif" else neuron_of(kind)
+        if spec is None or spec.bounds is None:
             raise SpikeplugError(
                 f"the neurons {kind!r} of {path} have no online form: it takes neurons that may take a spike back, so "
                 "use the recipe 'spikezip'."
             )
+        x, threshold, unit, _ = call.arguments
         site = (path, sum(known == path for known, _ in self.sent))
         before = self._before.get(site)
         sent = torch.zeros(x.shape, dtype=torch.int64, device=x.device) if before is None else before.to(torch.int64)

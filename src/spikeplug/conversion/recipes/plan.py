@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.attention import AttentionPlug
@@ -90,7 +91,8 @@ class Coding:
     def _neuron(self, path: str, site: Site) -> Neuron:
         step = self.pipeline.step(site)
         assert step is not None
-        self.neurons.append(Neuron(path, step, self.numerics))
+        saliency = partial(_saliency, self.model.get_submodule(path)) if site == "linear" else None
+        self.neurons.append(Neuron(path, step, self.numerics, saliency))
         return self.neurons[-1]
 
     def calibrate(self, batch: Mapping[str, Any], progress: Progress) -> None:
@@ -107,7 +109,7 @@ class Coding:
         with calibrating(self.model):
             self.model(**batch)
         for neuron in self.neurons:
-            neuron.arrived = None
+            neuron.arrived = neuron.saliency = None
 
     def entries(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         """Return report entries with one for each neuron."""
@@ -121,7 +123,7 @@ class Coding:
     def _entry(self, neuron: Neuron) -> Entry:
         name = type(self.model.get_submodule(neuron.path)).__name__
         what = f"{neuron.kind} at {neuron.step.name}"
-        if neuron.thresholds:
+        if neuron.calibrated:
             return Entry(neuron.path, "neuron", name, "replaced", note=what)
         return Entry(neuron.path, "neuron", name, "left", "never reached by the calibration: give more", True)
 
@@ -133,3 +135,10 @@ class Coding:
             *self.pipeline.deviations,
             "save_pretrained writes the exact model: convert it again after loading.",
         )
+
+
+def _saliency(module: Any, x: Tensor) -> Tensor:
+    """Return the mean of x ⊙ (x WᵀW) for each channel of a linear layer's input, (channels,): what it adds to |Wx|²."""
+    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+    rows = x.reshape(-1, x.shape[-1])
+    return (rows * ((rows @ weight.T) @ weight)).mean(0)

@@ -48,6 +48,31 @@ def spikezip(levels: int = 32, steps: int | None = None, nonlinearities: Nonline
     )
 
 
+def spikellm(
+    bits: int = 4, extra_bits: int = 1, salient: float = 0.1, nonlinearities: Nonlinearities = "spiking"
+) -> Pipeline:
+    """Return the recipe of SpikeLLM: GIF neurons of `bits` bits in one time step, a range per token.
+
+    extra_bits, salient  of the share of channels that count most: beyond `bits`, in 2^extra_bits time steps
+    """
+    neuron = f"gif {bits} {extra_bits}"
+    return Pipeline(
+        name="spikellm",
+        source="SpikeLLM: Xing et al., ICLR 2025, arXiv 2407.04752",
+        steps=tuple(
+            Step(name=name, site=site, neuron=neuron, range="each vector", salient=salient if site == "linear" else 0.0)
+            for name, site in _OPERANDS
+        ),
+        nonlinearities=nonlinearities,
+        deviations=(
+            "Weights stay float; they are published in 2 to 4 bits, with learned transforms.",
+            "A time step sends up to 2^bits spikes, not one fewer, so that no code loses its tail.",
+            "Saliency is that of calibration text; operands of attention have no salient channels.",
+            _PROBABILITIES,
+        ),
+    )
+
+
 def fas(steps: int = 8, signed: bool = False, nonlinearities: Nonlinearities = "spiking") -> Pipeline:
     """Return the recipe of FAS: integrate-and-fire neurons after the activations of feed-forward layers.
 
@@ -107,4 +132,10 @@ def phase(steps: int = 8, base: float = 2.0, nonlinearities: Nonlinearities = "s
 
 
 #: By the name that `convert(recipe=...)` takes.
-RECIPES: Mapping[str, Callable[[], Pipeline]] = {"spikezip": spikezip, "fas": fas, "las": las, "phase": phase}
+RECIPES: Mapping[str, Callable[[], Pipeline]] = {
+    "spikezip": spikezip,
+    "spikellm": spikellm,
+    "fas": fas,
+    "las": las,
+    "phase": phase,
+}

@@ -23,8 +23,10 @@ class Step:
     neuron    the kind of the neuron, see the operator `neuron`
     positive  the kind where calibration meets no negative number; empty: the same
     range     what the neuron's last level stands for. `largest`: the largest magnitude of calibration. `least squares`:
-              what makes the squared error least. `at most R`, a number: R
+              what makes the squared error least. `at most R`, a number: R. `each vector`: for GIF neurons, the range of
+              each vector, from its minimum to its maximum
     outliers  whether magnitudes beyond the range have a neuron of their own, whose range is the largest
+    salient   the share of a layer's input channels with the extra bits of a GIF neuron
 
     Errors: SpikeplugError for a value out of its domain, and for too few time steps to settle.
     """
@@ -35,13 +37,16 @@ class Step:
     positive: str = ""
     range: str = "largest"
     outliers: bool = False
+    salient: float = 0.0
 
     def __post_init__(self) -> None:
         if self.site not in get_args(Site):
             raise SpikeplugError(f"site is {shown(self.site)}: choose {', '.join(get_args(Site))}.")
         for kind in (self.neuron, self.positive or self.neuron):
             neuron_of(kind)
-        if self.range not in ("largest", "least squares") and not self.most > 0:
+        if (self.range == "each vector") != self.neuron.startswith("gif ") or not 0 <= self.salient <= 1:
+            raise SpikeplugError('a GIF neuron, and no other, has range="each vector", and salient from 0 to 1.')
+        if self.range not in ("largest", "least squares", "each vector") and not self.most > 0:
             raise SpikeplugError(
                 f'range is {shown(self.range)}: choose "largest", "least squares" or "at most NUMBER".'
             )

@@ -20,7 +20,7 @@ from spikeplug.numerics import Numerics
 from spikeplug.operators.record import Operator
 from spikeplug.operators.rows import by_rows
 from spikeplug.primitives.arithmetic import Arithmetic
-from spikeplug.primitives.quantise import QuantiseSpec, few_spikes, phase, qcfs, st_bif
+from spikeplug.primitives.quantise import QuantiseSpec, few_spikes, gif, phase, qcfs, st_bif
 from spikeplug.saturation import record
 
 #: Bits of a threshold, and of a level times its threshold, which float32 has to hold exactly.
@@ -41,6 +41,7 @@ NEURONS: dict[str, Callable[..., QuantiseSpec]] = {
     "st_bif": st_bif,
     "qcfs": qcfs,
     "if": lambda bits, threshold_bits, steps: qcfs(bits, threshold_bits, steps, signed=False),
+    "gif": gif,
     "few_spikes": few_spikes,
     "phase": _phase,
 }
@@ -50,8 +51,8 @@ NEURONS: dict[str, Callable[..., QuantiseSpec]] = {
 def neuron_of(kind: str) -> QuantiseSpec:
     """Return the record of a neuron by its kind: its name and its numbers.
 
-    kind  "st_bif LOW HIGH", "qcfs STEPS", "if STEPS" (no negative numbers), "few_spikes STEPS", or "phase BASE ...", a
-          base for each time step
+    kind  "st_bif LOW HIGH", "qcfs STEPS", "if STEPS" (no negative numbers), "gif BITS EXTRA_BITS" (no negative
+          numbers), "few_spikes STEPS", or "phase BASE ...", a base for each time step
     Errors: SpikeplugError for an unknown kind, and for numbers that make no such neuron.
     """
     name, *words = kind.split() or [""]
@@ -64,8 +65,8 @@ def neuron_of(kind: str) -> QuantiseSpec:
         raise
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise SpikeplugError(
-            f"unknown neuron {shown(kind)}: give st_bif LOW HIGH, qcfs STEPS, if STEPS, few_spikes STEPS, or phase and "
-            "a base for each step."
+            f"unknown neuron {shown(kind)}: give st_bif LOW HIGH, qcfs STEPS, if STEPS, gif BITS EXTRA_BITS, "
+            "few_spikes STEPS, or phase and a base for each step."
         ) from error
     if not levels <= MOST_LEVELS:
         raise SpikeplugError(f"the neuron {kind!r} counts up to {levels:,}: choose at most {MOST_LEVELS:,}.")

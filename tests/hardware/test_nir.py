@@ -124,7 +124,7 @@ def test_a_file_says_what_nir_has_no_field_for(tmp_path: Path) -> None:
     graph = by_file(to_nir(circuit_of_verb("divide", 4), {"denominator": 5}, reset="neuron"), tmp_path)
     about = graph.metadata["spikeplug"]
     assert (about["steps"], about["time_step"], about["reset"]) == (8, 1.0, "subtract")
-    assert about["comparison"].startswith("v >= threshold")
+    assert about["comparison"] == "v >= threshold of integers, written as v + 1/2 > threshold"
     assert about["parameters"]["denominator"].tolist() == [5]
     assert graph.nodes["n_divide"].metadata == {"population": "divide", "width": 6}
 

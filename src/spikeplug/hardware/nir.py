@@ -136,15 +136,18 @@ class _Graph:
         (source,) = sources
         self.nodes["output"] = self.nir.Output({"output": np.array([len(order)])})
         self.edges.append((source, "output"))
-        resets = any(cell.resets and cell.threshold is not None for cells in groups.values() for cell in cells)
+        reset, written = "any", "v > threshold - 1/2"
+        if any(cell.resets and cell.threshold is not None for cells in groups.values() for cell in cells):
+            reset = "subtracted by a synapse" if self.reset == "synapse" else "subtract"
+            written = written if self.reset == "synapse" else "v + 1/2 > threshold"
         stage = self.settled.stage
         metadata = {
             "circuit": name,
             "stage": stage.name,
             "time_step": 1.0,
             "steps": stage.steps,
-            "comparison": "v >= threshold of integers, written as v > threshold - 1/2",
-            "reset": ("subtracted by a synapse" if self.reset == "synapse" else "subtract") if resets else "any",
+            "comparison": f"v >= threshold of integers, written as {written}",
+            "reset": reset,
             "inputs": {str(number): channel.to_dict() for number, channel in enumerate(self.channels)},
             "readout": self.settled.readout,
         }

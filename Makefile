@@ -127,6 +127,7 @@ $(EMULATORS)/.installed: constraints.txt
 	touch $@
 
 $(LAVA)/.installed: constraints.txt
+	@$(PYTHON310) -c '' || { echo "Lava runs on Python 3.10 alone: install it, and set PYTHON310=..."; exit 1; }
 	$(PYTHON310) -m venv $(LAVA)
 	$(LAVA)/bin/python -m pip install --quiet nir==1.0.8 lava-nc==0.10.0
 	touch $@

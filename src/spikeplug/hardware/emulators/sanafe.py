@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 _PER_CORE = 1024
 #: No membrane of 24 bits reaches it.
 _OUT_OF_REACH = float(1 << 24)
+
+
+@cache
+def _architecture() -> Any:
+    """Return the model of Loihi; reading its file takes a second, and no simulation changes it."""
+    return sanafe.load_loihi()
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ class _Network:
 
     def simulated(self, elements: range, cores: int) -> Simulated:
         """Simulate some elements of the batch on one chip."""
-        architecture, network = sanafe.load_loihi(), sanafe.Network()
+        architecture, network = _architecture(), sanafe.Network()
         neurons, channels = self.size * len(elements), self.weight.shape[1]
         units = {"default_synapse_hw_name": "loihi_dense_synapse", "default_dendrite_hw_name": "loihi_dendrites"}
         group = network.create_neuron_group(

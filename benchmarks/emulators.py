@@ -29,8 +29,6 @@ from spikeplug.hardware.emulators import EMULATORS, run
 PAGE, EXPORT_PAGE = "docs/emulators.md", "docs/export.md"
 #: Simulators of chips step neuron by neuron: they run the operands of 4 bits.
 SLOW = ("sanafe", "lava", "nengo_loihi")
-#: pJ of the loihi model of SANA-FE 2.2.9: a neuron's access and update, its spike, a message, a dense synapse.
-PRICES = {"driven_updates": 51.2 + 21.6, "spikes": 69.3, "messages": 111.0, "synops": 35.5}
 #: form -> (verb, neurons, how the file writes a reset by subtraction, what the neurons are)
 FORMS = {
     "ordered": ("divide", "ordered", "synapse", "ordered group"),
@@ -119,6 +117,7 @@ def energies() -> Iterator[dict[str, Any]]:
     from spikeplug.hardware.emulators.sanafe import predicted, simulated
     from spikeplug.hardware.nir import to_nir
     from spikeplug.hardware.rasters import encode
+    from spikeplug.hardware.tables import load_table
     from spikeplug.hardware.verbs import VERBS, circuit_of_verb
     from spikeplug.neurons import Events, Scope
     from spikeplug.numerics import Numerics
@@ -127,6 +126,7 @@ def energies() -> Iterator[dict[str, Any]]:
     from spikeplug.primitives.divide.count import ordered_group
     from spikeplug.realisation import Realisation
 
+    prices = {term: float(price) for term, price in load_table("loihi1-sanafe").prices.items()}
     random = np.random.default_rng(0)
 
     def row(what: str, graph: Any, free: dict[str, Any], events: Events, population: str) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def energies() -> Iterator[dict[str, Any]]:
             graph, encode(graph, free), cores=1, reader=graph.metadata["spikeplug"]["readout"]["of"] == "spikes"
         )
         batch = len(next(iter(free.values())))
-        ours = predicted(events, population, PRICES, steps=int(graph.metadata["spikeplug"]["steps"]))
+        ours = predicted(events, population, prices, steps=int(graph.metadata["spikeplug"]["steps"]))
         return {
             "what": what,
             "batch": batch,
@@ -251,13 +251,17 @@ def energy_table(rows: list[dict[str, Any]]) -> str:
             f"{row['counts'][name]:,.1f}" for name in ("neuron_steps", "soma_spikes", "messages", "synops")
         )
         lines.append(
-            f"| {row['what']} | {counts} | {row['predicted']:,.1f} | {row['sanafe']:,.1f} | {_difference(row):.0e} |"
+            f"| {row['what']} | {counts} | {row['predicted']:,.1f} | {row['sanafe']:,.1f} | {_shown(_difference(row))} |"
         )
     return "\n".join(lines)
 
 
 def _difference(row: dict[str, Any]) -> float:
     return abs(float(row["predicted"] / row["sanafe"]) - 1)
+
+
+def _shown(difference: float) -> str:
+    return "< 1e-12" if difference < 1e-12 else f"{difference:.0e}"
 
 
 def page(folder: Path, write_it: bool) -> int:
@@ -273,7 +277,9 @@ def page(folder: Path, write_it: bool) -> int:
             pages.write(EXPORT_PAGE if part == "stages" else PAGE, part, text)
         else:
             print(text, end="\n\n")
-    wrong = [row for row in rows if row.get("equal") != row.get("total")] + [x for x in costs if _difference(x) > 1e-9]
+    wrong = [row for row in rows if row.get("equal") != row.get("total")] + [
+        x for x in costs if _difference(x) >= 1e-12
+    ]
     for row in wrong:
         print("DIFFERS:", row, file=sys.stderr)
     return 1 if wrong else 0

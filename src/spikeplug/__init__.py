@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         simulate,
     )
     from spikeplug.errors import SpikeplugError
+    from spikeplug.hardware import energy
     from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
@@ -87,6 +88,7 @@ __all__ = [
     "circuit_of",
     "convert",
     "count",
+    "energy",
     "explain",
     "fit",
     "functional",
@@ -113,6 +115,7 @@ _HOME = {
     "circuit_of": "operators.recording",
     "convert": "conversion",
     "count": "conversion",
+    "energy": "hardware",
     "explain": "conversion",
     "fit": "hardware.fit",
     "online": "conversion",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -63,8 +64,13 @@ def test_any_model_type_will_do() -> None:
     assert 0 < relative_error(logits(model, tokens()), exact) < 2e-3
 
 
+class Calls(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x)
+
+
 def traced() -> nn.Module:
-    return torch.fx.symbolic_trace(nn.Sequential(nn.Tanh()))
+    return torch.fx.symbolic_trace(Calls())
 
 
 def scripted() -> nn.Module:
@@ -87,6 +93,19 @@ def test_modules_that_are_not_their_own_code(make: Any, message: str) -> None:
     for model in (make(), nn.Sequential(nn.GELU(), make())):
         with pytest.raises(SpikeplugError, match=message):
             convert(model)
+
+
+def test_a_traced_graph_of_modules_is_converted() -> None:
+    """Its own code calls no function: what computes something is in its modules, whose plugs its copies keep."""
+    x, model = torch.randn(3, 4), torch.fx.symbolic_trace(nn.Sequential(nn.Tanh()))
+    convert(model)
+    spiking = model(x)
+    assert not torch.equal(spiking, x.tanh())
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(x), spiking)
+    for each in (model, twin):
+        revert(each)
+        assert torch.equal(each(x), x.tanh())
 
 
 def test_converting_twice() -> None:

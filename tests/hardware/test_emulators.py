@@ -19,6 +19,7 @@ from spikeplug.hardware.emulators.layer import integer_layer, signed_bytes
 from spikeplug.hardware.emulators.sanafe import predicted, simulated
 from spikeplug.hardware.nir import read, to_nir, write
 from spikeplug.hardware.rasters import Integers, encode
+from spikeplug.hardware.tables import load_table
 from spikeplug.hardware.verbs import VERBS, circuit_of_verb
 from spikeplug.neurons import Scope
 from spikeplug.numerics import Numerics
@@ -30,7 +31,7 @@ from spikeplug.realisation import Realisation
 PAIRS = np.stack(np.meshgrid(np.arange(16), np.arange(16), indexing="ij"), -1).reshape(-1, 2)
 A, B = PAIRS[:, 0], PAIRS[:, 1]
 QUOTIENTS = np.where(B > 0, np.minimum((A << 4) // np.maximum(B, 1), 16), 0)
-PRICES = {"driven_updates": 72.8, "spikes": 69.3, "messages": 111.0, "synops": 35.5}
+PRICES = {term: float(price) for term, price in load_table("loihi1-sanafe").prices.items()}
 
 
 @pytest.mark.parametrize("name", ["nirtorch", "sanafe"])

@@ -296,15 +296,18 @@ def run(*arguments: object) -> Any:
 
 @pytest.mark.parametrize("context", [1, 20])
 def test_the_command_counts_one_token(folder: Path, tmp_path: Path, context: int) -> None:
-    path = tmp_path / "fit.json"
+    path, page = tmp_path / "fit.json", tmp_path / "fit.html"
     whole = ("--recipe", "whole", "--calibration", "none")
-    result = run(folder, "--context", context, *whole, "--hops", 2, "--json", path)
+    result = run(folder, "--context", context, *whole, "--hops", 2, "--json", path, "--html", page)
     assert result.exit_code == 0, result.output
     record = json.loads(path.read_text(encoding="utf-8"))
     assert [each["chip"] for each in record["fits"]] == [load_chip(name).name for name in chip_names()]
     found = record["fits"][0]
     assert found["router_hops"] == 2 * found["spikes"] > 0
     assert "Nothing ran on a chip" in result.stdout
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert all(load_chip(name).name in text for name in chip_names())
     # The rows of one token: the output layer has a neuron per token id.
     model = tiny_model()
     spikeplug.convert(model, recipe="whole", calibration=False)
@@ -319,6 +322,19 @@ def test_the_command_names_one_chip_with_its_sources(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "Loihi 2 technology brief" in result.stdout
     assert "Linear layers are in floating point" in result.stdout
+
+
+def test_a_folder_that_was_saved_whole_is_as_it_was_saved(folder: Path) -> None:
+    saved = folder.parent / "whole"
+    whole = ("--recipe", "whole", "--calibration", "none")
+    made = CliRunner().invoke(cli.app, ["convert", str(folder), str(saved), *whole])
+    assert made.exit_code == 0, made.output
+    found, fresh = run(saved, "--context", 8), run(folder, "--context", 8, *whole)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.splitlines()[1:] == fresh.stdout.splitlines()[1:]
+    refused = run(saved, *whole)
+    assert refused.exit_code == 2
+    assert "--recipe has no effect" in refused.stderr
 
 
 @pytest.mark.parametrize(

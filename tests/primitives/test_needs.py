@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 import torch
 from primitives.cases import CASES, ORDERED, Case
+from primitives.test_circuit import CASES as RECORDED
+from primitives.test_circuit import recorded
 from torch import Tensor
 
+from spikeplug.circuit import Circuit, Constant, Held, Neuron, Stage
 from spikeplug.neurons import Events, Needs, Scope, lif
 from spikeplug.neurons.needs import LEAKS
 from spikeplug.numerics import Numerics
 from spikeplug.primitives.arithmetic import Arithmetic, Counted, Simulated
 from spikeplug.primitives.compare import simulate as compare
+from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.divide import simulate as divide
 from spikeplug.primitives.exponential import simulate as exponential
 from spikeplug.primitives.interpolation import simulate as interpolation
@@ -30,6 +34,11 @@ RUNS: dict[str, tuple[Case, Realisation | None]] = {name: (run, None) for name, 
 RUNS |= {f"{name}, ordered": (run, OF_ORDER) for name, run in ORDERED.items()}
 #: The populations that go on from what a spike leaves of their membrane.
 SOFT_RESET = {"test/divide", "test/quantise", "test/root"}
+
+#: Where a circuit has a synapse for each sign, or for each step, and a simulation one whose weight changes.
+WRITTEN_OUT = {"test/table/chord", "test/exp/chord", "test/cordic/x", "test/cordic/y"}
+#: A product whose constants are written down as data; a neuron of both signs made of several neurons.
+OTHERWISE = ("signed_dot", "quantise, st_bif")
 
 
 def predicted(run: Case, realisation: Realisation | None = None) -> Events:
@@ -95,15 +104,57 @@ def test_every_population_says_what_it_needs_and_a_simulation_needs_no_more(
         assert needs.soft_reset == (where in SOFT_RESET and realisation is None), where
 
 
+def constant(threshold: int | Held, circuit: Circuit) -> bool:
+    """Return whether a summand of a threshold is a constant, written down or held."""
+    if isinstance(threshold, int):
+        return True
+    return not threshold.state and isinstance(circuit.signals[threshold.source].node, Constant)
+
+
+def kind(neuron: Neuron, circuit: Circuit) -> set[str]:
+    if neuron.threshold is None:
+        return {"none"}
+    return {"constant"} if all(constant(each, circuit) for each in neuron.threshold) else {"operand", "moving"}
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDED if not name.startswith(OTHERWISE)])
+def test_a_circuit_needs_no_more(name: str) -> None:
+    """Populations that only circuits have are left out: they settle what a simulation leaves to its reader."""
+    run, ports = RECORDED[name]
+    circuit, events = recorded(run, ports), Events(predicted=True)
+    operands = [torch.tensor([[high] * count, [low] * count]) for _, count, low, high in ports]
+    run(Counted(Numerics(), "test", events), *operands)
+    for stage in (signal.node for signal in circuit.signals if isinstance(signal.node, Stage)):
+        for neuron in stage.neurons:
+            found = events.populations.get(neuron.population)
+            if found is None:
+                continue
+            needs, synapses = found.needs, [term for term in neuron.current if term.gates]
+            assert needs is not None
+            leak = 0.0 if neuron.leak is None else 2.0**neuron.leak
+            assert leak == needs.leak or stage.steps == 1  # in one step, nothing is carried over
+            assert needs.threshold in kind(neuron, circuit)
+            weights = [term.weight for term in synapses if isinstance(term.weight, int)]
+            assert max((abs(each).bit_length() for each in weights), default=0) <= needs.weight_bits
+            if neuron.population in WRITTEN_OUT:
+                continue
+            assert len(synapses) <= needs.fan_in
+            # A number that is handed over whole is the weight of its one spike.
+            held = any(isinstance(term.weight, Held) or len(term.gates) > 1 for term in synapses)
+            assert needs.gated or needs.arriving_bits > 1 or not held
+
+
 def needs_of(run: Case, name: str, realisation: Realisation | None = None) -> Needs:
     found = predicted(run, realisation).populations[name].needs
     assert found is not None
     return found
 
 
-def test_a_restoring_neuron_doubles_against_an_operand() -> None:
-    needs = needs_of(CASES["divide"], "test/divide")
-    assert needs == Needs(leak=2.0, threshold="operand", threshold_bits=16, soft_reset=True)
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_restoring_neuron_doubles_against_an_operand_and_is_gated_if_that_may_be_0(least: int) -> None:
+    numbers = torch.arange(least, 100)
+    needs = needs_of(lambda on: on.divide(numbers, numbers, DivideSpec(7, 7, 8)), "test/divide")
+    assert needs == Needs(leak=2.0, threshold="operand", threshold_bits=7, soft_reset=True, gated=least == 0)
 
 
 def test_an_ordered_group_has_three_weights() -> None:

@@ -14,6 +14,7 @@ import spikeplug
 from spikeplug.cli.audit import audit_command
 from spikeplug.cli.bench import bench_command
 from spikeplug.cli.convert import convert_command
+from spikeplug.cli.energy import energy_command
 from spikeplug.cli.evaluate import evaluate_command
 from spikeplug.cli.export import export_command
 from spikeplug.cli.fit import fit_command
@@ -110,6 +111,7 @@ app.command("generate")(generate_command)
 app.command("audit")(audit_command)
 app.command("ops")(ops_command)
 app.command("bench")(bench_command)
+app.command("energy")(energy_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("fit")(fit_command)

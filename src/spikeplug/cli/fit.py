@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,8 +25,9 @@ from spikeplug.cli.options import (
 from spikeplug.cli.output import deliver, status_console
 from spikeplug.errors import SpikeplugError
 from spikeplug.hardware.chips import chip_names, load_chip
-from spikeplug.measurement.files import check_outputs
+from spikeplug.measurement.files import check_outputs, write_text
 from spikeplug.measurement.loading import find_source, is_whole, load, model_facts
+from spikeplug.measurement.page import plotly
 from spikeplug.measurement.recipes import check_saved
 from spikeplug.measurement.record import origin, write_record
 from spikeplug.measurement.table import headline
@@ -57,6 +59,7 @@ def fit_command(
     calibration_tokens: CalibrationTokens = None,
     threads: Threads = None,
     json: Json = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page of plots and tables to this file.")] = None,
 ) -> None:
     """Compare the neurons of one token with the published limits of a chip. Nothing runs on the chip."""
     wanted = read_conversion(recipe, bits, preset, operators, exclude, calibration, calibration_tokens, None)
@@ -64,7 +67,10 @@ def fit_command(
     if context < 1:
         raise SpikeplugError(f"--context is {context}: give 1 token or more.")
     source = find_source(model)
-    check_outputs({"--json": json}, [("MODEL", model), *wanted.files])
+    if html is not None:
+        plotly()  # refused now, not after counting
+    own = [("--chip", chip)] if chip.endswith(".toml") else []
+    check_outputs({"--json": json, "--html": html}, [("MODEL", model), *own, *wanted.files])
     console = status_console()
     with console.status(f"Loading {source.name}"):
         set_threads(threads)
@@ -75,6 +81,7 @@ def fit_command(
         facts = model_facts(loaded, source.name)
     with console.status("Converting, and counting one token"):
         from spikeplug.hardware.fit import fit_all, overview
+        from spikeplug.hardware.fit_page import fit_page
         from spikeplug.hardware.token import count_token
         from spikeplug.realisation import Realisation
 
@@ -113,4 +120,7 @@ def fit_command(
     parts += [found.chip.note for found in fits if found.chip.note and len(fits) == 1]
     if how == "operators":
         parts.append("Linear layers are in floating point: --recipe whole has their neurons, too.")
-    deliver([partial(write_record, record, json)] if json else [], parts)
+    writes = [partial(write_record, record, json)] if json else []
+    if html is not None:
+        writes.append(partial(write_text, fit_page(record, fits), html, "--html"))
+    deliver(writes, parts)

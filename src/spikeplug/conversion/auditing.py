@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from spikeplug.conversion.neurons import neurons_in
 from spikeplug.conversion.report import fold_layers, grouped
 from spikeplug.conversion.tracking import Running
 from spikeplug.errors import SpikeplugError
@@ -150,6 +151,7 @@ def audit(model: nn.Module, *, linear: bool = False) -> Iterator[Audit]:
     tensors is floating or complex.
     A quotient counts only if its divisor is a tensor.
     2^n with n of an integer dtype is an exact scaling and does not count.
+    What a neuron of another pipeline executes does not count: it spikes (see `neurons`).
     An operation of a library other than ATen could hide anything: it counts, under its full name.
     Spiking modules are watched like all others. Compiled graphs and code outside of torch (NumPy, Numba) are not seen.
 
@@ -158,7 +160,7 @@ def audit(model: nn.Module, *, linear: bool = False) -> Iterator[Audit]:
     if not isinstance(model, nn.Module):
         raise SpikeplugError(f"audit takes a torch module, not a {type(model).__name__}: give it the model.")
     found = Audit()
-    with Running(model) as running, _Watch(lambda op: found.add(running.path, op), linear):
+    with Running(model) as running, _Watch(_adding_to(found, model, running), linear):
         yield found
 
 
@@ -168,9 +170,20 @@ def executed_in_float(model: nn.Module, inputs: Mapping[str, Any]) -> Audit:
     So operators run by their kernels, and the run takes no longer than any other.
     """
     found = Audit()
-    with torch.no_grad(), Running(model) as running, _Watch(lambda op: found.add(running.path, op), True, False):
+    with torch.no_grad(), Running(model) as running, _Watch(_adding_to(found, model, running), True, False):
         model(**inputs)
     return found
+
+
+def _adding_to(found: Audit, model: nn.Module, running: Running) -> Callable[[str], None]:
+    """Return a function that counts an operation of the running module in `found`, unless a neuron executes it."""
+    neurons = neurons_in(model)
+
+    def add(op: str) -> None:
+        if id(running.module) not in neurons:
+            found.add(running.path, op)
+
+    return add
 
 
 class _Watch(TorchDispatchMode):

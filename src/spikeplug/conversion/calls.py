@@ -35,19 +35,26 @@ def called_names(module: nn.Module) -> frozenset[str]:
     Followed: methods, functions of the same file or of a package that is not a framework, and functions in attributes.
     Not followed: the module's children, which are modules of their own, and the eager version of attention.
     """
+    # `self.norm(x)` calls a child, even if a function has the same name.
+    children = {*vars(module), *module._modules, *module._parameters, *module._buffers}
+    own, others = names_read(module)
+    return others | (own - children)
+
+
+def names_read(module: nn.Module) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names that `called_names` is made from: those fetched from the module itself, and all others."""
     cls, state = type(module), vars(module)
     given = tuple(each for value in state.values() for each in _functions_in(value) if not _is_made_by(each, cls))
-    names = _names_of(cls, given) if given else _names_of_class(cls)  # type: ignore[arg-type]
+    names = _names_of(cls, given) if given else names_of_class(cls)  # type: ignore[arg-type]
     if any(isinstance(value, Executor) for value in state.values()):
         names |= {Executor.__name__}
-    # `self.norm(x)` calls a child, even if a function has the same name.
-    children = {*state, *module._modules, *module._parameters, *module._buffers}
-    own = {name.removeprefix(OWN) for name in names if name.startswith(OWN)}
-    return frozenset(name for name in names if not name.startswith(OWN)) | (own - children)
+    own = frozenset(name.removeprefix(OWN) for name in names if name.startswith(OWN))
+    return own, frozenset(name for name in names if not name.startswith(OWN))
 
 
 @lru_cache(maxsize=4096)
-def _names_of_class(cls: type[nn.Module]) -> frozenset[str]:
+def names_of_class(cls: type[nn.Module]) -> frozenset[str]:
+    """Return the names that the class's forward, and what it calls, may use. Own names begin with `OWN`."""
     return _names_of(cls, ())
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from spikeplug.conversion.attention import IMPLEMENTATION, NOT_CONVERTED
+from spikeplug.conversion.calls import called_names
 from spikeplug.conversion.match import OPERATORS
 from spikeplug.conversion.plug import plug_of
+from spikeplug.conversion.redirection import NAMES
 from spikeplug.errors import SpikeplugError, shown
 
 
@@ -62,7 +64,8 @@ def _check_module(path: str, module: nn.Module, record: str) -> None:
         raise SpikeplugError(f"{where} is a TorchScript module, whose code is fixed: convert the Python model.")
     if "_orig_mod" in module._modules:
         raise SpikeplugError(f"{where} is compiled: convert the model first, then call torch.compile on it.")
-    if isinstance(module, torch.fx.GraphModule):
+    # A copy of a traced graph keeps the plugs of its children, but not its own.
+    if isinstance(module, torch.fx.GraphModule) and not called_names(module).isdisjoint(NAMES):
         raise SpikeplugError(f"{where} is a traced graph: convert the model first, then trace or export it.")
     if isinstance(module, nn.DataParallel):
         raise SpikeplugError(

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from spikeplug.conversion.auditing import NONLINEAR, is_nonlinear, may_hide_anything, stem
 from spikeplug.conversion.byte_code import FOREIGN, OF_TORCH, SCRIPTED
 from spikeplug.conversion.calls import ATTENTION_INTERFACE, called_names
+from spikeplug.conversion.neurons import is_neuron, parts_of
 from spikeplug.conversion.norms import Norm, find_norm
 from spikeplug.conversion.plug import ActivationPlug, NormPlug, Plug, ScopePlug, is_foreign
 from spikeplug.conversion.redirection import NAMES
@@ -62,6 +63,9 @@ _GRADIENTS = frozenset({"grad", "grad_and_value", "vjp", "jvp", "jacrev", "jacfw
 _LINEAR = "matrix product with a weight"
 _ATTENTION_PRODUCTS = "matrix products query · key (without query_key_bits) and weights · value (without divide_last)"
 _GATE = "elementwise product gate · up"
+#: Name of the places that are neurons of another pipeline.
+NEURON = "neuron"
+_SPIKES = "a neuron: it spikes already"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LINEAR_FORWARDS = frozenset(cls.forward for cls in (nn.Linear, Conv1D, nn.Bilinear, *_CONVOLUTIONS))
 
@@ -77,7 +81,7 @@ class Found:
     plug       makes the object that replaces the module's forward, from numerics and the operators wanted; None where
                transformers' attention interface calls spiking attention
     reason     why nothing can replace it; empty if something does
-    pipeline   True if it is linear: left on purpose, for the pipeline that converts the rest of the network
+    pipeline   True if it is linear or a neuron: left on purpose, to the pipeline that converts the rest of the network
     """
 
     path: str
@@ -95,9 +99,16 @@ def find(model: nn.Module) -> list[Found]:
     A shared module is returned once per path.
     """
     known: dict[object, Norm | None] = {}
-    places = [
-        found for path, module in model.named_modules(remove_duplicate=False) for found in _look_at(path, module, known)
-    ]
+    places: list[Found] = []
+    parts: set[int] = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        if id(module) in parts:
+            continue
+        if is_neuron(module):
+            parts.update(map(id, parts_of(module)))
+            places.append(Found(path, NEURON, module, reason=_SPIKES, pipeline=True))
+        else:
+            places += _look_at(path, module, known)
     return [_fused(found, places) if found.name in _FAST_PATHS else found for found in places]
 
 

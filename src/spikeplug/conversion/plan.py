@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from spikeplug.conversion.attention import AttentionPlug, own_function
-from spikeplug.conversion.match import OPERATORS, Found
+from spikeplug.conversion.match import NEURON, OPERATORS, Found
 from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug
 from spikeplug.conversion.report import Action, Entry, Report
+from spikeplug.conversion.sequences import Sequences, is_temporal_difference
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
@@ -108,18 +109,26 @@ def plan(
     entries: tuple[Entry, ...],
     wanted: frozenset[str],
     matched: frozenset[str],
+    sum_once: bool = False,
 ) -> tuple[dict[str, Plug], Conversion]:
     """Return the plug of each module that gets one, by path, and the conversion's record. The model is not touched.
 
     places, entries  every place in the model, and the report entry of each
     wanted           names of the operators to use
     matched          module paths that the request excludes
+    sum_once         evaluate temporal-difference operators once per sequence
+
+    Errors: SpikeplugError for sum_once in a model without such operators.
     """
     plugs: dict[str, Plug] = {}
     attending: dict[str, AttentionPlug] = {}
     seen: set[int] = set()  # a module at two paths gets one plug
     around = {path for entry in entries if entry.action == "replaced" for path in _ancestors(entry.path)}
     for place, entry in zip(places, entries, strict=True):
+        if place.name == NEURON and id(place.module) not in seen:
+            # Redirections around a neuron must not apply inside it.
+            plugs[place.path] = ScopePlug(place.module, None, frozenset())
+            seen.add(id(place.module))
         if not place.operators:
             continue
         replaced = entry.action == "replaced"
@@ -143,6 +152,7 @@ def plan(
             seen.add(id(module))
             plugs[path] = HostPlug(module, numerics)
     plugs |= _net(model, numerics, wanted, matched, seen, around)
+    _add_sequences(model, plugs, numerics, wanted, matched, sum_once)
     return plugs, Conversion(tuple(plugs), attending, implementations(model, attending))
 
 
@@ -169,6 +179,29 @@ def _net(
         elif id(module) not in seen and module is model:
             net[path] = ScopePlug(module, numerics, wanted)
     return net
+
+
+def _add_sequences(
+    model: nn.Module,
+    plugs: dict[str, Plug],
+    numerics: Numerics,
+    wanted: frozenset[str],
+    matched: frozenset[str],
+    sum_once: bool,
+) -> None:
+    """Let the plugs of a model with temporal-difference operators check its sequences and, if asked to, sum once."""
+    operators = {path: module for path, module in model.named_modules() if is_temporal_difference(module)}
+    if sum_once and not operators:
+        raise SpikeplugError(
+            "sum_once: the model has no operator that accumulates over time and takes differences: leave sum_once out."
+        )
+    if operators and isinstance(around := plugs.get(""), ScopePlug):
+        around.sequences = Sequences(model, list(operators.values()), sum_once)
+    for path, module in operators.items() if sum_once else ():
+        if path not in matched and isinstance(
+            plug := plugs.setdefault(path, ScopePlug(module, numerics, wanted)), ScopePlug
+        ):
+            plug.sum_once = True
 
 
 def implementation_of(module: nn.Module) -> str:

@@ -21,7 +21,9 @@ from spikeplug import library
 from spikeplug.conversion.attention import check_implementation
 from spikeplug.conversion.calls import methods_that_call
 from spikeplug.conversion.norms import Norm
-from spikeplug.conversion.redirection import NAMES, Redirection, only
+from spikeplug.conversion.redirection import NAMES, OncePerSequence, Redirection, only
+from spikeplug.conversion.sequences import Sequences
+from spikeplug.conversion.tracking import running_in
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 
@@ -138,30 +140,41 @@ class ScopePlug(Plug):
 
     With numerics None, the module runs as outside of any scope, torch's fused fast paths included.
     With numerics but no operators, torch takes no fused fast path, so that plugs in the children run.
+
+    sum_once   True: evaluate what the module accumulates over time once per sequence, see `OncePerSequence`
+    sequences  what checks the inputs of a whole model that works on sequences, or None
     """
 
     def __init__(self, module: nn.Module, numerics: Numerics | None, operators: frozenset[str]) -> None:
         super().__init__(module, numerics)
         self.operators = operators
         self.label = "spiking calls" if operators else "exact"
+        self.sum_once = False
+        self.sequences: Sequences | None = None
 
     def overrides(self) -> dict[str, Callable[..., Any]]:
         """Return the functions that the module gets as attributes while the plug is attached, by attribute name.
 
-        Among them are its public methods other than forward that may call a redirected function: they run redirected.
+        Among them are its public methods other than forward that may call a function that is redirected within the plug
+        or, for an exact plug, around it.
         """
-        names = frozenset(name for name, operators in NAMES.items() if operators & self.operators)
+        chosen = self.operators or frozenset().union(*NAMES.values())
+        names = frozenset(name for name, operators in NAMES.items() if operators & chosen)
+        names |= {"cumsum"} if self.sum_once else frozenset()
         methods = methods_that_call(type(self.module), names) if names else ()  # type: ignore[arg-type]
         return super().overrides() | {name: ScopedMethod(self, name) for name in methods}
 
     def scope(self) -> only:
         """Return the context manager in which calls of the plug's operators are redirected, and of no others."""
-        return only(None if self.numerics is None else Redirection(self.numerics, self.operators))
+        kind = OncePerSequence if self.sum_once else Redirection
+        return only(None if self.numerics is None else kind(self.numerics, self.operators))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.detached:
             return self.original(*args, **kwargs)
         refuse_proxies(self.module, args)
+        if self.sequences is not None:
+            self.sequences.check((*args, *kwargs.values()))
         with self.scope():
             return self.original(*args, **kwargs)
 
@@ -180,7 +193,7 @@ class ScopedMethod:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         refuse_proxies(self.plug.module, args)
         method = getattr(type(self.plug.module), self.name)
-        with self.plug.scope():
+        with running_in(self.plug.module), self.plug.scope():
             return method(self.plug.module, *args, **kwargs)
 
     @property

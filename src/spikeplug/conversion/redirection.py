@@ -6,6 +6,7 @@ A call that the replacement cannot reproduce (integers, complex numbers, a non-c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -98,6 +99,33 @@ class Redirection(TorchFunctionMode):
         target = args[0] if func in _IN_PLACE_SUMS else kwargs.get("out")
         return result if target is None else target.copy_(result)
 
+
+class OncePerSequence(Redirection):
+    """Redirect as `Redirection`, and let a temporal-difference operator evaluate its function once per sequence.
+
+    Such an operator accumulates over time (cumsum), computes a function f of every step, and takes differences (diff).
+    Here, the accumulation keeps its last step only, and the differences [f(ΣX)] are followed by T - 1 steps of zeros.
+    """
+
+    #: T of the last accumulation.
+    steps = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is Tensor.reshape and args[1] == self.steps and math.prod(args[1:]) == self.steps * args[0].numel():
+            args = (args[0], 1, *args[2:])  # time was folded into the batch, and is unfolded
+        elif func in _ACCUMULATIONS and (*args, *given.values())[1:] == (0,):
+            self.steps = args[0].shape[0]
+            return args[0].sum(0, keepdim=True)
+        elif func is torch.diff and given.get("dim") == 0:
+            first = func(*args, **given)
+            return torch.cat((first, first.new_zeros(self.steps - 1, *first.shape[1:])))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+_ACCUMULATIONS = (torch.cumsum, Tensor.cumsum)
 
 # Within a graph, torch.compile inlines this method. Beside one, after a graph break, it would compile the method by
 # itself, and take the graph of one property's getter (x.shape) for that of another (x.device).

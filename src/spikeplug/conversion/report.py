@@ -19,11 +19,11 @@ class Entry:
     """Describe one place where the model computes something, and what the conversion did with it.
 
     path        module path, as in `model.get_submodule(path)`
-    operator    an operator, a torch function that the module's own code calls, `product` or `matmul`
+    operator    an operator, a torch function that the module's own code calls, `product`, `matmul` or `neuron`
     class_name  class of the module at that path
     action      `replaced` by a spiking operator, or `left` in floating point
     reason      why it was left; empty if it was replaced
-    pipeline    True if it is linear: left on purpose, for the pipeline that converts the rest of the network
+    pipeline    True if it is linear or a neuron: left on purpose, to the pipeline that converts the rest of the network
     note        what else there is to know of a place that was replaced, such as a function of the user's that no longer
                 runs
     """
@@ -53,12 +53,12 @@ class Report:
 
     @property
     def left(self) -> tuple[Entry, ...]:
-        """Return the entries that were left in floating point, linear ones included."""
+        """Return the entries that were left as they are, linear ones and neurons included."""
         return tuple(entry for entry in self.entries if entry.action == "left")
 
     @property
     def leftovers(self) -> tuple[Entry, ...]:
-        """Return the entries that were left and are not linear."""
+        """Return the entries that were left and are neither linear nor neurons."""
         return tuple(entry for entry in self.left if not entry.pipeline)
 
     @property

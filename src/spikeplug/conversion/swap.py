@@ -51,6 +51,7 @@ def convert(
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
     strict: bool = False,
+    sum_once: bool = False,
     keep: bool = True,
     unfinished: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -81,6 +82,8 @@ def convert(
     exclude    regular expression, searched in module paths; a module it matches stays exact, bit for bit
     strict     raise SpikeplugError if a nonlinearity has no spiking operator; with the recipe "whole", if anything is
                left in floating point
+    sum_once   evaluate each temporal-difference operator of a pipeline once per sequence, on the sum of its inputs:
+               [f(ΣX), 0, ..., 0] in place of one evaluation per time step (docs/pipelines.md)
     keep       for the recipe "whole": False frees the float weights after all are rounded; `revert` then refuses
     unfinished  for a calibrated recipe "whole": folder that keeps each layer once it is rounded, so that the same call
                goes on after an interruption; it is yours to remove. None: an interrupted call begins anew
@@ -95,6 +98,7 @@ def convert(
     - an `exclude` that does not compile, matches none of the places to replace, or leaves none of them
     - strict, and something is left
     - a neuron of a pipeline that cannot send what the model computes, or nothing to calibrate it with
+    - sum_once, and the model has no temporal-difference operator
     """
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
@@ -113,7 +117,9 @@ def convert(
                 'return_tensors="pt"), or the arguments of the model\'s forward by name.'
             )
         with shown(progress) as tell:
-            return _convert(model, numerics, operators, exclude, strict, wanted, given, tell, keep, unfinished)
+            return _convert(
+                model, numerics, operators, exclude, strict, wanted, given, tell, keep, unfinished, sum_once
+            )
 
 
 def convert_to_load(
@@ -136,6 +142,7 @@ def _convert(
     progress: Progress,
     keep: bool = True,
     unfinished: str | os.PathLike[str] | None = None,
+    sum_once: bool = False,
 ) -> Report:
     """Convert the model, see `convert`. recipe: a Layout for a model whose weights are still to be loaded."""
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
@@ -157,7 +164,7 @@ def _convert(
     if isinstance(recipe, (Whole, Layout)):
         wanted |= frozenset(LINEAR)
     plugs, conversion = (
-        ({}, Conversion((), {}, {})) if exact else plan(model, numerics, places, entries, wanted, matched)
+        ({}, Conversion((), {}, {})) if exact else plan(model, numerics, places, entries, wanted, matched, sum_once)
     )
     if coding is not None:
         plugs, conversion = coding.plan(plugs, conversion)

@@ -9,6 +9,9 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+#: Trackers whose `with` block is running.
+_ACTIVE: list[Running] = []
+
 
 class Running:
     """Tell, within its `with` block, the path of the innermost module whose forward is running.
@@ -35,14 +38,18 @@ class Running:
         return any(id(module) in self._paths for module in self._stack)
 
     @property
+    def module(self) -> nn.Module | None:
+        """Return the innermost running module in this thread; None while no module runs."""
+        return self._stack[-1] if self._stack else None
+
+    @property
     def path(self) -> str:
         """Return the path of the innermost running module in this thread."""
-        if not self._stack:
-            return ""
-        module = self._stack[-1]
-        return self._paths.get(id(module), type(module).__name__)
+        module = self.module
+        return "" if module is None else self._paths.get(id(module), type(module).__name__)
 
     def __enter__(self) -> Self:
+        _ACTIVE.append(self)
         self._handles = (
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, always_call=True),  # a forward that raises is left, too
@@ -50,6 +57,7 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _ACTIVE.remove(self)
         for handle in self._handles:
             handle.remove()
 
@@ -60,3 +68,18 @@ class Running:
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         while not torch.compiler.is_compiling() and self._stack and self._stack.pop() is not module:
             pass
+
+
+class running_in:  # noqa: N801
+    """Count what runs within the `with` block as run by `module`: for a method that is called in place of forward."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        for running in _ACTIVE:
+            running._enter(self.module, None)
+
+    def __exit__(self, *_: object) -> None:
+        for running in _ACTIVE:
+            running._leave(self.module, None, None)

@@ -164,8 +164,8 @@ class Fit:
     def __str__(self) -> str:
         counts = {name: sum(verdict.verdict == name for verdict in self.verdicts) for name in _OUTCOMES}
         parts = [f"{count} {_OUTCOMES[name]}" for name, count in counts.items()]
-        cores = "cores unknown" if self.cores is None else f"{self.cores:,} cores"
-        return f"{self.chip.name}: {len(self.verdicts)} limits, {', '.join(parts)}; {cores} by this placement"
+        cores = "unknown" if self.cores is None else f"{self.cores:,}"
+        return f"{self.chip.name}: {len(self.verdicts)} limits, {', '.join(parts)}; cores by this placement: {cores}"
 
 
 _OUTCOMES = {"fits": "fit", "exceeds": "exceeded", "unchecked": "unchecked"}
@@ -198,13 +198,9 @@ def overview(fits: Sequence[Fit]) -> Table:
 def overview_row(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """Return the cells of one limit for people: its name, the largest need, and the verdict on each chip."""
     name, unit = verdicts[0].limit, LIMITS[verdicts[0].limit][1]
-    # Cores depend on the chip. Elsewhere, a chip that is exceeded shows the most demanding need beyond its limit.
-    needs = [verdict.needed for verdict in verdicts if verdict.needed is not None]
-    needed = (
-        ""
-        if name == "cores" or not needs
-        else _shown(max(needs, key=_CHECKS[name].rank if name in _CHECKS else float), unit)
-    )
+    needs = [verdict.needed for verdict in verdicts if verdict.needed is not None and name != "cores"]
+    rank = _CHECKS[name].rank if name in _CHECKS else float
+    needed = _shown(max(needs, key=rank), unit) if needs else ""  # of cores, each chip needs another number
     cells = []
     for verdict in verdicts:
         allowed = "" if verdict.allowed is None else f": {_shown(verdict.allowed, '')}"

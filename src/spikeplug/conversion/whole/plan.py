@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.attention import AttentionPlug
 from spikeplug.conversion.auditing import executed_in_float
-from spikeplug.conversion.match import find
+from spikeplug.conversion.match import NEURON, find
 from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plug import HostPlug, NormPlug, Plug
 from spikeplug.conversion.report import Entry
@@ -123,7 +123,7 @@ class WholeConversion:
         return found
 
     def _entry(self, entry: Entry, run: Mapping[str, list[str]]) -> Entry:
-        if not entry.pipeline:
+        if not entry.pipeline or entry.operator == NEURON:
             return entry
         if entry.path in self.matched:
             return replace(entry, reason="excluded")

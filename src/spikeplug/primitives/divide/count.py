@@ -55,7 +55,8 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
     expansion = closed.divide(numerator, denominator, replace(spec, limit=None))
     size, steps = expansion.numel(), spec.numerator_bits + spec.fraction_bits
     arrived, fired = ones(numerator) * (size // max(1, numerator.numel())), ones(expansion)
-    restoring = Needs(leak=2.0, threshold="operand", threshold_bits=spec.denominator_bits, soft_reset=True)
+    go = bool((denominator == 0).any())  # without a denominator, a neuron must stay silent: an axon gates it
+    restoring = Needs(leak=2.0, threshold="operand", threshold_bits=spec.denominator_bits, soft_reset=True, gated=go)
     neuron = scope.population("threshold", spec.denominator_bits + 2, size, restoring)
     neuron.sent(fired)
     neuron.updated(size * steps, arrived)

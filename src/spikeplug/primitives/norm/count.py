@@ -54,7 +54,15 @@ def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
     answer, size = closed.root(square, spec), square.numel()
     square = square.to(torch.int64)
     fired, updates = ones(answer), size * spec.root_bits
-    restoring = Needs(leak=4.0, threshold="moving", threshold_bits=spec.root_bits + 2, soft_reset=True, arriving_bits=2)
+    restoring = Needs(
+        leak=4.0,
+        threshold="moving",
+        threshold_bits=spec.root_bits + 2,
+        soft_reset=True,
+        fan_in=2,  # for the two bits that arrive in a step
+        weight_bits=2,
+        weights=2,
+    )
     neuron = scope.population("threshold", spec.root_bits + 3, size, restoring)
     neuron.sent(fired)
     neuron.updated(updates, ones((square | square >> 1) & _LOWER))

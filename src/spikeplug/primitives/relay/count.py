@@ -35,7 +35,9 @@ def select(condition: Tensor, a: Tensor | int, b: Tensor | int, bits: int, scope
     (scope / "gate").population("input", 1, condition.numel()).sent(int(torch.count_nonzero(condition)), 2)
     trains = [x for x in (a, b) if isinstance(x, Tensor)]
     if trains:
-        _driven(trains, chosen, bits, bits + 1, scope, Needs(leak=2.0, fan_in=len(trains), gated=True))
+        constant = max((abs(x).bit_length() for x in (a, b) if isinstance(x, int)), default=1)
+        needs = Needs(leak=2.0, fan_in=len(trains) + 1, weight_bits=max(1, constant), gated=True)
+        _driven(trains, chosen, bits, bits + 1, scope, needs)
     return chosen
 
 
@@ -50,7 +52,7 @@ def signed(magnitude: Tensor, sign_of: Tensor, bits: int, scope: Scope) -> Tenso
     turned = closed.signed(magnitude, sign_of)
     negative = int(torch.count_nonzero(sign_of < 0))
     (scope / "sign").population("input", 1, sign_of.numel()).sent(negative)
-    _driven([magnitude], turned, bits, bits + 1, scope, Needs(leak=2.0, weights=2, gated=True))
+    _driven([magnitude], turned, bits, bits + 1, scope, Needs(leak=2.0, fan_in=2, weights=2, gated=True))
     return turned
 
 

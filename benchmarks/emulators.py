@@ -251,7 +251,8 @@ def energy_table(rows: list[dict[str, Any]]) -> str:
             f"{row['counts'][name]:,.1f}" for name in ("neuron_steps", "soma_spikes", "messages", "synops")
         )
         lines.append(
-            f"| {row['what']} | {counts} | {row['predicted']:,.1f} | {row['sanafe']:,.1f} | {_shown(_difference(row))} |"
+            f"| {row['what']} | {counts} | {row['predicted']:,.1f} | {row['sanafe']:,.1f} | "
+            f"{_shown(_difference(row))} |"
         )
     return "\n".join(lines)
 

@@ -10,6 +10,9 @@ NEUROBENCH := neurobench snntorch
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
+# Two processes of one thread each: most tests are too small for two threads. A file's tests share what it loads.
+TWO := --numprocesses 2 --dist loadfile
+
 .PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting online fit neurobench verilog gates bench \
 	bench-spikingjelly emulators chromium icarus logic clean
 .DELETE_ON_ERROR:
@@ -28,10 +31,10 @@ demo: $(INSTALLED)
 
 # Under three minutes on two cores: for every change.
 check: $(INSTALLED) lint
-	$(VENV)/bin/python -m pytest -m 'not slow and not real_weights' $(FAST)
+	$(VENV)/bin/python -m pytest $(TWO) -m 'not slow and not real_weights' $(FAST)
 
 test: $(INSTALLED) lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TWO)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

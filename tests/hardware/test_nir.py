@@ -195,11 +195,30 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("operands", "message"),
-    [({}, "takes the operands"), ({"numerator": [16]}, r"must lie in \[0, 15\]"), ({"x": [1]}, "takes the operands")],
+    [
+        ({}, "takes the operands"),
+        ({"x": [1]}, "takes the operands"),
+        ({"numerator": [16]}, r"must lie in \[0, 15\]"),
+        ({"numerator": [1.5]}, "no array of integers"),
+        ({"numerator": 1}, "no array of integers"),
+        ({"numerator": np.zeros((2, 0), int)}, "more than 0 elements"),
+    ],
 )
 def test_operands(operands: dict[str, Any], message: str) -> None:
     with pytest.raises(SpikeplugError, match=message):
         encode(to_nir(DIVIDE, {"denominator": 5}), operands)
+
+
+def test_a_batch_of_nothing() -> None:
+    graph = to_nir(DIVIDE, {"denominator": 5})
+    raster = encode(graph, {"numerator": np.zeros(0, np.int64)})
+    assert raster.shape == (8, 0, 1)
+    assert decode(graph, executed(graph, raster)).shape == (0,)
+
+
+def test_batches_of_several_sizes() -> None:
+    with pytest.raises(SpikeplugError, match="several sizes"):
+        encode(to_nir(circuit_of_verb("divide", 4, "ordered")), {"numerator": [1, 2], "denominator": [1]})
 
 
 def test_a_graph_from_elsewhere_is_refused() -> None:

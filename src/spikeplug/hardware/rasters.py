@@ -36,19 +36,31 @@ def encode(graph: Any, operands: Mapping[str, Integers | Sequence[int]]) -> Inte
     wanted = sorted({str(channel["operand"]) for channel in inputs} - {""})
     if sorted(operands) != wanted:
         raise SpikeplugError(f"the graph takes the operands {wanted}, not {sorted(operands)}: give integers for each.")
-    columns = {name: np.asarray(x, np.int64).reshape(len(x), -1) for name, x in operands.items()}
+    columns = {name: _column(name, x) for name, x in operands.items()}
     batch = len(next(iter(columns.values()))) if columns else 1
+    if any(len(x) != batch for x in columns.values()):
+        raise SpikeplugError("the operands have batches of several sizes: give as many integers of each.")
     steps = int(about["steps"])
     raster = np.zeros((steps, batch, len(inputs)), np.int64)
     for number, channel in enumerate(inputs):
         name = str(channel["operand"])
-        x = columns[name][:, int(channel["place"])] if name else np.ones(batch, np.int64)
+        place = int(channel["place"])
+        if name and columns[name].shape[1] <= place:
+            raise SpikeplugError(f"the operand {name!r} has more than {place} elements: give (batch, elements).")
+        x = columns[name][:, place] if name else np.ones(batch, np.int64)
         low, high = int(channel["low"]), int(channel["high"])
         if len(x) and (x.min() < low or x.max() > high):
             raise SpikeplugError(f"the operand {name!r} must lie in [{low}, {high}]: shift or saturate it first.")
         for step in range(steps):
             raster[step, :, number] = sent(channel, x, step)
     return raster
+
+
+def _column(name: str, x: Integers | Sequence[int]) -> Integers:
+    given = np.asarray(x)
+    if given.dtype.kind not in "iu" or given.ndim == 0:
+        raise SpikeplugError(f"the operand {name!r} is no array of integers: give (batch,) or (batch, elements).")
+    return given.astype(np.int64).reshape(len(given), int(np.prod(given.shape[1:])))
 
 
 def sent(channel: Mapping[str, Any], x: Integers, step: int) -> Integers:

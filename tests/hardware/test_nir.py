@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,12 @@ def test_refusals(circuit: Circuit, options: dict[str, Any], message: str | None
     with pytest.raises(SpikeplugError, match=message) as refused:
         to_nir(circuit, **options)
     assert str(refused.value).count(". ") == 0
+
+
+def test_a_missing_package_is_said_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nir", None)
+    with pytest.raises(SpikeplugError, match="nir cannot be imported .*: install it with `pip install nir`"):
+        to_nir(DIVIDE, {"denominator": 5})
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

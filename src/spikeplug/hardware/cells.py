@@ -47,9 +47,10 @@ def _stage(circuit: Circuit, population: str | None) -> Stage:
         raise SpikeplugError(
             f"{circuit.name} has {len(stages)} stages {wanted}: choose one by its number, such as {wanted}#1."
         )
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     raise SpikeplugError(
         f"{circuit.name} has no NIR form: it has {len(stages)} stages, and one waits for the integers of another; "
-        f"choose one by its population: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
+        f"choose one by its population: {', '.join(names[:6])}{more}."
     )
 
 

@@ -7,13 +7,11 @@ from types import ModuleType
 
 from spikeplug.errors import SpikeplugError
 
-_INSTALL = {"nir": "pip install 'spikeplug[nir]'"}
-
 
 def package(name: str, install: str | None = None) -> ModuleType:
-    """Return the module of that name. Errors: SpikeplugError with the command that installs it."""
+    """Return the module of that name. Errors: SpikeplugError with the command that installs it, `pip install name`."""
     try:
         return import_module(name)
     except ImportError as error:
-        command = install or _INSTALL[name]
+        command = install or f"pip install {name}"
         raise SpikeplugError(f"{name} cannot be imported ({error}): install it with `{command}`.") from None

@@ -186,7 +186,7 @@ def test_refusals(circuit: Circuit, options: dict[str, Any], message: str | None
 
 def test_a_missing_package_is_said_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nir", None)
-    with pytest.raises(SpikeplugError, match="nir cannot be imported .*: install it with `pip install nir`"):
+    with pytest.raises(SpikeplugError, match=r"nir cannot be imported .*: install it with `pip install nir`"):
         to_nir(DIVIDE, {"denominator": 5})
 
 

@@ -39,15 +39,13 @@ def _architecture() -> Any:
 class Simulated:
     """Hold what a simulation gives.
 
-    output     spikes, or membranes of neurons without threshold, (steps, batch, neurons)
-    energy     in J
-    seconds    of the chip's time
-    counts     neuron_steps, soma_spikes, messages and synops, as the simulator counted
+    output  spikes, or membranes of neurons without threshold, (steps, batch, neurons)
+    energy  in J
+    counts  neuron_steps, soma_spikes, messages and synops, as the simulator counted
     """
 
     output: npt.NDArray[Any]
     energy: float
-    seconds: float
     counts: dict[str, int]
 
 
@@ -69,7 +67,6 @@ def simulated(graph: Any, raster: Integers, *, cores: int = 128, reader: bool = 
     return Simulated(
         np.concatenate([chip.output for chip in chips], 1),
         sum(chip.energy for chip in chips),
-        max(chip.seconds for chip in chips),
         {name: sum(chip.counts[name] for chip in chips) for name in chips[0].counts},
     )
 
@@ -191,6 +188,5 @@ class _Network:
         return Simulated(
             output.reshape(len(trace), len(elements), self.size),
             sum(part["energy"]["total"] for part in runs),
-            sum(part["sim_time"] for part in runs),
             counts,
         )

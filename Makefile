@@ -13,8 +13,8 @@ FAST := tests/primitives tests/operators tests/conversion tests/library tests/go
 # Two processes of one thread each: most tests are too small for two threads. A file's tests share what it loads.
 TWO := --numprocesses 2 --dist loadfile
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting online fit neurobench verilog gates bench \
-	bench-spikingjelly emulators chromium icarus logic clean
+.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting recipes online fit neurobench verilog gates bench \
+	test-spikingjelly bench-spikingjelly figures-spikingjelly emulators chromium icarus logic clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -70,6 +70,10 @@ ways: $(INSTALLED)
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
 
+# docs/recipes.md: the recipes of other pipelines on SmolLM2; some minutes.
+recipes: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/recipes.py --write
+
 # docs/costs.md: one token, by tables of published prices; some minutes.
 costs: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/costs.py --write
@@ -121,17 +125,29 @@ bench: $(INSTALLED)
 	$(VENV)/bin/spikeplug bench --csv results/bench.csv --json results/bench.json --html results/bench.html
 	$(VENV)/bin/python benchmarks/speed.py results
 
-# SpikingJelly's operators and encoder, in an environment of their own: of what it asks for, they need these four alone.
+# SpikingJelly, Norse and snnTorch, in an environment of their own that sees what .venv has; of what they ask for, they
+# need the packages of the third line alone.
 JELLY := .venv-spikingjelly
+$(JELLY)/.installed: $(INSTALLED)
+	$(PYTHON) -m venv $(JELLY)
+	$(VENV)/bin/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> "$$($(JELLY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/beside.pth"
+	$(JELLY)/bin/python -m pip install --quiet --constraint constraints.txt requests tqdm loguru==0.7.3 matplotlib nir==1.0.8
+	$(JELLY)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0 norse==1.1.0 snntorch==1.0.0 nirtorch==2.6
+	touch $@
+
+# Models that SpikingJelly converts, and neurons of the others beside Transformers; a minute or two.
+test-spikingjelly: $(JELLY)/.installed
+	$(JELLY)/bin/python -m pytest tests/pipelines/clients
+
+# Their operators and encoder, timed and compared.
 bench-spikingjelly: $(JELLY)/.installed
 	$(JELLY)/bin/python benchmarks/qcfs.py
 	$(JELLY)/bin/python benchmarks/spikingjelly_operators.py results/bench-spikingjelly.json
 
-$(JELLY)/.installed: constraints.txt
-	$(PYTHON) -m venv $(JELLY)
-	$(JELLY)/bin/python -m pip install --quiet --constraint constraints.txt torch numpy requests tqdm loguru==0.7.3
-	$(JELLY)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
-	touch $@
+# docs/pipelines.md: a SmolLM2 that SpikingJelly converts, with its operators and ours.
+figures-spikingjelly: $(JELLY)/.installed
+	$(JELLY)/bin/python benchmarks/spikingjelly_models.py --write
 
 # docs/emulators.md: exported circuits in other people's simulators, in environments of their own. Lava needs Python 3.10.
 EMULATORS := .venv-emulators

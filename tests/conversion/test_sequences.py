@@ -145,3 +145,19 @@ def test_a_batch_as_large_as_the_time_is_no_mistake() -> None:
     model = Net()
     convert(model)
     assert model(sequence(batch=STEPS)).shape == (STEPS, STEPS, 6)
+
+
+class Quantiser(nn.Module):
+    """Round to a scale: what a neuron settles at, but no neuron."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.floor(x / 0.25 + 0.5).clamp(-4, 3) * 0.25
+
+
+def test_a_quantiser_that_the_recipe_did_not_find() -> None:
+    model = nn.Sequential(TemporalDifference(softmax), Quantiser())
+    with pytest.raises(SpikeplugError, match=r"'1' \(Quantiser\) rounds each step .* is no neuron") as caught:
+        convert(model)
+    assert "\n" not in str(caught.value)
+    assert convert(model, exclude=r"^1$").replaced
+    assert convert(nn.Sequential(nn.Softmax(-1), Quantiser())).replaced

@@ -9,9 +9,10 @@ from torch import nn
 
 from spikeplug.conversion.attention import AttentionPlug, own_function
 from spikeplug.conversion.match import NEURON, OPERATORS, Found
+from spikeplug.conversion.neurons import neurons_in
 from spikeplug.conversion.plug import HostPlug, Plug, ScopePlug
 from spikeplug.conversion.report import Action, Entry, Report
-from spikeplug.conversion.sequences import Sequences, is_temporal_difference
+from spikeplug.conversion.sequences import Sequences, is_quantiser, is_temporal_difference
 from spikeplug.conversion.spiking_config import SpikingConfig
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
@@ -189,12 +190,22 @@ def _add_sequences(
     matched: frozenset[str],
     sum_once: bool,
 ) -> None:
-    """Let the plugs of a model with temporal-difference operators check its sequences and, if asked to, sum once."""
+    """Let the plugs of a model with temporal-difference operators check its sequences and, if asked to, sum once.
+
+    Errors: SpikeplugError for sum_once without such operators, and for a quantiser beside them that is no neuron.
+    """
     operators = {path: module for path, module in model.named_modules() if is_temporal_difference(module)}
     if sum_once and not operators:
         raise SpikeplugError(
             "sum_once: the model has no operator that accumulates over time and takes differences: leave sum_once out."
         )
+    neurons = neurons_in(model) if operators else set()
+    for path, module in model.named_modules() if operators else ():
+        if path not in matched and id(module) not in neurons and is_quantiser(module):
+            raise SpikeplugError(
+                f"{path!r} ({type(module).__name__}) rounds each step of a model over time, and is no neuron: the "
+                "recipe did not find this quantiser; give it the attributes that the recipe looks for, or exclude it."
+            )
     if operators and isinstance(around := plugs.get(""), ScopePlug):
         around.sequences = Sequences(model, list(operators.values()), sum_once)
     for path, module in operators.items() if sum_once else ():

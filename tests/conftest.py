@@ -1,4 +1,4 @@
-"""Shared by all tests: two threads at most, a clean ledger before each."""
+"""Shared by all tests: a thread for each process of tests, a clean ledger before each test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_of_several() -> None:
+    """Give each of several processes of tests (pytest-xdist) one thread, which its subprocesses do not inherit."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

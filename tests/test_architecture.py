@@ -35,6 +35,7 @@ LAYERS = [
     "weights",
     "conversion",
     "measurement",
+    "hardware",
     "evaluation",
     "harness",
     "evidence",

@@ -103,6 +103,8 @@ def there(name):
         functools.reduce(getattr, name.split(".")[1:], spikeplug)
     except AttributeError:
         return False
+    except spikeplug.SpikeplugError as error:
+        assert "not installed" in str(error)
     return True
 print([name for name in sys.argv[1:] if not there(name)])
 """

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Events, Kind, Population, Scope, lif
+from spikeplug.neurons import Events, Kind, Needs, Population, Scope, lif
 from spikeplug.primitives.compare import simulate as compare
 from spikeplug.primitives.divide import simulate as divide
 from spikeplug.primitives.interpolation import simulate as interpolation
 from spikeplug.primitives.norm import simulate as norm
+from spikeplug.primitives.quantise import simulate as quantise
 from spikeplug.primitives.relay import simulate as relay
 from spikeplug.realisation import Realisation
 
@@ -30,8 +31,10 @@ class Watching(Events):
         super().__init__(realisation, observer=self._see)
         self.seen: list[tuple[str, int, int]] = []
 
-    def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
-        found = super().population(name, kind, width, neurons)
+    def population(
+        self, name: str, kind: Kind, width: int = 0, neurons: int = 0, needs: Needs | None = None
+    ) -> Population:
+        found = super().population(name, kind, width, neurons, needs)
         assert found.kind == kind, f"{name} is a population of {found.kind} and of {kind} neurons"
         return found
 
@@ -62,15 +65,21 @@ def thresholds_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def lif_step(membrane: Tensor, current: Any, threshold: Any, scope: Scope, **how: Any) -> Any:
         width = scope.population("threshold").width
-        assert fits(threshold, width), f"{scope.name} of {width} bits is too narrow for its thresholds"
+        highest = threshold * how.get("levels", 1)
+        assert fits(highest, width), f"{scope.name} of {width} bits is too narrow for its thresholds"
         return lif.lif_step(membrane, current, threshold, scope, **how)
+
+    def ternary_step(membrane: Tensor, current: Any, threshold: Tensor, scope: Scope, **how: Any) -> Any:
+        assert fits(threshold, scope.population("threshold").width), scope.name
+        return lif.ternary_step(membrane, current, threshold, scope, **how)
 
     def population_step(current: Tensor, thresholds: Any, scope: Scope) -> Tensor:
         width = scope.population("threshold").width
         assert all(fits(threshold, width) for threshold in thresholds), f"{scope.name}: {width} bits"
         return lif.population_step(current, thresholds, scope)
 
-    for module in (compare, divide, interpolation, norm, relay):
-        for name, wrapped in (("lif_step", lif_step), ("population_step", population_step)):
+    for module in (compare, divide, interpolation, norm, quantise, relay):
+        steps = (lif_step, ternary_step, population_step)
+        for name, wrapped in ((step.__name__, step) for step in steps):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, wrapped)

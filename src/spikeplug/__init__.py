@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spikeplug import fixedpoint as fixedpoint
     from spikeplug import functional as functional
     from spikeplug import hadamard as hadamard
+    from spikeplug import hardware as hardware
     from spikeplug import harness as harness
     from spikeplug import kernels as kernels
     from spikeplug import library as library
@@ -48,8 +49,22 @@ if TYPE_CHECKING:
     from spikeplug import report as report
     from spikeplug import saturation as saturation
     from spikeplug import weights as weights
-    from spikeplug.conversion import SpikingConfig, Whole, audit, convert, count, explain, revert, simulate
+    from spikeplug.conversion import (
+        Pipeline,
+        SpikingConfig,
+        Whole,
+        audit,
+        convert,
+        count,
+        explain,
+        online,
+        recipes,
+        revert,
+        simulate,
+    )
     from spikeplug.errors import SpikeplugError
+    from spikeplug.hardware import energy
+    from spikeplug.hardware.fit import fit
     from spikeplug.neurons import Events
     from spikeplug.numerics import NUMERICS_VERSION, Numerics
     from spikeplug.operators.recording import circuit_of
@@ -64,6 +79,7 @@ __all__ = [
     "PRESETS",
     "Events",
     "Numerics",
+    "Pipeline",
     "Realisation",
     "SpikeplugError",
     "SpikingConfig",
@@ -72,9 +88,13 @@ __all__ = [
     "circuit_of",
     "convert",
     "count",
+    "energy",
     "explain",
+    "fit",
     "functional",
     "nn",
+    "online",
+    "recipes",
     "reset_saturations",
     "revert",
     "saturations",
@@ -86,6 +106,7 @@ _HOME = {
     "Events": "neurons",
     "Numerics": "numerics",
     "PRESETS": "presets",
+    "Pipeline": "conversion",
     "Realisation": "realisation",
     "SpikeplugError": "errors",
     "SpikingConfig": "conversion",
@@ -94,7 +115,11 @@ _HOME = {
     "circuit_of": "operators.recording",
     "convert": "conversion",
     "count": "conversion",
+    "energy": "hardware",
     "explain": "conversion",
+    "fit": "hardware.fit",
+    "online": "conversion",
+    "recipes": "conversion",
     "reset_saturations": "saturation",
     "revert": "conversion",
     "saturations": "saturation",
@@ -116,6 +141,7 @@ _MODULES = frozenset(
         "fixedpoint",
         "functional",
         "hadamard",
+        "hardware",
         "harness",
         "kernels",
         "library",

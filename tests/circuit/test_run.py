@@ -42,6 +42,16 @@ def test_a_membrane_that_leaves_its_width_is_a_fault() -> None:
         run(counter(8), operands)  # type: ignore[arg-type]
 
 
+def test_a_membrane_that_starts_beyond_its_width_is_a_fault() -> None:
+    builder = Builder("counter")
+    stage = StageBuilder(builder, "counter/sum")
+    neuron = stage.neuron("", "accumulator", 5, leak=-1, start=(held(builder.port("x", 0, 0, 100)),))
+    circuit = builder.built([Output("y", (1,), (stage.settled(neuron, 3, 0, 12),))])
+    assert run(circuit, {"x": torch.tensor([[15]])})["y"].tolist() == [[1]]
+    with pytest.raises(SpikeplugError, match="the membrane of counter/sum has left"):
+        run(circuit, {"x": torch.tensor([[16]])})
+
+
 def test_wirings_take_no_neuron_and_keep_bounds() -> None:
     builder = Builder("wires")
     x = Traced(torch.tensor([[builder.port("x", 0, -5, 9)]]), builder, torch.int64)

@@ -141,6 +141,11 @@ def test_sum_once_needs_an_operator_over_time() -> None:
     assert convert(model).replaced
 
 
+def test_sum_once_needs_the_recipe_of_operators() -> None:
+    with pytest.raises(SpikeplugError, match='sum_once goes with recipe="operators"'):
+        convert(Net(), recipe="whole", calibration=False, sum_once=True)
+
+
 def test_a_batch_as_large_as_the_time_is_no_mistake() -> None:
     model = Net()
     convert(model)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -47,6 +48,23 @@ def tokens(batch: int = 2, length: int = 12, seed: int = 1) -> Tensor:
 def logits(model: PreTrainedModel, ids: Tensor, **kwargs: Any) -> Tensor:
     with torch.inference_mode():
         return model(input_ids=ids, **kwargs).logits.clone()
+
+
+def unchanged(model: nn.Module) -> Callable[[], None]:
+    """Return a check that the model has the state, the attributes and the outputs that it has now."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = {name: (list(vars(module)), module.training) for name, module in model.named_modules()}
+    tied, exact = model.config.tie_word_embeddings, logits(model, tokens())
+
+    def check() -> None:
+        assert {name: (list(vars(module)), module.training) for name, module in model.named_modules()} == kept
+        found = model.state_dict()
+        assert list(found) == list(state)
+        assert all(torch.equal(found[name], value) for name, value in state.items())
+        assert model.config.tie_word_embeddings == tied
+        assert torch.equal(logits(model, tokens()), exact)
+
+    return check
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

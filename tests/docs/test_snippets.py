@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM
 
 import spikeplug
 from spikeplug import cli
+from spikeplug.hardware import load_table
+from spikeplug.hardware.chips import load_chip
 from spikeplug.presets import read_preset
 
 
@@ -39,6 +41,8 @@ def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 def test_python_runs(page: str, namespace: dict[str, Any]) -> None:
     """The snippets of a page run one after the other, as a reader would run them."""
     for block in pages.blocks(page, "python"):
+        if needed := re.fullmatch(r"<!-- needs: (\w+) -->", block.above):
+            pytest.importorskip(needed[1])
         if not block.above.startswith(pages.NOT_RUN):
             # Empty lines before it: a traceback then names the line of the page.
             text = "\n" * (block.line + 1) + block.text
@@ -56,11 +60,16 @@ def test_importing_spikeplug_is_enough(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_presets_are_read(page: str, tmp_path: Path) -> None:
+def test_presets_chips_and_tables_of_prices_are_read(page: str, tmp_path: Path) -> None:
     for block in pages.blocks(page, "toml"):
         path = tmp_path / "own.toml"
         path.write_text(block.text, encoding="utf-8")
-        read_preset(str(path))
+        if "[prices]" in block.text:
+            load_table(path)
+        elif "[limits." in block.text:
+            load_chip(path)
+        else:
+            read_preset(str(path))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if pages.commands(page)])

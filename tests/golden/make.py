@@ -111,6 +111,16 @@ LINEAR_ARGUMENTS: dict[str, tuple[tuple[Any, ...], ...]] = {
     "multiply": ((_X, _real(21, 3, 20, scale=3)), (_X, _real(22, 20))),
     "sum": ((_X, -1), (_X, 0)),
     "quantise": ((_X, 127, 0, 0), (_X, 15, 8, 4)),
+    "neuron": tuple(
+        (
+            _X,
+            _THRESHOLD[0] & 0xFF if "few" in kind else _THRESHOLD[1] & 0xFFF,
+            torch.tensor(-10, dtype=torch.int32),
+            kind,
+        )
+        for kind in ("st_bif -16 15", "qcfs 160", "few_spikes 16", "phase 2 2 1.5 1.5 2")
+    ),
+    "gif": tuple((_X, torch.arange(20) % 3 == 0, *bits) for bits in ((4, 1), (1, 0))),
     "rotary": tuple((stream(23, 12, 20).abs().to(torch.float32), _FREQUENCY, quarters) for quarters in (0, 1)),
 }
 

@@ -67,6 +67,11 @@ def arguments(name: str, dtype: torch.dtype = torch.float32) -> list[tuple[Any, 
         "multiply": [(x, values(3, 5, 8, low=0.5, dtype=dtype)), (x, values(8, dtype=dtype))],
         "sum": [(x, -1), (x, 1)],
         "quantise": [(x, 1 << 15, 0, 0, False), (x, 1 << 15, 4, 4, False)],
+        "neuron": [
+            (x, torch.tensor(200, dtype=torch.int32), torch.tensor(-22, dtype=torch.int32), "few_spikes 16"),
+            (x, 3500 + torch.arange(8, dtype=torch.int32), torch.tensor(-20, dtype=torch.int32), "st_bif -1024 1023"),
+        ],
+        "gif": [(x, torch.arange(8) > 5, 10, 0), (x, torch.ones(8, dtype=torch.bool), 2, 8)],
         "rotary": [(positions, frequency, quarters) for quarters in (0, 1)],
     }
     return calls.get(name, [(x,)])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikeplug.neurons import Events, Population, Scope, blocks, integrate, lif, lif_step, row_blocks
+from spikeplug.neurons import Events, Population, Scope, blocks, integrate, lif, lif_step, row_blocks, ternary_step
 
 value = st.integers(-(2**30), 2**30)
 
@@ -27,6 +27,43 @@ def test_one_step(membrane: int, current: int, threshold: int, leak: int, enable
     )
     assert spikes.tolist() == [fires]
     assert after.tolist() == [before - threshold if fires else before]
+
+
+@given(value, value, st.integers(1, 2**20), st.integers(1, 9), st.booleans())
+def test_neurons_that_share_a_membrane(membrane: int, current: int, threshold: int, levels: int, enabled: bool) -> None:
+    before, events = membrane + current, Events()
+    fired = sum(before >= neuron * threshold for neuron in range(1, levels + 1)) * enabled
+    seen: list[tuple[list[int], list[bool]]] = []
+    watched = Events(observer=lambda population, v, spikes: seen.append((v.tolist()[0], spikes.tolist()[0])))
+    for each in (events, watched):
+        spikes, after = lif_step(
+            torch.tensor([membrane]), torch.tensor([current]), threshold, scope(each), levels=levels, enabled=enabled
+        )
+        assert spikes.tolist() == [fired]
+        assert after.tolist() == [before - fired * threshold]
+    first = [neuron < fired for neuron in range(levels)]
+    assert seen == [(before, first[0])] if levels == 1 else [([before] * levels, first)]
+    assert events.totals() == watched.totals()
+    assert (events.spikes, events.membrane_updates, events.compares) == (fired, levels, levels)
+    assert events.driven_updates == (levels if current else 0)
+
+
+@given(value, value, st.integers(1, 2**30), st.booleans(), st.booleans())
+def test_spikes_of_both_signs(membrane: int, current: int, threshold: int, rising: bool, falling: bool) -> None:
+    before, events = membrane + current, Events()
+    spike = 1 if before >= threshold and rising else -1 if before < 0 and falling else 0
+    spikes, after = ternary_step(
+        torch.tensor([membrane]),
+        torch.tensor([current]),
+        threshold,
+        scope(events),
+        rising=torch.tensor([rising]),
+        falling=torch.tensor([falling]),
+    )
+    assert spikes.tolist() == [spike]
+    assert after.tolist() == [before - spike * threshold]
+    assert (events.spikes, events.membrane_updates, events.compares) == (abs(spike), 1, 2)
+    assert events.driven_updates == (current != 0)
 
 
 @given(value, value, st.sampled_from([-1, 1]), st.booleans())

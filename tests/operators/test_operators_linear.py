@@ -15,15 +15,19 @@ from operators.test_widths import Checked
 from torch import Tensor
 from watching import Watching, thresholds_fit  # noqa: F401
 
+from spikeplug.errors import SpikeplugError
 from spikeplug.kernels import closed_forms
 from spikeplug.library import OPERATORS
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.operators import LINEAR
+from spikeplug.operators.linear.neuron import as_threshold, neuron_of
 from spikeplug.realisation import Realisation
+from spikeplug.saturation import counting
 
 NUMERICS = [Numerics(), Numerics(bits=8, working_bits=14), Numerics(bits=4, working_bits=8)]
 numerics_of = pytest.mark.parametrize("numerics", NUMERICS, ids=lambda numerics: f"{numerics.bits} bits")
+KINDS = ("st_bif -16 15", "st_bif 0 31", "qcfs 160", "few_spikes 16", "phase 2 2 2 2 2 2 2 2", "phase 1.5 1.5 1.5 1.5")
 SETTINGS = [(127, 0, 0), (1, 0, 0), (16, 0, 4), (127, 4, 0), (200, 4, 16)]
 
 
@@ -49,6 +53,12 @@ def calls(name: str, x: Tensor) -> list[tuple[Any, ...]]:
         return [(x, weight, threshold, unit, given, *setting) for setting in SETTINGS for given in (None, bias)]
     if name == "quantise":
         return [(x, *setting) for setting in ((127, 0, 0), (1, 0, 0), (16, 4, 0), (127, 5, 0), (127, 0, 16))]
+    if name == "neuron":
+        unit, channels = torch.tensor(-9, dtype=torch.int32), torch.arange(1, 1 + x.shape[-1], dtype=torch.int32)
+        return [(x, threshold, unit, kind) for kind in KINDS for threshold in (channels, channels[4])]
+    if name == "gif":
+        mask = torch.arange(x.shape[-1]) % 5 == 1
+        return [(x, mask, 4, 1), (x, mask, 1, 0), (x, ~mask, 2, 3), (x, mask & False, 8, 2), (x, mask | True, 3, 1)]
     if name == "rotary":
         positions, frequency = torch.tensor([[0.0, 1, 2, 3], [77, 1000, 65535, 2**24 - 1]]), 10.0 ** -torch.arange(5)
         return [(positions, frequency, quarters) for quarters in range(4)]
@@ -329,3 +339,90 @@ def test_nonfinite_elements() -> None:
     assert bool(torch.isfinite(OPERATORS["multiply"](a, a)[1]).all())
     weight, threshold, unit = layer(3, 4)
     assert OPERATORS["linear"](a, weight, threshold, unit).isnan().all(-1).tolist() == [True, False]
+
+
+def test_a_neurons_levels_are_fixed() -> None:
+    """What is coded stays; NaN stays, infinities and what lies beyond the last level saturate there and are counted."""
+    unit, threshold = torch.tensor(-9, dtype=torch.int32), torch.tensor(100, dtype=torch.int32)
+    step = 100 / 512
+    for kind in ("st_bif -16 15", "qcfs 15"):
+        x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, 15.4 * step, 15.6 * step, 100.0, -7.1 * step])
+        with counting() as counts:
+            coded = OPERATORS["neuron"](x, threshold, unit, kind)
+        low = neuron_of(kind).lowest
+        assert same(coded, torch.tensor([math.nan, 15, low, 0, 15, 15, 15, -7]) * step)
+        assert counts.to_dict() == {"neuron: beyond the last level": 4}
+        assert same(OPERATORS["neuron"](coded, threshold, unit, kind), coded)
+
+
+def test_thresholds_as_integers() -> None:
+    """The largest one fills its bits, so that none is off by more than 2^-bits of it; a tiny one is not 0."""
+    for kind in KINDS:
+        bits = neuron_of(kind).threshold_bits
+        for scale in (1e-30, 1.0, 3e20):
+            given = torch.tensor([1.0, 0.7, 0.001, 1e-9]) * scale
+            integers, unit = as_threshold(given, kind)
+            assert integers.dtype == unit.dtype == torch.int32
+            assert (1 << (bits - 1)) <= int(integers.max()) < 1 << bits
+            assert int(integers.min()) >= 1
+            error = (torch.ldexp(integers.double(), unit) - given.double()).abs()
+            assert bool((error <= float(given.amax()) * 2.0 ** -(bits - 1)).all())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("", "unknown neuron ''"),
+        ("lif 3", "unknown neuron 'lif 3'"),
+        ("qcfs", "unknown neuron 'qcfs'"),
+        ("qcfs many", "unknown neuron"),
+        ("qcfs 2000000", "counts up to 2,000,000: choose at most 1,048,576"),
+        ("few_spikes 40", "counts up to 1,099,511,627,775"),
+        ("phase inf", "counts up to inf"),
+        ("st_bif 1 5", "at most 0"),
+        ("phase 2 1", "above 1"),
+    ],
+)
+def test_unknown_neurons_are_refused(kind: str, words: str) -> None:
+    x, one = torch.zeros(3), torch.tensor(1, dtype=torch.int32)
+    with pytest.raises(SpikeplugError, match=words):
+        OPERATORS["neuron"](x, one, one, kind)
+
+
+def test_thresholds_that_do_not_fit_are_refused() -> None:
+    x, one = torch.ones(2, 3), torch.tensor(1, dtype=torch.int32)
+    for threshold, unit, kind, words in (
+        (torch.tensor([1, 2], dtype=torch.int32), one, "qcfs 3", "2 thresholds for an input of"),
+        (torch.tensor(1.0), one, "qcfs 3", "int32 thresholds"),
+        (one * 0, one, "qcfs 3", "threshold must lie in"),
+        (one, one, "if 3", "no population for negative numbers"),
+    ):
+        with pytest.raises(SpikeplugError, match=words):
+            OPERATORS["neuron"](-4 * x, threshold, unit, kind)
+
+
+def test_gif_neurons_have_the_range_of_their_vector() -> None:
+    """A constant vector is exact, a vector of whole steps too; no order of channels matters."""
+    salient = torch.tensor([False, True, False])
+    for value in (0.0, 1.5, -3.25):
+        x = torch.full((2, 3), value)
+        assert torch.equal(OPERATORS["gif"](x, salient), x)
+    x = torch.tensor([[0.0, 15.0, 7.0], [-5.0, 10.0, 3.0]])
+    assert torch.equal(OPERATORS["gif"](x, salient, 4, 0), x)
+    x, mask = vectors("outlier", (6, 24)), torch.arange(24) % 3 == 0
+    order = torch.randperm(24, generator=generator())
+    assert torch.equal(OPERATORS["gif"](x[:, order], mask[order]), OPERATORS["gif"](x, mask)[:, order])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((torch.ones(3, dtype=torch.bool), 0, 1), "code_bits=0 and extra_bits=1: choose"),
+        ((torch.ones(3, dtype=torch.bool), 8, 3), "together at most 10"),
+        ((torch.ones(3), 4, 1), r"a mask of torch.float32 \(3,\)"),
+        ((torch.ones(2, dtype=torch.bool), 4, 1), r"\(2,\) for an input of \(2, 3\)"),
+    ],
+)
+def test_gif_neurons_refuse_what_does_not_fit(given: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(SpikeplugError, match=words):
+        OPERATORS["gif"](torch.ones(2, 3), *given)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operators.inputs import CONFIGS, KINDS, same, vectors
 from operators.samples import samples
+from operators.test_operators_linear import KINDS as NEURONS
 from operators.test_operators_linear import layer
 from torch import Tensor
 
@@ -85,6 +86,11 @@ def linear(name: str, data: st.DataObject) -> tuple[Any, ...]:
         return (x, weight, threshold, unit, one_of(data, None, torch.randn(len(threshold))), *setting)
     if name == "quantise":
         return (x, *setting)
+    if name == "neuron":
+        threshold, unit = torch.randint(1, 200, one_of(data, (), (width,)), dtype=torch.int32), torch.tensor(-9)
+        return x, threshold, unit.to(torch.int32), one_of(data, *NEURONS)
+    if name == "gif":
+        return x, torch.rand(width) < 0.4, *one_of(data, (4, 1), (1, 0), (3, 3))
     if name == "rotary":
         return torch.randint(0, 1 << 24, (2, 3)).float(), 10.0 ** -torch.arange(5), data.draw(st.integers(0, 3))
     if name == "matmul":

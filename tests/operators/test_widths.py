@@ -62,6 +62,7 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "square_sum": lambda x, bits: _within(x, bits),
     "root": lambda x, spec: _natural(x, 2 * spec.root_bits),
     "cordic": lambda x, spec: _natural(x, spec.value_bits),
+    "quantise": lambda x, threshold, spec: spec.operands(x, threshold),
     "gate": lambda a, b, bits: _natural(a, bits),
     "accumulate": lambda x, bits: _natural(x, bits),
     "dot": lambda a, b, a_bits, b_bits: (_natural(a, a_bits, closed=True), _within(b, b_bits, closed=True)),

@@ -14,6 +14,7 @@ from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
 from spikeplug.primitives.interpolation import Interpolation
 from spikeplug.primitives.norm import CordicSpec, RootSpec
+from spikeplug.primitives.quantise import few_spikes, st_bif
 
 Case = Callable[[Arithmetic], Tensor]
 #: Widest operand of a verb whose answer is as wide as its operand and a sign.
@@ -43,6 +44,7 @@ CASES: dict[str, Case] = {
     "square_sum": lambda on: on.square_sum(MATRIX - 40, 17),
     "root": lambda on: on.root(integers(4000, 44), RootSpec(22)),
     "cordic": lambda on: on.cordic(MATRIX, CordicSpec(8, 16)),
+    "quantise": lambda on: on.quantise(MATRIX - 1000, MATRIX[:, :1] + 1, st_bif(17, 17, -16, 15)),
     "gate": lambda on: on.gate(MATRIX, MATRIX.flip(0), 16),
     "accumulate": lambda on: on.accumulate(MATRIX, 16),
     "dot": lambda on: on.dot(MATRIX, MATRIX.mT - 300, 16, 16),
@@ -91,4 +93,5 @@ OF_TWO: dict[str, tuple[Callable[[Arithmetic, Tensor, Tensor, int], Tensor], int
     "divide": (lambda on, a, b, bits: on.divide(a.abs(), b.abs(), DivideSpec(bits, bits, 8)), 52),
     "root": (lambda on, a, b, bits: on.root(a.abs(), RootSpec((bits + 1) // 2)), WIDEST),
     "cordic": (lambda on, a, b, bits: on.cordic(a.abs(), CordicSpec(8, bits)), 24),
+    "quantise": (lambda on, a, b, bits: on.quantise(a, b.abs().clamp(min=1), few_spikes(bits, bits, 6)), 55),
 }

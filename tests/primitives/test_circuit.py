@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spikeplug.circuit import Builder, Circuit, Output, Traced, numbers_of, run
+from spikeplug.errors import SpikeplugError
 from spikeplug.neurons import Events
 from spikeplug.numerics import Numerics
 from spikeplug.primitives.arithmetic import Arithmetic, Closed, Recorded, Simulated
@@ -19,6 +20,7 @@ from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.exponential import PiecewiseExponential, ShiftExponential
 from spikeplug.primitives.interpolation import Interpolation
 from spikeplug.primitives.norm import CordicSpec, RootSpec
+from spikeplug.primitives.quantise import few_spikes, gif, qcfs, st_bif
 from spikeplug.realisation import Realisation
 
 #: (name, elements, low, high) of an operand.
@@ -97,6 +99,14 @@ CASES: dict[str, tuple[Case, tuple[Port, ...]]] = {
     "round_half": (lambda on, a: on.round_half(a, 8), (A,)),
     "clamp": (lambda on, a: on.clamp(a, -10, 30, 8), (A,)),
 }
+for kind, spec in {
+    "quantise, st_bif": st_bif(8, 5, -7, 8),
+    "quantise, st_bif of both": st_bif(8, 5, -3, 3, steps=9),
+    "quantise, qcfs": qcfs(8, 5, 7),
+    "quantise, if": qcfs(8, 5, 8, signed=False),
+}.items():
+    quantised: Case = lambda on, a, b, spec=spec: on.quantise(a, b, spec)  # noqa: E731
+    CASES[kind] = quantised, (("a", 3, -255 if spec.lowest else 0, 255), ("b", 3, 1, 31))
 ORDERED: dict[str, tuple[Case, tuple[Port, ...]]] = {
     "divide": (lambda on, a, b: on.divide(a, b, DivideSpec(4, 4, 4, 64)), (("a", 2, 0, 15), ("b", 2, 0, 15))),
     "square_sum": (lambda on, a: on.square_sum(a, 5), (("a", 3, -31, 31),)),
@@ -123,6 +133,12 @@ def test_a_circuit_gives_the_integers_of_the_closed_form(name: str, data: Any) -
 def test_ordered_populations_give_the_same(name: str, data: Any) -> None:
     case, ports = ORDERED[name]
     check(case, ports, drawn(data, ports), Realisation(division="ordered", norm="ordered"))
+
+
+@pytest.mark.parametrize("spec", [few_spikes(8, 5, 4), gif(8, 5, 2, 1)])
+def test_neurons_without_circuit_form(spec: Any) -> None:
+    with pytest.raises(SpikeplugError, match="has no circuit form: use st_bif or qcfs"):
+        recorded(lambda on, a, b: on.quantise(a, b, spec), (WHOLE, ("b", 3, 1, 31)))
 
 
 def test_all_operands_of_four_bits() -> None:

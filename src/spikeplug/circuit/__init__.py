@@ -4,6 +4,7 @@ from spikeplug.circuit.builder import Builder, StageBuilder, held, state
 from spikeplug.circuit.graph import (
     Circuit,
     Constant,
+    Form,
     Gate,
     Held,
     Neuron,
@@ -25,6 +26,7 @@ __all__ = [
     "Builder",
     "Circuit",
     "Constant",
+    "Form",
     "Gate",
     "Held",
     "Neuron",

@@ -150,9 +150,13 @@ class StageBuilder:
         owner.current = (*owner.current, Term(weight, opened, step))
 
     def settled(self, neuron: Source, steps: int, low: int, high: int) -> int:
-        """Return the signal of the membrane of a neuron after `steps` steps; it lies in [low, high]."""
+        """Return the signal of the membrane of a neuron after `steps` steps.
+
+        It lies in [low, high], and within the membrane's width.
+        """
         self._stage.steps, self._stage.result = steps, neuron.number
-        return self.builder.add(self._stage, low, high)
+        limit = 1 << self._stage.neurons[neuron.number].width - 1
+        return self.builder.add(self._stage, max(low, -limit), min(high, limit - 1))
 
     def counted(self, neurons: Sequence[Source], steps: int = 1) -> int:
         """Return the signal of how many of the neurons spike in the last step."""

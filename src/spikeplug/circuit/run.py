@@ -78,6 +78,8 @@ def _settled(stage: Stage, values: list[Tensor]) -> Tensor:
     """Run a stage, and return its signal."""
     one = torch.ones_like(values[0])
     membranes = [_sum(neuron.start, values, []) * one for neuron in stage.neurons]
+    for neuron, membrane in zip(stage.neurons, membranes, strict=True):
+        _fits(membrane, neuron, stage)
     spikes: list[Tensor] = []
     for step in range(stage.steps):
         trains = [_sent(train, values[train.signal], step) for train in stage.trains]

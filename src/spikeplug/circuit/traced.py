@@ -76,6 +76,9 @@ class Traced(Tensor):
         made.signals, made.builder = signals, builder
         return made
 
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"Traced({self.signals.tolist()}, dtype={self.dtype})"
+
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, op: Any, types: Any, args: Any = (), kwargs: Any = None

@@ -14,7 +14,10 @@ import spikeplug
 from spikeplug.cli.audit import audit_command
 from spikeplug.cli.bench import bench_command
 from spikeplug.cli.convert import convert_command
+from spikeplug.cli.energy import energy_command
 from spikeplug.cli.evaluate import evaluate_command
+from spikeplug.cli.export import export_command
+from spikeplug.cli.fit import fit_command
 from spikeplug.cli.generate import generate_command
 from spikeplug.cli.lm_eval import lm_eval_command
 from spikeplug.cli.ops import ops_command
@@ -108,6 +111,9 @@ app.command("generate")(generate_command)
 app.command("audit")(audit_command)
 app.command("ops")(ops_command)
 app.command("bench")(bench_command)
+app.command("energy")(energy_command)
 app.command("report")(report_command)
+app.command("export")(export_command)
+app.command("fit")(fit_command)
 # lm-eval reads everything after "lm-eval", --help included.
 app.command("lm-eval", add_help_option=False, context_settings={"ignore_unknown_options": True})(lm_eval_command)

@@ -1,9 +1,11 @@
 """Convert a Hugging Face model into a spiking one, revert it, simulate it, and audit what it computes in floats."""
 
-from spikeplug.conversion import entrances
+from spikeplug.conversion import entrances, recipes
 from spikeplug.conversion.auditing import Audit, AuditEntry, audit
 from spikeplug.conversion.explaining import ExplainedEntry, Explanation, explain
 from spikeplug.conversion.quantizer import SpikingQuantizer, reverted
+from spikeplug.conversion.recipes.online import Online, online
+from spikeplug.conversion.recipes.recipe import Pipeline
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.simulation import SimulatedEntry, Simulation, count, simulate
 from spikeplug.conversion.spiking_config import SpikingConfig
@@ -19,6 +21,8 @@ __all__ = [
     "Entry",
     "ExplainedEntry",
     "Explanation",
+    "Online",
+    "Pipeline",
     "Report",
     "SimulatedEntry",
     "Simulation",
@@ -30,6 +34,8 @@ __all__ = [
     "count",
     "counting_spikes",
     "explain",
+    "online",
+    "recipes",
     "revert",
     "reverted",
     "simulate",

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -55,12 +56,14 @@ _RAN_SDPA: WeakValueDictionary[int, Any] = WeakValueDictionary()
 class AttentionPlug:
     """Say what one attention module runs: the spiking operator or, if `numerics` is None, what it ran before.
 
-    levels  levels of the codes of keys and values; 0: as many as the operator takes
+    levels   levels of the codes of keys and values; 0: as many as the operator takes
+    neurons  what query, key and value become first, by these names: in recipes of other pipelines
     """
 
     numerics: Numerics | None
     original: str
     levels: int = 0
+    neurons: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict, hash=False)
 
 
 def remember_implementation(config: Any, implementation: str) -> None:
@@ -142,6 +145,8 @@ def spiking_attention(
         raise SpikeplugError(
             f'{type(module).__name__} has attn_implementation "{IMPLEMENTATION}" but was not converted: {NOT_CONVERTED}'
         )
+    if plug.neurons:
+        query, key, value = (plug.neurons[name](x) for name, x in (("query", query), ("key", key), ("value", value)))
     if plug.numerics is None:
         kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         return _original_attention(plug, module, query, key, value, attention_mask, kwargs)

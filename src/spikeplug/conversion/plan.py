@@ -93,7 +93,7 @@ def _entry(place: Found, wanted: frozenset[str], excluded: str) -> Entry:
     action: Action = "left" if reason else "replaced"
     note = ""
     if place.plug is None and not reason:
-        dropped = own_function(_implementation(place.module))
+        dropped = own_function(implementation_of(place.module))
         note = f"in place of the attention function {dropped!r}, which no longer runs" if dropped else ""
     return Entry(place.path, place.name, type(place.module).__name__, action, reason, place.pipeline, note)
 
@@ -134,7 +134,7 @@ def plan(
             continue
         replaced = entry.action == "replaced"
         if place.plug is None and "attention" in wanted:
-            attending[place.path] = AttentionPlug(numerics if replaced else None, _implementation(place.module))
+            attending[place.path] = AttentionPlug(numerics if replaced else None, implementation_of(place.module))
         if place.path in plugs or id(place.module) in seen:
             continue
         if replaced and place.plug is not None:
@@ -154,7 +154,7 @@ def plan(
             plugs[path] = HostPlug(module, numerics)
     plugs |= _net(model, numerics, wanted, matched, seen, around)
     _add_sequences(model, plugs, numerics, wanted, matched, sum_once)
-    return plugs, Conversion(tuple(plugs), attending, _implementations(model, attending))
+    return plugs, Conversion(tuple(plugs), attending, implementations(model, attending))
 
 
 def _net(
@@ -215,11 +215,12 @@ def _add_sequences(
             plug.sum_once = True
 
 
-def _implementation(module: nn.Module) -> str:
+def implementation_of(module: nn.Module) -> str:
+    """Return the attn_implementation of an attention module."""
     return str(module.config._attn_implementation)  # type: ignore[union-attr]
 
 
-def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
+def implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, str]:
     """Return the attn_implementation, by module path, of every module whose config the conversion has to change.
 
     These are the modules that share a config with the attention modules at `attending`, or with a module around them.
@@ -229,7 +230,7 @@ def _implementations(model: nn.Module, attending: Iterable[str]) -> dict[str, st
         return {}
     modules = [(path, module) for path, module in model.named_modules() if _has_implementation(module)]
     changed = {id(module.config) for path, module in modules if path in around}
-    return {path: _implementation(module) for path, module in modules if id(module.config) in changed}
+    return {path: implementation_of(module) for path, module in modules if id(module.config) in changed}
 
 
 def _has_implementation(module: nn.Module) -> bool:

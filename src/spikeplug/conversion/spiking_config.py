@@ -14,8 +14,10 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from spikeplug.conversion.check import check_request
 from spikeplug.conversion.patterns import check_pattern
+from spikeplug.conversion.recipes.recipe import Pipeline
+from spikeplug.conversion.recipes.request import as_recipe
 from spikeplug.conversion.whole.layout import Layout
-from spikeplug.conversion.whole.recipe import Whole, as_recipe
+from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.errors import SpikeplugError, shown
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_numerics
@@ -72,7 +74,12 @@ class SpikingConfig(QuantizationConfigMixin):
         self.numerics = _as_numerics(numerics)
         self.operators = None if operators is None else tuple(sorted(set(operators)))
         self.exclude, self.model_class = exclude, model_class
-        self.recipe = as_recipe(recipe, operators, None)
+        wanted = as_recipe(recipe, operators, None)
+        if isinstance(wanted, Pipeline):
+            raise SpikeplugError(
+                f"the recipe {wanted.name} is calibrated on a loaded model: load it first, then call spikeplug.convert."
+            )
+        self.recipe = wanted
         self.layout = layout if layout is None or isinstance(layout, Layout) else Layout.from_dict(layout)
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,13 +18,16 @@ from spikeplug.conversion.match import OPERATORS, find
 from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plan import Conversion, decide, plan
 from spikeplug.conversion.plug import Plug, is_plugged, plug_of
+from spikeplug.conversion.recipes.plan import Coding
+from spikeplug.conversion.recipes.recipe import Pipeline
+from spikeplug.conversion.recipes.request import as_recipe
 from spikeplug.conversion.report import Entry, Report
 from spikeplug.conversion.spiking_config import forget, saved_as
 from spikeplug.conversion.whole.calibration import Calibration, calibration_of
 from spikeplug.conversion.whole.coded import free, is_freed, layers_of, restore
 from spikeplug.conversion.whole.layout import Layout
 from spikeplug.conversion.whole.plan import WholeConversion, find_layout
-from spikeplug.conversion.whole.recipe import Whole, as_recipe
+from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 from spikeplug.operators import LINEAR
@@ -43,7 +46,7 @@ def convert(
     model: nn.Module,
     numerics: Numerics | str | None = None,
     *,
-    recipe: Whole | str = "operators",
+    recipe: Whole | Pipeline | str = "operators",
     calibration: Any = None,
     operators: Iterable[str] | None = None,
     exclude: str | None = None,
@@ -64,12 +67,17 @@ def convert(
     The recipe "whole" makes every tensor between the token ids and the logits a spike code: weights become int8, sums
     and products become operators (see `whole`). `revert` brings the float weights back, which the modules keep.
 
+    The recipes "spikezip", "spikellm", "fas", "las" and "phase" add the neurons of these pipelines to the recipe
+    "operators", at the tensors that they code (see `recipes`). Weights stay as they are.
+
     numerics   Numerics(...) for every operator, or the name of a preset; None: the default
-    recipe     "operators", "whole", or Whole(...)
-    calibration  for the recipe "whole": token ids (batch, tokens), or the model's inputs by name, such as a tokenizer's
-                 result; their run says how weights are best rounded. None: English text, if the model's tokenizer is at
-                 hand. False, or without one: weights are rounded to nearest, as the report notes
-    progress   called with (stage, done, total) while weights are rounded; None: shown on a terminal
+    recipe     "operators", "whole", the name of a pipeline, Whole(...) or Pipeline(...)
+    calibration  for other recipes than "operators": token ids (batch, tokens), or the model's inputs by name, such as a
+                 tokenizer's result; their run says how weights are best rounded, and what the thresholds of neurons
+                 are. None: English text, if the model's tokenizer is at hand. False, or without one: weights are
+                 rounded to nearest, as the report notes; pipelines refuse
+    progress   called with (stage, done, total) while weights are rounded or neurons calibrated; None: shown on a
+               terminal
     operators  names out of `OPERATORS` to use; None: all. A nonlinearity that needs another stays exact
     exclude    regular expression, searched in module paths; a module it matches stays exact, bit for bit
     strict     raise SpikeplugError if a nonlinearity has no spiking operator; with the recipe "whole", if anything is
@@ -89,20 +97,32 @@ def convert(
     - an unknown operator, or one that the model does not use
     - an `exclude` that does not compile, matches none of the places to replace, or leaves none of them
     - strict, and something is left
-    - sum_once, and the model has no temporal-difference operator
+    - a neuron of a pipeline that cannot send what the model computes, or nothing to calibrate it with
+    - sum_once with another recipe, or in a model without a temporal-difference operator
+    - a quantiser beside temporal-difference operators that is no neuron
     """
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
-    whole = as_recipe(recipe, operators, calibration)
-    if not keep and whole is None:
+    wanted = as_recipe(recipe, operators, calibration)
+    whole = isinstance(wanted, Whole)
+    if not keep and not whole:
         raise SpikeplugError('keep=False goes with recipe="whole": other recipes change no weight.')
-    if unfinished is not None and (whole is None or calibration is False):
+    if unfinished is not None and (not whole or calibration is False):
         raise SpikeplugError('unfinished goes with recipe="whole" and a calibration: nothing else takes long.')
+    if sum_once and wanted is not None:
+        raise SpikeplugError('sum_once goes with recipe="operators", after the pipeline\'s own recipe: leave one out.')
     with _LOCK:
         check_model(model, RECORD)
-        given = Calibration(None) if whole is None else calibration_of(model, calibration)
+        given = Calibration(None) if wanted is None else calibration_of(model, calibration)
+        if isinstance(wanted, Pipeline) and given.batch is None:
+            raise SpikeplugError(
+                f"the recipe {wanted.name} calibrates thresholds: give calibration=tokenizer(text, "
+                'return_tensors="pt"), or the arguments of the model\'s forward by name.'
+            )
         with shown(progress) as tell:
-            return _convert(model, numerics, operators, exclude, strict, whole, given, tell, keep, unfinished, sum_once)
+            return _convert(
+                model, numerics, operators, exclude, strict, wanted, given, tell, keep, unfinished, sum_once
+            )
 
 
 def convert_to_load(
@@ -120,7 +140,7 @@ def _convert(
     operators: Iterable[str] | None,
     exclude: str | None,
     strict: bool,
-    recipe: Whole | Layout | None,
+    recipe: Whole | Layout | Pipeline | None,
     calibration: Calibration,
     progress: Progress,
     keep: bool = True,
@@ -130,34 +150,50 @@ def _convert(
     """Convert the model, see `convert`. recipe: a Layout for a model whose weights are still to be loaded."""
     matched = matching(exclude, (path for path, _ in model.named_modules(remove_duplicate=False)))
     places = find(model)
-    layers = () if recipe is None else layers_of(model)
+    coding = Coding(model, recipe, numerics, places, matched) if isinstance(recipe, Pipeline) else None
+    exact = coding is not None and coding.pipeline.nonlinearities == "exact"
+    layers = () if recipe is None else (*coding.sites, *coding.attending) if coding else layers_of(model)
     entries = decide(places, None if operators is None else tuple(operators), exclude, matched, layers)
     unknown = [place for place in places if not place.operators and not place.pipeline]
-    if strict and unknown:
+    if strict and (unknown or exact):
+        if exact:
+            raise SpikeplugError('strict goes with spiking nonlinearities: leave it out, or nonlinearities="exact".')
         raise SpikeplugError(
             f"strict: {len(unknown)} places would stay in floating point, the first {unknown[0].path!r} "
             f"({unknown[0].reason}): leave strict out, and see the report and spikeplug.audit."
         )
-    wanted = frozenset(operators or OPERATORS) | (frozenset(LINEAR) if recipe else frozenset())
-    plugs, conversion = plan(model, numerics, places, entries, wanted, matched, sum_once)
     whole = None
-    if recipe is not None:
-        if isinstance(recipe, Layout):
-            whole = WholeConversion(model, numerics, recipe)
-        else:
-            layout, prepared, notes, sample = find_layout(model, recipe, plugs, matched, calibration.batch)
-            notes = [calibration.note, *notes] if calibration.note else notes
-            whole = WholeConversion(model, numerics, layout, prepared, notes, sample, matched)
+    wanted = frozenset(operators or OPERATORS)
+    if isinstance(recipe, (Whole, Layout)):
+        wanted |= frozenset(LINEAR)
+    plugs, conversion = (
+        ({}, Conversion((), {}, {})) if exact else plan(model, numerics, places, entries, wanted, matched, sum_once)
+    )
+    if coding is not None:
+        plugs, conversion = coding.plan(plugs, conversion)
+    elif isinstance(recipe, Layout):
+        whole = WholeConversion(model, numerics, recipe)
+    elif isinstance(recipe, Whole):
+        found, prepared, notes, sample = find_layout(model, recipe, plugs, matched, calibration.batch)
+        notes = [calibration.note, *notes] if calibration.note else notes
+        whole = WholeConversion(model, numerics, found, prepared, notes, sample, matched)
+    if whole is not None:
         plugs = whole.plan(plugs)
         conversion = replace(conversion, plugged=tuple(plugs), attending=whole.attending(conversion.attending))
     needed: dict[str, frozenset[str]] = {}
     for place in places:
         needed[place.path] = needed.get(place.path, frozenset()) | frozenset(place.operators)
-    saved = saved_as(model, numerics, operators, exclude, needed, matched, None if whole is None else whole.layout)
+    layout = None if whole is None else whole.layout
+    saved = {} if coding else saved_as(model, numerics, operators, exclude, needed, matched, layout)
     report = Report(type(model).__name__, entries)
     conversion = replace(conversion, saved_as=saved, report=report)
     try:
         _apply(model, plugs, conversion)
+        if coding is not None:
+            assert calibration.batch is not None
+            coding.calibrate(calibration.batch, progress)
+            report = Report(type(model).__name__, coding.entries(entries), coding.notes)
+            setattr(model, RECORD, replace(conversion, report=report))
         if whole is not None:
             if isinstance(recipe, Layout):
                 whole.install_empty()

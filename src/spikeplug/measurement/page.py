@@ -11,6 +11,8 @@ from typing import Any
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.section import Headline, Plot, Section, Table, number
 
+#: Characters from which on a cell of a table wraps.
+_WORDS = 60
 # The browser enforces that nothing is requested from anywhere.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -108,7 +110,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         shown = f"{value:,}" if isinstance(value, int) else number(value, 4)
         return f'<td class="number" data-value="{value!r}">{shown}</td>'
-    return f"<td>{'–' if value is None else html.escape(str(value))}</td>"
+    text = "–" if value is None else str(value)
+    words = ' class="words"' if len(text) > _WORDS else ""
+    return f"<td{words}>{html.escape(text)}</td>"
 
 
 def _fact_table(facts: Mapping[str, Any]) -> str:

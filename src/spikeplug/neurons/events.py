@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
+from spikeplug.neurons.needs import Needs
 from spikeplug.presets import as_numerics, as_realisation
 from spikeplug.realisation import Realisation
 
@@ -36,6 +37,8 @@ class Population:
     compares          threshold compares
     steps             time steps, summed over calls; populations that run side by side count them once
     table_reads       table entries read
+    needs             what a neuron needs of a chip; None: not said, as in a simulation. It is not a count, so it takes
+                      no part in comparisons and records
     """
 
     name: str
@@ -49,12 +52,19 @@ class Population:
     compares: int = 0
     steps: int = 0
     table_reads: int = 0
+    needs: Needs | None = field(default=None, compare=False, repr=False)
 
     def add(self, other: Population) -> None:
         """Add the counts of another call of the same population."""
-        self.width, self.neurons = max(self.width, other.width), max(self.neurons, other.neurons)
+        self.grow(other.width, other.neurons, other.needs)
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def grow(self, width: int, neurons: int, needs: Needs | None) -> None:
+        """Keep the largest width, neurons and needs so far."""
+        self.width, self.neurons = max(self.width, width), max(self.neurons, neurons)
+        if needs is not None:
+            self.needs = needs if self.needs is None else self.needs.joined(needs)
 
     def send(self, spikes: Tensor, fan_out: int = 1, *, graded: bool = True) -> int:
         """Count spikes, each delivered to `fan_out` synapses; return how many.
@@ -83,7 +93,7 @@ class Population:
 
     def to_dict(self) -> dict[str, Any]:
         """Return name, kind, width, neurons and all counts as plain values for JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: getattr(self, name) for name in ("name", "kind", "width", "neurons", *COUNTS)}
 
 
 #: Called at every step of every population with membranes before the reset, and bool spikes where there is a threshold.
@@ -118,12 +128,14 @@ class Events:
         if self.predicted and self.observer is not None:
             raise SpikeplugError("an observer watches time steps, which a prediction does not run: simulate instead.")
 
-    def population(self, name: str, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
-        """Return the population of that name, made at its first call; it keeps the largest width and neurons given."""
+    def population(
+        self, name: str, kind: Kind, width: int = 0, neurons: int = 0, needs: Needs | None = None
+    ) -> Population:
+        """Return the population of that name, made at its first call; it keeps the largest of what is given."""
         found = self.populations.get(name)
         if found is None:
             found = self.populations[name] = Population(name, kind)
-        found.width, found.neurons = max(found.width, width), max(found.neurons, neurons)
+        found.grow(width, neurons, needs)
         return found
 
     def add(self, other: Events) -> None:
@@ -197,9 +209,9 @@ class Scope:
     def __truediv__(self, part: str) -> Scope:
         return Scope(self.events, f"{self.name}/{part}")
 
-    def population(self, kind: Kind, width: int = 0, neurons: int = 0) -> Population:
+    def population(self, kind: Kind, width: int = 0, neurons: int = 0, needs: Needs | None = None) -> Population:
         """Return the population with the name of this scope, made at the first call, to count into."""
-        return self.events.population(self.name, kind, width, neurons)
+        return self.events.population(self.name, kind, width, neurons, needs)
 
     @property
     def watched(self) -> bool:

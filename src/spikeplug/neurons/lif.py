@@ -55,6 +55,7 @@ def lif_step(
     enabled: Tensor | bool = True,
     driven: int | None = None,
     fan_out: int = 1,
+    levels: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Step neurons with a threshold, and return (spikes, membrane); spikes are 0 or 1 in the membrane's dtype.
 
@@ -66,22 +67,63 @@ def lif_step(
     enabled: bool or 0/1; where it is false, the neuron integrates but stays silent.
     driven: how many neurons an input arrives at; None: those whose current is not 0.
     fan_out: the number of synapses that each spike is counted for.
+    levels: neurons per element. They share its membrane; neuron i = 1, 2, ... has the threshold i · `threshold`, and
+    each that fires subtracts `threshold` once. Spikes are then their number, 0 to `levels`.
     """
     population = scope.population("threshold")
-    population.updated(membrane.numel(), reached(membrane, current) if driven is None else driven)
+    arrived = reached(membrane, current) if driven is None else driven
+    population.updated(membrane.numel() * levels, arrived * levels)
     _charge(membrane, current, leak)
     # Compared into integers: 0 or 1, ready to be multiplied and summed, is faster in torch than bool is.
     spikes = torch.ge(membrane, threshold, out=torch.empty_like(membrane))
+    for neuron in range(2, levels + 1):
+        spikes += membrane >= neuron * threshold
     if enabled is not True:
         spikes *= enabled
-    if scope.watched:
+    if scope.watched and levels == 1:
         scope.observe(population, membrane, spikes.to(torch.bool))
-    population.compares += spikes.numel()
-    population.send(spikes, fan_out, graded=False)
+    elif scope.watched:  # the neurons of an element along a last dimension; those that fire are the first ones
+        order = torch.arange(levels, device=membrane.device)
+        scope.observe(population, membrane.unsqueeze(-1).expand(*membrane.shape, levels), spikes.unsqueeze(-1) > order)
+    population.compares += spikes.numel() * levels
+    population.send(spikes, fan_out, graded=levels > 1)
     if isinstance(threshold, Tensor):
         membrane.addcmul_(spikes, threshold, value=-1)
     else:
         membrane.sub_(spikes, alpha=threshold)
+    return spikes, membrane
+
+
+def ternary_step(
+    membrane: Tensor,
+    current: Tensor | int,
+    threshold: Tensor | int,
+    scope: Scope,
+    *,
+    rising: Tensor,
+    falling: Tensor,
+    driven: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Step neurons that send spikes of both signs, and return (spikes, membrane); spikes are -1, 0 or 1.
+
+    A neuron adds `current`. It sends 1 where v >= threshold, and -1 where v < 0. The threshold times the spike is then
+    subtracted. Each step compares twice.
+
+    membrane: an integer tensor of the population's shape, stepped in place. current, threshold: integer tensors that
+    broadcast to it.
+    rising, falling: bool tensors; where one is false, that sign is not sent.
+    driven: how many neurons an input arrives at; None: those whose current is not 0.
+    """
+    population = scope.population("threshold")
+    population.updated(membrane.numel(), reached(membrane, current) if driven is None else driven)
+    _charge(membrane, current, 0)
+    upper, lower = (membrane >= threshold) & rising, (membrane < 0) & falling
+    if scope.watched:
+        scope.observe(population, membrane, upper | lower)
+    population.compares += 2 * membrane.numel()
+    population.sent(int(torch.count_nonzero(upper | lower)))
+    spikes = upper.to(membrane.dtype) - lower.to(membrane.dtype)
+    membrane -= spikes * threshold
     return spikes, membrane
 
 

@@ -16,7 +16,7 @@ from spikeplug.circuit import Builder, Place
 from spikeplug.neurons import Events, Scope
 from spikeplug.numerics import Numerics
 from spikeplug.presets import as_realisation
-from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, relay
+from spikeplug.primitives import compare, divide, exponential, interpolation, norm, product, quantise, relay
 from spikeplug.primitives.compare import circuit as circuit_compare
 from spikeplug.primitives.compare import count as counted_compare
 from spikeplug.primitives.compare import simulate as simulated_compare
@@ -35,6 +35,9 @@ from spikeplug.primitives.norm import simulate as simulated_norm
 from spikeplug.primitives.product import circuit as circuit_product
 from spikeplug.primitives.product import count as counted_product
 from spikeplug.primitives.product import simulate as simulated_product
+from spikeplug.primitives.quantise import circuit as circuit_quantise
+from spikeplug.primitives.quantise import count as counted_quantise
+from spikeplug.primitives.quantise import simulate as simulated_quantise
 from spikeplug.primitives.relay import circuit as circuit_relay
 from spikeplug.primitives.relay import count as counted_relay
 from spikeplug.primitives.relay import simulate as simulated_relay
@@ -77,7 +80,11 @@ class Arithmetic(Protocol):
 
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor: ...
 
-    # Products and sums.
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor: ...
+
+    # Products and sums. A product whose operand b is `constant`, such as stored weights, needs no gated synapse.
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor: ...
 
     def accumulate(self, weight: Tensor, bits: int, name: str = "sum") -> Tensor: ...
@@ -85,7 +92,14 @@ class Arithmetic(Protocol):
     def dot(self, weight: Tensor, value: Tensor, weight_bits: int, value_bits: int, name: str = "values") -> Tensor: ...
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor: ...
 
     # Comparisons.
@@ -146,6 +160,11 @@ class Closed:
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
         return norm.cordic(x, spec)
 
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor:
+        return quantise.quantise(x, threshold, spec)
+
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
         return product.gate(spikes, value)
 
@@ -156,7 +175,14 @@ class Closed:
         return product.dot(weight, value, weight_bits, value_bits)
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         return product.dot(a, b, a_bits, b_bits)
 
@@ -209,6 +235,7 @@ class Simulated:
     _interpolation = simulated_interpolation
     _norm = simulated_norm
     _product = simulated_product
+    _quantise = simulated_quantise
     _relay = simulated_relay
 
     @property
@@ -250,6 +277,11 @@ class Simulated:
     def cordic(self, x: Tensor, spec: norm.CordicSpec, name: str = "cordic") -> Tensor:
         return self._norm.cordic(x, spec, self._scope(name))
 
+    def quantise(
+        self, x: Tensor, threshold: Tensor | int, spec: quantise.QuantiseSpec, name: str = "quantise"
+    ) -> Tensor:
+        return self._quantise.quantise(x, threshold, spec, self._scope(name))
+
     def gate(self, spikes: Tensor, value: Tensor, bits: int, name: str = "product") -> Tensor:
         return self._product.gate(spikes, value, bits, self._scope(name))
 
@@ -261,11 +293,18 @@ class Simulated:
         return self._product.dot(weight, value, weight_bits + 1, self._scope(name))
 
     def signed_dot(
-        self, a: Tensor, b: Tensor, a_bits: int, b_bits: int, levels: bool = False, name: str = "scores"
+        self,
+        a: Tensor,
+        b: Tensor,
+        a_bits: int,
+        b_bits: int,
+        levels: bool = False,
+        constant: bool = False,
+        name: str = "scores",
     ) -> Tensor:
         # Levels at a linear layer's input arrive in the schedule of the realisation; other numbers send their bits.
         schedule = self.realisation.schedule if levels else "bits"
-        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule)
+        return self._product.signed_dot(a, b, a_bits, self._scope(name), schedule, constant)
 
     def maximum(self, x: Tensor, bits: int, name: str = "maximum") -> Tensor:
         return self._compare.maximum(x, bits, self._scope(name))
@@ -311,6 +350,7 @@ class Counted(Simulated):
     _interpolation = counted_interpolation
     _norm = counted_norm
     _product = counted_product
+    _quantise = counted_quantise
     _relay = counted_relay
 
 
@@ -329,6 +369,7 @@ class Recorded(Simulated):
     _interpolation = circuit_interpolation
     _norm = circuit_norm
     _product = circuit_product
+    _quantise = circuit_quantise
     _relay = circuit_relay
 
     def _scope(self, name: str) -> Any:

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tiny_models import VOCABULARY, logits, tiny_model, tokens
+from tiny_models import VOCABULARY, logits, tiny_model, tokens, unchanged
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import spikeplug
 from spikeplug.conversion import SpikingConfig, convert, revert
+from spikeplug.conversion.recipes.request import as_recipe
 from spikeplug.conversion.whole.calibration import TOKENS, calibration_of, text_tokens
-from spikeplug.conversion.whole.recipe import Whole, as_recipe
+from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.errors import SpikeplugError
-
-
-def unchanged(model: nn.Module) -> Callable[[], None]:
-    """Return a check that the model has the state, the attributes and the outputs that it has now."""
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    kept = {name: (list(vars(module)), module.training) for name, module in model.named_modules()}
-    tied, exact = model.config.tie_word_embeddings, logits(model, tokens())
-
-    def check() -> None:
-        assert {name: (list(vars(module)), module.training) for name, module in model.named_modules()} == kept
-        found = model.state_dict()
-        assert list(found) == list(state)
-        assert all(torch.equal(found[name], value) for name, value in state.items())
-        assert model.config.tie_word_embeddings == tied
-        assert torch.equal(logits(model, tokens()), exact)
-
-    return check
 
 
 @pytest.mark.parametrize("wrong", ["wholesale", 3, None, b"whole", Whole])

@@ -8,6 +8,8 @@ from tiny_model import tiny_model
 from torch import Tensor, nn
 
 import spikeplug
+from spikeplug.conversion.plug import plug_of
+from spikeplug.conversion.whole.coded import CodedPlug
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.spikes import counting_spikes
 from spikeplug.operators.linear.linear import seen
@@ -43,6 +45,22 @@ def test_counts_are_the_digits_of_the_levels() -> None:
         layer(x)
     assert counts["0"].levels == x.numel()
     assert counts["0"].spikes == digits(x, 31)
+
+
+def test_a_count_code_sends_the_levels_themselves() -> None:
+    """Whole numbers up to the number of levels are levels of step 1."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(16, 8, bias=False), nn.SiLU())
+    x = torch.randint(-31, 32, (5, 16)).float()
+    x[:, 0] = 31
+    spikeplug.convert(layer, recipe=Whole(inputs=31, block=0), calibration={"input": x})
+    plug = plug_of(layer[0])
+    assert isinstance(plug, CodedPlug)
+    plug.rotation = 0
+    with counting_spikes(layer) as counts, torch.no_grad():
+        layer(x)
+    assert counts["0"].magnitude == int(x.abs().sum())
+    assert counts["0"].spikes == sum(bin(int(level)).count("1") for level in x.abs().flatten())
 
 
 def test_a_token_sends_the_same_alone_and_with_others() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spikeplug.errors import SpikeplugError, shown
+from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Fields, check_types
 from spikeplug.operators.linear.levels import MOST_LEVELS
 
@@ -57,21 +57,3 @@ class Whole(Fields):
             return cls()
         levels, few = (1 << (bits - 1)) - 1, bits <= 5
         return cls(inputs=levels, cache=levels, block=16 if few else BLOCK, rotated_block=16 if few else 0)
-
-
-def as_recipe(recipe: object, operators: object, calibration: object) -> Whole | None:
-    """Return the recipe of a request to `convert`; None for "operators".
-
-    Errors: SpikeplugError for another name or type, or for arguments that do not go with the recipe.
-    """
-    if recipe == "operators":
-        if calibration is not None:
-            raise SpikeplugError('calibration goes with recipe="whole": leave it out, nonlinearities need none.')
-        return None
-    if recipe == "whole":
-        recipe = Whole()
-    if not isinstance(recipe, Whole):
-        raise SpikeplugError(f'recipe is {shown(recipe)}: choose "operators", "whole", or give a Whole(...).')
-    if operators is not None:
-        raise SpikeplugError('operators goes with recipe="operators": a whole model replaces everything.')
-    return recipe

@@ -27,10 +27,15 @@ COUNTED = "spikes at the inputs of linear layers, phase code: the binary digits 
 
 @dataclass
 class InputSpikes:
-    """Count what the inputs of one layer have sent: `spikes`, over `levels` levels (vectors times channels)."""
+    """Count what the inputs of one layer have sent, over `levels` levels (vectors times channels).
+
+    spikes     of the phase code
+    magnitude  the sum of |m|: the spikes that a count code would send
+    """
 
     spikes: int = 0
     levels: int = 0
+    magnitude: int = 0
 
 
 @contextmanager
@@ -69,3 +74,4 @@ class _Counter:
         mantissa = input_levels(rows, plug.levels, plug.block, plug.rotation, on).mantissa
         self._counts.spikes += ones(mantissa)
         self._counts.levels += mantissa.numel()
+        self._counts.magnitude += int(mantissa.abs().sum(dtype=torch.int64))

@@ -69,8 +69,11 @@ def level_integers(code: Coded, levels: int, block: int, on: Arithmetic) -> Leve
     """
     bits, shares = levels.bit_length(), SHARE_BITS if block else 0
     width = STEP_BITS + bits + shares
-    magnitude, exponent = _magnitudes(code, width, on)
-    share, step_bits = _share(on.maximum(magnitude, width, "step/maximum"), levels << shares, width, on), STEP_BITS + 2
+    magnitude, exponent = magnitudes(code, width, on)
+    share, step_bits = (
+        smallest_step(on.maximum(magnitude, width, "step/maximum"), levels << shares, width, on),
+        STEP_BITS + 2,
+    )
     if not block:
         count = _count(magnitude, share, width, bits, on)
         return Levels(on.signed(count, code.mantissa, bits + 1, "encoder/sign"), share, exponent, bits, step_bits)
@@ -86,7 +89,7 @@ def level_integers(code: Coded, levels: int, block: int, on: Arithmetic) -> Leve
     return Levels(mantissa, share, exponent, bits + shares, step_bits)
 
 
-def _magnitudes(code: Coded, width: int, on: Arithmetic) -> tuple[Tensor, Tensor]:
+def magnitudes(code: Coded, width: int, on: Arithmetic) -> tuple[Tensor, Tensor]:
     """Return magnitudes, at most 2^(width-1) and a vector's largest half of it at least, and the vectors' exponents."""
     if code.granularity == "element":
         vectors = in_vectors(code, width, on)  # with a guard bit
@@ -95,7 +98,7 @@ def _magnitudes(code: Coded, width: int, on: Arithmetic) -> tuple[Tensor, Tensor
     return magnitude, on.add(code.exponent, exponent, EXPONENT_BITS, "exponent")
 
 
-def _share(top: Tensor, levels: int, width: int, on: Arithmetic) -> Tensor:
+def smallest_step(top: Tensor, levels: int, width: int, on: Arithmetic) -> Tensor:
     """Return the smallest integer whose multiple by `levels` is at least `top`."""
     spec = DivideSpec(width + 1, levels.bit_length(), 0)
     return on.divide(on.add(top, levels - 1, width, "step/up"), torch.full_like(top, levels), spec, "step")
@@ -139,7 +142,8 @@ def rotated(code: Coded, order: int, on: Arithmetic) -> Coded:
         right //= factor
         signs = hadamard(factor).to(device=mantissa.device, dtype=torch.int64)
         blocks = mantissa.reshape(left, factor, right).transpose(-1, -2)
-        mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, name=f"rotation/{factor}").transpose(-1, -2)
+        mantissa = on.signed_dot(blocks, signs.T, bits + 1, 1, constant=True, name=f"rotation/{factor}")
+        mantissa = mantissa.transpose(-1, -2)
         left, bits = left * factor, bits + (factor - 1).bit_length()
     return Coded(mantissa.reshape(code.mantissa.shape), vectors.exponent - half_places(order), bits, "vector")
 

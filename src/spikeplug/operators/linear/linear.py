@@ -40,7 +40,8 @@ def linear_integers(x: Levels, weight: Tensor, threshold: Coded, bias: Coded | N
     With a bias, the product is rounded to 24 bits before it.
     """
     bits, terms = on.numerics.bits, weight.shape[-1]
-    membrane = on.signed_dot(x.mantissa, weight.T, x.bits + 1, WEIGHT_BITS, levels=True, name="membrane")
+    rows = weight.T
+    membrane = on.signed_dot(x.mantissa, rows, x.bits + 1, WEIGHT_BITS, levels=True, constant=True, name="membrane")
     membrane_bits = x.bits + WEIGHT_BITS + terms.bit_length()
     scaled = on.gate(x.step, membrane, x.step_bits, "membrane/step")
     width = membrane_bits + x.step_bits + THRESHOLD_BITS + 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes.counting import ones
-from spikeplug.neurons import Scope, reached, row_blocks
+from spikeplug.neurons import Needs, Scope, reached, row_blocks
 from spikeplug.primitives.compare import closed
 
 
@@ -20,7 +20,9 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
     if racers == 1:
         return x
     dtype = torch.int32 if steps <= 31 else torch.int64
-    race = (scope / "race").population("threshold", 2, x.numel())
+    # A racer is driven by its digit and kept in by its own spike; the winner's spike takes it out.
+    racer = Needs(leak=0.0, threshold="constant", threshold_bits=1, fan_in=3, weights=2)
+    race = (scope / "race").population("threshold", 2, x.numel(), racer)
     for part, top in row_blocks(scope, x, largest):
         code, best = part.to(dtype) + (1 << bits), top.to(dtype) + (1 << bits)
         race.updated(part.numel() * steps, ones(code))
@@ -31,11 +33,12 @@ def maximum(x: Tensor, bits: int, scope: Scope) -> Tensor:
         race.sent(ones(differing.bitwise_not_().bitwise_and_(best)))
     won = ones(largest.to(dtype) + (1 << bits))
     race.compares += x.numel() * steps
-    winner = (scope / "winner").population("threshold", racers.bit_length() + 1, largest.numel())
+    any_racer = Needs(leak=0.0, threshold="constant", threshold_bits=1, fan_in=racers)
+    winner = (scope / "winner").population("threshold", racers.bit_length() + 1, largest.numel(), any_racer)
     winner.sent(won, racers + 1)
     winner.updated(largest.numel() * steps, won)
     winner.compares += largest.numel() * steps
-    readout = scope.population("accumulator", min(steps + 1, 64), largest.numel())
+    readout = scope.population("accumulator", min(steps + 1, 64), largest.numel(), Needs(leak=2.0))
     readout.updated(largest.numel() * steps, won)
     readout.steps += steps
     return largest
@@ -51,7 +54,11 @@ def leading_one(x: Tensor, bits: int, scope: Scope) -> Tensor:
 def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tensor:
     """Return a bool tensor: whether x >= threshold, for integers of at most 2^bits in magnitude that broadcast."""
     fired = closed.reaches(x, threshold)
-    population = scope.population("threshold", bits + 2, fired.numel())
+    if isinstance(threshold, Tensor):
+        decides = Needs(threshold="operand", threshold_bits=bits + 1, arriving_bits=bits + 1)
+    else:
+        decides = Needs(threshold="constant", threshold_bits=abs(threshold).bit_length(), arriving_bits=bits + 1)
+    population = scope.population("threshold", bits + 2, fired.numel(), decides)
     population.sent(int(torch.count_nonzero(fired)))
     population.updated(fired.numel(), reached(fired, x))
     population.compares += fired.numel()
@@ -61,7 +68,8 @@ def reaches(x: Tensor, threshold: Tensor | int, bits: int, scope: Scope) -> Tens
 
 def ordered(x: Tensor, neurons: int, fired: int, width: int, scope: Scope) -> None:
     """Count one step of ordered populations, `neurons` for each element of x, which receive it; `fired` of all fire."""
-    population = scope.population("threshold", width, x.numel() * neurons)
+    decides = Needs(threshold="constant", threshold_bits=width - 1, arriving_bits=width - 1)
+    population = scope.population("threshold", width, x.numel() * neurons, decides)
     population.sent(fired)
     population.updated(x.numel() * neurons, reached(x, x) * neurons)
     population.compares += x.numel() * neurons

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes.counting import ones, steps_of_any_count
-from spikeplug.neurons import Scope
+from spikeplug.neurons import Needs, Scope
 from spikeplug.primitives.divide import closed
 from spikeplug.primitives.divide.spec import DivideSpec
 
@@ -25,12 +25,18 @@ def ordered_group(numerator: Tensor, denominator: Tensor, spec: DivideSpec, scop
     size, neurons = numerator.numel(), spec.largest
     width = max(spec.numerator_bits + spec.fraction_bits, (neurons - 1).bit_length() + spec.denominator_bits) + 2
     present = int(torch.count_nonzero(denominator))
-    group = scope.population("threshold", width, size * neurons)
-    for name, x, bits in (
-        ("numerator", numerator, spec.numerator_bits),
-        ("denominator", denominator, spec.denominator_bits),
-    ):
-        (scope / name).population("input", -(-(1 << bits) // steps), size).sent(int(x.sum()), neurons)
+    rates = [-(-(1 << bits) // steps) for bits in (spec.numerator_bits, spec.denominator_bits)]
+    member = Needs(
+        threshold="constant",
+        threshold_bits=1,
+        fan_in=3,  # of A, of B and of the go spike
+        weight_bits=max(spec.fraction_bits + 2, (2 * neurons).bit_length()),
+        weights=3,
+        arriving_bits=max(rates).bit_length(),
+    )
+    group = scope.population("threshold", width, size * neurons, member)
+    for name, x, rate in zip(("numerator", "denominator"), (numerator, denominator), rates, strict=True):
+        (scope / name).population("input", rate, size).sent(int(x.sum()), neurons)
     (scope / "go").population("input", 1, size).sent(present, neurons)
     driven = steps_of_any_count(torch.stack((numerator, denominator), -1), steps)
     group.sent(int(quotient.sum()))
@@ -49,12 +55,14 @@ def restoring_neuron(numerator: Tensor, denominator: Tensor, spec: DivideSpec, s
     expansion = closed.divide(numerator, denominator, replace(spec, limit=None))
     size, steps = expansion.numel(), spec.numerator_bits + spec.fraction_bits
     arrived, fired = ones(numerator) * (size // max(1, numerator.numel())), ones(expansion)
-    neuron = scope.population("threshold", spec.denominator_bits + 2, size)
+    go = bool((denominator == 0).any())  # without a denominator, a neuron must stay silent: an axon gates it
+    restoring = Needs(leak=2.0, threshold="operand", threshold_bits=spec.denominator_bits, soft_reset=True, gated=go)
+    neuron = scope.population("threshold", spec.denominator_bits + 2, size, restoring)
     neuron.sent(fired)
     neuron.updated(size * steps, arrived)
     neuron.compares += size * steps
     neuron.steps += steps
     (scope / "numerator").population("input", 1, size).sent(arrived)
     width = spec.largest.bit_length() + (1 if spec.limit is None else 2)
-    (scope / "quotient").population("accumulator", width, size).updated(size * steps, fired)
+    (scope / "quotient").population("accumulator", width, size, Needs(leak=2.0)).updated(size * steps, fired)
     return expansion if spec.limit is None else expansion.clamp(max=spec.limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Scope
+from spikeplug.neurons import Needs, Scope
 from spikeplug.primitives.compare import count as compare
 from spikeplug.primitives.exponential import closed
 from spikeplug.primitives.exponential.spec import PiecewiseExponential, ShiftExponential
@@ -27,7 +27,8 @@ def decay(weight: Tensor, octaves: Tensor, scope: Scope) -> Tensor:
     decayed = closed.decay(weight, octaves)
     width = torch.iinfo(weight.dtype).bits
     steps = min(int(octaves.max()) if octaves.numel() else 0, width)
-    population = scope.population("accumulator", width, decayed.numel())
+    halving = Needs(leak=0.5, fan_in=0, weight_bits=0, weights=0, gated=True, arriving_bits=0)
+    population = scope.population("accumulator", width, decayed.numel(), halving)
     population.updated(decayed.numel() * steps, 0)
     population.steps += steps
     return decayed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spikeplug.neurons import Scope, reached
+from spikeplug.neurons import Needs, Scope, reached
 from spikeplug.primitives.compare import count as compare
 from spikeplug.primitives.interpolation import closed
 from spikeplug.primitives.interpolation.simulate import read
@@ -31,6 +31,6 @@ def interpolate(x: Tensor, spec: Interpolation, scope: Scope) -> Tensor:
 
 def summed(start: Tensor, bits: int, scope: Scope) -> None:
     """Count the step in which a neuron per element, which holds its rise, receives `start`."""
-    population = scope.population("accumulator", bits + 1, start.numel())
+    population = scope.population("accumulator", bits + 1, start.numel(), Needs(arriving_bits=bits))
     population.updated(start.numel(), reached(start, start))
     population.steps += 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikeplug.codes.counting import ones
-from spikeplug.neurons import Scope, reached
+from spikeplug.neurons import Needs, Scope, reached
 from spikeplug.primitives.compare import count as compare
 from spikeplug.primitives.norm import closed
 from spikeplug.primitives.norm.spec import CordicSpec, RootSpec
@@ -16,7 +16,7 @@ from spikeplug.primitives.product import count as product
 def square_sum(x: Tensor, bits: int, scope: Scope) -> Tensor:
     """Return the sum of squares along the last dimension, kept with size 1, int64, for integers |x| < 2^bits."""
     product.gated(x, x, bits, scope / "square")
-    return _summed(x, bits, scope)
+    return _summed(x, bits, Needs(fan_in=x.shape[-1], arriving_bits=2 * bits), scope)
 
 
 def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
@@ -24,13 +24,15 @@ def square_sum_ordered(x: Tensor, bits: int, scope: Scope) -> Tensor:
 
     Of the 2^bits neurons of a number x, |x| fire.
     """
-    compare.ordered(x, 1 << bits, int(x.abs().sum()), bits + 2, scope / "square")
-    return _summed(x, bits, scope)
+    neurons = 1 << bits
+    compare.ordered(x, neurons, int(x.abs().sum()), bits + 2, scope / "square")
+    odd = Needs(fan_in=x.shape[-1] * neurons, weight_bits=bits + 1, weights=neurons)  # 1, 3, ..., 2·neurons - 1
+    return _summed(x, bits, odd, scope)
 
 
-def _summed(x: Tensor, bits: int, scope: Scope) -> Tensor:
+def _summed(x: Tensor, bits: int, needs: Needs, scope: Scope) -> Tensor:
     total = closed.square_sum(x)
-    population = scope.population("accumulator", 2 * bits + x.shape[-1].bit_length() + 1, total.numel())
+    population = scope.population("accumulator", 2 * bits + x.shape[-1].bit_length() + 1, total.numel(), needs)
     population.synops += x.numel()
     population.updated(total.numel(), reached(total, total))
     population.steps += 1
@@ -52,12 +54,21 @@ def root(square: Tensor, spec: RootSpec, scope: Scope) -> Tensor:
     answer, size = closed.root(square, spec), square.numel()
     square = square.to(torch.int64)
     fired, updates = ones(answer), size * spec.root_bits
-    neuron = scope.population("threshold", spec.root_bits + 3, size)
+    restoring = Needs(
+        leak=4.0,
+        threshold="moving",
+        threshold_bits=spec.root_bits + 2,
+        soft_reset=True,
+        fan_in=2,  # for the two bits that arrive in a step
+        weight_bits=2,
+        weights=2,
+    )
+    neuron = scope.population("threshold", spec.root_bits + 3, size, restoring)
     neuron.sent(fired)
     neuron.updated(updates, ones((square | square >> 1) & _LOWER))
     neuron.compares += updates
     neuron.steps += spec.root_bits
-    (scope / "root").population("accumulator", spec.root_bits + 1, size).updated(updates, fired)
+    (scope / "root").population("accumulator", spec.root_bits + 1, size, Needs(leak=2.0)).updated(updates, fired)
     (scope / "square").population("input", 2, size).sent(ones(square))
     return answer
 
@@ -77,8 +88,10 @@ def cordic(x: Tensor, spec: CordicSpec, scope: Scope) -> Tensor:
 
 def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> Tensor:
     size = x.numel()
-    sign = (scope / "sign").population("threshold", bits + 1, size)
-    to_x, to_y = ((scope / name).population("accumulator", bits + 1, size) for name in ("x", "y"))
+    of_y = Needs(leak=0.0, threshold="constant", arriving_bits=bits)
+    sign = (scope / "sign").population("threshold", bits + 1, size, of_y)
+    turned = Needs(gated=True, arriving_bits=bits)
+    to_x, to_y = ((scope / name).population("accumulator", bits + 1, size, turned) for name in ("x", "y"))
     *turning, (x, _) = closed.rotations(x, y, spec)
     for k, (before, y) in enumerate(turning):
         sign.sent(int(torch.count_nonzero(y >= 0)), 2)
@@ -87,7 +100,8 @@ def _merge(x: Tensor, y: Tensor, bits: int, spec: CordicSpec, scope: Scope) -> T
     sign.compares += size * spec.iterations
     sign.steps += spec.iterations
     gain, arrived = scope / "gain", ones(x)
-    population = gain.population("accumulator", bits + spec.gain_bits + 1, size)
+    constant = Needs(leak=2.0, weight_bits=spec.inverse_gain.bit_length())
+    population = gain.population("accumulator", bits + spec.gain_bits + 1, size, constant)
     population.updated(size * bits, arrived)
     population.steps += bits
     (gain / "operand").population("input", 1, size).sent(arrived)

@@ -45,10 +45,13 @@ def dot(weight: Tensor, value: Tensor, bits: int, scope: Place) -> Tensor:
     return signed_dot(weight, value, bits, scope)
 
 
-def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Place, schedule: Schedule = "bits") -> Tensor:
+def signed_dot(
+    a: Tensor, b: Tensor, bits: int, scope: Place, schedule: Schedule = "bits", constant: bool = False
+) -> Tensor:
     """Return a (..., m, k) @ b (..., k, n), int64, for integers |a| < 2^bits.
 
     Each row of a drives a neuron per column of b, by spikes of a's sign through synapses of weight b.
+    constant: whether b holds constants, which it tells by itself.
     Errors: SpikeplugError for another schedule than bits.
     """
     if schedule != "bits":

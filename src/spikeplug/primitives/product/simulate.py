@@ -71,10 +71,13 @@ def dot(weight: Tensor, value: Tensor | None, bits: int, scope: Scope) -> Tensor
     return membrane
 
 
-def signed_dot(a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule = "bits") -> Tensor:
+def signed_dot(
+    a: Tensor, b: Tensor, bits: int, scope: Scope, schedule: Schedule = "bits", constant: bool = False
+) -> Tensor:
     """Return a (..., m, k) @ b (..., k, n), int64, for integers |a| < 2^bits.
 
     schedule: how the integers of a are sent, see `Realisation`; it changes events, no sum.
+    constant: whether b holds constants, not data; a simulation does the same with both.
 
     One population sends the positive elements of a, through synapses of weight b. Another sends the magnitudes of the
     negative ones, through synapses of -b. Both drive the same neurons.

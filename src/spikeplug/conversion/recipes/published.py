@@ -1,0 +1,141 @@
+"""The recipes of published pipelines, as near to their publication as a conversion without training allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from spikeplug.conversion.recipes.recipe import Nonlinearities, Pipeline, Site, Step
+
+_OPERANDS: tuple[tuple[str, Site], ...] = (
+    ("inputs of linear layers", "linear"),
+    ("queries", "query"),
+    ("keys", "key"),
+    ("values", "value"),
+)
+_PROBABILITIES = "The probabilities of attention are not coded by a neuron of the pipeline."
+_LAYERWISE = "Time runs layer by layer: a neuron gets its whole input first, then settles."
+_ONLINE = "spikeplug.online runs it through the whole model."
+
+
+def _everywhere(neuron: str, positive: str = "", range: str = "largest", outliers: bool = False) -> tuple[Step, ...]:
+    return tuple(
+        Step(name=name, site=site, neuron=neuron, positive=positive, range=range, outliers=outliers)
+        for name, site in _OPERANDS
+    )
+
+
+def spikezip(levels: int = 32, steps: int | None = None, nonlinearities: Nonlinearities = "spiking") -> Pipeline:
+    """Return the recipe of SpikeZIP-TF: ST-BIF neurons of `levels` levels, a threshold per tensor.
+
+    steps  T; None: as many as settle every neuron
+    """
+    ends = "" if steps is None else f" {steps}"
+    return Pipeline(
+        name="spikezip",
+        source="SpikeZIP-TF: You et al., ICML 2024, arXiv 2406.03470",
+        steps=_everywhere(
+            f"st_bif {-(levels // 2)} {levels - levels // 2 - 1}{ends}",
+            f"st_bif 0 {levels - 1}{ends}",
+            "least squares",
+        ),
+        nonlinearities=nonlinearities,
+        deviations=(
+            "Thresholds have the least squared error on calibration text; they are published as learned with the "
+            "weights, by quantisation-aware training.",
+            _PROBABILITIES,
+            f"{_LAYERWISE} {_ONLINE}",
+        ),
+    )
+
+
+def spikellm(
+    bits: int = 4, extra_bits: int = 1, salient: float = 0.1, nonlinearities: Nonlinearities = "spiking"
+) -> Pipeline:
+    """Return the recipe of SpikeLLM: GIF neurons of `bits` bits in one time step, a range per token.
+
+    extra_bits, salient  of the share of channels that count most: beyond `bits`, in 2^extra_bits time steps
+    """
+    neuron = f"gif {bits} {extra_bits}"
+    return Pipeline(
+        name="spikellm",
+        source="SpikeLLM: Xing et al., ICLR 2025, arXiv 2407.04752",
+        steps=tuple(
+            Step(name=name, site=site, neuron=neuron, range="each vector", salient=salient if site == "linear" else 0.0)
+            for name, site in _OPERANDS
+        ),
+        nonlinearities=nonlinearities,
+        deviations=(
+            "Weights stay float; they are published in 2 to 4 bits, with learned transforms.",
+            "A time step sends up to 2^bits spikes, not one fewer, so that no code loses its tail.",
+            "Saliency is that of calibration text; operands of attention have no salient channels.",
+            _PROBABILITIES,
+        ),
+    )
+
+
+def fas(steps: int = 8, signed: bool = False, nonlinearities: Nonlinearities = "spiking") -> Pipeline:
+    """Return the recipe of FAS: integrate-and-fire neurons after the activations of feed-forward layers.
+
+    signed  give negative numbers a second population, which activations other than ReLU need
+    """
+    return Pipeline(
+        name="fas",
+        source="FAS: Chen et al., arXiv 2502.04405",
+        steps=(
+            Step(
+                name="outputs of activations",
+                site="activation",
+                neuron=f"{'qcfs' if signed else 'if'} {steps}",
+                range="least squares",
+            ),
+        ),
+        nonlinearities=nonlinearities,
+        deviations=(
+            "Nothing is fine-tuned: weights are those of the model, and thresholds have the least squared error on "
+            "calibration text.",
+            *(("Negative numbers have a second population.",) if signed else ()),
+            _LAYERWISE,
+        ),
+    )
+
+
+def las(steps: int = 16, nonlinearities: Nonlinearities = "spiking") -> Pipeline:
+    """Return the recipe of LAS: few-spikes neurons up to 10, and others for outliers, in `steps` binary digits."""
+    return Pipeline(
+        name="las",
+        source="LAS: Chen et al., AAAI 2026, arXiv 2505.09659",
+        steps=_everywhere(f"few_spikes {steps}", range="at most 10", outliers=True),
+        nonlinearities=nonlinearities,
+        deviations=(
+            "The range of outliers is the largest magnitude on calibration text; it is published as 500.",
+            "Nonlinearities are spikeplug's, or exact; they are published as tables.",
+            _PROBABILITIES,
+        ),
+    )
+
+
+def phase(steps: int = 8, base: float = 2.0, nonlinearities: Nonlinearities = "spiking") -> Pipeline:
+    """Return the recipe of SpikingLLM: phase neurons with thresholds that fall by `base` in each of `steps` steps."""
+    return Pipeline(
+        name="phase",
+        source="SpikingLLM; several bases: Wang et al., arXiv 2508.07710",
+        steps=_everywhere(" ".join(["phase", *[f"{base:g}"] * steps])),
+        nonlinearities=nonlinearities,
+        deviations=(
+            "All time steps have one base, and no base or threshold is fitted by gradients.",
+            "The largest magnitude on calibration text is the last level of a neuron; it is published as τ, the last "
+            "level and a step.",
+            "Nonlinearities are spikeplug's, or exact; arXiv 2508.07710 approximates them by its neurons.",
+            _PROBABILITIES,
+        ),
+    )
+
+
+#: By the name that `convert(recipe=...)` takes.
+RECIPES: Mapping[str, Callable[[], Pipeline]] = {
+    "spikezip": spikezip,
+    "spikellm": spikellm,
+    "fas": fas,
+    "las": las,
+    "phase": phase,
+}

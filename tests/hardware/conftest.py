@@ -1,0 +1,1 @@
+from tiny_fixtures import folder, model, tokenizer  # noqa: F401

@@ -13,7 +13,7 @@ FAST := tests/primitives tests/operators tests/conversion tests/library tests/go
 # Two processes of one thread each: most tests are too small for two threads. A file's tests share what it loads.
 TWO := --numprocesses 2 --dist loadfile
 
-.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting online fit neurobench verilog gates bench \
+.PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting recipes online fit neurobench verilog gates bench \
 	test-spikingjelly bench-spikingjelly figures-spikingjelly chromium icarus logic clean
 .DELETE_ON_ERROR:
 
@@ -69,6 +69,10 @@ ways: $(INSTALLED)
 # docs/simulation.md: the events of a whole model.
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
+
+# docs/recipes.md: the recipes of other pipelines on SmolLM2; some minutes.
+recipes: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/recipes.py --write
 
 # docs/costs.md: one token, by tables of published prices; some minutes.
 costs: $(INSTALLED)

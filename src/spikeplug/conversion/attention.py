@@ -146,7 +146,8 @@ def spiking_attention(
             f'{type(module).__name__} has attn_implementation "{IMPLEMENTATION}" but was not converted: {NOT_CONVERTED}'
         )
     if plug.neurons:
-        query, key, value = (plug.neurons[name](x) for name, x in (("query", query), ("key", key), ("value", value)))
+        given = {"query": query, "key": key, "value": value}
+        query, key, value = (plug.neurons[name](x) if name in plug.neurons else x for name, x in given.items())
     if plug.numerics is None:
         kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         return _original_attention(plug, module, query, key, value, attention_mask, kwargs)

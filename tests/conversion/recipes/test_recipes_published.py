@@ -22,6 +22,7 @@ from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.recipes import RECIPES, Pipeline, Step, fas, las, phase, spikellm, spikezip
 from spikeplug.conversion.recipes.neurons import Neuron, NeuronPlug
 from spikeplug.errors import SpikeplugError
+from spikeplug.operators.linear.neuron import neuron_of
 from spikeplug.presets import PRESETS
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
@@ -35,6 +36,8 @@ PIPELINES: dict[str, Callable[..., Pipeline]] = {
     "las": las,
     "phase": phase,
     "fas": lambda **choices: fas(signed=True, **choices),
+    "spikezip, channels": lambda **choices: spikezip(channels=True, levels=64, **choices),
+    "phase, channels": lambda **choices: phase(channels=True, base=1.5, **choices),
 }
 every_pipeline = pytest.mark.parametrize("name", PIPELINES)
 
@@ -73,15 +76,17 @@ def published(neuron: Neuron, x: Tensor) -> Tensor:
         return fake_quantised(x, neuron.salient, *map(int, numbers))
     found = []
     for threshold, unit in neuron.thresholds:
-        step, received = float(threshold) * 2.0 ** int(unit), torch.ldexp(torch.ldexp(x.double(), -unit).round(), unit)
+        step = torch.ldexp(threshold.double(), unit)
+        received = torch.ldexp(torch.ldexp(x.double(), -unit).round(), unit)
         size, sign = received.abs(), received.sign()
         if name == "st_bif":
             found.append(step * torch.floor(received / step + 0.5).clamp(int(numbers[0]), int(numbers[1])))
         elif name in ("qcfs", "if"):
             found.append(step * torch.floor(size / step + 0.5).clamp(0, int(numbers[0])) * sign)
-        elif name == "phase":
-            tau, times = step * 2 ** len(numbers), range(1, 1 + len(numbers))
-            found.append(greedy(size + step / 2, [tau * 2.0**-t for t in times]) * sign)
+        elif name == "phase":  # thresholds τ·B^-t, in whole steps
+            weights = neuron_of(neuron.kind).weights
+            assert max(abs(w / weights[0] * float(numbers[0]) ** t - 1) for t, w in enumerate(weights)) < 0.02
+            found.append(greedy(size + step * min(weights) / 2, [step * weight for weight in weights]) * sign)
         else:
             most, times = step * 2 ** int(numbers[0]), range(1, 1 + int(numbers[0]))
             found.append(greedy(size, [most * 2.0**-k for k in times]) * sign)
@@ -105,7 +110,7 @@ def fake_quantised(x: Tensor, salient: Tensor, bits: int, extra_bits: int) -> Te
     return ((q - zero) * step * unit).to(x.dtype)
 
 
-def greedy(v: Tensor, thresholds: list[float]) -> Tensor:
+def greedy(v: Tensor, thresholds: list[Tensor]) -> Tensor:
     total = torch.zeros_like(v)
     for threshold in thresholds:
         z = (v > threshold).double()
@@ -216,6 +221,28 @@ def test_a_simulation_is_the_closed_form_and_as_predicted(name: str) -> None:
     assert operator in {place.operator for place in simulated.entries}
 
 
+def test_a_recipe_may_code_few_sites() -> None:
+    """Keys alone: nothing else has a neuron, and the numbers of the neuron are those of any recipe."""
+    model, reference = tiny_model(), tiny_model()
+    step = Step(name="keys", site="key", neuron="qcfs 15")
+    recipe = Pipeline(name="keys", source="none", steps=(step,), nonlinearities="exact")
+    convert(model, recipe=recipe, calibration=CALIBRATION)
+    found = neurons(model)
+    assert {site for _, site in found} == {"key"}
+    paths = {module: path for path, module in reference.named_modules()}
+
+    def attend(module: Any, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return sdpa_attention_forward(module, query, published(found[paths[module], "key"], key), *args, **kwargs)
+
+    AttentionInterface.register("sdpa", attend)
+    try:
+        expected = logits(reference, tokens())
+    finally:
+        AttentionInterface.register("sdpa", sdpa_attention_forward)
+    assert torch.equal(logits(model, tokens()), expected)
+    assert not torch.equal(expected, logits(tiny_model(), tokens()))
+
+
 @every_pipeline
 def test_calibration_sets_thresholds(name: str) -> None:
     model = tiny_model()
@@ -241,6 +268,13 @@ def test_calibration_sets_thresholds(name: str) -> None:
             assert float(score[neuron.salient].min()) >= float(score[~neuron.salient].max())
             continue
         ((threshold, unit), *outliers) = neuron.thresholds
+        if neuron.step.channels:
+            assert threshold.shape == unit.shape == seen[path].shape[-1:]
+            top, last = torch.ldexp(threshold.double(), unit), neuron_of(neuron.kind).highest
+            most = seen[path].flatten(0, -2).abs().amax(0).double()
+            assert bool((top * last <= most * (1 + 2.0**-8)).all())
+            assert name != "phase, channels" or bool((top * last >= most * (1 - 2.0**-8)).all())
+            continue
         top = float(threshold) * 2.0 ** int(unit)
         if name == "phase":  # the last level is the largest magnitude
             assert top * 255 == pytest.approx(largest, rel=2.0**-11)
@@ -409,6 +443,7 @@ def test_recipes_are_data_that_is_checked() -> None:
         ({"range": "wide"}, 'choose "largest"'),
         ({"range": "at most x"}, 'choose "largest"'),
         ({"neuron": "lif"}, "unknown neuron"),
+        ({"outliers": True}, "beyond a fixed range"),
         ({"range": "each vector"}, "a GIF neuron, and no other"),
         ({"neuron": "gif 4 1"}, "a GIF neuron, and no other"),
         ({"neuron": "gif 4 1", "range": "each vector", "salient": 2.0}, "salient from 0 to 1"),

@@ -16,12 +16,10 @@ from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.neuron import as_threshold, neuron_of
 
-#: Elements of a tensor, evenly spaced, by which a range with the least squared error is found; and ranges that are
-#: tried, as fractions of the largest magnitude.
-_ELEMENTS = 1 << 14
-_FRACTIONS = tuple(2.0 ** (-place / 4) for place in range(33))
-
-
+#: Elements of a tensor's rows, evenly spaced, by which a range with the least squared error is found; and the ranges
+#: that are tried, as fractions of the largest magnitude.
+_ELEMENTS = 1 << 15
+_FRACTIONS = tuple(2.0 ** (-place / 4) for place in range(21))
 Saliency = Callable[[Tensor], Tensor]
 
 
@@ -59,11 +57,9 @@ class Neuron:
             arrived()
         if self.salient is not None:
             bits = map(int, self.kind.split()[1:])
-            self.salient = self.salient.to(x.device)
-            return OPERATORS["gif"](x, self.salient, *bits, numerics=self.numerics)
+            return OPERATORS["gif"](x, self.salient.to(x.device), *bits, numerics=self.numerics)
         if not self.thresholds:
             return x
-        self.thresholds = [(t.to(x.device), unit.to(x.device)) for t, unit in self.thresholds]
         if not self.step.outliers:
             return self._coded(x, 0)
         beyond = x.abs() > self.step.most
@@ -72,25 +68,24 @@ class Neuron:
         )
 
     def _coded(self, x: Tensor, place: int) -> Tensor:
-        return OPERATORS["neuron"](x, *self.thresholds[place], self.kind, numerics=self.numerics)
+        threshold, unit = (each.to(x.device) for each in self.thresholds[place])
+        return OPERATORS["neuron"](x, threshold, unit, self.kind, numerics=self.numerics)
 
     def _calibrate(self, x: Tensor) -> None:
-        given, x = x, x.flatten().to(torch.float64)
+        x = x.reshape(-1, x.shape[-1]).to(torch.float64)
         if not x.numel():
             raise SpikeplugError(f"the {self.step.name} of {self.path} are empty in calibration: give other inputs.")
-        lowest, highest = float(x.min()), float(x.max())
-        largest = max(-lowest, highest)
-        if not largest < float("inf"):
+        if not bool(torch.isfinite(x).all()):
             raise SpikeplugError(
                 f"the {self.step.name} of {self.path} hold NaN or infinity in calibration: give other inputs, or "
                 "repair the model."
             )
         if self.step.range == "each vector":
-            channels = given.shape[-1]
-            self.salient = torch.zeros(channels, dtype=torch.bool, device=given.device)
+            self.salient = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
             if self.saliency is not None:
-                self.salient[self.saliency(given).topk(round(self.step.salient * channels)).indices] = True
+                self.salient[self.saliency(x).topk(round(self.step.salient * x.shape[-1])).indices] = True
             return
+        lowest = float(x.min())
         if lowest < 0 and neuron_of(self.kind).lowest == 0:
             raise SpikeplugError(
                 f"the {self.step.name} of {self.path} reach {lowest:.3g}, and this recipe's neuron sends no negative "
@@ -98,22 +93,28 @@ class Neuron:
             )
         if lowest >= 0 and self.step.positive:
             self.kind = self.step.positive
-        last = neuron_of(self.kind).highest
+        x = x if self.step.channels else x.view(-1, 1)
+        largest = x.abs().amax(0)
         if self.step.range == "least squares":
-            chosen = self._least_squares(x[:: -(-len(x) // _ELEMENTS)], largest)
+            chosen = self._least_squares(x[:: -(-x.numel() // _ELEMENTS)], largest)
         else:
-            chosen = self.step.most or largest
-        ranges = [chosen, largest] if self.step.outliers else [chosen]
-        # Where all is 0, any threshold serves.
-        self.thresholds = [as_threshold(torch.tensor((most or 1.0) / last), self.kind) for most in ranges]
+            chosen = largest.clamp(self.step.most, self.step.most) if self.step.most else largest
+        self.thresholds = [self._threshold(most) for most in ([chosen, largest] if self.step.outliers else [chosen])]
 
-    def _least_squares(self, x: Tensor, largest: float) -> float:
-        def error(most: float) -> float:
-            threshold = as_threshold(torch.tensor(most / neuron_of(self.kind).highest), self.kind)
+    def _threshold(self, most: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the integers of the threshold of which the last level is `most`, (channels,) or one for all."""
+        most = torch.where(most > 0, most, 1.0)  # where all is 0, any threshold serves
+        threshold = most / neuron_of(self.kind).highest
+        return as_threshold(threshold if self.step.channels else threshold.squeeze(0), self.kind)
+
+    def _least_squares(self, x: Tensor, largest: Tensor) -> Tensor:
+        """Return what of some fractions of the largest magnitude, as the last level, makes the squared error least."""
+        errors = []
+        for fraction in _FRACTIONS:
+            threshold = self._threshold(fraction * largest)
             coded = OPERATORS["neuron"](x, *threshold, self.kind, numerics=self.numerics)
-            return float((coded - x).square().sum())
-
-        return min((fraction * largest for fraction in _FRACTIONS), key=error) if largest else 0.0
+            errors.append((coded - x).square().sum(0))
+        return largest * torch.tensor(_FRACTIONS, device=x.device, dtype=x.dtype)[torch.stack(errors).argmin(0)]
 
 
 class NeuronPlug(Plug):

@@ -76,8 +76,8 @@ class Coding:
                 planned[path] = NeuronPlug(module, self.numerics, self._neuron(path, site), plugs.get(path))
         for path, module in self.attending.items():
             before = attending.get(path, AttentionPlug(None, implementation_of(module)))
-            excluded = path in self.matched
-            neurons: dict[str, Neuron] = {} if excluded else {site: self._neuron(path, site) for site in _OPERANDS}
+            coded = [] if path in self.matched else [site for site in _OPERANDS if self.pipeline.step(site)]
+            neurons: dict[str, Neuron] = {site: self._neuron(path, site) for site in coded}
             attending[path] = replace(before, neurons=neurons)
             planned.setdefault(path, HostPlug(module, self.numerics))
         if not self.neurons:
@@ -138,7 +138,9 @@ class Coding:
 
 
 def _saliency(module: Any, x: Tensor) -> Tensor:
-    """Return the mean of x ⊙ (x WᵀW) for each channel of a linear layer's input, (channels,): what it adds to |Wx|²."""
-    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-    rows = x.reshape(-1, x.shape[-1])
-    return (rows * ((rows @ weight.T) @ weight)).mean(0)
+    """Return the mean of x ⊙ (x WᵀW) for each input channel of a linear layer: its part of |Wx|².
+
+    x: (rows, channels); returns (channels,)
+    """
+    weight = (module.weight.T if isinstance(module, Conv1D) else module.weight).to(x.dtype)
+    return (x * ((x @ weight.T) @ weight)).mean(0)

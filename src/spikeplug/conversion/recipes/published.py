@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from spikeplug.conversion.recipes.recipe import Nonlinearities, Pipeline, Site, Step
 
@@ -17,17 +18,17 @@ _LAYERWISE = "Time runs layer by layer: a neuron gets its whole input first, the
 _ONLINE = "spikeplug.online runs it through the whole model."
 
 
-def _everywhere(neuron: str, positive: str = "", range: str = "largest", outliers: bool = False) -> tuple[Step, ...]:
-    return tuple(
-        Step(name=name, site=site, neuron=neuron, positive=positive, range=range, outliers=outliers)
-        for name, site in _OPERANDS
-    )
+def _everywhere(neuron: str, **how: Any) -> tuple[Step, ...]:
+    return tuple(Step(name=name, site=site, neuron=neuron, **how) for name, site in _OPERANDS)
 
 
-def spikezip(levels: int = 32, steps: int | None = None, nonlinearities: Nonlinearities = "spiking") -> Pipeline:
-    """Return the recipe of SpikeZIP-TF: ST-BIF neurons of `levels` levels, a threshold per tensor.
+def spikezip(
+    levels: int = 32, steps: int | None = None, channels: bool = False, nonlinearities: Nonlinearities = "spiking"
+) -> Pipeline:
+    """Return the recipe of SpikeZIP-TF: ST-BIF neurons of `levels` levels.
 
-    steps  T; None: as many as settle every neuron
+    steps     T; None: as many as settle every neuron
+    channels  a threshold per channel, not one per tensor
     """
     ends = "" if steps is None else f" {steps}"
     return Pipeline(
@@ -35,13 +36,15 @@ def spikezip(levels: int = 32, steps: int | None = None, nonlinearities: Nonline
         source="SpikeZIP-TF: You et al., ICML 2024, arXiv 2406.03470",
         steps=_everywhere(
             f"st_bif {-(levels // 2)} {levels - levels // 2 - 1}{ends}",
-            f"st_bif 0 {levels - 1}{ends}",
-            "least squares",
+            positive=f"st_bif 0 {levels - 1}{ends}",
+            range="least squares",
+            channels=channels,
         ),
         nonlinearities=nonlinearities,
         deviations=(
             "Thresholds have the least squared error on calibration text; they are published as learned with the "
             "weights, by quantisation-aware training.",
+            *(("Each channel has a threshold of its own, not each tensor.",) if channels else ()),
             _PROBABILITIES,
             f"{_LAYERWISE} {_ONLINE}",
         ),
@@ -114,14 +117,20 @@ def las(steps: int = 16, nonlinearities: Nonlinearities = "spiking") -> Pipeline
     )
 
 
-def phase(steps: int = 8, base: float = 2.0, nonlinearities: Nonlinearities = "spiking") -> Pipeline:
-    """Return the recipe of SpikingLLM: phase neurons with thresholds that fall by `base` in each of `steps` steps."""
+def phase(
+    steps: int = 8, base: float = 2.0, channels: bool = False, nonlinearities: Nonlinearities = "spiking"
+) -> Pipeline:
+    """Return the recipe of SpikingLLM: phase neurons with thresholds that fall by `base` in each of `steps` steps.
+
+    channels  a threshold per channel, not one per tensor
+    """
     return Pipeline(
         name="phase",
         source="SpikingLLM; several bases: Wang et al., arXiv 2508.07710",
-        steps=_everywhere(" ".join(["phase", *[f"{base:g}"] * steps])),
+        steps=_everywhere(" ".join(["phase", *[f"{base:g}"] * steps]), channels=channels),
         nonlinearities=nonlinearities,
         deviations=(
+            *(("Each channel has a threshold of its own, not each tensor.",) if channels else ()),
             "All time steps have one base, and no base or threshold is fitted by gradients.",
             "The largest magnitude on calibration text is the last level of a neuron; it is published as τ, the last "
             "level and a step.",

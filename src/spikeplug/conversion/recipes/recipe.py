@@ -25,6 +25,7 @@ class Step:
     range     what the neuron's last level stands for. `largest`: the largest magnitude of calibration. `least squares`:
               what makes the squared error least. `at most R`, a number: R. `each vector`: for GIF neurons, the range of
               each vector, from its minimum to its maximum
+    channels  whether each channel has a range of its own
     outliers  whether magnitudes beyond the range have a neuron of their own, whose range is the largest
     salient   the share of a layer's input channels with the extra bits of a GIF neuron
 
@@ -36,6 +37,7 @@ class Step:
     neuron: str
     positive: str = ""
     range: str = "largest"
+    channels: bool = False
     outliers: bool = False
     salient: float = 0.0
 
@@ -46,6 +48,8 @@ class Step:
             neuron_of(kind)
         if (self.range == "each vector") != self.neuron.startswith("gif ") or not 0 <= self.salient <= 1:
             raise SpikeplugError('a GIF neuron, and no other, has range="each vector", and salient from 0 to 1.')
+        if self.outliers and not self.most:
+            raise SpikeplugError('outliers lie beyond a fixed range: give range="at most NUMBER" with them.')
         if self.range not in ("largest", "least squares", "each vector") and not self.most > 0:
             raise SpikeplugError(
                 f'range is {shown(self.range)}: choose "largest", "least squares" or "at most NUMBER".'

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from spikeplug.codes import as_real, scaled
+from spikeplug.codes import as_real, power_of_two, scaled
 from spikeplug.errors import SpikeplugError, shown
 from spikeplug.numerics import Numerics
 from spikeplug.operators.record import Operator
@@ -81,13 +81,13 @@ def _levels(spec: QuantiseSpec) -> int:
 
 
 def as_threshold(threshold: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Return firing thresholds as integers: int32 of the same shape, and the exponent of their unit, int32 ().
+    """Return firing thresholds as integers that fill their bits, and the exponents of their units: int32 of that shape.
 
-    threshold  float, positive and finite, () or (channels,). The largest gets all bits; none becomes 0
+    threshold  float, positive and finite, () or (channels,)
     """
-    bits = neuron_of(kind).threshold_bits
-    unit = torch.frexp(threshold.to(torch.float64).amax()).exponent.to(torch.int32) - bits
-    integers = torch.ldexp(threshold.to(torch.float64), -unit).round().clamp(1, (1 << bits) - 1)
+    bits, wide = neuron_of(kind).threshold_bits, threshold.to(torch.float64)
+    unit = torch.frexp(wide).exponent.to(torch.int32) - bits
+    integers = torch.ldexp(wide, -unit).round().clamp(max=(1 << bits) - 1)
     return integers.to(torch.int32), unit
 
 
@@ -96,7 +96,7 @@ def neuron(x: Tensor, threshold: Tensor, unit: Tensor, kind: str = "qcfs 127", *
 
     x          float (..., channels); NaN gives NaN, what lies beyond the last level saturates there, and is counted
     threshold  int32, () or (channels,), at least 1 and of the bits that `neuron_of` says
-    unit       int32 (), the exponent of all thresholds
+    unit       int32, () or of the thresholds' shape: the exponents of their units
     kind       see `neuron_of`
 
     x is received in units of 2^unit, rounded to nearest. A level times its threshold is exact in float32.
@@ -104,12 +104,12 @@ def neuron(x: Tensor, threshold: Tensor, unit: Tensor, kind: str = "qcfs 127", *
     """
     spec = neuron_of(kind)
     as_real(x, on.operator)
-    if threshold.dtype != torch.int32 or unit.dtype != torch.int32 or unit.dim() or threshold.dim() > 1:
-        raise SpikeplugError(
-            f"{on.operator} takes int32 thresholds () or (channels,) and one int32 unit (), not {threshold.dtype}."
-        )
-    if threshold.dim() and threshold.shape != x.shape[-1:]:
-        raise SpikeplugError(f"{on.operator} got {len(threshold)} thresholds for an input of {tuple(x.shape)}.")
+    for name, given in (("thresholds", threshold), ("units", unit)):
+        if given.dtype != torch.int32 or (given.dim() and given.shape != x.shape[-1:]):
+            raise SpikeplugError(
+                f"{on.operator} got {name} of {given.dtype} {tuple(given.shape)} for an input of {tuple(x.shape)}: "
+                "give int32, () or (channels,)."
+            )
     if x.numel() == 0:
         return x.clone()
     wide = threshold.to(torch.int64)
@@ -144,10 +144,11 @@ def bound(x: Tensor, threshold: Tensor, unit: Tensor, kind: str = "qcfs 127", *,
 
     For weights that are complete, see primitives/quantise/README.md.
     """
-    spec, scale = neuron_of(kind), torch.ldexp(threshold.to(x.dtype), unit)
+    spec, least = neuron_of(kind), power_of_two(unit, x.dtype)
+    scale = threshold.to(x.dtype) * least
     step = scale * min(spec.weights) * (0.5 if spec.rounds else 1.0)
     beyond = (x - scale * spec.highest).clamp(min=0) + (scale * spec.lowest - x).clamp(min=0)
-    return step + beyond + torch.ldexp(torch.ones((), dtype=x.dtype), unit)
+    return step + beyond + least
 
 
 RECORD = Operator(

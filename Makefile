@@ -14,7 +14,7 @@ FAST := tests/primitives tests/operators tests/conversion tests/library tests/go
 TWO := --numprocesses 2 --dist loadfile
 
 .PHONY: demo check test lint test-latest figures conformance ways simulation costs whole counting recipes online fit neurobench verilog gates bench \
-	test-spikingjelly bench-spikingjelly figures-spikingjelly chromium icarus logic clean
+	test-spikingjelly bench-spikingjelly figures-spikingjelly emulators chromium icarus logic clean
 .DELETE_ON_ERROR:
 
 # torch first and alone: an open range would bring several GB of CUDA libraries.
@@ -149,6 +149,33 @@ bench-spikingjelly: $(JELLY)/.installed
 figures-spikingjelly: $(JELLY)/.installed
 	$(JELLY)/bin/python benchmarks/spikingjelly_models.py --write
 
+# docs/emulators.md: exported circuits in other people's simulators, in environments of their own. Lava needs Python 3.10.
+EMULATORS := .venv-emulators
+LAVA := .venv-lava
+PYTHON310 ?= python3.10
+emulators: $(INSTALLED) $(EMULATORS)/.installed $(LAVA)/.installed
+	rm -rf results/emulators
+	$(VENV)/bin/python benchmarks/emulators.py export results/emulators
+	PYTHONPATH=src $(EMULATORS)/bin/python -W ignore benchmarks/emulators.py run results/emulators \
+		nirtorch norse spikingjelly snntorch sinabs sanafe nengo_loihi
+	PYTHONPATH=src $(LAVA)/bin/python benchmarks/emulators.py run results/emulators lava
+	$(VENV)/bin/python benchmarks/emulators.py energy results/emulators
+	$(VENV)/bin/python benchmarks/emulators.py page results/emulators --write
+
+# Without what they ask for beyond this: none of it is needed to run a graph.
+$(EMULATORS)/.installed: constraints.txt
+	$(PYTHON) -m venv $(EMULATORS)
+	$(EMULATORS)/bin/python -m pip install --quiet --constraint constraints.txt torch nir nirtorch sanafe
+	$(EMULATORS)/bin/python -m pip install --quiet matplotlib pbr requests tqdm loguru==0.7.3 nengo-loihi==1.1.0
+	$(EMULATORS)/bin/python -m pip install --quiet --no-deps norse==1.1.0 spikingjelly==2.0.0 snntorch==1.0.0 sinabs==3.1.3
+	touch $@
+
+$(LAVA)/.installed: constraints.txt
+	@$(PYTHON310) -c '' || { echo "Lava runs on Python 3.10 alone: install it, and set PYTHON310=..."; exit 1; }
+	$(PYTHON310) -m venv $(LAVA)
+	$(LAVA)/bin/python -m pip install --quiet nir==1.0.8 lava-nc==0.10.0
+	touch $@
+
 # A browser for the test that looks at the report's page (Debian's; run as root). Without one, that test is skipped.
 chromium:
 	apt-get update
@@ -164,4 +191,4 @@ logic: icarus
 	apt-get install --yes --no-install-recommends yosys qflow-tech-osu018
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(JELLY) $(COCOTB) results
+	rm -rf $(VENV) $(LATEST) $(JELLY) $(COCOTB) $(EMULATORS) $(LAVA) results

@@ -134,11 +134,33 @@ def test_single_steps_where_sequences_are_needed(way: str) -> None:
         model(sequence())
 
 
+class Unfolded(TemporalDifference):
+    """Unfold time in a way that fits one step, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = softmax(x.cumsum(dim=0)).reshape(x.shape[0], -1, x.shape[-1])
+        return torch.diff(y, dim=0, prepend=torch.zeros_like(y[:1]))
+
+
+def test_time_that_cannot_be_followed() -> None:
+    model, x = nn.Sequential(Unfolded(softmax)), sequence(batch=STEPS)
+    assert model(x).shape == x.shape
+    convert(model, sum_once=True)
+    with pytest.raises(SpikeplugError, match="cannot follow how a module keeps time between cumsum and diff") as caught:
+        model(x)
+    assert "\n" not in str(caught.value)
+
+
 def test_sum_once_needs_an_operator_over_time() -> None:
     model = nn.Sequential(nn.Softmax(-1))
     with pytest.raises(SpikeplugError, match="accumulates over time and takes differences: leave sum_once out"):
         convert(model, sum_once=True)
     assert convert(model).replaced
+
+
+def test_sum_once_needs_the_recipe_of_operators() -> None:
+    with pytest.raises(SpikeplugError, match='sum_once goes with recipe="operators"'):
+        convert(Net(), recipe="whole", calibration=False, sum_once=True)
 
 
 def test_a_batch_as_large_as_the_time_is_no_mistake() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from spikeplug import evaluation
 from spikeplug.cli.options import (
+    AnyRecipeOption,
     Bits,
     Calibration,
     CalibrationTokens,
@@ -21,7 +22,6 @@ from spikeplug.cli.options import (
     Model,
     Operators,
     PresetOption,
-    RecipeOption,
     Text,
     Threads,
     lengths_in,
@@ -55,7 +55,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Seed of the items.")] = 0,
     threads: Threads = None,
     dtype: Dtype = "float32",
-    recipe: RecipeOption = "operators",
+    recipe: AnyRecipeOption = "operators",
     bits: Bits = None,
     calibration: Calibration = None,
     calibration_tokens: CalibrationTokens = None,
@@ -65,7 +65,9 @@ def evaluate_command(
     """Compare a language model with its spiking self, side by side on the same tokens."""
     start = time.perf_counter()
     leads = is_first_process()  # under torchrun one process prints and writes
-    wanted = read_conversion(recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype)
+    wanted = read_conversion(
+        recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype, pipelines=True
+    )
     numerics = wanted.preset.numerics
     settings = evaluation.Settings(
         numerics=numerics,

@@ -11,7 +11,7 @@ import typer
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.loading import DTYPES, check_dtype
-from spikeplug.measurement.recipes import NONE, RECIPES, TOKENS, Recipe, read_recipe
+from spikeplug.measurement.recipes import NONE, PIPELINES, RECIPES, TOKENS, Recipe, read_recipe
 from spikeplug.presets import PRESETS, Preset, read_preset
 
 Model = Annotated[
@@ -29,6 +29,14 @@ Exact = Annotated[
 RecipeOption = Annotated[
     str,
     typer.Option("--recipe", help=f"{RECIPES[0]}: nonlinearities spike; {RECIPES[1]}: everything, with int8 weights."),
+]
+AnyRecipeOption = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        help=f"{RECIPES[0]}: nonlinearities spike; {RECIPES[1]}: everything, with int8 weights; "
+        f"{', '.join(PIPELINES)}: what this pipeline codes, too, or that alone with --operators {NONE}.",
+    ),
 ]
 Bits = Annotated[
     int | None,
@@ -103,17 +111,23 @@ def read_conversion(
     calibration: str | None,
     calibration_tokens: int | None,
     dtype: str | None,
+    *,
+    pipelines: bool = False,
 ) -> ConversionOptions:
     """Return what the options of these names ask for. dtype: None if it is not chosen.
 
+    pipelines: whether the command takes the recipes of other pipelines; with one, operators = "none" leaves the
+    nonlinearities exact.
+
     Errors: SpikeplugError for values out of their domain, and for those that do not go together.
     """
-    names = names_in(operators)
+    exact = pipelines and recipe in PIPELINES and operators == NONE
+    names = None if exact else names_in(operators)
     given = {
         "recipe": recipe,
         "bits": bits,
         "preset": preset,
-        "operators": None if names is None else list(names),
+        "operators": [] if exact else None if names is None else list(names),
         "exclude": exclude,
         "calibration": calibration,
         "calibration_tokens": calibration_tokens,
@@ -121,7 +135,7 @@ def read_conversion(
     numbers = read_preset(preset)
     if dtype is not None:
         check_dtype(dtype)
-    wanted = read_recipe(recipe, bits, calibration, calibration_tokens)
+    wanted = read_recipe(recipe, bits, calibration, calibration_tokens, exact, pipelines)
     wanted.check(dtype or "float32", names)
     return ConversionOptions(numbers, wanted, names, given)
 

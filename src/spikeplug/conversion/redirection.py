@@ -21,6 +21,7 @@ from spikeplug.conversion import replacements
 from spikeplug.conversion.auditing import stem
 from spikeplug.conversion.replacements import Replacement
 from spikeplug.conversion.whole.functions import FUNCTIONS
+from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
 
 _NAMESPACES = (torch, torch.Tensor, F, torch.special, torch.linalg)
@@ -114,13 +115,18 @@ class OncePerSequence(Redirection):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if func is Tensor.reshape and args[1] == self.steps and math.prod(args[1:]) == self.steps * args[0].numel():
+        if func is Tensor.reshape and args[1:2] == (self.steps,) and math.prod(args[1:]) == args[1] * args[0].numel():
             args = (args[0], 1, *args[2:])  # time was folded into the batch, and is unfolded
         elif func in _ACCUMULATIONS and (*args, *given.values())[1:] == (0,):
             self.steps = args[0].shape[0]
             return args[0].sum(0, keepdim=True)
         elif func is torch.diff and given.get("dim") == 0:
             first = func(*args, **given)
+            if not self.steps or len(first) != 1:
+                raise SpikeplugError(
+                    "sum_once cannot follow how a module keeps time between cumsum and diff: exclude the module, or "
+                    "leave sum_once out."
+                )
             return torch.cat((first, first.new_zeros(self.steps - 1, *first.shape[1:])))
         return super().__torch_function__(func, types, args, kwargs)
 

@@ -98,7 +98,8 @@ def convert(
     - an `exclude` that does not compile, matches none of the places to replace, or leaves none of them
     - strict, and something is left
     - a neuron of a pipeline that cannot send what the model computes, or nothing to calibrate it with
-    - sum_once, and the model has no temporal-difference operator
+    - sum_once with another recipe, or in a model without a temporal-difference operator
+    - a quantiser beside temporal-difference operators that is no neuron
     """
     numerics = as_numerics(numerics)
     check_request(operators, exclude)
@@ -108,6 +109,8 @@ def convert(
         raise SpikeplugError('keep=False goes with recipe="whole": other recipes change no weight.')
     if unfinished is not None and (not whole or calibration is False):
         raise SpikeplugError('unfinished goes with recipe="whole" and a calibration: nothing else takes long.')
+    if sum_once and wanted is not None:
+        raise SpikeplugError('sum_once goes with recipe="operators", after the pipeline\'s own recipe: leave one out.')
     with _LOCK:
         check_model(model, RECORD)
         given = Calibration(None) if wanted is None else calibration_of(model, calibration)

@@ -94,7 +94,7 @@ def evaluate(
     start = time.perf_counter()
     settings, processes = settings or Settings(), processes or Processes()
     work = _prepare(model, tokenizer, settings)
-    numerics, recipe = as_numerics(settings.numerics), as_recipe(settings.recipe)
+    numerics, recipe = as_numerics(settings.numerics), as_recipe(settings.recipe, pipelines=True)
     with ExitStack() as modes:
         modes.enter_context(evaluation_mode(model))
         report: ConversionReport | None = None
@@ -103,9 +103,15 @@ def evaluate(
             report = report_of(spiking)
             if report is None:
                 raise SpikeplugError("the model given as spiking is not converted: convert it, or leave it out.")
-        elif recipe.whole:
+        elif recipe.whole or recipe.pipeline:
             spiking, report = spiking_copy(
-                model, tokenizer, recipe, numerics, exclude=settings.exclude, progress=progress or silent
+                model,
+                tokenizer,
+                recipe,
+                numerics,
+                operators=settings.operators,
+                exclude=settings.exclude,
+                progress=progress or silent,
             )
         arms = Arms(model, numerics, settings.operators, settings.exclude, spiking)
         if report is None:

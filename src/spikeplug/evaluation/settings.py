@@ -43,8 +43,8 @@ class Settings(Fields):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "numerics", as_numerics(self.numerics))
-        object.__setattr__(self, "recipe", as_recipe(self.recipe))
-        as_recipe(self.recipe).check(operators=self.operators)
+        object.__setattr__(self, "recipe", as_recipe(self.recipe, pipelines=True))
+        as_recipe(self.recipe, pipelines=True).check(operators=self.operators)
         if not self.contexts or min(self.contexts) < 2:
             raise SpikeplugError(f"context is {min(self.contexts, default='empty')}; it must be 2 tokens or more.")
         if len(set(self.contexts)) < len(self.contexts):

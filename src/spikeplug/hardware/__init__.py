@@ -32,10 +32,15 @@ __getattr__ = names_of(
     __name__,
     {
         "chips": ("Chip", "chip_names", "load_chip"),
+        "emulators": (),
         "fit": ("Fit", "fit_all"),
         "neurobench": (),
+        "nir": (),
         "pricing": ("Energy", "energy"),
+        "rasters": (),
         "tables": ("CostTable", "load_table", "table_names"),
         "token": (),
+        "verbs": (),
+        "verilog": (),
     },
 )

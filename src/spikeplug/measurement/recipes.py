@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from spikeplug.measurement.loading import Source
 
 RECIPES = ("operators", "whole")
+#: Those of other ANN-to-SNN pipelines, which `spikeplug eval` measures too; `conversion.recipes.RECIPES` has them.
+PIPELINES = ("spikezip", "spikellm", "fas", "las", "phase")
 #: Tokens of the calibration text by default.
 TOKENS = 512
 #: The value of --calibration for weights that are rounded to nearest.
@@ -33,13 +35,16 @@ NONE = "none"
 class Recipe(Fields):
     """Say how a model is made spiking.
 
-    name        "operators": nonlinearities spike; "whole": every tensor between token ids and logits does
+    name        "operators": nonlinearities spike; "whole": every tensor between token ids and logits does; or a name of
+                PIPELINES: nonlinearities spike, and the tensors that this pipeline codes
     bits        of the inputs of linear layers and of keys and values, the sign included: 4 to 9; None: 9
     calibrated  False: weights are rounded to nearest
-    text        whose tokens calibrate the rounding of weights; None: the end of the embedded English text
+    text        whose tokens calibrate the rounding of weights, or a pipeline's neurons; None: the end of the embedded
+                English text
     tokens      number of these tokens; None: 512
+    exact       leave the nonlinearities exact, as a pipeline's publication does
 
-    All but the name go with "whole" only. Errors: SpikeplugError for a value out of its domain.
+    Errors: SpikeplugError for a value out of its domain, or one that does not go with the name.
     """
 
     name: str = "operators"
@@ -47,9 +52,10 @@ class Recipe(Fields):
     calibrated: bool = True
     text: str | None = None
     tokens: int | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in RECIPES:
+        if self.name not in (*RECIPES, *PIPELINES):
             raise SpikeplugError(f"unknown recipe {shown(self.name)}: choose {' or '.join(RECIPES)}.")
         if self.bits is not None and (not isinstance(self.bits, int) or not 4 <= self.bits <= 9):
             raise SpikeplugError(f"bits is {shown(self.bits)}: choose 4 to 9.")
@@ -60,8 +66,19 @@ class Recipe(Fields):
             "calibration": self.text is not None or not self.calibrated,
             "calibration tokens": self.tokens is not None,
         }
-        if not self.whole and (named := [name for name, there in given.items() if there]):
+        if self.name == RECIPES[0] and (named := [name for name, there in given.items() if there]):
             raise SpikeplugError(f"{named[0]} and the recipe operators exclude each other: add --recipe whole.")
+        if self.pipeline and self.bits is not None:
+            raise SpikeplugError(
+                f"bits and the recipe {self.name} exclude each other: leave bits out; in Python, "
+                f"spikeplug.recipes.{self.name}(...) has levels and steps."
+            )
+        if self.pipeline and not self.calibrated:
+            raise SpikeplugError(
+                f"the recipe {self.name} calibrates thresholds: leave calibration out, or name a text."
+            )
+        if self.exact and not self.pipeline:
+            raise SpikeplugError(f"the recipe {self.name} has no form with exact nonlinearities: leave operators out.")
         if not self.calibrated and (self.text is not None or self.tokens is not None):
             raise SpikeplugError("calibration tokens and no calibration exclude each other: leave one of them out.")
 
@@ -69,6 +86,11 @@ class Recipe(Fields):
     def whole(self) -> bool:
         """Return whether the whole model is made spiking."""
         return self.name == "whole"
+
+    @property
+    def pipeline(self) -> bool:
+        """Return whether it is the recipe of another pipeline."""
+        return self.name in PIPELINES
 
     def arguments(self) -> dict[str, Any]:
         """Return name and bits for a record; bits is None for operators."""
@@ -99,8 +121,20 @@ class Recipe(Fields):
 
         tokenizer   cuts the calibration text; None: the model has none
         """
-        from spikeplug.conversion import convert
+        from spikeplug.conversion import convert, recipes
 
+        if self.pipeline:
+            pipeline = recipes.RECIPES[self.name](nonlinearities="exact" if self.exact else "spiking")
+            batch = self._inputs(model, tokenizer)
+            return convert(
+                model,
+                numerics,
+                recipe=pipeline,
+                calibration=batch,
+                operators=operators,
+                exclude=exclude,
+                progress=progress,
+            )
         if not self.whole:
             return convert(model, numerics, operators=operators, exclude=exclude)
         from spikeplug.conversion.whole.recipe import Whole
@@ -131,9 +165,18 @@ class Recipe(Fields):
         return inputs | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
 
 
-def as_recipe(recipe: Recipe | str) -> Recipe:
-    """Return the recipe, or that of its name. Errors: SpikeplugError for an unknown name."""
-    return recipe if isinstance(recipe, Recipe) else Recipe(name=recipe)
+def as_recipe(recipe: Recipe | str, pipelines: bool = False) -> Recipe:
+    """Return the recipe, or that of its name. pipelines: whether it may be that of another pipeline.
+
+    Errors: SpikeplugError for an unknown name, or one that is not served here.
+    """
+    found = recipe if isinstance(recipe, Recipe) else Recipe(name=recipe)
+    if found.pipeline and not pipelines:
+        raise SpikeplugError(
+            f"the recipe {found.name} is not served here: choose {' or '.join(RECIPES)}, measure it with spikeplug "
+            "eval, or convert a model with it in Python."
+        )
+    return found
 
 
 def spiking_copy(
@@ -245,9 +288,16 @@ def check_saved(name: str, chosen: Mapping[str, bool]) -> None:
 
 
 def read_recipe(
-    name: str, bits: int | None = None, calibration: Path | str | None = None, tokens: int | None = None
+    name: str,
+    bits: int | None = None,
+    calibration: Path | str | None = None,
+    tokens: int | None = None,
+    exact: bool = False,
+    pipelines: bool = False,
 ) -> Recipe:
     """Return the recipe of a command's options. calibration: the path of a UTF-8 text, or "none".
+
+    pipelines: see `as_recipe`.
 
     Errors: SpikeplugError for values out of their domain, and for a text that is empty or cannot be read.
     """
@@ -255,4 +305,5 @@ def read_recipe(
     text = read_text(calibration) if calibration is not None and calibrated else None
     if text is not None and not text.strip():
         raise SpikeplugError(f"the calibration text {calibration} is empty: give English text, or leave it out.")
-    return Recipe(name=name, bits=bits, calibrated=calibrated, text=text, tokens=tokens)
+    found = Recipe(name=name, bits=bits, calibrated=calibrated, text=text, tokens=tokens, exact=exact)
+    return as_recipe(found, pipelines)

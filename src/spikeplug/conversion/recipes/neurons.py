@@ -18,7 +18,7 @@ from spikeplug.operators.linear.neuron import as_threshold, neuron_of
 
 #: Elements of a tensor's rows, evenly spaced, by which a range with the least squared error is found; and the ranges
 #: that are tried, as fractions of the largest magnitude.
-_ELEMENTS = 1 << 15
+_ELEMENTS = 1 << 18
 _FRACTIONS = tuple(2.0 ** (-place / 4) for place in range(21))
 Saliency = Callable[[Tensor], Tensor]
 

@@ -141,7 +141,7 @@ def phase(
 
 
 #: By the name that `convert(recipe=...)` takes.
-RECIPES: Mapping[str, Callable[[], Pipeline]] = {
+RECIPES: Mapping[str, Callable[..., Pipeline]] = {
     "spikezip": spikezip,
     "spikellm": spikellm,
     "fas": fas,

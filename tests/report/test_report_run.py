@@ -229,7 +229,7 @@ def damaged(row, **changes):
         (folder.ROWS, lambda text: re.sub(r'("mean_kl": )[^,]*', r"\1NaN", text, count=1), "mean_kl is nan"),
         (folder.ROWS, lambda text: re.sub(r'("mean_kl": )[^,]*', r"\g<1>1e400", text, count=1), "mean_kl is inf"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_damaged_run_is_refused_in_one_sentence(finished, tmp_path, name, change, message):
     out = tmp_path / "run"

@@ -74,7 +74,9 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize(("operator", "name"), [(o, name) for o, members in ACTIVATIONS.items() for name in sorted(members)])
+@pytest.mark.parametrize(
+    ("operator", "name"), [(o, name) for o, members in ACTIVATIONS.items() for name in sorted(members)]
+)
 def test_activations_of_transformers(operator: str, name: str) -> None:
     model, x = nn.Sequential(activations.ACT2FN[name]), torch.linspace(-12, 12, 97)
     exact = model(x)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.pop("COLUMNS", None)  # lines are as wide as without a terminal, also in a process of pytest-xdist
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 sys.path.insert(0, str(Path(__file__).parent))
 

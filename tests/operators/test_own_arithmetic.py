@@ -68,7 +68,7 @@ ALLOWED: dict[tuple[str, str], tuple[set[str], str]] = {
     ("elements/log.py", "logarithm_integers"): ({"sub"}, EXPONENT),
     ("exponentials.py", "falling"): ({"gt"}, LEDGER),
     ("gates/gate.py", "open_gate"): ({"lt", "gt"}, LEDGER),
-    ("norms/vector_norm.py", "_rows"): ({"add"}, EXPONENT),
+    ("norms/vector_norm.py", "vector_norm_integers"): ({"add"}, EXPONENT),
     ("ratio.py", "Ratio.__call__"): ({"ge"}, LEDGER),
     ("ratio.py", "Ratio.scaled"): ({"sub"}, EXPONENT),
     ("ratio.py", "normalise"): ({"rsub"}, EXPONENT),

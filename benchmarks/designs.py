@@ -13,15 +13,15 @@ from torch import Tensor
 
 from spikeplug import Realisation, circuit_of
 from spikeplug.circuit import Builder, Circuit, Output, Traced, numbers_of
+from spikeplug.evidence.operands import drawn
 from spikeplug.neurons import Events
-from spikeplug.operators import LINEAR, RECORDS
 from spikeplug.operators.operands import Operands
+from spikeplug.operators.recording import integers_of
 from spikeplug.operators.softmax.weights import shift_exponential
 from spikeplug.presets import as_numerics
 from spikeplug.primitives.arithmetic import Arithmetic, Closed, Recorded
 from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.norm import RootSpec
-from spikeplug.saturation import not_recorded
 
 NUMERICS = as_numerics("narrow")
 #: An int8 row of four weights.
@@ -70,7 +70,7 @@ def _verb(name: str, words: str, line: Callable[[Arithmetic, Tensor], Tensor], h
 
     def cases(number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         operands: dict[str, Tensor] = {}
-        x = _drawn(number, operands)("x", (1,), 0, high, False)
+        x = drawn(operands, number)("x", (1,), 0, high, False)
         return operands, {"y": line(Closed(NUMERICS), x).to(torch.int64)}
 
     return Design(name, words, lambda: _recorded(name, line, (("x", 0, high),)), cases)
@@ -81,11 +81,8 @@ def _operator(name: str, words: str, operator: str, elements: int = 1, weight: T
 
     def cases(number: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         operands: dict[str, Tensor] = {}
-        integers = {**RECORDS, **LINEAR}[operator].integers
-        assert integers is not None
-        with not_recorded():
-            code = integers(Operands(elements, NUMERICS, _drawn(number, operands), weight), Closed(NUMERICS, operator))
-        outputs = {"mantissa": code.mantissa, "exponent": code.exponent}
+        given = Operands(elements, NUMERICS, drawn(operands, number), weight)
+        outputs = integers_of(operator, given, Closed(NUMERICS, operator))
         return (
             {port: x.flatten(1) for port, x in operands.items()},
             {port: x.to(torch.int64).expand(number, *x.shape[1:]).reshape(number, -1) for port, x in outputs.items()},
@@ -104,24 +101,6 @@ def _recorded(
     on = Recorded(NUMERICS, name, Events(realisation), builder)
     operands = (Traced(torch.tensor([[builder.port(p, 0, low, high)]]), builder, torch.int64) for p, low, high in ports)
     return builder.built([Output("y", (1,), tuple(numbers_of(line(on, *operands), builder).flatten().tolist()))])
-
-
-def _drawn(cases: int, operands: dict[str, Tensor]) -> Callable[..., Tensor]:
-    """Return what gives random operands, of every size and the bounds, and keeps them in `operands`."""
-    generator = torch.Generator().manual_seed(0)
-
-    def give(name: str, shape: tuple[int, ...], low: int, high: int, full: bool) -> Tensor:
-        size = (cases, *shape)
-        x = torch.randint(low, high + 1, size, generator=generator)
-        smaller = x.sign() * (x.abs() >> torch.randint(0, high.bit_length() + 1, size, generator=generator))
-        x = torch.where(torch.rand(size, generator=generator) < 0.5, x, smaller).clamp(low, high)
-        if full:  # their magnitude has the most bits, or is 0
-            x = torch.where(x.abs() < 1 << (high - 1).bit_length() - 1, 0, x)
-        x[0], x[1] = low, high
-        operands[name] = x
-        return x
-
-    return give
 
 
 _SHIFT = shift_exponential(NUMERICS)

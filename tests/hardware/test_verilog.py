@@ -29,23 +29,24 @@ from spikeplug.circuit import (
     run,
     state,
 )
+from spikeplug.evidence.operands import drawn
 from spikeplug.hardware.verilog import Module, Vector, schedule, verilog
 from spikeplug.neurons import Events
 from spikeplug.operators import LINEAR, RECORDS
 from spikeplug.operators.operands import Operands
+from spikeplug.operators.recording import integers_of
 from spikeplug.presets import as_numerics
 from spikeplug.primitives.arithmetic import Arithmetic, Closed, Recorded
 from spikeplug.primitives.divide import DivideSpec
 from spikeplug.primitives.exponential import PiecewiseExponential
 from spikeplug.primitives.norm import CordicSpec, RootSpec
-from spikeplug.saturation import not_recorded
 
 simulated = pytest.mark.skipif(
     shutil.which("iverilog") is None, reason="Icarus is missing: `apt-get install --no-install-recommends iverilog`"
 )
 ALL = {**RECORDS, **LINEAR}
 ABLE = [name for name, record in ALL.items() if record.integers is not None]
-ELEMENTS = 3
+ELEMENTS, BATCH = 3, 48
 WEIGHT = torch.tensor([[3, -127, 0], [0, 64, 1]], dtype=torch.int8)
 
 
@@ -131,24 +132,6 @@ def test_a_signed_spike_cannot_close_a_gate() -> None:
 # Simulated.
 
 
-def drawn(operands: dict[str, Tensor], batch: int = 48) -> object:
-    """Return what gives random operands, of every size and the bounds, and keeps them in `operands`."""
-    generator = torch.Generator().manual_seed(0)
-
-    def give(name: str, shape: tuple[int, ...], low: int, high: int, full: bool) -> Tensor:
-        size = (batch, *shape)
-        x = torch.randint(low, high + 1, size, generator=generator)
-        smaller = x.sign() * (x.abs() >> torch.randint(0, high.bit_length() + 1, size, generator=generator))
-        x = torch.where(torch.rand(size, generator=generator) < 0.5, x, smaller).clamp(low, high)
-        if full:  # their magnitude has the most bits, or is 0
-            x = torch.where(x.abs() < 1 << (high - 1).bit_length() - 1, 0, x)
-        x[0], x[1] = low, high
-        operands[name] = x
-        return x
-
-    return give
-
-
 def check(module: Module, operands: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) -> None:
     found, edges = icarus.simulate(module, operands, folder)
     assert edges == {module.cycles}
@@ -175,17 +158,9 @@ def test_a_module_gives_the_integers_of_the_closed_form(name: str, numerics: str
     realisation = "default" if numerics == "paper" else None  # the published groups have a thousand neurons and more
     module = verilog(spikeplug.circuit_of(name, ELEMENTS, numerics, realisation, weight=weight))
     operands: dict[str, Tensor] = {}
-    integers = ALL[name].integers
-    assert integers is not None
-    with not_recorded():
-        given = Operands(ELEMENTS, as_numerics(numerics), drawn(operands), weight)  # type: ignore[arg-type]
-        codes = integers(given, Closed(as_numerics(numerics), name))
-    batch = next(iter(operands.values())).shape[0]
-    wanted = {}
-    for number, code in enumerate(codes if isinstance(codes, tuple) else (codes,), 1):
-        for part in ("mantissa", "exponent"):
-            x = getattr(code, part)
-            wanted[part if number == 1 else f"{part} {number}"] = x.expand(batch, *x.shape[1:])
+    given = Operands(ELEMENTS, as_numerics(numerics), drawn(operands, BATCH), weight)
+    codes = integers_of(name, given, Closed(as_numerics(numerics), name))
+    wanted = {part: x.expand(BATCH, *x.shape[1:]) for part, x in codes.items()}
     check(module, operands, wanted, tmp_path)
 
 
@@ -207,8 +182,8 @@ def test_other_verbs(norm: str, tmp_path: Path) -> None:
     signals = numbers_of(_line(Recorded(Numerics(), "verbs", Events(realisation), builder), a, b), builder)
     circuit = builder.built([Output("y", tuple(signals.shape[1:]), tuple(signals.flatten().tolist()))])
     operands: dict[str, Tensor] = {}
-    give: object = drawn(operands)
-    x, y = (give(name, (2,), -255, 255, False) for name in "ab")  # type: ignore[operator]
+    give = drawn(operands, BATCH)
+    x, y = (give(name, (2,), -255, 255, False) for name in "ab")
     check(verilog(circuit), operands, {"y": _line(Closed(), x, y)}, tmp_path)
 
 
@@ -267,9 +242,9 @@ def _random(seed: int) -> Circuit:
 @pytest.mark.parametrize("seed", range(20))
 def test_any_circuit_does_what_its_executor_does(seed: int, tmp_path: Path) -> None:
     circuit, operands = _random(seed), {}
-    give: object = drawn(operands)
-    give("x", (2,), -50, 50, False)  # type: ignore[operator]
-    give("y", (1,), 0, 30, False)  # type: ignore[operator]
+    give = drawn(operands, BATCH)
+    give("x", (2,), -50, 50, False)
+    give("y", (1,), 0, 30, False)
     check(verilog(circuit), operands, run(circuit, operands), tmp_path)
 
 

@@ -9,11 +9,13 @@ from torch import Tensor
 import spikeplug
 from spikeplug import SpikeplugError
 from spikeplug.circuit import Circuit, run
+from spikeplug.evidence.operands import drawn
 from spikeplug.operators import LINEAR, RECORDS
 from spikeplug.operators.operands import Operands
+from spikeplug.operators.recording import integers_of
 from spikeplug.presets import as_numerics
 from spikeplug.primitives.arithmetic import Closed
-from spikeplug.saturation import counting, not_recorded
+from spikeplug.saturation import counting
 
 ALL = {**RECORDS, **LINEAR}
 ABLE = [name for name, record in ALL.items() if record.integers is not None and name != "linear"]
@@ -23,36 +25,15 @@ WEIGHT = torch.randint(-127, 128, (3, ELEMENTS), dtype=torch.int8, generator=tor
 TOO_LARGE = {"silu", "gelu", "mish", "quantise"}
 
 
-def drawn(seed: int, operands: dict[str, Tensor]) -> object:
-    """Return what gives random operands, of every size, and keeps them in `operands`."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def give(name: str, shape: tuple[int, ...], low: int, high: int, full: bool) -> Tensor:
-        size = (BATCH, *shape)
-        x = torch.randint(low, high + 1, size, generator=generator)
-        smaller = x.sign() * (x.abs() >> torch.randint(0, high.bit_length() + 1, size, generator=generator))
-        x = torch.where(torch.rand(size, generator=generator) < 0.5, x, smaller).clamp(low, high)
-        if full:  # their magnitude has the most bits, or is 0
-            x = torch.where(x.abs() < 1 << (high - 1).bit_length() - 1, 0, x)
-        x[0], x[1] = low, high
-        operands[name] = x
-        return x
-
-    return give
-
-
 def check(name: str, circuit: Circuit, numerics: str, weight: Tensor | None = None) -> None:
     operands: dict[str, Tensor] = {}
-    integers = ALL[name].integers
-    assert integers is not None
-    given = Operands(ELEMENTS, as_numerics(numerics), drawn(0, operands), weight)  # type: ignore[arg-type]
-    with not_recorded():
-        codes = integers(given, Closed(as_numerics(numerics), name))
+    given = Operands(ELEMENTS, as_numerics(numerics), drawn(operands, BATCH), weight)
+    wanted = integers_of(name, given, Closed(as_numerics(numerics), name))
     found = run(circuit, operands)
-    for number, code in enumerate(codes if isinstance(codes, tuple) else (codes,), 1):
-        for part in ("mantissa", "exponent"):
-            got, wanted = found[part if number == 1 else f"{part} {number}"], getattr(code, part).to(torch.int64)
-            assert torch.equal(got.flatten(1), wanted.expand(BATCH, *wanted.shape[1:]).reshape(BATCH, -1)), part
+    assert found.keys() == wanted.keys()
+    for part, integers in wanted.items():
+        x = integers.to(torch.int64)
+        assert torch.equal(found[part].flatten(1), x.expand(BATCH, *x.shape[1:]).reshape(BATCH, -1)), part
 
 
 @pytest.mark.parametrize("numerics", ["default", "narrow", "paper"])

@@ -57,7 +57,7 @@ class Builder:
             )
         node, signal = replace(wiring, source=source), self.signals[source]
         if isinstance(signal.node, Constant):
-            return self.constant(_wire(node, signal.node.value))
+            return self.constant(node.of(signal.node.value))
         if node == Wiring(source):
             return source
         if node.mask is not None:
@@ -65,7 +65,7 @@ class Builder:
                 return source
             low, high = (0, node.mask) if node.mask >= 0 else (min(signal.low & node.mask, 0), max(signal.high, 0))
             return self._once(node, low, high)
-        ends = [_wire(node, end) for end in (signal.low, signal.high)]
+        ends = [node.of(end) for end in (signal.low, signal.high)]
         return self._once(node, min(ends), max(ends))
 
     def read(self, population: str, table: Sequence[int], source: int) -> int:
@@ -175,11 +175,6 @@ def state(neuron: Source, factor: int = 1, places: int = 0) -> Held:
 def held(signal: int, factor: int = 1, places: int = 0) -> Held:
     """Return a settled signal, as a weight, a threshold or a membrane at the start."""
     return Held(signal, False, factor, places)
-
-
-def _wire(node: Wiring, x: int) -> int:
-    x = (x >> node.places if node.places >= 0 else x << -node.places) * node.sign + node.offset
-    return x if node.mask is None else x & node.mask
 
 
 def _renumbered(node: Node, new: dict[int, int]) -> Node:

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
+
+from torch import Tensor
 
 from spikeplug.neurons.events import Kind
 
+Integers = TypeVar("Integers", int, Tensor)
 #: How a train sends the integer x, in steps t = 0, 1, ...
 #: bits       the digits of |x|, the most significant first, as spikes of x's sign
 #: magnitude  the same, all positive
@@ -160,6 +163,12 @@ class Wiring:
     sign: int = 1
     offset: int = 0
     mask: int | None = None
+
+    def of(self, x: Integers) -> Integers:
+        """Return integers, one or a tensor of them, in these words."""
+        x = x >> self.places if self.places >= 0 else x << -self.places
+        x = x * self.sign + self.offset
+        return x if self.mask is None else x & self.mask
 
 
 @dataclass(frozen=True)

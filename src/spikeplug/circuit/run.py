@@ -61,17 +61,10 @@ def _value(signal: Signal, values: list[Tensor], columns: Mapping[str, Tensor]) 
         batch = next(iter(columns.values())).shape[0] if columns else 1
         return torch.full((batch,), node.value, dtype=torch.int64)
     if isinstance(node, Wiring):
-        return wired(node, values[node.source])
+        return node.of(values[node.source])
     if isinstance(node, Read):
         return torch.tensor(node.table, dtype=torch.int64)[values[node.source]]
     return _settled(node, values)
-
-
-def wired(node: Wiring, x: Tensor) -> Tensor:
-    """Return the integers x in the words of `node`."""
-    x = x >> node.places if node.places >= 0 else x << -node.places
-    x = x * node.sign + node.offset
-    return x if node.mask is None else x & node.mask
 
 
 def _settled(stage: Stage, values: list[Tensor]) -> Tensor:

@@ -74,6 +74,9 @@ def fit_command(
     console = status_console()
     with console.status(f"Loading {source.name}"):
         set_threads(threads)
+        from spikeplug.conversion.check import check_request
+
+        check_request(wanted.operators, exclude)
         whole = is_whole(source)
         if whole:
             check_saved(source.name, wanted.chosen)

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from spikeplug.circuit import Circuit, Constant, Gate, Held, Neuron, Port, Stage, Term, Train, Wiring
-from spikeplug.circuit.run import wired
 from spikeplug.errors import SpikeplugError, shown
 from spikeplug.hardware.rasters import sent
 
@@ -76,7 +74,7 @@ def _known(circuit: Circuit, parameters: Mapping[str, int | Sequence[int]]) -> d
             if not signal.low <= known[number] <= signal.high:
                 raise SpikeplugError(f"the operand {node.name!r} must lie in [{signal.low}, {signal.high}].")
         elif isinstance(node, Wiring) and node.source in known:
-            known[number] = int(wired(node, torch.tensor(known[node.source])))
+            known[number] = node.of(known[node.source])
     return known
 
 

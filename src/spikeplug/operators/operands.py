@@ -12,12 +12,10 @@ from spikeplug.codes import FIXED_RANGE_BITS, MASKED, Coded, Scores, fixed
 from spikeplug.codes.elements import OCTAVES
 from spikeplug.codes.scores import SCORE_BITS
 from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.receiver import RECEIVED_BITS
 
 #: Exponents of codes that a circuit takes: those of float32, with the bits of a mantissa.
 EXPONENTS = (-(1 << 8), 1 << 8)
-#: Bits of a received mantissa, sign excluded, see `linear.receiver`.
-RECEIVED_BITS = 24
-
 #: (name, shape, low, high, full) -> integers within [low, high]. full: their magnitude is 0, or has all bits of `high`.
 Give = Callable[[str, tuple[int, ...], int, int, bool], Tensor]
 

@@ -12,7 +12,7 @@ from spikeplug.numerics import Numerics
 from spikeplug.operators import LINEAR, RECORDS, Operator
 from spikeplug.operators.operands import Operands
 from spikeplug.presets import as_numerics, as_realisation
-from spikeplug.primitives.arithmetic import Recorded
+from spikeplug.primitives.arithmetic import Arithmetic, Recorded
 from spikeplug.realisation import Realisation
 from spikeplug.saturation import not_recorded
 
@@ -38,25 +38,36 @@ def circuit_of(
     Run step by step (`spikeplug.circuit.run`), it gives the integers of the operator's closed form, on every operand.
     Errors: SpikeplugError for an unknown operator, one without circuit form, and elements < 1.
     """
-    record = _record(operator)
+    _record(operator)
     if not isinstance(elements, int) or isinstance(elements, bool) or elements < 1:
         raise SpikeplugError(f"a circuit of {operator} got elements={elements!r}: give a number of at least 1.")
     chosen = as_numerics(numerics)
-    neurons = as_realisation(
-        realisation if realisation is not None or not isinstance(numerics, str) else numerics, chosen
-    )
     builder = Builder(operator)
-    on = Recorded(chosen, operator, Events(neurons), builder)
+    on = Recorded(chosen, operator, Events(as_realisation(realisation, chosen)), builder)
 
     def port(name: str, shape: tuple[int, ...], low: int, high: int, full: bool) -> Tensor:
         count = torch.Size(shape).numel()
         numbers = torch.tensor([builder.port(name, place, low, high) for place in range(count)])
         return Traced(numbers.view(1, *shape), builder, torch.int64)
 
-    assert record.integers is not None
+    found = integers_of(operator, Operands(elements, chosen, port, weight), on)
+    return builder.built([_output(name, numbers_of(x, builder)) for name, x in found.items()])
+
+
+def integers_of(operator: str, given: Operands, on: Arithmetic) -> dict[str, Tensor]:
+    """Return what the integer function of an operator gives, by the names of its circuit's outputs.
+
+    Saturations are not recorded. Errors: SpikeplugError for an unknown operator, and one without circuit form.
+    """
+    integers = _record(operator).integers
+    assert integers is not None
     with not_recorded():
-        found = record.integers(Operands(elements, chosen, port, weight), on)
-    return builder.built(_outputs(found if isinstance(found, tuple) else (found,), builder))
+        codes = integers(given, on)
+    return {
+        part if number == 1 else f"{part} {number}": getattr(code, part)
+        for number, code in enumerate(codes if isinstance(codes, tuple) else (codes,), 1)
+        for part in ("mantissa", "exponent")
+    }
 
 
 def _record(operator: str) -> Operator:
@@ -70,12 +81,6 @@ def _record(operator: str) -> Operator:
     return record
 
 
-def _outputs(codes: tuple[object, ...], builder: Builder) -> list[Output]:
-    outputs = []
-    for number, code in enumerate(codes, 1):
-        for part in ("mantissa", "exponent"):
-            name = part if number == 1 else f"{part} {number}"
-            signals = numbers_of(getattr(code, part), builder)
-            shape = tuple(signals.shape[1:]) if signals.dim() else (1,)
-            outputs.append(Output(name, shape, tuple(signals.flatten().tolist())))
-    return outputs
+def _output(name: str, signals: Tensor) -> Output:
+    shape = tuple(signals.shape[1:]) if signals.dim() else (1,)
+    return Output(name, shape, tuple(signals.flatten().tolist()))

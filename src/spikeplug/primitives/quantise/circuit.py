@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spikeplug.circuit import Form, Gate, Place, Source, StageBuilder, held, state
+from spikeplug.circuit import Form, Gate, Place, StageBuilder, held, state
 from spikeplug.errors import SpikeplugError
 from spikeplug.primitives.quantise.spec import QuantiseSpec
 
@@ -41,15 +41,13 @@ def _one_sign_each(stage: StageBuilder, x: int, theta: int, spec: QuantiseSpec) 
 def _both_signs(stage: StageBuilder, x: int, theta: int, spec: QuantiseSpec) -> int:
     assert spec.bounds is not None
     low, high = spec.bounds
-    total = Source(5, train=False)
     given = stage.train("input", x, "graded", only=0)
     rising = stage.neuron("rising", "threshold", spec.total_width, leak=None, threshold=(1 - high,))
     falling = stage.neuron("falling", "threshold", spec.total_width, leak=None, threshold=(low + 1,))
-    membrane = Source(4, train=False)
     up = stage.neuron("", "threshold", spec.width, leak=None, threshold=(held(theta, 2),), fires_if=(Gate(rising),))
     down = stage.neuron("down", "threshold", spec.width, leak=None, threshold=(1,), fires_if=(Gate(falling),))
-    stage.neuron("membrane", "accumulator", spec.width, start=(held(theta, spec.pace * min(spec.weights)),))
-    stage.neuron("total", "accumulator", spec.total_width)
+    membrane = stage.neuron("membrane", "accumulator", spec.width, start=(held(theta, spec.pace * min(spec.weights)),))
+    total = stage.neuron("total", "accumulator", spec.total_width)
     stage.synapse(rising, state(total, -1))
     stage.synapse(falling, state(total))
     for neuron, sign in ((up, 1), (down, -1)):

@@ -164,9 +164,9 @@ def spiking_attention(
     # From the call's argument, or from the config, which transformers does not pass on.
     shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
     if (coded := plug.neurons.get("probability")) is not None:
-        weights = coded(_weights(query, key, mask, plug.numerics, **how))
-        output = weighed(weights, value, dropout)
-        return output.transpose(1, 2).contiguous(), weights if shown else None
+        probabilities = coded(_weights(query, key, mask, plug.numerics, **how))
+        output = weighed(probabilities, value, dropout)
+        return output.transpose(1, 2).contiguous(), probabilities if shown else None
     how["numerics"] = plug.numerics
     if plug.levels:
         query, how["scaling"] = _rotated(query, scaling, plug)

@@ -34,22 +34,19 @@ from spikeplug.operators.linear.neuron import neuron_of
 
 CONTEXT = 512
 #: Windows that calibrate, and tokens on which spikes are counted.
-CALIBRATING, COUNTED = 8, 16
+CALIBRATING, COUNTED = 4, 16
 #: Populations of the recipes' neurons.
 NEURONS = ("neuron/spikes", "gif/spikes")
 RECIPES: dict[str, Any] = {
     "las, 16 steps": lambda **how: recipes.las(**how),
-    "las, 12 steps": lambda **how: recipes.las(steps=12, **how),
     "spikellm, 8 bits, 10 % of channels 9": lambda **how: recipes.spikellm(bits=8, **how),
     "spikellm, 4 bits, 10 % of channels 5": lambda **how: recipes.spikellm(**how),
-    "phase, 10 steps, a threshold per channel": lambda **how: recipes.phase(steps=10, channels=True, **how),
     "phase, 8 steps, a threshold per channel": lambda **how: recipes.phase(channels=True, **how),
     "phase, 8 steps": lambda **how: recipes.phase(**how),
     "spikezip, 1,024 levels, a threshold per channel": lambda **how: recipes.spikezip(1024, channels=True, **how),
     "spikezip, 256 levels, a threshold per channel": lambda **how: recipes.spikezip(256, channels=True, **how),
     "spikezip, 256 levels": lambda **how: recipes.spikezip(256, **how),
     "fas, 128 steps, signed": lambda **how: recipes.fas(steps=128, signed=True, **how),
-    "fas, 32 steps, signed": lambda **how: recipes.fas(steps=32, signed=True, **how),
 }
 _CONSOLE = Console()
 
@@ -149,7 +146,7 @@ def tables(tokens: int, presets: tuple[str, ...], only: str) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--presets", default="paper,default", help="presets of the nonlinearities")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--write", action="store_true")

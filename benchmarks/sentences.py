@@ -1,8 +1,8 @@
 """Measure pipelines' recipes on sentence embeddings: `python benchmarks/sentences.py [--write]`.
 
-all-MiniLM-L6-v2, a BERT, with ST-BIF neurons as SpikeZIP-TF has them. The task: of many sentences, find the second
-half that belongs to a first half, by the cosine of their embeddings. Each recipe with spikeplug's nonlinearities is
-tested against the same recipe with exact ones, item by item.
+all-MiniLM-L6-v2, a BERT, with ST-BIF neurons as SpikeZIP-TF has them. The task: tell the topic of a passage of
+Python's manual, by the nearest mean embedding of other passages of a topic. Each recipe with spikeplug's nonlinearities
+is tested against the same recipe with exact ones, passage by passage.
 
 --write puts the table into docs/recipes.md.
 """
@@ -17,20 +17,24 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
 
+import pydoc_data.topics
+
 import packaged_models
 import pages
 import torch
+import torch.nn.functional as F  # noqa: N812
 from recipes import machine
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 import spikeplug
-from spikeplug.harness.paired import Paired, paired_mean
 from spikeplug.conversion.recipes import spikezip
+from spikeplug.harness.paired import Paired, paired_mean
 
-SENTENCES = 3000
-#: Sentences that calibrate, and that no item holds.
-CALIBRATING = 64
+#: Words of a passage, and passages that a topic has at least.
+WORDS, LEAST = 24, 4
+#: Passages that calibrate: every so many, of those whose topic is known.
+CALIBRATING = 32
 RECIPES: dict[str, dict[str, Any]] = {
     "32 levels, least squares": {"range": "least squares"},
     "32 levels": {},
@@ -42,62 +46,68 @@ RECIPES: dict[str, dict[str, Any]] = {
 _CONSOLE = Console()
 
 
-def halves() -> tuple[list[str], list[str]]:
-    """Return the first and the second halves, by words, of sentences in a mixed order."""
-    texts = packaged_models.sentences(SENTENCES)
-    words = [texts[place].split() for place in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))]
-    return [" ".join(w[: len(w) // 2]) for w in words], [" ".join(w[len(w) // 2 :]) for w in words]
+def passages() -> tuple[list[str], Tensor]:
+    """Return passages of WORDS words of Python's manual, and the number of the topic of each; two and more a topic."""
+    texts, topics = [], []
+    for topic, text in enumerate(map(str, pydoc_data.topics.topics.values())):
+        words = text.split()
+        parts = dict.fromkeys(" ".join(words[first : first + WORDS]) for first in range(0, len(words), WORDS))
+        if len(parts) >= LEAST:
+            texts += parts
+            topics += [topic] * len(parts)
+    return texts, torch.tensor(topics).unique(return_inverse=True)[1]
 
 
-def similarities(model: nn.Module, tokenizer: Any, first: list[str], second: list[str]) -> Tensor:
-    """Return the cosines of all first halves with all second halves, float64 (items, items)."""
-    a, b = (packaged_models.embeddings(model, tokenizer, texts).double() for texts in (first, second))
-    return a @ b.T
+def ranks(embeddings: Tensor, topics: Tensor) -> Tensor:
+    """Return the place of its own topic for each odd passage, by the cosine with the means of even passages; 1 is best.
+
+    embeddings: float64 (passages, channels)
+    """
+    known, asked = embeddings[::2], embeddings[1::2]
+    labels, wanted = topics[::2], topics[1::2]
+    means = torch.stack([known[labels == topic].mean(0) for topic in labels.unique()])
+    cosines = asked @ F.normalize(means, dim=-1).T
+    return (cosines >= cosines.gather(1, wanted[:, None])).sum(1)
 
 
-def ranks(cosines: Tensor) -> Tensor:
-    """Return for each first half how many second halves are at least as near to it as its own; 1 is best."""
-    return (cosines >= cosines.diagonal()[:, None]).sum(1)
-
-
-def found(ranks: Tensor) -> list[float]:
-    """Return 1 for each item whose own half is the nearest, else 0."""
+def right(ranks: Tensor) -> list[float]:
+    """Return 1 for each passage whose own topic is the nearest, else 0."""
     return (ranks == 1).double().tolist()
 
 
 def tables(presets: tuple[str, ...]) -> Iterator[str]:
     """Yield the table each time that it has one row more."""
     model, tokenizer = packaged_models.minilm()
-    first, second = halves()
-    calibration = tokenizer(first[:CALIBRATING] + second[:CALIBRATING], padding=True, return_tensors="pt")
-    first, second = first[CALIBRATING:], second[CALIBRATING:]
+    texts, topics = passages()
+    few = texts[:: 2 * CALIBRATING]
+    calibration = tokenizer(few, padding=True, return_tensors="pt")
 
     def run(preset: str | None, recipe: dict[str, Any] | None) -> Tensor:
         coded = copy.deepcopy(model)
         if recipe is not None:
             pipeline = spikezip(nonlinearities="spiking" if preset else "exact", **recipe)
             spikeplug.convert(coded, preset or "default", recipe=pipeline, calibration=calibration)
-        return ranks(similarities(coded, tokenizer, first, second))
+        return ranks(packaged_models.embeddings(coded, tokenizer, texts).double(), topics)
 
     exact = run(None, None)
-    rows = ["| recipe | nonlinearities | found | against exact ones | p | mean 1 / rank | against exact ones | p |"]
+    rows = ["| recipe | nonlinearities | right | against exact ones | p | mean 1 / rank | against exact ones | p |"]
     rows.append("|---|---|---:|---:|---:|---:|---:|---:|")
-    rows.append(f"| float model | exact | {_mean(found(exact))} | | | {_mean((1 / exact).tolist())} | | |")
+    rows.append(f"| float model | exact | {_mean(right(exact))} | | | {_mean((1 / exact).tolist())} | | |")
     for name, recipe in RECIPES.items():
         coded = run(None, recipe)
-        rows.append(f"| {name} | exact | {_mean(found(coded))} | | | {_mean((1 / coded).tolist())} | | |")
+        rows.append(f"| {name} | exact | {_mean(right(coded))} | | | {_mean((1 / coded).tolist())} | | |")
         for preset in presets:
             spiking = run(preset, recipe)
             cells = [
                 cell
-                for metric in (found, _reciprocal)
+                for metric in (right, _reciprocal)
                 for cell in (_mean(metric(spiking)), *_against(paired_mean(metric(coded), metric(spiking))))
             ]
             rows.append(f"| {name} | `{preset}` | {' | '.join(cells)} |")
-        _CONSOLE.print(*rows[-1 - len(presets) :], sep="\n")
+        _CONSOLE.print(*rows[-1 - len(presets) :], sep="\n", soft_wrap=True)
         yield (
-            f"all-MiniLM-L6-v2, {len(first):,} sentences of Python's manual, calibrated on {CALIBRATING} others; after ±, "
-            f"standard errors. {machine()}\n\n" + "\n".join(rows)
+            f"all-MiniLM-L6-v2: {len(exact):,} passages of {WORDS} words, {int(topics.max()) + 1} topics; calibrated "
+            f"on {len(few)} others; after ±, standard errors. {machine()}\n\n" + "\n".join(rows)
         )
 
 

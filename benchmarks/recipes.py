@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import re
 import time
 from collections.abc import Iterator
 from statistics import median
@@ -117,7 +118,7 @@ def tables(tokens: int, presets: tuple[str, ...], only: str) -> Iterator[str]:
     titles = ["nonlinearities", "T", "spikes per token", "time", "perplexity", "KL", "perplexity on top", "KL on top"]
     rows = [f"| recipe | {' | '.join(titles)} |", f"|---|---|{'---:|' * (len(titles) - 1)}"]
     for name, make in RECIPES.items():
-        if only not in name:
+        if not re.search(only, name):
             continue
         arms = {"float": model, "exact": copy.deepcopy(model)} | {preset: copy.deepcopy(model) for preset in presets}
         recipe = make(nonlinearities="exact")
@@ -148,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--presets", default="paper,default", help="presets of the nonlinearities")
-    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--only", default="", help="rows whose name holds this regular expression")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     for text in tables(arguments.tokens, tuple(arguments.presets.split(",")), arguments.only):

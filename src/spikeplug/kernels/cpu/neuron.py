@@ -27,7 +27,7 @@ _BITS, _MOST_UNIT = 53, 500
 
 
 class Words(NamedTuple):
-    """Hold the 64-bit words of the kernel. Membranes and their thresholds are doubled, and paced, as in the closed form.
+    """Hold the 64-bit words of the kernel. Membranes and firing thresholds are doubled, and paced, as in closed form.
 
     thresholds  address of θ, 2^unit and 2^-unit of each channel, float64 (3, width)
     most        double: the largest magnitude that is received
@@ -70,16 +70,16 @@ def _receive(x, inverse, most, received):
 @compiled
 def _refused(received, theta, start):
     """Return whether a number is negative that no population sends, even after rounding."""
+    least = 0.0
     for i in range(received.size):
-        if 2.0 * received[i] + start * theta[i] < 0.0:
-            return True
-    return False
+        least = min(least, 2.0 * received[i] + start * theta[i])
+    return least < 0.0
 
 
 @compiled
 def _beyond(received, theta, low, high):
     """Return how many numbers lie more than half a level beyond the least or the greatest sum of spikes."""
-    found = 0
+    found = np.int64(0)
     for i in range(received.size):
         twice = 2.0 * received[i]
         found += np.int64(twice > (2.0 * high + 1.0) * theta[i]) + np.int64(twice < (2.0 * low - 1.0) * theta[i])
@@ -166,14 +166,14 @@ def neuron_kernel(address):
 
 
 @lru_cache(maxsize=256)
-def _own(kind: str) -> tuple[tuple[Any, ...], Tensor]:
-    """Return the words of a kind of neuron between the thresholds and the count, and the runs they point at."""
+def _own(kind: str) -> tuple[Any, ...]:
+    """Return the words of a kind of neuron between the thresholds and the count of what lies beyond."""
     spec = neuron_of(kind)
     runs = torch.tensor([(weight, spec.levels * steps) for weight, steps in spec.runs], dtype=torch.float64)
     start = float(min(spec.weights)) if spec.rounds else 0.0
     levels = (float((1 << spec.bits) - 1), float(spec.lowest), float(spec.highest))
     signs = (int(spec.bounds is not None), int(spec.signed or spec.bounds is not None))
-    return (*levels, *signs, float(spec.pace), start, float(spec.strict), runs, len(runs)), runs
+    return (*levels, *signs, float(spec.pace), start, float(spec.strict), runs, len(runs))
 
 
 class Neuron:
@@ -200,6 +200,5 @@ class Neuron:
         table = torch.empty(3, x.shape[-1], dtype=torch.float64)
         table[0], table[1] = threshold, power_of_two(unit, torch.float64)
         torch.reciprocal(table[1], out=table[2])
-        own, runs = _own(kind)
         with counter(beyond_event(call.operator), x.device) as beyond:
-            return by_rows(neuron_kernel, x, Settings.of((table, *own, beyond)))
+            return by_rows(neuron_kernel, x, Settings.of((table, *_own(kind), beyond)))

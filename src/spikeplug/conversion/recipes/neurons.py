@@ -75,7 +75,7 @@ class Neuron:
         x = x.reshape(-1, x.shape[-1])
         if not x.numel():
             raise SpikeplugError(f"the {self.step.name} of {self.path} are empty in calibration: give other inputs.")
-        largest = x.abs().amax(0 if self.step.channels else None, keepdim=not self.step.channels).flatten()
+        largest = x.abs().amax((0,) if self.step.channels else (0, 1)).reshape(-1)
         if not bool(torch.isfinite(largest).all()):
             raise SpikeplugError(
                 f"the {self.step.name} of {self.path} hold NaN or infinity in calibration: give other inputs, or "
@@ -84,9 +84,8 @@ class Neuron:
         if self.step.range == "each vector":
             self.salient = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
             if self.saliency is not None:
-                self.salient[
-                    self.saliency(x.to(torch.float64)).topk(round(self.step.salient * x.shape[-1])).indices
-                ] = True
+                score = self.saliency(x.to(torch.float64))
+                self.salient[score.topk(round(self.step.salient * x.shape[-1])).indices] = True
             return
         lowest = float(x.min())
         if lowest < 0 and neuron_of(self.kind).lowest == 0:

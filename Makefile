@@ -83,6 +83,7 @@ costs: $(INSTALLED)
 whole: $(INSTALLED)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[benchmarks]'
 	$(VENV)/bin/python benchmarks/whole.py accuracy --write
+	$(VENV)/bin/python benchmarks/whole.py weights --write
 	$(VENV)/bin/python benchmarks/five_sites.py --write
 	$(VENV)/bin/python benchmarks/whole.py encoders --write
 	$(VENV)/bin/python benchmarks/whole.py speed --write

@@ -1,6 +1,7 @@
 """Measure a whole spiking SmolLM2: `python benchmarks/whole.py PART [--write]`.
 
 accuracy    perplexity and divergence from the exact model, by levels and context, on text that nothing was chosen on
+weights     perplexity, divergence and folder with int8 weights and with int4 groups, at context 512
 speed       prefill, decoding, memory and folder against the exact model, in turns; torch.compile needs a C++ compiler
 simulation  one forward pass neuron by neuron, equal to the closed form, and the audit of linear operations
 counting    the events of one token and of 2,048, predicted; on a few tokens, equal to those of a simulation
@@ -57,6 +58,13 @@ RECIPES = {
     "127, weights to nearest": spikeplug.Whole.of_bits(8),
     "127, nothing rotated": spikeplug.Whole(inputs=127, rotate=False),
 }
+#: By the name of a row: the recipe, and how many tokens calibrate it.
+WEIGHTS = {
+    "int8": (spikeplug.Whole(), 512),
+    "int4": (spikeplug.Whole.of_bits(weight_bits=4), 512),
+    "int4, 2,048 calibration tokens": (spikeplug.Whole.of_bits(weight_bits=4), 2048),
+    "int4, groups of 32": (spikeplug.Whole(weight_group=32), 512),
+}
 _CONSOLE = Console()
 
 
@@ -93,6 +101,32 @@ def _converted(model: nn.Module, tokenizer: Any) -> Iterator[tuple[str, nn.Modul
         del whole
         gc.collect()
     yield from torchao_int8(model).items()
+
+
+def weights(names: list[str], tokens: int, context: int = 512) -> Iterator[tuple[list[str], str]]:
+    """Yield the heading of the table, and a row for each of these names of WEIGHTS.
+
+    A row has the change of perplexity, the divergence, and the folder in bytes per float weight of 32 bits.
+    """
+    model, tokenizer = load(find_source(None))
+    ids = encode(tokenizer, english_text())
+    windows = cut_windows(ids[len(ids) // 2 :], context, tokens)
+    exact = 4 * model_facts(model, "")["parameters"]
+    heading = [
+        f"SmolLM2-135M, {tokens:,} tokens of the embedded text's second half, context {context}; levels of inputs 256. "
+        f"{machine()}\n",
+        "| weights | perplexity | KL | folder | of float32 |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name in names:
+        recipe, calibration = WEIGHTS[name]
+        whole = copy.deepcopy(model)
+        spikeplug.convert(whole, recipe=recipe, calibration=text_tokens(tokenizer, calibration))
+        size = _folder(whole)
+        cells = [f"`{name}`", *compared(model, whole, windows), f"{size / 1e6:,.0f} MB", f"{size / exact:.2f}"]
+        yield heading, f"| {' | '.join(cells)} |"
+        del whole
+        gc.collect()
 
 
 def torchao_int8(model: nn.Module) -> dict[str, nn.Module]:
@@ -336,9 +370,12 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["accuracy", "speed", "simulation", "counting", "encoders", "budget"])
+    parser.add_argument(
+        "part", choices=["accuracy", "weights", "speed", "simulation", "counting", "encoders", "budget"]
+    )
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--contexts", default="512,2048")
+    parser.add_argument("--rows", nargs="+", choices=list(WEIGHTS), help="of the weights; all by default")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--folder", type=Path, default=Path("results/budget"), help="of the run of the budget")
@@ -351,6 +388,14 @@ def main() -> int:
         text, line = accuracy(arguments.tokens, tuple(map(int, arguments.contexts.split(","))))
         if arguments.write:
             pages.write("README.md", "whole", line)
+    elif arguments.part == "weights":
+        rows = []
+        for heading, row in weights(arguments.rows or list(WEIGHTS), arguments.tokens):
+            rows.append(row)
+            if arguments.write:
+                pages.write_row(PAGE, "weights", heading, row, list(WEIGHTS))
+        print("\n".join([*heading, *rows]))
+        return 0
     elif arguments.part == "speed":
         text = speed(arguments.repeats)
     elif arguments.part == "simulation":

@@ -40,6 +40,7 @@ def test_a_pipeline_is_measured_beside_the_exact_model(name, exact, tokenizer):
     ("values", "message"),
     [
         ({"name": "las", "bits": 8}, "bits and the recipe las exclude each other"),
+        ({"name": "las", "weight_bits": 4}, "weight bits and the recipe las exclude each other: leave weight bits out"),
         ({"name": "las", "calibrated": False}, "the recipe las calibrates thresholds"),
         ({"name": "whole", "exact": True}, "the recipe whole has no form with exact nonlinearities"),
     ],

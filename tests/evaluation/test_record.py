@@ -17,6 +17,7 @@ ARGUMENTS = {
     "exact": None,
     "recipe": "operators",
     "bits": None,
+    "weight_bits": None,
     "calibration": None,
     "calibration_tokens": None,
     "preset": "default",

@@ -77,6 +77,8 @@ def test_recipes_that_are_refused(values, message):
     ("values", "message"),
     [
         ({"bits": 8}, "bits and the recipe operators"),
+        ({"weight_bits": 4}, "weight bits and the recipe operators"),
+        ({"name": "whole", "weight_bits": 5}, "weight bits are 5: choose 8 or 4"),
         ({"name": "whole", "bits": 3}, "bits is 3"),
         ({"name": "whole", "bits": 8.5}, "bits is 8.5"),
         ({"name": "whole", "tokens": 0}, "calibration tokens are 0"),

@@ -22,6 +22,7 @@ from spikeplug.cli.options import (
     PresetOption,
     RecipeOption,
     Threads,
+    WeightBits,
     read_conversion,
     set_threads,
 )
@@ -68,6 +69,7 @@ def convert_command(
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="The new folder.", show_default=False)] = None,
     recipe: RecipeOption = "operators",
     bits: Bits = None,
+    weight_bits: WeightBits = None,
     preset: PresetOption = "default",
     operators: Operators = "all",
     exclude: Exclude = None,
@@ -82,7 +84,9 @@ def convert_command(
     """Write a spiking model as a folder that from_pretrained loads."""
     start = time.perf_counter()
     name, target = (None, Path(model)) if folder is None else (model, folder)
-    wanted = read_conversion(recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype)
+    wanted = read_conversion(
+        recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype, weight_bits=weight_bits
+    )
     numerics, whole = wanted.preset.numerics, wanted.recipe.whole
     source = find_source(name)
     check_new_folder(target, str(Path(source.location, source.gguf_file or "")) if source.kind != "hub" else None)

@@ -24,6 +24,7 @@ from spikeplug.cli.options import (
     PresetOption,
     Text,
     Threads,
+    WeightBits,
     lengths_in,
     read_conversion,
     set_threads,
@@ -57,6 +58,7 @@ def evaluate_command(
     dtype: Dtype = "float32",
     recipe: AnyRecipeOption = "operators",
     bits: Bits = None,
+    weight_bits: WeightBits = None,
     calibration: Calibration = None,
     calibration_tokens: CalibrationTokens = None,
     exact: Exact = None,
@@ -66,7 +68,16 @@ def evaluate_command(
     start = time.perf_counter()
     leads = is_first_process()  # under torchrun one process prints and writes
     wanted = read_conversion(
-        recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype, pipelines=True
+        recipe,
+        bits,
+        preset,
+        operators,
+        exclude,
+        calibration,
+        calibration_tokens,
+        dtype,
+        weight_bits=weight_bits,
+        pipelines=True,
     )
     numerics = wanted.preset.numerics
     settings = evaluation.Settings(
@@ -118,7 +129,7 @@ def evaluate_command(
 
     title = f"{headline(facts)}, recipe {record['arguments']['recipe']}"
     if record["arguments"]["bits"] is not None:
-        title += f", {record['arguments']['bits']} bits"
+        title += f", {record['arguments']['bits']} bits, weights {record['arguments']['weight_bits']} bits"
     peak = found.peak_memory
     memory = [] if peak is None else [f"Peak memory {peak / 1e6:.0f} MB, of both models together."]
     deliver([partial(write_record, record, json)] if json else [], [title, *tables(found), *memory, total])

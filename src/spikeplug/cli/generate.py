@@ -20,6 +20,7 @@ from spikeplug.cli.options import (
     PresetOption,
     RecipeOption,
     Threads,
+    WeightBits,
     read_conversion,
     set_threads,
 )
@@ -58,6 +59,7 @@ def generate_command(
         bool | None, typer.Option("--exact/--no-exact", help="Show the exact model, too. Default: if there is one.")
     ] = None,
     bits: Bits = None,
+    weight_bits: WeightBits = None,
     preset: PresetOption = "default",
     operators: Operators = "all",
     exclude: Exclude = None,
@@ -68,7 +70,9 @@ def generate_command(
     json: Json = None,
 ) -> None:
     """Continue a prompt with the exact and the spiking model, side by side."""
-    wanted = read_conversion(recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype)
+    wanted = read_conversion(
+        recipe, bits, preset, operators, exclude, calibration, calibration_tokens, dtype, weight_bits=weight_bits
+    )
     numerics = wanted.preset.numerics
     source = find_source(model)
     check_outputs({"--json": json}, [("--model", model), *wanted.files])

@@ -11,7 +11,7 @@ import typer
 
 from spikeplug.errors import SpikeplugError
 from spikeplug.measurement.loading import DTYPES, check_dtype
-from spikeplug.measurement.recipes import NONE, PIPELINES, RECIPES, TOKENS, Recipe, read_recipe
+from spikeplug.measurement.recipes import NONE, PIPELINES, RECIPES, TOKENS, WEIGHT_BITS, Recipe, read_recipe
 from spikeplug.presets import PRESETS, Preset, read_preset
 
 Model = Annotated[
@@ -41,6 +41,13 @@ AnyRecipeOption = Annotated[
 Bits = Annotated[
     int | None,
     typer.Option(metavar="4..9", help="For whole: of linear layers' inputs and of keys and values. Default: 9."),
+]
+WeightBits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="|".join(map(str, WEIGHT_BITS)),
+        help="For whole: of weights; 4: in groups, each with a factor of 4 bits. Default: 8.",
+    ),
 ]
 Calibration = Annotated[
     str | None,
@@ -82,7 +89,7 @@ class ConversionOptions:
 
     def record(self, saved_whole: bool = False) -> dict[str, Any]:
         """Return the options for a JSON record. saved_whole: the model was converted before, with bits of its own."""
-        recipe = {"recipe": "whole", "bits": None} if saved_whole else self.recipe.arguments()
+        recipe = {"recipe": "whole", "bits": None, "weight_bits": None} if saved_whole else self.recipe.arguments()
         return {**self.given, **recipe}
 
     @property
@@ -94,6 +101,7 @@ class ConversionOptions:
 _DEFAULTS: dict[str, Any] = {
     "recipe": RECIPES[0],
     "bits": None,
+    "weight_bits": None,
     "preset": "default",
     "operators": None,
     "exclude": None,
@@ -112,6 +120,7 @@ def read_conversion(
     calibration_tokens: int | None,
     dtype: str | None,
     *,
+    weight_bits: int | None = None,
     pipelines: bool = False,
 ) -> ConversionOptions:
     """Return what the options of these names ask for. dtype: None if it is not chosen.
@@ -126,6 +135,7 @@ def read_conversion(
     given = {
         "recipe": recipe,
         "bits": bits,
+        "weight_bits": weight_bits,
         "preset": preset,
         "operators": [] if exact else None if names is None else list(names),
         "exclude": exclude,
@@ -135,7 +145,7 @@ def read_conversion(
     numbers = read_preset(preset)
     if dtype is not None:
         check_dtype(dtype)
-    wanted = read_recipe(recipe, bits, calibration, calibration_tokens, exact, pipelines)
+    wanted = read_recipe(recipe, bits, calibration, calibration_tokens, exact, pipelines, weight_bits)
     wanted.check(dtype or "float32", names)
     return ConversionOptions(numbers, wanted, names, given)
 

@@ -23,6 +23,7 @@ from spikeplug.cli.options import (
     RecipeOption,
     Text,
     Threads,
+    WeightBits,
     names_in,
     read_conversion,
     set_threads,
@@ -71,6 +72,7 @@ def report_command(
     dtype: Dtype = "float32",
     recipe: RecipeOption = "operators",
     bits: Bits = None,
+    weight_bits: WeightBits = None,
     calibration: Calibration = None,
     calibration_tokens: CalibrationTokens = None,
     exact: Exact = None,
@@ -79,7 +81,9 @@ def report_command(
     plotly()  # refused now, not after hours of measuring
     folder = source or out
     page = html or folder / "report.html"
-    wanted = read_conversion(recipe, bits, preset, "all", None, calibration, calibration_tokens, dtype)
+    wanted = read_conversion(
+        recipe, bits, preset, "all", None, calibration, calibration_tokens, dtype, weight_bits=weight_bits
+    )
     if source is None:
         windows = _QUICK if quick else _FULL
         context = windows[0] if context is None else context

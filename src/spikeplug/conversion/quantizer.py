@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.core_model_loading import WeightConverter
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
+from spikeplug.conversion.plug import plug_of
 from spikeplug.conversion.spiking_config import METHOD, SpikingConfig
 from spikeplug.conversion.swap import RECORD, convert, convert_to_load, revert
-from spikeplug.conversion.whole.loaded import check_loaded, expect_integers
+from spikeplug.conversion.whole.coded import THRESHOLD, UNIT, CodedPlug
+from spikeplug.conversion.whole.loaded import Unpacked, check_loaded, expect_integers, packed_weights
 from spikeplug.errors import SpikeplugError
 
 _LOG = logging.getLogger("spikeplug.conversion")
@@ -59,8 +62,32 @@ class SpikingQuantizer(HfQuantizer):
         whole = self.quantization_config.recipe is not None or self.quantization_config.layout is not None
         return torch.float32 if whole and torch.finfo(dtype).bits < 32 else dtype
 
+    def remove_quantization_config(self, model: Any) -> None:
+        """Remove all that loading, or `convert`, told the model of this quantizer."""
+        loaded = "is_quantized" in vars(model)
+        super().remove_quantization_config(model)  # type: ignore[no-untyped-call]
+        if not loaded:
+            del model.is_quantized
+
+    def param_needs_quantization(self, model: nn.Module, param_name: str, **other: Any) -> bool:
+        """Return True for the integers of a saved whole model: `check_loaded` checks their sizes, not transformers."""
+        path, _, name = param_name.rpartition(".")
+        whole = self.quantization_config.layout is not None and name in ("weight", THRESHOLD, UNIT)
+        return whole and isinstance(plug_of(model.get_submodule(path)), CodedPlug)
+
+    def get_weight_conversions(self) -> list[WeightConverter]:
+        """Return what unpacks the weights of int4 groups, if the folder has some."""
+        layout = self.quantization_config.layout
+        packed = layout is not None and layout.recipe.weight_group
+        return [WeightConverter("weight", "weight", [Unpacked()])] if packed else []
+
+    def get_state_dict_and_metadata(self, model: nn.Module) -> tuple[dict[str, Any] | None, dict[str, str]]:
+        """Return the state_dict with packed weights of int4 groups; None if there are none, so that all is as it is."""
+        packed = packed_weights(model)
+        return ({**model.state_dict(), **packed} if packed else None), {}
+
     def is_serializable(self) -> bool:
-        """Return True: the weights are saved as they are, and config.json says that the model is spiking."""
+        """Return True: the weights are saved as they are, or packed, and config.json says that the model is spiking."""
         return True
 
     @property

@@ -11,6 +11,7 @@ from threading import RLock
 from typing import Any
 
 from torch import nn
+from transformers.quantizers.auto import AutoHfQuantizer
 
 from spikeplug.conversion.attention import IMPLEMENTATION, PLUG, remember_implementation
 from spikeplug.conversion.check import check_model, check_request
@@ -300,7 +301,10 @@ def _apply(model: nn.Module, plugs: dict[str, Plug], conversion: Conversion) -> 
         _set_implementation(module, IMPLEMENTATION)
         remember_implementation(module.config, implementation)
     for path, config in conversion.saved_as.items():
-        model.get_submodule(path).config.quantization_config = config  # type: ignore[union-attr]
+        part: Any = model.get_submodule(path)
+        part.config.quantization_config = config
+        if config.layout is not None and config.layout.recipe.weight_group:
+            part.hf_quantizer = AutoHfQuantizer.from_config(config)  # save_pretrained asks it for packed weights
 
 
 def _restore(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from spikeplug.measurement.record import finite, origin, read_schema
 from spikeplug.numerics import Numerics
 
 #: Raised by every change that a reader of the file could notice.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class ConversionReport(Protocol):

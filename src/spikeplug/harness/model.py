@@ -34,7 +34,7 @@ class SpikingLM(HFLM):  # type: ignore[misc]  # lm-eval is not annotated
     preset       name of a preset, or the path of a JSON or TOML file
     operators    names to replace, a list or a text with + or commas between; None: all
     exclude      regular expression: modules whose path it matches stay exact
-    recipe, bits, calibration, calibration_tokens   as of `spikeplug eval`
+    recipe, bits, weight_bits, calibration, calibration_tokens   as of `spikeplug eval`
     exact        where `pretrained` was saved as a whole spiking model: the float model that it was made from
 
     A model object given as `pretrained` is converted in place; with the recipe whole, a copy of it is.
@@ -50,13 +50,14 @@ class SpikingLM(HFLM):  # type: ignore[misc]  # lm-eval is not annotated
         exclude: str | None = None,
         recipe: str = "operators",
         bits: int | None = None,
+        weight_bits: int | None = None,
         calibration: str | None = None,
         calibration_tokens: int | None = None,
         exact: str | None = None,
         **options: Any,
     ) -> None:
         self.numerics, self._choice = spiking_request(preset, operators, exclude)
-        self.recipe = recipe_request(recipe, bits, calibration, calibration_tokens)
+        self.recipe = recipe_request(recipe, bits, weight_bits, calibration, calibration_tokens)
         if self.recipe.whole:
             options.setdefault("dtype", "float32")
         # lm-eval hashes and prints model_args, so the source is looked up here and not before.

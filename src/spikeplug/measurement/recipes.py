@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RECIPES = ("operators", "whole")
 #: Those of other ANN-to-SNN pipelines, which `spikeplug eval` measures too; `conversion.recipes.RECIPES` has them.
 PIPELINES = ("spikezip", "spikellm", "fas", "las", "phase")
+#: Bits that weights may have.
+WEIGHT_BITS = (8, 4)
 #: Tokens of the calibration text by default.
 TOKENS = 512
 #: The value of --calibration for weights that are rounded to nearest.
@@ -38,6 +40,7 @@ class Recipe(Fields):
     name        "operators": nonlinearities spike; "whole": every tensor between token ids and logits does; or a name of
                 PIPELINES: nonlinearities spike, and the tensors that this pipeline codes
     bits        of the inputs of linear layers and of keys and values, the sign included: 4 to 9; None: 9
+    weight_bits  8, or 4: weights in int4 groups; None: 8
     calibrated  False: weights are rounded to nearest
     text        whose tokens calibrate the rounding of weights, or a pipeline's neurons; None: the end of the embedded
                 English text
@@ -49,6 +52,7 @@ class Recipe(Fields):
 
     name: str = "operators"
     bits: int | None = None
+    weight_bits: int | None = None
     calibrated: bool = True
     text: str | None = None
     tokens: int | None = None
@@ -59,18 +63,23 @@ class Recipe(Fields):
             raise SpikeplugError(f"unknown recipe {shown(self.name)}: choose {' or '.join(RECIPES)}.")
         if self.bits is not None and (not isinstance(self.bits, int) or not 4 <= self.bits <= 9):
             raise SpikeplugError(f"bits is {shown(self.bits)}: choose 4 to 9.")
+        if self.weight_bits not in (None, *WEIGHT_BITS):
+            raise SpikeplugError(
+                f"weight bits are {shown(self.weight_bits)}: choose {' or '.join(map(str, WEIGHT_BITS))}."
+            )
         if self.tokens is not None and self.tokens < 1:
             raise SpikeplugError(f"the calibration tokens are {self.tokens}: give 1 or more.")
         given = {
             "bits": self.bits is not None,
+            "weight bits": self.weight_bits is not None,
             "calibration": self.text is not None or not self.calibrated,
             "calibration tokens": self.tokens is not None,
         }
         if self.name == RECIPES[0] and (named := [name for name, there in given.items() if there]):
             raise SpikeplugError(f"{named[0]} and the recipe operators exclude each other: add --recipe whole.")
-        if self.pipeline and self.bits is not None:
+        if self.pipeline and (named := [name for name in ("bits", "weight bits") if given[name]]):
             raise SpikeplugError(
-                f"bits and the recipe {self.name} exclude each other: leave bits out; in Python, "
+                f"{named[0]} and the recipe {self.name} exclude each other: leave {named[0]} out; in Python, "
                 f"spikeplug.recipes.{self.name}(...) has levels and steps."
             )
         if self.pipeline and not self.calibrated:
@@ -93,8 +102,15 @@ class Recipe(Fields):
         return self.name in PIPELINES
 
     def arguments(self) -> dict[str, Any]:
-        """Return name and bits for a record; bits is None for operators."""
-        return {"recipe": self.name, "bits": (self.bits or 9) if self.whole else None}
+        """Return name and bits for a record; bits are None for operators."""
+        bits, weight_bits = (self.bits or 9, self.weight_bits or 8) if self.whole else (None, None)
+        return {"recipe": self.name, "bits": bits, "weight_bits": weight_bits}
+
+    def levels(self) -> Whole:
+        """Return the levels of each site of a whole spiking model with these bits."""
+        from spikeplug.conversion.whole.recipe import Whole
+
+        return Whole.of_bits(self.bits or 9, self.weight_bits or 8)
 
     def check(self, dtype: str = "float32", operators: Sequence[str] | None = None) -> None:
         """Check that the recipe goes with other choices of a command. Errors: SpikeplugError."""
@@ -137,12 +153,10 @@ class Recipe(Fields):
             )
         if not self.whole:
             return convert(model, numerics, operators=operators, exclude=exclude)
-        from spikeplug.conversion.whole.recipe import Whole
-
         return convert(
             model,
             numerics,
-            recipe=Whole.of_bits(self.bits or 9),
+            recipe=self.levels(),
             calibration=self._inputs(model, tokenizer),
             exclude=exclude,
             unfinished=unfinished,
@@ -294,6 +308,7 @@ def read_recipe(
     tokens: int | None = None,
     exact: bool = False,
     pipelines: bool = False,
+    weight_bits: int | None = None,
 ) -> Recipe:
     """Return the recipe of a command's options. calibration: the path of a UTF-8 text, or "none".
 
@@ -305,5 +320,13 @@ def read_recipe(
     text = read_text(calibration) if calibration is not None and calibrated else None
     if text is not None and not text.strip():
         raise SpikeplugError(f"the calibration text {calibration} is empty: give English text, or leave it out.")
-    found = Recipe(name=name, bits=bits, calibrated=calibrated, text=text, tokens=tokens, exact=exact)
+    found = Recipe(
+        name=name,
+        bits=bits,
+        weight_bits=weight_bits,
+        calibrated=calibrated,
+        text=text,
+        tokens=tokens,
+        exact=exact,
+    )
     return as_recipe(found, pipelines)

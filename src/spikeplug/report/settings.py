@@ -96,9 +96,7 @@ def _recipe_of(settings: Settings, spiking: PreTrainedModel | None) -> dict[str,
     recipe = as_recipe(settings.recipe)
     if not recipe.whole:
         return {"name": recipe.name, "levels": None, "calibration": None, "saved": False}
-    from spikeplug.conversion.whole.recipe import Whole
-
-    levels = Whole.of_bits(recipe.bits or 9) if spiking is None else saved_levels(spiking)
+    levels = recipe.levels() if spiking is None else saved_levels(spiking)
     calibration: dict[str, Any] | None = None
     if spiking is None and recipe.calibrated:
         text = None if recipe.text is None else _sha256(recipe.text)

@@ -8,6 +8,7 @@ So state_dict, save_pretrained and from_pretrained know nothing but tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from spikeplug.conversion.plug import Plug, refuse_proxies
 from spikeplug.conversion.redirection import is_dtype_of_integers
 from spikeplug.errors import SpikeplugError
 from spikeplug.numerics import Numerics
+from spikeplug.weights.packing import pack, packed_width, unpack
 
 #: Names of the buffers beside an int8 weight.
 THRESHOLD, UNIT = "weight_threshold", "weight_unit"
@@ -72,6 +74,9 @@ class CodedPlug(Plug):
     """Run a module with integer weights, which `install` puts into it.
 
     levels, block, rotation  of the inputs, see the operator `linear`
+    group                    inputs of a row that share a factor, in a weight of int4 groups, which is saved packed; 0:
+                             int8 weights
+    shape                    of the weight
     path                     of the module, for messages
     dense                    gives the float weight that is still to be rounded, (rows, columns), and its bias or None
     round                    what rounds `dense` at the first call, from the inputs of that call
@@ -83,10 +88,17 @@ class CodedPlug(Plug):
     transposed = False
 
     def __init__(
-        self, module: nn.Module, numerics: Numerics, levels: int = 127, block: int = 0, rotation: int = 0
+        self,
+        module: nn.Module,
+        numerics: Numerics,
+        levels: int = 127,
+        block: int = 0,
+        rotation: int = 0,
+        group: int = 0,
     ) -> None:
         super().__init__(module, numerics)
-        self.levels, self.block, self.rotation = levels, block, rotation
+        self.levels, self.block, self.rotation, self.group = levels, block, rotation, group
+        self.shape = self.own("weight").shape
         self.path = ""
         self.dense: Callable[[], tuple[Tensor, Tensor | None]] | None = None
         self.round: Callable[[CodedPlug, Tensor], None] | None = None
@@ -104,12 +116,33 @@ class CodedPlug(Plug):
 
         mantissa  int8 (rows, columns);  threshold  int32 (rows,);  unit  int32 ();  bias  float (rows,) or None
         """
-        weight = (mantissa.T if self.transposed else mantissa).contiguous()
-        weight = weight.view(self.own("weight").shape)
-        exchange(self.module, weight=weight, **({} if bias is None else {"bias": bias}))
+        exchange(self.module, weight=self._from_rows(mantissa), **({} if bias is None else {"bias": bias}))
         self.module.register_buffer(THRESHOLD, threshold)
         self.module.register_buffer(UNIT, unit)
         self.dense = self.round = None
+
+    def packed(self, name: str) -> Tensor:
+        """Return the weight of int4 groups as a folder holds it, uint8. name: for the message if it is none."""
+        return pack(self.as_rows(self.own("weight")), self.group, name)
+
+    def unpacked(self, weight: Tensor) -> Tensor:
+        """Return a weight that is as a folder holds it as the int8 that run."""
+        return self._from_rows(unpack(weight, self.rows_and_columns[1], self.group))
+
+    @property
+    def rows_and_columns(self) -> tuple[int, int]:
+        """Return the size of the weight as a matrix."""
+        first, *others = self.shape
+        return (*others, first) if self.transposed else (first, prod(others))  # type: ignore[return-value]
+
+    @property
+    def size_in_folder(self) -> tuple[int, ...]:
+        """Return the size of the weight in a folder: of its packed rows in int4 groups, else its own."""
+        rows, columns = self.rows_and_columns
+        return (rows, packed_width(columns, self.group)) if self.group else tuple(self.shape)
+
+    def _from_rows(self, weight: Tensor) -> Tensor:
+        return (weight.T if self.transposed else weight).contiguous().view(self.shape)
 
     def detach(self) -> None:
         """Undo `attach`, and remove the integers' buffers. `restore` gives the module its own parameters back."""

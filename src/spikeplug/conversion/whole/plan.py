@@ -88,7 +88,8 @@ class WholeConversion:
             if module is None or kind is None:
                 raise SpikeplugError(f"{path} is no layer that takes int8 weights: load the class that was saved.")
             block = layout.recipe.block if path in layout.blocks else layout.recipe.rotated_block
-            plug = kind(module, self.numerics, layout.recipe.inputs, block, layout.rotations.get(path, 0))
+            rotation, group = layout.rotations.get(path, 0), layout.recipe.weight_group
+            plug = kind(module, self.numerics, layout.recipe.inputs, block, rotation, group)
             whole[path] = self.coded[path] = plug
         for path, plug in plugs.items():
             if type(plug) is HostPlug and packs(plug.module):
@@ -188,8 +189,7 @@ class WholeConversion:
         """Put empty integer weights into the modules, whose own weights are gone then; loading fills them."""
         untie(self.model)
         for path, plug in self.coded.items():
-            weight = plug.own("weight")
-            rows, columns = plug.as_rows(weight).shape
+            weight, (rows, columns) = plug.own("weight"), plug.rows_and_columns
             bias = weight.new_empty(rows, dtype=torch.float32) if path in self.layout.biases else None
             threshold = weight.new_empty(rows, dtype=torch.int32)
             mantissa = weight.new_empty((rows, columns), dtype=torch.int8)

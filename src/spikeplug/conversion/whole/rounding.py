@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ class Rounding:
         levels, name = self.recipe.weights, f"{plug.path}.weight"
         if bias is not None and not bool(torch.isfinite(bias).all()):
             raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
-        found = rounded(weight, levels, name=name) if hessian is None else gptq(weight, hessian, levels, name=name)
+        how: Any = {"group": self.recipe.weight_group or None, "name": name}
+        found = rounded(weight, levels, **how) if hessian is None else gptq(weight, hessian, levels, **how)
         layer = RoundedLayer(
             found.mantissa, *shared_unit(found.threshold), bias, torch.tensor(len(found.dead_channels))
         )

@@ -70,9 +70,10 @@ ways: $(INSTALLED)
 simulation: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/simulation.py --write
 
-# docs/recipes.md: the recipes of other pipelines on SmolLM2; some minutes.
+# docs/recipes.md: the recipes of other pipelines on SmolLM2 and on a sentence encoder; an hour.
 recipes: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/recipes.py --write
+	$(VENV)/bin/python benchmarks/sentences.py --write
 
 # docs/costs.md: one token, by tables of published prices; some minutes.
 costs: $(INSTALLED)

@@ -1,7 +1,8 @@
 """Measure the recipes of other pipelines on SmolLM2: `python benchmarks/recipes.py [--write]`.
 
 Each recipe with exact nonlinearities against the float model; then with spikeplug's, against itself with exact ones.
-Thresholds are calibrated on the first half of the embedded text, and all is measured on its second half.
+All models of a row read each window of text in turns. Thresholds are calibrated on the first half of the embedded text,
+and all is measured on its second half.
 
 --write puts the table into docs/recipes.md, row by row, as `make recipes` does.
 """
@@ -9,8 +10,12 @@ Thresholds are calibrated on the first half of the embedded text, and all is mea
 from __future__ import annotations
 
 import argparse
+import copy
 import os
+import re
+import time
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: as the command line does
@@ -29,86 +34,125 @@ from spikeplug.measurement.text import cut_windows, encode
 from spikeplug.operators.linear.neuron import neuron_of
 
 CONTEXT = 512
-#: Tokens that calibrate, and those on which spikes are counted.
-CALIBRATING, COUNTED = 256, 16
+#: Windows that calibrate, and tokens on which spikes are counted.
+CALIBRATING, COUNTED = 4, 16
 #: Populations of the recipes' neurons.
 NEURONS = ("neuron/spikes", "gif/spikes")
 RECIPES: dict[str, Any] = {
-    "phase, 8 steps, a threshold per channel": lambda **how: recipes.phase(channels=True, **how),
-    "spikellm, 8 bits, 10 % of channels 9": lambda **how: recipes.spikellm(bits=8, **how),
     "las, 16 steps": lambda **how: recipes.las(**how),
-    "spikezip, 256 levels, a threshold per channel": lambda **how: recipes.spikezip(levels=256, channels=True, **how),
-    "phase, 8 steps": lambda **how: recipes.phase(**how),
-    "spikezip, 256 levels": lambda **how: recipes.spikezip(levels=256, **how),
+    "spikellm, 8 bits, 10 % of channels 9": lambda **how: recipes.spikellm(bits=8, **how),
     "spikellm, 4 bits, 10 % of channels 5": lambda **how: recipes.spikellm(**how),
-    "fas, 32 steps, signed": lambda **how: recipes.fas(steps=32, signed=True, **how),
+    "phase, 8 steps, a threshold per channel": lambda **how: recipes.phase(channels=True, **how),
+    "phase, 8 steps": lambda **how: recipes.phase(**how),
+    "spikezip, 1,024 levels, a threshold per channel": lambda **how: recipes.spikezip(1024, channels=True, **how),
+    "spikezip, 256 levels, a threshold per channel": lambda **how: recipes.spikezip(256, channels=True, **how),
+    "spikezip, 256 levels": lambda **how: recipes.spikezip(256, **how),
+    "fas, 128 steps, signed": lambda **how: recipes.fas(steps=128, signed=True, **how),
 }
 _CONSOLE = Console()
 
 
-def log_probabilities(model: nn.Module, windows: Tensor) -> Tensor:
-    """Return the logarithms of the probabilities of the next token, (windows, tokens - 1, vocabulary)."""
+class Figures:
+    """Gather what one model predicts of the text, window by window: for each prediction, two numbers in nats.
+
+    loss        minus the logarithm of the probability of the token that follows
+    divergence  from the float model's distribution
+    seconds     of each window
+    """
+
+    def __init__(self) -> None:
+        self.loss, self.divergence, self.seconds = torch.zeros(0), torch.zeros(0), []
+
+    def add(self, window: Tensor, found: Tensor, exact: Tensor, seconds: float) -> None:
+        """Add a window (tokens,), with the log-probabilities (tokens - 1, vocabulary) of this and the float model."""
+        divergence = (exact.exp() * (exact - found)).sum(-1)
+        self.loss = torch.cat([self.loss, -found.gather(-1, window[1:, None])[:, 0]])
+        self.divergence = torch.cat([self.divergence, divergence])
+        self.seconds.append(seconds)
+
+    def perplexity(self, before: Figures) -> str:
+        """Return the change of perplexity from another model, with its standard error."""
+        difference = (self.loss - before.loss).double()
+        mean, error = difference.mean(), difference.std() / len(difference) ** 0.5
+        return f"{100 * float(mean.expm1()):+.3g} ± {100 * float(mean.exp() * error):.2g} %"
+
+    def divergence_beyond(self, before: Figures) -> str:
+        """Return how much further the model is from the float model than another, with the standard error."""
+        difference = (self.divergence - before.divergence).double()
+        return f"{float(difference.mean()):+.2g} ± {float(difference.std() / len(difference) ** 0.5):.1g}"
+
+
+def run(model: nn.Module, window: Tensor) -> tuple[Tensor, float]:
+    """Return the log-probabilities of the next token, (tokens - 1, vocabulary), and the seconds of the model's pass."""
+    start = time.perf_counter()
     with torch.inference_mode():
-        return torch.stack([model(window[None]).logits[0, :-1].log_softmax(-1) for window in windows])
-
-
-def change(before: Tensor, after: Tensor, windows: Tensor) -> str:
-    """Return the change of perplexity from one model to another, with its standard error, as text."""
-    chosen = windows[:, 1:, None]
-    difference = (before.gather(-1, chosen) - after.gather(-1, chosen)).flatten().double()
-    mean, error = difference.mean(), difference.std() / len(difference) ** 0.5
-    return f"{100 * float(mean.expm1()):+.3g} ± {100 * float(mean.exp() * error):.2g} %"
+        logits = model(window[None], use_cache=False).logits
+    return logits[0, :-1].log_softmax(-1), time.perf_counter() - start
 
 
 def spikes_per_token(model: nn.Module, ids: Tensor) -> float:
     """Return how many spikes the neurons of the recipe send for a token, predicted."""
     with torch.inference_mode(), spikeplug.count(model) as counted:
-        model(ids[None])
+        model(ids[None], use_cache=False)
     return sum(counted.populations[name].spikes for name in NEURONS if name in counted.populations) / len(ids)
 
 
-def tables(tokens: int, presets: tuple[str, ...]) -> Iterator[str]:
-    """Yield the table, a row per recipe, each time that it has one row more."""
+def measured(arms: dict[str, nn.Module], windows: Tensor) -> dict[str, Figures]:
+    """Return the figures of each model; the first is the float model."""
+    figures = {name: Figures() for name in arms}
+    for window in windows:
+        found = {name: run(model, window) for name, model in arms.items()}
+        exact = next(iter(found.values()))[0]
+        for name, (logarithms, seconds) in found.items():
+            figures[name].add(window, logarithms, exact, seconds)
+    return figures
+
+
+def tables(tokens: int, presets: tuple[str, ...], only: str) -> Iterator[str]:
+    """Yield the table, with the rows of one recipe more each time."""
     model, tokenizer = load(find_source(None))
     model.set_attn_implementation("sdpa")
     ids = encode(tokenizer, english_text())
-    half = len(ids) // 2
-    calibration, windows = torch.tensor(ids[:CALIBRATING])[None], cut_windows(ids[half:], CONTEXT, tokens)
-    exact = log_probabilities(model, windows)
-    titles = ["T", "spikes per token", "perplexity", "KL", *(f"`{preset}`, on top" for preset in presets)]
-    rows = [f"| recipe | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
+    windows = cut_windows(ids[len(ids) // 2 :], CONTEXT, tokens)
+    calibration = {"input_ids": cut_windows(ids, CONTEXT, CALIBRATING * CONTEXT), "use_cache": False}
+    titles = ["nonlinearities", "T", "spikes per token", "time", "perplexity", "KL", "perplexity on top", "KL on top"]
+    rows = [f"| recipe | {' | '.join(titles)} |", f"|---|---|{'---:|' * (len(titles) - 1)}"]
     for name, make in RECIPES.items():
+        if not re.search(only, name):
+            continue
+        arms = {"float": model, "exact": copy.deepcopy(model)} | {preset: copy.deepcopy(model) for preset in presets}
         recipe = make(nonlinearities="exact")
-        steps = max(neuron_of(step.neuron).steps for step in recipe.steps)
-        spikeplug.convert(model, recipe=recipe, calibration=calibration)
-        coded = log_probabilities(model, windows)
-        spikes = spikes_per_token(model, windows[0, :COUNTED])
-        spikeplug.revert(model)
-        cells = [f"{steps}", f"{spikes / 1e6:.2f} M", change(exact, coded, windows), f"{divergence(exact, coded):.2g}"]
+        spikeplug.convert(arms["exact"], recipe=recipe, calibration=calibration)
         for preset in presets:
-            spikeplug.convert(model, preset, recipe=make(), calibration=calibration)
-            cells.append(change(coded, log_probabilities(model, windows), windows))
-            spikeplug.revert(model)
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-        _CONSOLE.print(rows[-1])
+            spikeplug.convert(arms[preset], preset, recipe=make(), calibration=calibration)
+        steps = max(neuron_of(step.neuron).steps for step in recipe.steps)
+        figures = measured(arms, windows)
+        exact, coded = figures["float"], figures["exact"]
+        first = len(rows)
+        for arm in ("exact", *presets):
+            own = figures[arm]
+            rows.append(
+                f"| {name} | {arm if arm == 'exact' else f'`{arm}`'} | {steps} "
+                f"| {spikes_per_token(arms[arm], windows[0, :COUNTED]) / 1e6:.2f} M "
+                f"| {median(own.seconds) / median(exact.seconds):.1f} "
+                f"| {own.perplexity(exact)} | {float(own.divergence.double().mean()):.2g} "
+                + ("| | |" if arm == "exact" else f"| {own.perplexity(coded)} | {own.divergence_beyond(coded)} |")
+            )
+        _CONSOLE.print(*rows[first:], sep="\n", soft_wrap=True)
         yield (
             f"SmolLM2-135M, {windows.numel():,} tokens of the embedded text's second half, context {CONTEXT}; "
-            f"calibrated on {CALIBRATING} tokens of the first half. {machine()}\n\n" + "\n".join(rows)
+            f"calibrated on {CALIBRATING * CONTEXT:,} tokens of the first half. {machine()}\n\n" + "\n".join(rows)
         )
-
-
-def divergence(exact: Tensor, found: Tensor) -> float:
-    """Return the mean divergence of a model from the exact one, in nats per token."""
-    return float((exact.exp() * (exact - found)).sum(-1).double().mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--presets", default="default", help="presets of the nonlinearities")
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--presets", default="paper,default", help="presets of the nonlinearities")
+    parser.add_argument("--only", default="", help="rows whose name holds this regular expression")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    for text in tables(arguments.tokens, tuple(arguments.presets.split(","))):
+    for text in tables(arguments.tokens, tuple(arguments.presets.split(",")), arguments.only):
         if arguments.write:
             pages.write("docs/recipes.md", "recipes", text)
 

@@ -13,6 +13,7 @@ from spikeplug.kernels import registry
 from spikeplug.kernels.protocol import Call
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.neuron import as_threshold
 from spikeplug.saturation import reset_saturations, saturations
 
 #: Every corner of the numbers a kernel takes from a numerics.
@@ -57,6 +58,16 @@ def reals(*shape: int) -> dict[str, Tensor]:
     }
 
 
+#: A neuron of each kind; that of FAS takes no negative numbers.
+KINDS = ("st_bif -16 15", "st_bif 0 255", "qcfs 31", "few_spikes 16", "phase 2 2 2 2", "phase 1.5 1.7 3")
+
+
+def thresholds(width: int, kind: str) -> list[tuple[Tensor, Tensor]]:
+    """Return thresholds of a neuron and their units: one for all channels, and one for each."""
+    each = 2.0 ** (torch.rand(width, generator=generator(width)) * 12 - 10)
+    return [as_threshold(given, kind) for given in (torch.tensor(0.01), each)]
+
+
 def vectors(name: str, x: Tensor) -> list[tuple[Any, ...]]:
     """Return arguments of an operator on vectors."""
     masked = x.masked_fill(torch.rand(x.shape, generator=generator(x.numel())) < 0.3, -math.inf)
@@ -68,6 +79,7 @@ def vectors(name: str, x: Tensor) -> list[tuple[Any, ...]]:
         "layer_norm": [(x, 1e-5), (x, 0.0), (x + 3, 10.0)],
         "add": [(x, row), (x, x.flip(0))],
         "multiply": [(x, row), (x, x.flip(0))],
+        "neuron": [(x, *threshold, kind) for kind in KINDS for threshold in thresholds(x.shape[-1], kind)],
     }
     return given.get(name, [(x,)])
 

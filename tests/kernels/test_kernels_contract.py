@@ -17,7 +17,7 @@ VECTORS = [name for name in NAMES if name not in ("attention", "linear", "matmul
 def test_the_registry_names_operators() -> None:
     assert set(NAMES) <= OPERATORS.keys()
     gates, norms, waves = {"silu", "gelu", "sigmoid"}, {"rms_norm", "layer_norm"}, {"cos", "sin"}
-    linear = {"linear", "matmul", "add", "multiply", "quantise", "rotary"}
+    linear = {"linear", "matmul", "add", "multiply", "neuron", "quantise", "rotary"}
     assert {"softmax", "attention"} | linear | gates | norms | waves == set(NAMES)
 
 

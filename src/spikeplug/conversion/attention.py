@@ -27,11 +27,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from spikeplug import functional
 from spikeplug.codes import is_packed
 from spikeplug.conversion.calls import EAGER_ATTENTION
-from spikeplug.conversion.multi_head import attend
+from spikeplug.conversion.multi_head import attend, weighed
 from spikeplug.errors import SpikeplugError
 from spikeplug.hadamard import factors_of
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
+from spikeplug.operators.attention.attention_weights import exact
 from spikeplug.operators.attention.call import visible_keys
 from spikeplug.operators.linear.levels import MOST_LEVELS, half_places
 
@@ -57,7 +58,7 @@ class AttentionPlug:
     """Say what one attention module runs: the spiking operator or, if `numerics` is None, what it ran before.
 
     levels   levels of the codes of keys and values; 0: as many as the operator takes
-    neurons  what query, key and value become first, by these names: in recipes of other pipelines
+    neurons  what query, key, value and probability become first, by these names: in recipes of other pipelines
     """
 
     numerics: Numerics | None
@@ -148,7 +149,7 @@ def spiking_attention(
     if plug.neurons:
         given = {"query": query, "key": key, "value": value}
         query, key, value = (plug.neurons[name](x) if name in plug.neurons else x for name, x in given.items())
-    if plug.numerics is None:
+    if plug.numerics is None and "probability" not in plug.neurons:
         kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         return _original_attention(plug, module, query, key, value, attention_mask, kwargs)
     for name in ("cache", "indices", "block_indices"):
@@ -158,9 +159,15 @@ def spiking_attention(
         "scaling": scaling,
         "softcap": kwargs.get("softcap"),
         "sinks": kwargs.get("s_aux", kwargs.get("sinks")),
-        "numerics": plug.numerics,
     }
     mask = _mask(attention_mask, kwargs.get("position_bias"), module, query, key, is_causal)
+    # From the call's argument, or from the config, which transformers does not pass on.
+    shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
+    if (coded := plug.neurons.get("probability")) is not None:
+        probabilities = coded(_weights(query, key, mask, plug.numerics, **how))
+        output = weighed(probabilities, value, dropout)
+        return output.transpose(1, 2).contiguous(), probabilities if shown else None
+    how["numerics"] = plug.numerics
     if plug.levels:
         query, how["scaling"] = _rotated(query, scaling, plug)
         if not is_packed(key):  # else it was encoded when it entered the cache
@@ -171,10 +178,15 @@ def spiking_attention(
             "begin with a new cache."
         )
     output = attend(query, key, value, mask, dropout, **how)
-    # From the call's argument, or from the config, which transformers does not pass on.
-    shown = kwargs.get("output_attentions", getattr(getattr(module, "config", None), "output_attentions", False))
     weights = functional.attention_weights(query, key, mask, **how) if shown else None
     return output.transpose(1, 2).contiguous(), weights
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None, numerics: Numerics | None, **how: Any) -> Tensor:
+    """Return the probabilities of attention, (B, H, Q, K), by the spiking operator; of numerics None, in float."""
+    if numerics is not None:
+        return functional.attention_weights(query, key, mask, numerics=numerics, **how)
+    return exact(query.float(), key.float(), mask, **how).to(query.dtype)
 
 
 def _rotated(query: Tensor, scaling: float | None, plug: AttentionPlug) -> tuple[Tensor, float]:

@@ -126,9 +126,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     """
     if not dropout:
         return spiking.attention(query, key, value, mask, **how)
-    weights = F.dropout(spiking.attention_weights(query, key, mask, **how), dropout)
-    value = unpacked(value, query.dtype)
-    return weights.to(value.dtype) @ value.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
+    return weighed(spiking.attention_weights(query, key, mask, **how), value, dropout)
+
+
+def weighed(weights: Tensor, value: Tensor, dropout: float) -> Tensor:
+    """Return the sum of values by their weights, (B, H, Q, Dv), a float matrix product.
+
+    weights  (B, H, Q, K); each is dropped with probability `dropout`
+    value    (B, Hkv, K, Dv), or packed
+    """
+    value = unpacked(value, weights.dtype)
+    heads = weights.shape[1] // max(value.shape[1], 1)
+    return F.dropout(weights, dropout).to(value.dtype) @ value.repeat_interleave(heads, 1)
 
 
 def _merged(mask: Tensor | None, padding: Tensor | None, query: Tensor, heads: int) -> Tensor | None:

@@ -72,10 +72,11 @@ class Neuron:
         return OPERATORS["neuron"](x, threshold, unit, self.kind, numerics=self.numerics)
 
     def _calibrate(self, x: Tensor) -> None:
-        x = x.reshape(-1, x.shape[-1]).to(torch.float64)
+        x = x.reshape(-1, x.shape[-1])
         if not x.numel():
             raise SpikeplugError(f"the {self.step.name} of {self.path} are empty in calibration: give other inputs.")
-        if not bool(torch.isfinite(x).all()):
+        largest = x.abs().amax((0,) if self.step.channels else (0, 1)).reshape(-1)
+        if not bool(torch.isfinite(largest).all()):
             raise SpikeplugError(
                 f"the {self.step.name} of {self.path} hold NaN or infinity in calibration: give other inputs, or "
                 "repair the model."
@@ -83,7 +84,8 @@ class Neuron:
         if self.step.range == "each vector":
             self.salient = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
             if self.saliency is not None:
-                self.salient[self.saliency(x).topk(round(self.step.salient * x.shape[-1])).indices] = True
+                score = self.saliency(x.to(torch.float64))
+                self.salient[score.topk(round(self.step.salient * x.shape[-1])).indices] = True
             return
         lowest = float(x.min())
         if lowest < 0 and neuron_of(self.kind).lowest == 0:
@@ -93,10 +95,10 @@ class Neuron:
             )
         if lowest >= 0 and self.step.positive:
             self.kind = self.step.positive
-        x = x if self.step.channels else x.view(-1, 1)
-        largest = x.abs().amax(0)
+        largest = largest.to(torch.float64)
         if self.step.range == "least squares":
-            chosen = self._least_squares(x[:: -(-x.numel() // _ELEMENTS)], largest)
+            x = x if self.step.channels else x.view(-1, 1)
+            chosen = self._least_squares(x[:: -(-x.numel() // _ELEMENTS)].to(torch.float64), largest)
         else:
             chosen = largest.clamp(self.step.most, self.step.most) if self.step.most else largest
         self.thresholds = [self._threshold(most) for most in ([chosen, largest] if self.step.outliers else [chosen])]

@@ -24,7 +24,7 @@ from spikeplug.progress import Progress
 
 #: Activations of feed-forward layers, by operator; ReLU has none, as a threshold neuron computes it.
 _ACTIVATIONS = frozenset({"silu", "gelu", "mish", "hardswish", "relu_squared"})
-_OPERANDS: tuple[Site, ...] = ("query", "key", "value")
+_OPERANDS: tuple[Site, ...] = ("query", "key", "value", "probability")
 
 
 @dataclass

@@ -13,39 +13,47 @@ _OPERANDS: tuple[tuple[str, Site], ...] = (
     ("keys", "key"),
     ("values", "value"),
 )
-_PROBABILITIES = "The probabilities of attention are not coded by a neuron of the pipeline."
+_RANGES = {"largest": "the largest magnitudes", "least squares": "those of least squared error"}
 _LAYERWISE = "Time runs layer by layer: a neuron gets its whole input first, then settles."
 _ONLINE = "spikeplug.online runs it through the whole model."
 
 
-def _everywhere(neuron: str, **how: Any) -> tuple[Step, ...]:
-    return tuple(Step(name=name, site=site, neuron=neuron, **how) for name, site in _OPERANDS)
+def _everywhere(neuron: str, probability: str, **how: Any) -> tuple[Step, ...]:
+    """Return a step for each operand of each product; `probability` is the neuron of probabilities, with one range."""
+    coded = (Step(name=name, site=site, neuron=neuron, **how) for name, site in _OPERANDS)
+    return *coded, Step(name="probabilities of attention", site="probability", neuron=probability)
 
 
 def spikezip(
-    levels: int = 32, steps: int | None = None, channels: bool = False, nonlinearities: Nonlinearities = "spiking"
+    levels: int = 32,
+    steps: int | None = None,
+    channels: bool = False,
+    range: str = "largest",
+    nonlinearities: Nonlinearities = "spiking",
 ) -> Pipeline:
     """Return the recipe of SpikeZIP-TF: ST-BIF neurons of `levels` levels.
 
     steps     T; None: as many as settle every neuron
     channels  a threshold per channel, not one per tensor
+    range     `largest` or `least squares`, see `Step`
     """
     ends = "" if steps is None else f" {steps}"
+    positive = f"st_bif 0 {levels - 1}{ends}"
     return Pipeline(
         name="spikezip",
         source="SpikeZIP-TF: You et al., ICML 2024, arXiv 2406.03470",
         steps=_everywhere(
             f"st_bif {-(levels // 2)} {levels - levels // 2 - 1}{ends}",
-            positive=f"st_bif 0 {levels - 1}{ends}",
-            range="least squares",
+            positive,
+            positive=positive,
+            range=range,
             channels=channels,
         ),
         nonlinearities=nonlinearities,
         deviations=(
-            "Thresholds have the least squared error on calibration text; they are published as learned with the "
+            f"Ranges are {_RANGES.get(range, range)} of calibration text; thresholds are published as learned with the "
             "weights, by quantisation-aware training.",
             *(("Each channel has a threshold of its own, not each tensor.",) if channels else ()),
-            _PROBABILITIES,
             f"{_LAYERWISE} {_ONLINE}",
         ),
     )
@@ -71,7 +79,7 @@ def spikellm(
             "Weights stay float; they are published in 2 to 4 bits, with learned transforms.",
             "A time step sends up to 2^bits spikes, not one fewer, so that no code loses its tail.",
             "Saliency is that of calibration text; operands of attention have no salient channels.",
-            _PROBABILITIES,
+            "The probabilities of attention are not coded; they are published at 16 bits.",
         ),
     )
 
@@ -107,12 +115,11 @@ def las(steps: int = 16, nonlinearities: Nonlinearities = "spiking") -> Pipeline
     return Pipeline(
         name="las",
         source="LAS: Chen et al., AAAI 2026, arXiv 2505.09659",
-        steps=_everywhere(f"few_spikes {steps}", range="at most 10", outliers=True),
+        steps=_everywhere(f"few_spikes {steps}", f"few_spikes {steps}", range="at most 10", outliers=True),
         nonlinearities=nonlinearities,
         deviations=(
             "The range of outliers is the largest magnitude on calibration text; it is published as 500.",
             "Nonlinearities are spikeplug's, or exact; they are published as tables.",
-            _PROBABILITIES,
         ),
     )
 
@@ -124,10 +131,11 @@ def phase(
 
     channels  a threshold per channel, not one per tensor
     """
+    neuron = " ".join(["phase", *[f"{base:g}"] * steps])
     return Pipeline(
         name="phase",
         source="SpikingLLM; several bases: Wang et al., arXiv 2508.07710",
-        steps=_everywhere(" ".join(["phase", *[f"{base:g}"] * steps]), channels=channels),
+        steps=_everywhere(neuron, neuron, channels=channels),
         nonlinearities=nonlinearities,
         deviations=(
             *(("Each channel has a threshold of its own, not each tensor.",) if channels else ()),
@@ -135,7 +143,6 @@ def phase(
             "The largest magnitude on calibration text is the last level of a neuron; it is published as τ, the last "
             "level and a step.",
             "Nonlinearities are spikeplug's, or exact; arXiv 2508.07710 approximates them by its neurons.",
-            _PROBABILITIES,
         ),
     )
 

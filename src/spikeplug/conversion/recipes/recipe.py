@@ -9,8 +9,8 @@ from spikeplug.errors import SpikeplugError, shown
 from spikeplug.operators.linear.neuron import neuron_of
 
 #: Which tensors a step codes: the input of every linear layer, the output of every activation of a feed-forward layer,
-#: and the operands of attention.
-Site = Literal["linear", "activation", "query", "key", "value"]
+#: and the operands of attention: probabilities are what its softmax gives.
+Site = Literal["linear", "activation", "query", "key", "value", "probability"]
 Nonlinearities = Literal["spiking", "exact"]
 
 

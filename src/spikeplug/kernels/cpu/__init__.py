@@ -13,6 +13,7 @@ from spikeplug.kernels.cpu.attention import Attention
 from spikeplug.kernels.cpu.gates import Gated
 from spikeplug.kernels.cpu.linear import Linear
 from spikeplug.kernels.cpu.matmul import Matmul
+from spikeplug.kernels.cpu.neuron import Neuron
 from spikeplug.kernels.cpu.norms import Norm
 from spikeplug.kernels.cpu.pairs import Pair
 from spikeplug.kernels.cpu.quantise import Quantise
@@ -36,6 +37,7 @@ KERNELS: dict[str, Kernel] = {
     "matmul": Matmul(),
     "add": Pair(product=False),
     "multiply": Pair(product=True),
+    "neuron": Neuron(),
     "quantise": Quantise(),
     "rotary": Rotary(),
 }

@@ -193,6 +193,12 @@ def next_rows(block, done):
 
 
 @inlined
+def add_at(address, amount):
+    """Add to the int64 at an address. Safe across threads."""
+    _fetch_add(longs(address, 1), 0, amount)
+
+
+@inlined
 def leave(block, mark):
     """Set byte `mark` (the number of a row or batch) of the marks: the closed form will compute that row or batch."""
     truths(block[HEADER.marks], 1, mark + 1)[0, mark] = 1

@@ -119,12 +119,17 @@ def neuron(x: Tensor, threshold: Tensor, unit: Tensor, kind: str = "qcfs 127", *
         integers = arriving(x, unit, spec)
         twice = 2 * integers
         beyond = (twice > (2 * spec.highest + 1) * wide) | (twice < (2 * spec.lowest - 1) * wide)
-        record(f"{on.operator}: beyond the last level", beyond)
+        record(beyond_event(on.operator), beyond)
         spikes = on.quantise(integers, threshold, spec, "spikes")
         return scaled(spikes * wide, unit, x.dtype).masked_fill(undefined, torch.nan)
 
     vectors = torch.atleast_1d(x)
     return by_rows(lambda part: rows(as_real(part, on.operator)), vectors).reshape(x.shape)
+
+
+def beyond_event(operator: str) -> str:
+    """Return the name of the event that a number lies beyond a neuron's last level, in the ledger of saturations."""
+    return f"{operator}: beyond the last level"
 
 
 def arriving(x: Tensor, unit: Tensor, spec: QuantiseSpec) -> Tensor:

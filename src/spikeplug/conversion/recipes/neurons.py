@@ -97,7 +97,7 @@ class Neuron:
             self.kind = self.step.positive
         largest = largest.to(torch.float64)
         if self.step.range == "least squares":
-            x = x if self.step.channels else x.view(-1, 1)
+            x = x if self.step.channels else x.reshape(-1, 1)
             chosen = self._least_squares(x[:: -(-x.numel() // _ELEMENTS)].to(torch.float64), largest)
         else:
             chosen = largest.clamp(self.step.most, self.step.most) if self.step.most else largest

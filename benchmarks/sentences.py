@@ -23,9 +23,9 @@ import packaged_models
 import pages
 import torch
 import torch.nn.functional as F  # noqa: N812
-from recipes import machine
 from rich.console import Console
 from torch import Tensor
+from whole import machine
 
 import spikeplug
 from spikeplug.conversion.recipes import spikezip

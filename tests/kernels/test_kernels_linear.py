@@ -23,6 +23,7 @@ from spikeplug.kernels.cpu import matmul as matmul_module
 from spikeplug.kernels.cpu.dots import FEW, TERMS
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
+from spikeplug.operators.linear.neuron import as_threshold
 from spikeplug.presets import PRESETS
 
 LEVELS, BLOCKS, ROTATIONS = (1, 2, 7, 16, 64, 127, 128, 256, 500), (0, 16, 32), (0, 4, 16, 64)
@@ -356,6 +357,18 @@ def test_quantise(width: int, levels: int, block: int, seed: int) -> None:
     for part in (x, x.bfloat16(), x[:, ::2]):
         ours, closed = both("quantise", (part, levels, block))
         assert same_bits(ours, closed)
+
+
+def test_neuron_by_default_and_without_negative_numbers() -> None:
+    """The kind may be left out; negative numbers that no population sends are refused as in closed form."""
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    ours, closed = both("neuron", (x, *as_threshold(torch.tensor(0.01), "qcfs 127")))
+    assert same_bits(ours, closed)
+    threshold = as_threshold(torch.tensor(0.1), "if 8")
+    ours, closed = both("neuron", (x.abs(), *threshold, "if 8"))
+    assert same_bits(ours, closed)
+    with pytest.raises(ValueError, match="no population for negative numbers"):
+        OPERATORS["neuron"](x, *threshold, "if 8")
 
 
 @pytest.mark.parametrize("numerics", NUMERICS[:3], ids=lambda numerics: f"{numerics.bits} bits")

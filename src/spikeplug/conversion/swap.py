@@ -166,11 +166,11 @@ def _convert(
     wanted = frozenset(operators or OPERATORS)
     if isinstance(recipe, (Whole, Layout)):
         wanted |= frozenset(LINEAR)
-    plugs, conversion = (
-        ({}, Conversion((), {}, {})) if exact else plan(model, numerics, places, entries, wanted, matched, sum_once)
-    )
+    nothing: tuple[dict[str, Plug], Conversion] = {}, Conversion((), {}, {})
+    plugs, conversion = nothing if exact else plan(model, numerics, places, entries, wanted, matched, sum_once)
     if coding is not None:
-        plugs, conversion = coding.plan(plugs, conversion)
+        calibrated, plugs, conversion = coding.plan(*nothing), *coding.plan(plugs, conversion)
+        coding.check(conversion)
     elif isinstance(recipe, Layout):
         whole = WholeConversion(model, numerics, recipe)
     elif isinstance(recipe, Whole):
@@ -188,10 +188,14 @@ def _convert(
     report = Report(type(model).__name__, entries)
     conversion = replace(conversion, saved_as=saved, report=report)
     try:
+        if coding is not None:
+            # With exact nonlinearities, as the pipelines do, so that thresholds are the same whichever run then.
+            assert calibration.batch is not None
+            _apply(model, *calibrated)
+            coding.calibrate(calibration.batch, progress)
+            _restore(model)
         _apply(model, plugs, conversion)
         if coding is not None:
-            assert calibration.batch is not None
-            coding.calibrate(calibration.batch, progress)
             report = Report(type(model).__name__, coding.entries(entries), coding.notes)
             setattr(model, RECORD, replace(conversion, report=report))
         if whole is not None:

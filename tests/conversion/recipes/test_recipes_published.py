@@ -13,8 +13,9 @@ import torch
 from test_revert import snapshot
 from tiny_models import DUPLICATES, logits, relative_error, tiny_model, tokens, unchanged
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.models.llama.modeling_llama import repeat_kv
 
 from spikeplug.conversion import SpikingConfig, audit, convert, count, revert, simulate
@@ -301,6 +302,53 @@ def test_calibration_sets_thresholds(name: str) -> None:
 
             others = [largest / 15 * 2.0 ** (-place / 4) for place in range(20)]
             assert error(top) <= min(map(error, others)) * 1.01
+
+
+@every_pipeline
+@pytest.mark.parametrize("preset", ["paper", "narrow"])
+def test_thresholds_are_those_of_exact_nonlinearities(name: str, preset: str) -> None:
+    exact = neurons(converted(name, "exact"))
+    spiking = neurons(converted(name, "spiking", numerics=preset))
+    assert exact.keys() == spiking.keys()
+    for place, neuron in exact.items():
+        other = spiking[place]
+        assert neuron.kind == other.kind
+        for threshold, found in zip(neuron.thresholds, other.thresholds, strict=True):
+            assert all(map(torch.equal, threshold, found))
+        assert neuron.salient is None or torch.equal(neuron.salient, other.salient)
+
+
+def test_a_function_of_the_users_is_refused_where_it_would_be_dropped_unsaid() -> None:
+    calls: list[nn.Module] = []
+
+    def attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        calls.append(module)
+        return sdpa_attention_forward(module, *args, **kwargs)
+
+    AttentionInterface.register("users_own", attention)
+    AttentionMaskInterface.register("users_own", sdpa_mask)
+    model = tiny_model()
+    model.set_attn_implementation("users_own")
+    exact = logits(model, tokens())
+    for how in ({"recipe": las(nonlinearities="exact")}, {"recipe": "las", "operators": ("silu",)}):
+        check = unchanged(model)
+        with pytest.raises(SpikeplugError, match=r"'users_own', .* call model.set_attn_implementation\(\"sdpa\"\)"):
+            convert(model, calibration=CALIBRATION, **how)
+        check()
+    # Without probabilities it runs on, and with spiking nonlinearities the report says that it does not.
+    convert(model, recipe=spikellm(nonlinearities="exact"), calibration=CALIBRATION)
+    calls.clear()
+    logits(model, tokens())
+    assert len(calls) == 2
+    revert(model)
+    report = convert(model, recipe="las", calibration=CALIBRATION)
+    assert {entry.note for entry in report.replaced if entry.operator == "attention"} == {
+        "in place of the attention function 'users_own', which no longer runs"
+    }
+    revert(model)
+    assert torch.equal(logits(model, tokens()), exact)
+    model.set_attn_implementation("sdpa")
+    convert(model, recipe=las(nonlinearities="exact"), calibration=CALIBRATION)
 
 
 def test_a_tensor_without_negative_numbers_uses_all_levels() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from spikeplug.conversion.attention import AttentionPlug
+from spikeplug.conversion.attention import AttentionPlug, own_function
 from spikeplug.conversion.match import Found
 from spikeplug.conversion.plan import Conversion, implementation_of, implementations
 from spikeplug.conversion.plug import HostPlug, Plug
@@ -31,12 +31,14 @@ _OPERANDS: tuple[Site, ...] = ("query", "key", "value", "probability")
 class Coding:
     """Give a model the neurons of a pipeline: `plan` the plugs; after they are attached, `calibrate`.
 
+    A neuron is made once, so that several plans share what is calibrated.
+
     model     the model
     pipeline  the recipe
     numerics  of the operators
     places    where the model computes something, as `match.find` returns them
     matched   paths of excluded modules, which get no neuron
-    neurons   every neuron, with the path of its module
+    made      the neuron of each tensor, by the path of its module and the site
     """
 
     model: nn.Module
@@ -44,7 +46,12 @@ class Coding:
     numerics: Numerics
     places: list[Found]
     matched: frozenset[str]
-    neurons: list[Neuron] = field(default_factory=list)
+    made: dict[tuple[str, Site], Neuron] = field(default_factory=dict)
+
+    @property
+    def neurons(self) -> list[Neuron]:
+        """Return every neuron."""
+        return list(self.made.values())
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -88,27 +95,39 @@ class Coding:
         changed = implementations(self.model, attending)
         return planned, replace(conversion, plugged=tuple(planned), attending=attending, implementations=changed)
 
+    def check(self, conversion: Conversion) -> None:
+        """Check that what stays exact shows what is coded. Errors: SpikeplugError."""
+        for path, attention in conversion.attending.items():
+            own = own_function(attention.original)
+            if own and attention.numerics is None and "probability" in attention.neurons:
+                raise SpikeplugError(
+                    f"{path!r} runs the attention function {own!r}, which does not show the probabilities that the "
+                    f'recipe {self.pipeline.name} codes: call model.set_attn_implementation("sdpa") first, or '
+                    "exclude the module."
+                )
+
     def _neuron(self, path: str, site: Site) -> Neuron:
-        step = self.pipeline.step(site)
-        assert step is not None
-        saliency = partial(_saliency, self.model.get_submodule(path)) if site == "linear" else None
-        self.neurons.append(Neuron(path, step, self.numerics, saliency))
-        return self.neurons[-1]
+        if (path, site) not in self.made:
+            step = self.pipeline.step(site)
+            assert step is not None
+            saliency = partial(_saliency, self.model.get_submodule(path)) if site == "linear" else None
+            self.made[path, site] = Neuron(path, step, self.numerics, saliency)
+        return self.made[path, site]
 
     def calibrate(self, batch: Mapping[str, Any], progress: Progress) -> None:
         """Calibrate every neuron by one run over `batch`: each by what arrives from neurons that are calibrated."""
-        done = 0
+        neurons, done = self.neurons, 0
 
         def arrived() -> None:
             nonlocal done
             done += 1
-            progress("calibrating neurons", done, len(self.neurons))
+            progress("calibrating neurons", done, len(neurons))
 
-        for neuron in self.neurons:
+        for neuron in neurons:
             neuron.arrived = arrived
         with calibrating(self.model):
             self.model(**batch)
-        for neuron in self.neurons:
+        for neuron in neurons:
             neuron.arrived = neuron.saliency = None
 
     def entries(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:

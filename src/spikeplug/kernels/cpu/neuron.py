@@ -19,7 +19,7 @@ from spikeplug.kernels.cpu.memory import add_at, borrowed, doubles, keep, leave,
 from spikeplug.kernels.cpu.rows import CHUNK, Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import compiled, floor, rint
 from spikeplug.kernels.protocol import NO_AFFINE, Call
-from spikeplug.operators.linear.neuron import beyond_event, neuron_of
+from spikeplug.operators.linear.neuron import RECORD, beyond_event, neuron_of
 from spikeplug.saturation import counter
 
 #: Bits of the integers that doubles hold, and the largest exponent of a unit, either sign, that kernels scale by.
@@ -182,7 +182,7 @@ class Neuron:
     def supports(self, call: Call) -> str | None:
         if call.weight is not None or call.bias is not None:
             return NO_AFFINE
-        x, threshold, unit, kind = call.arguments
+        x, threshold, unit, kind = _given(call)
         spec = neuron_of(kind)
         if spec.width >= _BITS:
             return f"the membranes of {kind} have {spec.width} bits"
@@ -196,9 +196,14 @@ class Neuron:
         return None
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
-        x, threshold, unit, kind = call.arguments
+        x, threshold, unit, kind = _given(call)
         table = torch.empty(3, x.shape[-1], dtype=torch.float64)
         table[0], table[1] = threshold, power_of_two(unit, torch.float64)
         torch.reciprocal(table[1], out=table[2])
         with counter(beyond_event(call.operator), x.device) as beyond:
             return by_rows(neuron_kernel, x, Settings.of((table, *_own(kind), beyond)))
+
+
+def _given(call: Call) -> tuple[Any, ...]:
+    """Return x, threshold, unit and kind of a call."""
+    return call.arguments if len(call.arguments) == 4 else (*call.arguments, *RECORD.settings)

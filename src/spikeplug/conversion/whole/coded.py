@@ -8,7 +8,7 @@ So state_dict, save_pretrained and from_pretrained know nothing but tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -146,10 +146,10 @@ class CodedPlug(Plug):
         if self.watch is not None:
             for part in x.chunk(groups, -1):
                 self.watch(self, part)
-        # From its dicts: torch's module looks names up in Python.
-        parameters, buffers = self.module._parameters, self.module._buffers
-        weight, threshold, unit = self.as_rows(self.own("weight")), buffers[THRESHOLD], buffers[UNIT]
-        how, offset = (self.levels, self.block, self.rotation), parameters.get("bias") if bias else None
+        # Buffers from their dict: torch's module looks names up in Python. Weights may be attributes (pruning).
+        module, buffers = cast(Any, self.module), self.module._buffers
+        weight, threshold, unit = self.as_rows(module.weight), buffers[THRESHOLD], buffers[UNIT]
+        how, offset = (self.levels, self.block, self.rotation), module.bias if bias else None
         operator = library.OPERATORS["linear"]
         if groups == 1:
             return operator(x, weight, threshold, unit, offset, *how, numerics=self.numerics)

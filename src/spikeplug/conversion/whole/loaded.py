@@ -88,9 +88,9 @@ def packed_weights(model: nn.Module) -> dict[str, Tensor]:
     """
     found = {}
     for path, module in model.named_modules():
-        plug, name = plug_of(module), f"{path}.weight"
-        if isinstance(plug, CodedPlug) and plug.group:
-            if plug.own("weight").is_meta:
+        plug, name, weight = plug_of(module), f"{path}.weight", module._parameters.get("weight")
+        if isinstance(plug, CodedPlug) and plug.group and weight is not None:  # pruning makes it an attribute
+            if weight.is_meta:
                 raise SpikeplugError(
                     f"{name} is offloaded, so it cannot be packed: save the model before offloading it."
                 )

@@ -78,6 +78,14 @@ def test_numbers_from_two_to_the_96_on_have_no_code() -> None:
     check(x, x[:, None])
 
 
+def test_every_nan_is_one_in_any_dtype() -> None:
+    """Rounding must not carry a NaN whose bits are all ones, as the hardware makes them, beyond the NaNs."""
+    odd = torch.tensor([0x7FFFFFFF, -1, 0x7F800001], dtype=torch.int32).view(torch.float32).to(DEVICE)
+    for x in odd:
+        for dtype in DTYPES:
+            check(seeded(5).to(DEVICE, dtype), x)
+
+
 @pytest.mark.parametrize(("a_shape", "b_shape"), SHAPES, ids=str)
 def test_shapes_and_dtypes(a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> None:
     a, b = seeded(*a_shape).to(DEVICE), seeded(*b_shape, seed=1).to(DEVICE)

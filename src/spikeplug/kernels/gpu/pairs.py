@@ -57,14 +57,15 @@ class Pair:
         width = sizes[-1]
         rows = output.numel() // width
         columns = min(_ELEMENTS, triton.next_power_of_2(width))
-        height = _ELEMENTS // columns
+        height, across = _ELEMENTS // columns, -(-width // columns)
         with on_device(a):
-            pair_kernel[(-(-rows // height), -(-width // columns))](
+            pair_kernel[(-(-rows // height) * across,)](
                 a=a,
                 b=b,
                 output=output,
                 rows=rows,
                 width=width,
+                across=across,
                 middle=sizes[1],
                 inner=sizes[2],
                 **{f"a{axis}": stride for axis, stride in enumerate(a_strides)},
@@ -99,6 +100,7 @@ def pair_kernel(
     output,
     rows,
     width,
+    across,  # programs that share a row
     middle,
     inner,
     a0,
@@ -114,8 +116,9 @@ def pair_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    program = tl.program_id(0).to(tl.int64)
+    row = program // across * ROWS + tl.arange(0, ROWS)[:, None]
+    column = program % across * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     seen = (row < rows) & (column < width)
     rest, last = row // inner, row % inner
     outer, between = rest // middle, rest % middle
@@ -131,8 +134,9 @@ def pair_kernel(
     mantissa, places = coded(value, tl.abs(value), BITS)
     code = decode(mantissa, exponent + places)
     exact = x * y if PRODUCT else x + y
-    y = rounded(tl.where(has_code, code, exact), output.dtype.element_ty)
-    tl.store(output + row * width + column, y, mask=seen)
+    exact = tl.where(exact == exact, exact, float("nan"))  # `rounded` takes no other NaN
+    result = rounded(tl.where(has_code, code, exact), output.dtype.element_ty)
+    tl.store(output + row * width + column, result, mask=seen)
 
 
 @triton.jit

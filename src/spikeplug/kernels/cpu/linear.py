@@ -65,24 +65,26 @@ class Linear:
         x, weight, threshold, unit = call.arguments[:4]
         bias, levels, block, rotation = linear_settings(call)
         outputs, inputs = weight.shape
-        plan = _plan(levels, block, rotation, inputs)
-        rows = (x if x.dtype is torch.float32 else x.to(torch.float32)).contiguous()
+        plan, shape, dtype = _plan(levels, block, rotation, inputs), x.shape, x.dtype
+        rows = (x if dtype is torch.float32 else x.to(torch.float32)).contiguous()
         count = rows.numel() // inputs
         threshold = threshold.contiguous()
         if bias is not None:
             bias = bias.to(torch.float32).contiguous()
-        output = new_empty(rows, (*x.shape[:-1], outputs))
+        output = new_empty(rows, (*shape[:-1], outputs))
         stride, step = weight.stride()
         # In the order of `Layer`, whose names would take a microsecond.
-        addresses = (weight.data_ptr(), stride, threshold.data_ptr(), unit.data_ptr())
-        shift = 0 if bias is None else bias.data_ptr()
-        layer = Layer(rows.data_ptr(), count, output.data_ptr(), outputs, *addresses, shift, call.numerics.bits)
+        layer = (
+            *(rows.data_ptr(), count, output.data_ptr(), outputs),
+            *(weight.data_ptr(), stride, threshold.data_ptr(), unit.data_ptr()),
+            *(0 if bias is None else bias.data_ptr(), call.numerics.bits),
+        )
         held = (rows, weight, threshold, unit, bias, output)
         if count <= FEW and step == 1:
             left = launch(linear_few_kernel, outputs, inputs * count, plan.words + layer, marks=1, held=held)
         else:
-            left = _run_many(plan, layer, weight, output.view(count, outputs), held)
-        return output if output.dtype is x.dtype else output.to(x.dtype), None if left is None else EVERY_ROW
+            left = _run_many(plan, Layer(*layer), weight, output.view(count, outputs), held)
+        return output if dtype is torch.float32 else output.to(dtype), None if left is None else EVERY_ROW
 
 
 def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tuple[Any, ...]) -> Tensor | None:

@@ -5,13 +5,14 @@ A threshold is an integer of 16 bits times a power of two that all rows share, s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.weights.hessian import Hessian, inverse_factor
+from spikeplug.weights.hessian import Hessian
 
 #: Bits of the integer in a threshold.
 THRESHOLD_BITS = 16
@@ -61,10 +62,12 @@ def rounded(
 
     Errors: SpikeplugError for NaN or infinity, levels out of range, or a group that does not divide the inputs.
     """
-    wide = _checked(weight, levels, group, name)
-    threshold = _thresholds(wide, levels, group, clip, None)
-    mantissa = _nearest(wide, threshold, levels, group)
-    return Rounded(mantissa.to(torch.int8), threshold.float(), levels, group, _dead_rows(wide))
+
+    def nearest(wide: Tensor) -> tuple[Tensor, Tensor]:
+        threshold = _thresholds(wide, levels, group, clip, None)
+        return _nearest(wide, threshold, levels, group), threshold
+
+    return _in_parts(nearest, weight, levels, group, name)
 
 
 def gptq(
@@ -92,25 +95,26 @@ def gptq(
     Errors: SpikeplugError as for `rounded`; for a Hessian that was never fed, or of another width.
     Source: Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323).
     """
-    wide = _checked(weight, levels, group, name)
-    matrix = hessian.matrix()
-    if matrix.shape[0] != wide.shape[1]:
+    _check(weight, levels, group, name)
+    if hessian.width != weight.shape[1]:
         raise SpikeplugError(
-            f"{name} has {wide.shape[1]} inputs, but its Hessian has {matrix.shape[0]}: feed it this layer's inputs."
+            f"{name} has {weight.shape[1]} inputs, but its Hessian has {hessian.width}: feed it this layer's inputs."
         )
-    matrix = matrix.to(wide.device)
-    threshold = _thresholds(wide, levels, group, clip, matrix.diagonal())
-    order, factor = inverse_factor(matrix, damping, act_order)
-    mantissa = torch.empty_like(wide)
-    for rows in torch.arange(wide.shape[0], device=wide.device).split(_ROWS):  # rows do not depend on each other
-        scales = threshold[rows]
-        scales = scales if group is None else scales.repeat_interleave(group, 1).T[order].contiguous()
-        mantissa[rows[:, None], order] = _compensated(wide[rows].T[order].contiguous(), factor, scales, levels).T
+    order, factor = (part.to(weight.device) for part in hessian.inverse_factor(damping, act_order))
+    importance = hessian.mean_squares().to(weight.device)
     dead = hessian.dead_channels()
-    if dead:
-        columns = torch.tensor(dead, device=wide.device)
-        mantissa[:, columns] = _nearest(wide, threshold, levels, group)[:, columns]
-    return Rounded(mantissa.to(torch.int8), threshold.float(), levels, group, _dead_rows(wide), dead)
+    columns = torch.tensor(dead, device=weight.device, dtype=torch.int64)
+
+    def compensated(wide: Tensor) -> tuple[Tensor, Tensor]:
+        threshold = _thresholds(wide, levels, group, clip, importance)
+        scales = threshold if group is None else threshold.repeat_interleave(group, 1).T[order].contiguous()
+        mantissa = torch.empty_like(wide)
+        mantissa[:, order] = _compensated(wide.T[order].contiguous(), factor, scales, levels).T
+        if dead:
+            mantissa[:, columns] = _nearest(wide, threshold, levels, group)[:, columns]
+        return mantissa, threshold
+
+    return _in_parts(compensated, weight, levels, group, name, dead)
 
 
 def threshold_of(value: Tensor, largest: Tensor | None = None) -> Tensor:
@@ -148,8 +152,6 @@ def _thresholds(weight: Tensor, levels: int, group: int | None, clip: bool, impo
 
     importance  weight of each input's squared error (in,), for the search of a clip; None: all alike
     """
-    if weight.shape[0] > _ROWS:
-        return torch.cat([_thresholds(part, levels, group, clip, importance) for part in weight.split(_ROWS)])
     pieces = weight if group is None else weight.unflatten(1, (-1, group))
     largest = pieces.abs().amax(-1)
     best = threshold_of(largest / levels)
@@ -181,12 +183,35 @@ def _times(mantissa: Tensor, threshold: Tensor, group: int | None) -> Tensor:
     return mantissa * (threshold[:, None] if group is None else threshold.repeat_interleave(group, 1))
 
 
-def _dead_rows(weight: Tensor) -> tuple[int, ...]:
-    return tuple(torch.nonzero(weight.abs().amax(1) == 0).flatten().tolist()) if weight.shape[1] else ()
+def _in_parts(
+    integers_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+    weight: Tensor,
+    levels: int,
+    group: int | None,
+    name: str,
+    dead_channels: tuple[int, ...] = (),
+) -> Rounded:
+    """Round a weight, some rows at a time, so that only these are in float64. Errors: as of `rounded`.
+
+    integers_of  returns integers (rows, in), float64, and thresholds of finite rows (rows, in), float64
+    """
+    _check(weight, levels, group, name)
+    mantissa = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    thresholds, alive = [], []
+    for part, integers in zip(weight.detach().split(_ROWS), mantissa.split(_ROWS), strict=True):
+        wide = part.to(torch.float64)
+        if not bool(wide.isfinite().all()):
+            raise SpikeplugError(f"{name} holds NaN or infinity: load the model again, or repair it.")
+        found, threshold = integers_of(wide)
+        integers.copy_(found)
+        thresholds.append(threshold.float())
+        alive.append(wide.any(1) if wide.shape[1] else wide.new_ones(wide.shape[0]))
+    dead_rows = tuple(torch.nonzero(torch.cat(alive) == 0).flatten().tolist())
+    return Rounded(mantissa, torch.cat(thresholds), levels, group, dead_rows, dead_channels)
 
 
-def _checked(weight: Tensor, levels: int, group: int | None, name: str) -> Tensor:
-    """Return the weight in float64. Errors: SpikeplugError for what cannot be rounded."""
+def _check(weight: Tensor, levels: int, group: int | None, name: str) -> None:
+    """Check shape, levels and group. Errors: SpikeplugError for what cannot be rounded."""
     if weight.dim() != 2 or not weight.is_floating_point():
         raise SpikeplugError(f"{name} is no floating matrix (out, in): its shape is {tuple(weight.shape)}.")
     if not 1 <= levels <= 127:
@@ -195,7 +220,3 @@ def _checked(weight: Tensor, levels: int, group: int | None, name: str) -> Tenso
         raise SpikeplugError(
             f"{name} has {weight.shape[1]} inputs, which groups of {group} do not divide: give another."
         )
-    wide = weight.detach().to(torch.float64, copy=True)
-    if not bool(wide.isfinite().all()):
-        raise SpikeplugError(f"{name} holds NaN or infinity: load the model again, or repair it.")
-    return wide

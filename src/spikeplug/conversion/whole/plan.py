@@ -44,6 +44,7 @@ from spikeplug.operators.linear.levels import MOST_ROTATION, half_places
 from spikeplug.operators.linear.linear import dense
 from spikeplug.progress import Progress, silent
 from spikeplug.weights import Prepared, prepare
+from spikeplug.weights.folding import in_parts
 from spikeplug.weights.inputs import tiny_inputs
 
 #: Least cosine of a weight and its integers: unrelated weights have about 0, weights of three levels about 0.7.
@@ -203,7 +204,7 @@ class WholeConversion:
         rows, order = plug.as_rows(weight.detach()), plug.rotation
         if order:
             online = self.prepared is not None and path in self.prepared.online
-            rows = rows if online else apply_hadamard(rows.double(), order).to(rows.dtype)
+            rows = rows if online else in_parts(partial(apply_hadamard, order=order), rows, 0, rows.dtype)
             rows = rows * (2 ** half_places(order) / order**0.5)  # the operator divides by a power of two
         return rows, None if bias is None else bias.detach()
 

@@ -22,13 +22,12 @@ from spikeplug.weights import Hessian, gptq, rounded
 class Rounding:
     """Round each layer's weight when its inputs arrive, in one run of the model over the calibration tokens.
 
-        recipe    levels of the weights
-        total     number of layers;  done  how many are rounded
-        progress  is told after each layer
-        kept      where rounded layers are kept, and found again; None: nowhere
-        dead      by path of a layer whose input is not rotated, how many channels were 0 in all of calibration: their
-                  weights are rounded to nearest
-    >>>>>>> elements
+    recipe    levels of the weights
+    total     number of layers;  done  how many are rounded
+    progress  is told after each layer
+    kept      where rounded layers are kept, and found again; None: nowhere
+    dead      by path of a layer whose input is not rotated, how many channels were 0 in all of calibration: their
+              weights are rounded to nearest
     """
 
     recipe: Whole
@@ -52,6 +51,7 @@ class Rounding:
     def _calibrated(self, plug: CodedPlug, x: Tensor) -> None:
         how = (plug.levels, plug.block, plug.rotation)
         if self._last is None or self._last[0] is not x or self._last[1] != how:
+            self._last = None  # frees the Hessian before another is made
             hessian = Hessian(x.shape[-1], plug.path, x.device)
             hessian.add(
                 seen(torch.atleast_2d(x).flatten(0, -2), *how, on=Closed(plug.numerics or Numerics(), "linear"))

@@ -147,7 +147,7 @@ def test_rows_are_rounded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, (hessian, _) = random(23, 16), calibrated(16)
     weight[[4, 22]] = 0
     whole, nearest = gptq(weight, hessian), rounded(weight)
-    monkeypatch.setattr(rounding, "_ROWS", 5)
+    monkeypatch.setattr(rounding, "ROWS", 5)
     for found, expected in ((gptq(weight, hessian), whole), (rounded(weight), nearest)):
         assert found.mantissa.shape == (23, 16)
         assert found.dead_rows == expected.dead_rows == (4, 22)

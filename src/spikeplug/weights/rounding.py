@@ -21,7 +21,8 @@ _SMALLEST = 2.0**-100
 _LARGEST = 2.0**100
 # Parts of a row's largest weight that the search of a clip tries as the end of the range.
 _CLIPS = tuple(1 - step / 64 for step in range(1, 24))
-_ROWS = 2048  # rows that are worked on at once, so that it takes little memory
+#: Rows that are worked on at once, so that it takes little memory.
+ROWS = 2048
 _BLOCK = 32  # inputs that GPTQ rounds one by one before it changes all later ones at once; measured
 
 
@@ -196,18 +197,21 @@ def _in_parts(
     integers_of  returns integers (rows, in), float64, and thresholds of finite rows (rows, in), float64
     """
     _check(weight, levels, group, name)
-    mantissa = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-    thresholds, alive = [], []
-    for part, integers in zip(weight.detach().split(_ROWS), mantissa.split(_ROWS), strict=True):
+    rows, columns = weight.shape
+    # All that stays is allocated first: between the parts, it would keep their memory from being used again.
+    mantissa = weight.new_empty(weight.shape, dtype=torch.int8)
+    threshold = weight.new_empty((rows,) if group is None else (rows, columns // group), dtype=torch.float32)
+    dead = weight.new_zeros(rows, dtype=torch.bool)
+    results = (whole.split(ROWS) for whole in (mantissa, threshold, dead))
+    for part, *into in zip(weight.detach().split(ROWS), *results, strict=True):
         wide = part.to(torch.float64)
         if not bool(wide.isfinite().all()):
             raise SpikeplugError(f"{name} holds NaN or infinity: load the model again, or repair it.")
-        found, threshold = integers_of(wide)
-        integers.copy_(found)
-        thresholds.append(threshold.float())
-        alive.append(wide.any(1) if wide.shape[1] else wide.new_ones(wide.shape[0]))
-    dead_rows = tuple(torch.nonzero(torch.cat(alive) == 0).flatten().tolist())
-    return Rounded(mantissa, torch.cat(thresholds), levels, group, dead_rows, dead_channels)
+        found = (*integers_of(wide), torch.logical_not(wide.any(1)))
+        for result, values in zip(into, found, strict=True):
+            result.copy_(values)
+    dead_rows = tuple(torch.nonzero(dead).flatten().tolist()) if columns else ()
+    return Rounded(mantissa, threshold, levels, group, dead_rows, dead_channels)
 
 
 def _check(weight: Tensor, levels: int, group: int | None, name: str) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from spikeplug.conversion.whole.coded import CodedPlug
+from spikeplug.conversion.whole.coded import CodedPlug, free
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.unfinished import RoundedLayer, Unfinished
 from spikeplug.errors import SpikeplugError
+from spikeplug.memory import give_back
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.linear import THRESHOLD_BITS, seen
 from spikeplug.primitives.arithmetic import Closed
@@ -26,6 +27,7 @@ class Rounding:
     total     number of layers;  done  how many are rounded
     progress  is told after each layer
     kept      where rounded layers are kept, and found again; None: nowhere
+    freeing   free each float weight once its integers are there
     dead      by path of a layer whose input is not rotated, how many channels were 0 in all of calibration: their
               weights are rounded to nearest
     """
@@ -34,6 +36,7 @@ class Rounding:
     total: int
     progress: Progress
     kept: Unfinished | None = None
+    freeing: bool = False
     done: int = 0
     dead: dict[str, int] = field(default_factory=dict)
     _last: tuple[Tensor, tuple[int, int, int], Hessian] | None = None
@@ -70,6 +73,7 @@ class Rounding:
         if bias is not None and not bool(torch.isfinite(bias).all()):
             raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
         found = rounded(weight, levels, name=name) if hessian is None else gptq(weight, hessian, levels, name=name)
+        del weight
         layer = RoundedLayer(
             found.mantissa, *shared_unit(found.threshold), bias, torch.tensor(len(found.dead_channels))
         )
@@ -83,6 +87,9 @@ class Rounding:
             self.dead[plug.path] = dead
         bias = None if layer.bias is None else layer.bias.to(device)
         plug.install(layer.mantissa.to(device), layer.threshold.to(device), layer.unit.to(device), bias)
+        if self.freeing:
+            free(plug.module)
+        give_back()
         self.done += 1
         self.progress("rounding weights", self.done, self.total)
 

@@ -1,12 +1,14 @@
 """Time GPU kernels against torch's exact operators and a plain copy: `python benchmarks/gpu.py [RESULTS.csv]`.
 
+Last comes the prefill of a whole spiking SmolLM2 against the exact model in bfloat16 with torch's attention.
 Each figure is the median of interleaved runs, in microseconds. "copy" is the time in which the device copies as many
 bytes as the operator must read and write. A timing is reported only if a kernel ran and its output equals the closed
-form's bit for bit.
+form's bit for bit. For the whole model these are the logits, and the operators without a kernel are named.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import statistics
 import sys
@@ -19,12 +21,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import spikeplug
 from spikeplug import Numerics, functional, kernels
+from spikeplug.english import english_text
 from spikeplug.kernels import registry
+from spikeplug.library import OPERATORS
+from spikeplug.measurement.loading import find_source, load
+from spikeplug.measurement.text import encode
 
 RUNS = 30
 #: Rows of an attention output compared with the closed form, which would take long for all.
 COMPARED = 96
+#: Tokens of which a whole model's logits are compared, and that are timed.
+COMPARED_TOKENS, PREFILLS = 128, (512, 2048)
 FIELDS = ("operator", "shape", "dtype", "equal", "spiking_us", "exact_us", "copy_us", "times_exact", "times_copy")
 
 
@@ -72,6 +81,82 @@ def over_rows(shape: tuple[int, ...], dtype: torch.dtype) -> list[Row]:
     return [
         Row(name, shape, dtype, lambda s=spiking: is_equal(s, s), spiking, exact, copied)
         for name, (spiking, exact) in cases.items()
+    ]
+
+
+def linear(rows: int, inputs: int, outputs: int, levels: int, rotation: int = 0) -> Row:
+    """Return a linear layer of int8 weights, bfloat16, against F.linear in bfloat16."""
+    x = torch.randn(rows, inputs, device="cuda").bfloat16()
+    weight = torch.randint(-127, 128, (outputs, inputs), device="cuda", dtype=torch.int8)
+    threshold = torch.randint(1 << 15, 1 << 16, (outputs,), device="cuda", dtype=torch.int32)
+    unit = torch.tensor(-24, device="cuda", dtype=torch.int32)
+    dense = torch.ldexp((weight * threshold[:, None]).float(), unit).bfloat16()
+
+    def spiking() -> Tensor:
+        return OPERATORS["linear"](x, weight, threshold, unit, None, levels, 0, rotation)
+
+    def equal() -> bool:
+        part = torch.linspace(0, rows - 1, min(rows, COMPARED), device="cuda").long()
+        return is_equal(
+            lambda: spiking()[part],
+            lambda: OPERATORS["linear"](x[part], weight, threshold, unit, None, levels, 0, rotation),
+        )
+
+    name = f"linear, {levels} levels" + (f", rotated by {rotation}" if rotation else "")
+    copied = 2 * (x.numel() + rows * outputs) + weight.numel()
+    return Row(name, (rows, inputs, outputs), x.dtype, equal, spiking, lambda: F.linear(x, dense), copied)
+
+
+def linear_operators(shape: tuple[int, ...], dtype: torch.dtype) -> list[Row]:
+    """Return the other linear operators, on a residual stream's shape."""
+    a, b = (torch.randn(shape, device="cuda").to(dtype) for _ in range(2))
+    cases: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor], int]] = {
+        "add": (lambda: OPERATORS["add"](a, b), lambda: a + b, 3),
+        "multiply": (lambda: OPERATORS["multiply"](a, b), lambda: a * b, 3),
+        "quantise": (lambda: OPERATORS["quantise"](a, 127, 0, 0, False), lambda: a.clone(), 2),
+        "quantise, bytes": (lambda: OPERATORS["quantise"](a, 127, 0, 0, True), lambda: a.to(torch.int8), 2),
+    }
+    return [
+        Row(
+            name, shape, dtype, lambda s=spiking: is_equal(s, s), spiking, exact, tensors * a.numel() * a.element_size()
+        )
+        for name, (spiking, exact, tensors) in cases.items()
+    ]
+
+
+def prefills() -> list[Row]:
+    """Return the prefill of a whole spiking SmolLM2, weights rounded to nearest, against bfloat16 with sdpa."""
+    model, tokenizer = load(find_source(None))
+    exact = copy.deepcopy(model).to("cuda", torch.bfloat16)
+    exact.set_attn_implementation("sdpa")
+    spikeplug.convert(model, recipe="whole", calibration=False, keep=False)
+    model.cuda()
+    ids = encode(tokenizer, english_text())[: max(PREFILLS)][None].cuda()
+
+    def run(arm: torch.nn.Module, tokens: int) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = arm(ids[:, :tokens], logits_to_keep=1).logits
+        return logits
+
+    def equal() -> bool:
+        with torch.inference_mode():
+            found = model(ids[:, :COMPARED_TOKENS]).logits
+            with kernels.closed_forms():
+                return torch.equal(found, model(ids[:, :COMPARED_TOKENS]).logits)
+
+    print(spikeplug.explain(model, ids[:, :COMPARED_TOKENS]))
+    copied = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
+    return [
+        Row(
+            "whole model, prefill",
+            (1, tokens),
+            torch.float32,
+            equal,
+            lambda tokens=tokens: run(model, tokens),
+            lambda tokens=tokens: run(exact, tokens),
+            copied,
+        )
+        for tokens in PREFILLS
     ]
 
 
@@ -151,9 +236,16 @@ def main(path: Path) -> int:
     for shape in ((4096, 1024), (4096, 4096), (2048, 14336)):
         for dtype in (torch.bfloat16, torch.float32):
             rows += [measured(row) for row in over_rows(shape, dtype)]
+    for count, inputs, outputs in ((1, 4096, 4096), (512, 4096, 4096), (4096, 4096, 14336), (4096, 576, 1536)):
+        for levels in (127, 256):
+            rows.append(measured(linear(count, inputs, outputs, levels)))
+    rows.append(measured(linear(4096, 14336, 4096, 256, rotation=64)))
+    for dtype in (torch.bfloat16, torch.float32):
+        rows += [measured(row) for row in linear_operators((4096, 4096), dtype)]
     for keys in (2048, 4096, 8192):
         for causal in (True, False):
             rows.append(measured(attention(keys, causal=causal)))
+    rows += [measured(row) for row in prefills()]
     for row in rows:
         print(" | ".join(str(row[field]) for field in FIELDS))
     path.parent.mkdir(parents=True, exist_ok=True)

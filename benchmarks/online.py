@@ -24,6 +24,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import spikeplug
+from spikeplug.conversion.recipes import Pipeline, spikezip
 from spikeplug.conversion.recipes.online import Online
 from spikeplug.english import english_text
 from spikeplug.measurement.loading import find_source, load
@@ -31,12 +32,14 @@ from spikeplug.measurement.text import cut_windows, encode
 from spikeplug.progress import shown_on
 
 PAGE = "docs/recipes.md"
+#: Windows of SmolLM2 that calibrate.
+CALIBRATING = 16
 _CONSOLE = Console()
 #: (model, unit of the curve, [(step, value)], steps until nothing moved, spikes per neuron, equal to layerwise)
 Curve = tuple[str, str, list[tuple[int, float]], int, float, bool]
 
 
-def minilm(levels: int) -> Curve:
+def minilm(name: str, recipe: Pipeline) -> Curve:
     """Return the cosine with the exact embeddings by time step, the mean of 20 sentences."""
     model, tokenizer = packaged_models.minilm()
     texts = packaged_models.sentences(1000)
@@ -50,28 +53,29 @@ def minilm(levels: int) -> Curve:
 
     with torch.inference_mode():
         exact = embedding(model(**batch))
-    spikeplug.convert(model, recipe=spikeplug.recipes.spikezip(levels), calibration=calibration)
+    spikeplug.convert(model, recipe=recipe, calibration=calibration)
 
     def cosine(output: Any) -> float:
         return float((embedding(output) * exact).sum(-1).mean())
 
-    return curve(f"MiniLM, {levels} levels", "mean cosine with the exact embeddings", model, dict(batch), cosine)
+    return curve(f"MiniLM, {name}", "mean cosine with the exact embeddings", model, dict(batch), cosine)
 
 
-def smollm2(levels: int, context: int) -> Curve:
+def smollm2(name: str, recipe: Pipeline, context: int) -> Curve:
     """Return the perplexity of one window by time step."""
     model, tokenizer = load(find_source(None))
     ids = encode(tokenizer, english_text())
-    calibration, (window,) = cut_windows(ids, context, context), cut_windows(ids[len(ids) // 2 :], context, context)
-    batch = {"input_ids": window[None], "use_cache": False}
-    spikeplug.convert(
-        model, recipe=spikeplug.recipes.spikezip(levels), calibration={"input_ids": calibration, "use_cache": False}
+    calibration, (window,) = (
+        cut_windows(ids, context, CALIBRATING * context),
+        cut_windows(ids[len(ids) // 2 :], context, context),
     )
+    batch = {"input_ids": window[None], "use_cache": False}
+    spikeplug.convert(model, recipe=recipe, calibration={"input_ids": calibration, "use_cache": False})
 
     def perplexity(output: Any) -> float:
         return float(torch.nn.functional.cross_entropy(output.logits[0, :-1].double(), window[1:]).exp())
 
-    return curve(f"SmolLM2-135M, {levels} levels", f"perplexity of {context} tokens", model, batch, perplexity)
+    return curve(f"SmolLM2-135M, {name}", f"perplexity of {context} tokens", model, batch, perplexity)
 
 
 def curve(name: str, unit: str, model: nn.Module, batch: dict[str, Any], measure: Callable[[Any], float]) -> Curve:
@@ -126,7 +130,11 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
     chosen = parser.parse_args()
     with shown_on(_CONSOLE):
-        curves = [minilm(32), minilm(256), smollm2(256, chosen.context)]
+        curves = [
+            minilm("32 levels, least squares", spikezip(32, range="least squares")),
+            smollm2("256 levels, a threshold per channel", spikezip(256, channels=True), chosen.context),
+            minilm("256 levels", spikezip(256)),
+        ]
     equal = all(same for *_, same in curves)
     verdict = "equal in every bit to" if equal else "NOT EQUAL to"
     text = (

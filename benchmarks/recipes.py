@@ -32,6 +32,7 @@ from spikeplug.english import english_text
 from spikeplug.measurement.loading import find_source, load
 from spikeplug.measurement.text import cut_windows, encode
 from spikeplug.operators.linear.neuron import neuron_of
+from spikeplug.report.comparison import perplexity_change, standard_error
 
 CONTEXT = 512
 #: Windows that calibrate, and tokens on which spikes are counted.
@@ -72,14 +73,17 @@ class Figures:
 
     def perplexity(self, before: Figures) -> str:
         """Return the change of perplexity from another model, with its standard error."""
-        difference = (self.loss - before.loss).double()
-        mean, error = difference.mean(), difference.std() / len(difference) ** 0.5
-        return f"{100 * float(mean.expm1()):+.3g} ± {100 * float(mean.exp() * error):.2g} %"
+        change, error = perplexity_change((self.loss - before.loss).double())
+        return f"{_digits(change, 3):+,g} ± {_digits(error, 2):,g} %"
 
     def divergence_beyond(self, before: Figures) -> str:
         """Return how much further the model is from the float model than another, with the standard error."""
         difference = (self.divergence - before.divergence).double()
-        return f"{float(difference.mean()):+.2g} ± {float(difference.std() / len(difference) ** 0.5):.1g}"
+        return f"{float(difference.mean()):+.2g} ± {standard_error(difference):.1g}"
+
+
+def _digits(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
 
 
 def run(model: nn.Module, window: Tensor) -> tuple[Tensor, float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,8 +76,8 @@ def right(ranks: Tensor) -> list[float]:
     return (ranks == 1).double().tolist()
 
 
-def tables(presets: tuple[str, ...]) -> Iterator[str]:
-    """Yield the table each time that it has one row more."""
+def tables(presets: tuple[str, ...], only: str) -> Iterator[str]:
+    """Yield the table, with the rows of one recipe more each time."""
     model, tokenizer = packaged_models.minilm()
     texts, topics = passages()
     few = texts[:: 2 * CALIBRATING]
@@ -94,6 +95,8 @@ def tables(presets: tuple[str, ...]) -> Iterator[str]:
     rows.append("|---|---|---:|---:|---:|---:|---:|---:|")
     rows.append(f"| float model | exact | {_mean(right(exact))} | | | {_mean((1 / exact).tolist())} | | |")
     for name, recipe in RECIPES.items():
+        if not re.search(only, name):
+            continue
         coded = run(None, recipe)
         rows.append(f"| {name} | exact | {_mean(right(coded))} | | | {_mean((1 / coded).tolist())} | | |")
         for preset in presets:
@@ -129,9 +132,10 @@ def _against(paired: Paired) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default="paper,default,narrow", help="presets of the nonlinearities")
+    parser.add_argument("--only", default="", help="rows whose name holds this regular expression")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    for text in tables(tuple(arguments.presets.split(","))):
+    for text in tables(tuple(arguments.presets.split(",")), arguments.only):
         if arguments.write:
             pages.write("docs/recipes.md", "sentences", text)
 

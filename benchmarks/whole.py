@@ -46,6 +46,7 @@ from spikeplug.measurement.record import environment
 from spikeplug.measurement.section import Table
 from spikeplug.measurement.text import cut_windows, encode
 from spikeplug.progress import shown_on
+from spikeplug.report.comparison import perplexity_change
 
 PAGE = "docs/whole-figures.md"
 #: Levels of inputs and of keys and values, with the blocks that suit them.
@@ -120,9 +121,8 @@ def compared(model: nn.Module, other: nn.Module, windows: Tensor) -> list[str]:
         chosen = window[1:, None]
         differences.append((exact.gather(-1, chosen) - found.gather(-1, chosen))[:, 0].double())
     divergence, difference = torch.cat(divergences), torch.cat(differences)
-    error = difference.std() / difference.numel() ** 0.5
-    change = 100 * (difference.mean().exp() - 1)
-    return [f"{change:+.2f} ± {100 * error:.2f} %", f"{divergence.mean():.2e}"]
+    change, error = perplexity_change(difference)
+    return [f"{change:+.2f} ± {error:.2f} %", f"{divergence.mean():.2e}"]
 
 
 def speed(repeats: int) -> str:

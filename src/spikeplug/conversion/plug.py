@@ -277,11 +277,12 @@ def refuse_proxies(module: nn.Module, values: tuple[Any, ...]) -> None:
 
     module  named in the message
     """
-    if any(isinstance(value, fx.Proxy) for value in values):
-        raise SpikeplugError(
-            f"torch.fx would trace {type(module).__name__} without its spiking operators: use torch.export.export, or "
-            "revert the model first."
-        )
+    for value in values:
+        if isinstance(value, fx.Proxy):
+            raise SpikeplugError(
+                f"torch.fx would trace {type(module).__name__} without its spiking operators: use torch.export.export, "
+                "or revert the model first."
+            )
 
 
 def plug_of(module: nn.Module) -> Plug | None:

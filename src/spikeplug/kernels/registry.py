@@ -154,9 +154,11 @@ def _unsuited(call: Call) -> str | None:
     if weight is not None or bias is not None:
         arguments = (*arguments, weight, bias)
     for x in arguments:
-        if type(x) in VALUES or not isinstance(x, Tensor):
+        kind = type(x)
+        if kind in VALUES or (kind not in PLAIN and not isinstance(x, Tensor)):
             continue
-        if x.dtype not in TAKEN and not (x.dtype in INTEGERS and (operator in LINEAR or operator in PACKED)):
+        dtype = x.dtype
+        if dtype not in TAKEN and not (dtype in INTEGERS and (operator in LINEAR or operator in PACKED)):
             return _other_dtype(x)
         if x.numel() == 0:
             return "a tensor has no elements"
@@ -178,7 +180,8 @@ def choose(call: Call, together: bool = False) -> tuple[Kernel | None, Call, str
     """
     if not _enabled.get():
         return None, call, "closed forms were asked for"
-    device = device_type(call.arguments[0].device)
+    first = call.arguments[0]
+    device = "cpu" if first.is_cpu else device_type(first.device)
     kernel = loaded(device).get(call.operator)
     if kernel is None:
         return None, call, _absent(device, call.operator)

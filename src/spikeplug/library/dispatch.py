@@ -152,8 +152,11 @@ class Operator:
                 arguments = torch_op.as_declared(self.name, self.arguments, arguments)
             elif not compiling:
                 self.taken.add(given)
-        if events is None and may_go_direct((*arguments, weight, bias)):
-            return self._run(Call(self.name, arguments, numerics, weight, bias), part, together=True)
+        # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
+        if events is None and not compiling:
+            with torch._C.DisableTorchFunction():
+                if _is_direct((*arguments, weight, bias)):
+                    return self._run(Call(self.name, arguments, numerics, weight, bias), part, together=True)
         if not all(is_plain(x) for x in (*arguments, weight, bias) if isinstance(x, Tensor)):
             return self._on_values(arguments, weight, bias, numerics, events)
         as_real(arguments[0], self.name)
@@ -191,9 +194,9 @@ class Operator:
     def kernel(self, *arguments: Any) -> Tensor:
         """Return what the torch op returns. arguments: the op's, which end with the token of the numerics."""
         torch_op.check_devices(self.name, arguments)
-        return torch_op.with_plain_strides(
-            self._run(Call(self.name, arguments[:-1], Numerics.from_token(arguments[-1])))
-        )
+        with torch._C.DisableTorchFunction():
+            output = self._run(Call(self.name, arguments[:-1], Numerics.from_token(arguments[-1])))
+        return torch_op.with_plain_strides(output)
 
     def register(self) -> None:
         """Define the torch op `torch.ops.spikeplug.<name>` of this operator, with its gradient."""
@@ -202,24 +205,24 @@ class Operator:
     def _run(self, call: Call, part: str = "", together: bool = False) -> Tensor:
         """Count the call if a counter wants it, else run its kernel or closed form. The result is a new tensor.
 
+        No function mode must be active.
+
         together: whether all tensors are known to be plain and to lie on one device.
         """
-        # Function modes of whoever calls (such as a converted model's own) must not reach into the operator.
-        with torch._C.DisableTorchFunction():
-            x = call.arguments[0]
-            if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
-                as_real(x, self.name)  # raises
-            if (substitute := _substitute.get()) and (instead := _asked(substitute, call, part)) is not None:
-                output = instead
-            elif _counters.get() and (counters := active_counters()):
-                output = self._counted(call, counters)
-            else:
-                output = registry.run(call, self._closed, together)
-            for given in call.arguments:
-                if output is given:  # which an op's output may not be
-                    copied: Tensor = output.clone()
-                    return copied
-            return output
+        x = call.arguments[0]
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            as_real(x, self.name)  # raises
+        if (substitute := _substitute.get()) and (instead := _asked(substitute, call, part)) is not None:
+            output = instead
+        elif _counters.get() and (counters := active_counters()):
+            output = self._counted(call, counters)
+        else:
+            output = registry.run(call, self._closed, together)
+        for given in call.arguments:
+            if output is given:  # which an op's output may not be
+                copied: Tensor = output.clone()
+                return copied
+        return output
 
     def _closed(self, call: Call) -> Tensor:
         output = self.spiking(*call.arguments, numerics=call.numerics, events=None)
@@ -268,21 +271,32 @@ def may_go_direct(arguments: tuple[Any, ...]) -> bool:
     the tensors lie on several devices.
     Some of these torch tells by private names alone; tests/library/test_direct.py asks for each.
     """
-    if torch.compiler.is_compiling() or _is_watched():
+    if torch.compiler.is_compiling():
         return False
     with torch._C.DisableTorchFunction():  # or every look at an attribute is a call of each mode
-        graded, device = torch.is_grad_enabled(), None
-        for x in arguments:
-            if type(x) not in PLAIN:
-                if type(x) in VALUES or not isinstance(x, Tensor):
-                    continue
+        return _is_direct(arguments)
+
+
+def _is_direct(arguments: tuple[Any, ...]) -> bool:
+    """Return what `may_go_direct` returns, where nothing is compiled and no function mode is active."""
+    if _is_watched():
+        return False
+    graded, device = torch.is_grad_enabled(), None
+    for x in arguments:
+        kind = type(x)
+        if kind in VALUES:
+            continue
+        if kind not in PLAIN:
+            if isinstance(x, Tensor):
                 return False
-            if device is None:
-                device = x.device
-                if device_type(device) not in DEVICES:
-                    return False
-            if x.is_nested or x.layout is not torch.strided or x.device != device or (graded and x.requires_grad):
+            continue
+        here = "cpu" if x.is_cpu else x.device  # the device itself takes twice as long to read and compare
+        if device is None:
+            device = here
+            if here != "cpu" and device_type(here) not in DEVICES:
                 return False
+        if here != device or x.layout is not _STRIDED or x.is_nested or (graded and x.requires_grad):
+            return False
     return True
 
 
@@ -291,18 +305,21 @@ def _is_watched() -> bool:
 
     Function modes that let operators pass do not count.
     """
-    return (
+    if (
         _dispatch_modes() > 0
         or _transform() is not None
         or _profiles()
         or _trace() is not None
         or forward_ad._current_level >= 0
-        or not all(
-            getattr(_function_mode_at(place), "lets_operators_pass", False) for place in range(_function_modes())
-        )
-    )
+    ):
+        return True
+    for place in range(_function_modes()):
+        if not getattr(_function_mode_at(place), "lets_operators_pass", False):
+            return True
+    return False
 
 
+_STRIDED = torch.strided
 _dispatch_modes, _transform = torch._C._len_torch_dispatch_stack, torch._C._functorch.peek_interpreter_stack
 _profiles, _trace = torch._C._autograd._profiler_enabled, torch._C._get_tracing_state
 _function_modes, _function_mode_at = torch._C._len_torch_function_stack, torch._C._get_function_stack_at

@@ -147,18 +147,24 @@ def figures_of(found: Predictions) -> dict[str, Any]:
     in per cent; the predictions' number.
     """
     rise = (found.converted - found.exact).flatten()
-    change = math.expm1(min(float(rise.mean()), 700.0))
+    change, error = perplexity_change(rise)
     return {
         "exact_perplexity": float(found.exact.mean().exp()),
         "converted_perplexity": float(found.converted.mean().exp()),
-        "change_percent": 100.0 * change,
-        "standard_error_percent": 100.0 * (1.0 + change) * standard_error(rise),
+        "change_percent": change,
+        "standard_error_percent": error,
         "mean_kl": float(found.kl.mean()),
         "standard_error_kl": standard_error(found.kl),
         "max_kl": float(found.kl.max()),
         "agreement_percent": 100.0 * float(found.agree.mean()),
         "predictions": rise.numel(),
     }
+
+
+def perplexity_change(rise: Tensor) -> tuple[float, float]:
+    """Return the change of perplexity in per cent, and its standard error. rise: of each prediction's loss, in nats."""
+    change = math.expm1(min(float(rise.mean()), 700.0))
+    return 100.0 * change, 100.0 * (1.0 + change) * standard_error(rise)
 
 
 def standard_error(values: Tensor) -> float:

@@ -20,13 +20,16 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from spikeplug import Numerics, functional
+from spikeplug.kernels.gpu.linear_product import choose_tile
+from spikeplug.kernels.gpu.self_test import SelfTested
+from spikeplug.library import OPERATORS
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="compiles, in a process of its own"),
     pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION:UserWarning"),
 ]
 _NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-_NAMES |= {torch.int8: "i8", torch.int32: "i32", torch.int64: "i64"}
+_NAMES |= {torch.float64: "fp64", torch.int8: "i8", torch.int32: "i32", torch.int64: "i64"}
 
 
 @pytest.fixture
@@ -53,6 +56,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         kernels.append(triton_compile(source, target=GPUTarget("cuda", 90, 32), options=options))
 
     monkeypatch.setattr(JITFunction, "run", run)
+    monkeypatch.setattr(SelfTested, "_failure", lambda self, device: None)  # nothing runs that could be compared
     return kernels
 
 
@@ -79,6 +83,10 @@ CALLS: dict[str, Callable[[], Tensor]] = {
     "layer_norm, long": lambda: functional.layer_norm(LONG, LONG_WEIGHT, LONG_WEIGHT),
     "rms_norm": lambda: functional.rms_norm(ROWS, WEIGHT),
     "layer_norm": lambda: functional.layer_norm(ROWS, WEIGHT, WEIGHT),
+    "add": lambda: OPERATORS["add"](ROWS, WEIGHT.float()),
+    "multiply": lambda: OPERATORS["multiply"](ROWS.float(), ROWS.float()),
+    "quantise": lambda: OPERATORS["quantise"](ROWS, 256, 32),
+    "quantise, bytes": lambda: OPERATORS["quantise"](ROWS, 127, 0, 64, True),
 }
 
 
@@ -97,13 +105,38 @@ def test_attention(bits: int, channels: int, compiled: list[Any]) -> None:
     (attention,) = (kernel for kernel in compiled if kernel.name == "attention_kernel")
     assert "rare_kernel" in {kernel.name for kernel in compiled}
     ptx = attention.asm["ptx"]
-    # The int8 matrix units make both products, and no other matrix unit any.
-    units = re.findall(r"(?:mma|wgmma)[\w.]*\.sync\.[\w.:]*", ptx)
-    assert units
-    assert [unit for unit in units if ".s32.s8.s8" not in unit] == []
+    check_units(ptx)
     assert "cvt.rn.f32.f64" in ptx  # scores are rounded once
     # The matrix units clamp: in either pass they add to one shifted sum a byte but the first, whose range is known.
     assert starts(attention.asm["ttir"]).count("arith.shli") == 2 * (1 if bits == 16 else 2)
+
+
+def check_units(ptx: str) -> None:
+    """The int8 matrix units make the products, and no other matrix unit any."""
+    units = re.findall(r"(?:\bmma|wgmma\.mma_async)[\w.]*\.sync\.[\w.:]*", ptx)
+    assert units
+    assert [unit for unit in units if ".s32.s8.s8" not in unit] == []
+
+
+@pytest.mark.parametrize("rows", [1, 40, 512])
+@pytest.mark.parametrize(("levels", "block", "rotation"), [(127, 0, 0), (256, 0, 64), (127, 32, 0)])
+def test_linear(rows: int, levels: int, block: int, rotation: int, compiled: list[Any]) -> None:
+    weight, threshold = torch.zeros(96, 576, dtype=torch.int8), torch.zeros(96, dtype=torch.int32)
+    bias = torch.zeros(96) if rotation else None
+    x = torch.zeros(rows, 576, dtype=torch.float32 if block else torch.bfloat16)
+    OPERATORS["linear"](x, weight, threshold, torch.tensor(0, dtype=torch.int32), bias, levels, block, rotation)
+    check(compiled)
+    (product,) = (kernel for kernel in compiled if kernel.name == "product_kernel")
+    check_units(product.asm["ptx"])
+    # Each digit's product has sums of its own, which begin at 0: the matrix units, which may clamp, see no other.
+    ttir = product.asm["ttir"]
+    sums = re.findall(r"tt\.dot [^,]*, [^,]*, (%\w+)", ttir)
+    assert len(set(sums)) == len(sums) == (1 if levels == 127 and not block else 2)
+    assert all(re.search(rf"iter_args\(.*{name} = (%cst\w*).*\)", ttir) for name in sums)
+    assert set(re.findall(r"%cst\w* = arith.constant dense<(\S+)> : tensor<\d+x\d+xi32>", ttir)) == {"0"}
+    assert product.metadata.shared <= 96 << 10
+    assert choose_tile(rows).rows >= min(rows, 128)
+    assert [kernel.name for kernel in compiled].count("scale_kernel") == (2 if rotation else 1)
 
 
 def test_attention_without_a_mask(compiled: list[Any]) -> None:

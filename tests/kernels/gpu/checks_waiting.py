@@ -23,6 +23,13 @@ X, WEIGHT = rows(torch.float32, 40), seeded(40).to(DEVICE)
 QUERY, KEY, VALUE = (seeded(2, heads, 9, 16, seed=heads).to(DEVICE) for heads in (4, 2, 2))
 QUERY[0, 0, 0, 0], KEY[1, 1, 2, 3], VALUE[0, 1, 4, 5], QUERY[1, 2, 3] = torch.nan, torch.inf, -torch.inf, 1e30
 MASK = torch.ones(9, 9, dtype=torch.bool, device=DEVICE).tril()
+BYTES = (OPERATORS["quantise"](KEY, 127, 0, 0, True), OPERATORS["quantise"](VALUE, 127, 0, 0, True))
+LAYER = (
+    torch.randint(-128, 128, (7, 40), dtype=torch.int8, generator=torch.Generator().manual_seed(0)).to(DEVICE),
+    torch.arange(7, dtype=torch.int32, device=DEVICE),
+    torch.tensor(-9, dtype=torch.int32, device=DEVICE),
+)
+BIAS = torch.tensor([0.0, 1, -2, 3, torch.inf, 5, -6], device=DEVICE)
 COUNTS = torch.arange(1, 10, device=DEVICE).view(9, 1)
 CALLS: dict[str, Callable[[], Tensor]] = {
     "softmax": lambda: functional.softmax(X),
@@ -36,6 +43,13 @@ CALLS: dict[str, Callable[[], Tensor]] = {
     "attention": lambda: functional.attention(QUERY, KEY, VALUE, MASK),
     "attention, counts": lambda: functional.attention(QUERY, KEY, VALUE, COUNTS),
     "attention, no mask": lambda: functional.attention(QUERY, KEY, VALUE),
+    "attention, bytes": lambda: OPERATORS["attention"](QUERY, *BYTES, MASK, None, None, None),
+    "linear": lambda: OPERATORS["linear"](X, *LAYER, None, 256, 32, 0),
+    "linear, bias": lambda: OPERATORS["linear"](X, *LAYER, BIAS, 127, 0, 20),
+    "add": lambda: OPERATORS["add"](X, WEIGHT),
+    "multiply": lambda: OPERATORS["multiply"](X, WEIGHT),
+    "quantise": lambda: OPERATORS["quantise"](X, 127, 32, 0, False),
+    "quantise, bytes": lambda: OPERATORS["quantise"](X, 127, 0, 20, True),
 }
 
 

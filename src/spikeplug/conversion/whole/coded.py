@@ -142,7 +142,7 @@ class CodedPlug(Plug):
 
     def as_rows(self, weight: Tensor) -> Tensor:
         """Return a weight in the module's layout as (rows, columns)."""
-        return weight.T if self.transposed else weight.flatten(1)
+        return weight.T if self.transposed else weight
 
     def linear(self, x: Tensor, bias: bool = True, groups: int = 1) -> Tensor:
         """Return the linear operator's result for x (..., columns); rounds the weight first if that is left to do.
@@ -155,19 +155,16 @@ class CodedPlug(Plug):
         if self.watch is not None:
             for part in x.chunk(groups, -1):
                 self.watch(self, part)
-        module, operator = cast(Any, self.module), library.OPERATORS["linear"]
-        weight = module.weight.T if self.transposed else module.weight
-        weight = weight if weight.dim() == 2 else weight.flatten(1)
+        # Buffers from their dict: torch's module looks names up in Python. Weights may be attributes (pruning).
+        module, buffers = cast(Any, self.module), self.module._buffers
+        weight, threshold, unit = self.as_rows(module.weight), buffers[THRESHOLD], buffers[UNIT]
         how, offset = (self.levels, self.block, self.rotation), module.bias if bias else None
+        operator = library.OPERATORS["linear"]
         if groups == 1:
-            return operator(
-                x, weight, module.weight_threshold, module.weight_unit, offset, *how, numerics=self.numerics
-            )
+            return operator(x, weight, threshold, unit, offset, *how, numerics=self.numerics)
+        assert threshold is not None
         biases = (None,) * groups if offset is None else offset.chunk(groups)
-        parts = zip(
-            x.chunk(groups, -1), weight.chunk(groups), module.weight_threshold.chunk(groups), biases, strict=True
-        )
-        unit = module.weight_unit
+        parts = zip(x.chunk(groups, -1), weight.chunk(groups), threshold.chunk(groups), biases, strict=True)
         return torch.cat([operator(x, w, t, unit, b, *how, numerics=self.numerics) for x, w, t, b in parts], -1)
 
 
@@ -235,6 +232,10 @@ class ConvolutionPlug(CodedPlug):
     """Run a convolution as a linear layer on its patches; a patch is one vector."""
 
     label = "spiking convolution"
+
+    def as_rows(self, weight: Tensor) -> Tensor:
+        """Return a weight in the module's layout as (rows, columns)."""
+        return weight.flatten(1)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.detached:
@@ -322,8 +323,7 @@ OWN_CALLS: dict[type[nn.Module], frozenset[str]] = {
 
 def has_own_forward(module: nn.Module) -> bool:
     """Return whether a layer is of a subclass whose forward is not that of torch's or transformers' layer."""
-    plain = {nn.Linear.forward, nn.Embedding.forward, Conv1D.forward, *_FORWARDS}
-    return type(module).forward not in plain
+    return type(module).forward not in _PLAIN_FORWARDS
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -332,3 +332,4 @@ def is_layer(module: nn.Module) -> bool:
 
 
 _FORWARDS = frozenset(cls.forward for cls in CONVOLUTIONS)
+_PLAIN_FORWARDS = _FORWARDS | {nn.Linear.forward, nn.Embedding.forward, Conv1D.forward}

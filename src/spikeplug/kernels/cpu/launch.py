@@ -93,12 +93,12 @@ def empty_like(x: Tensor) -> Tensor:
 
 
 def new_empty(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return x.new_empty(shape), on Linux with large memory pages (2 MiB) if it is 32 MiB or more.
+    """Return x.new_empty(shape) of a dimension or more, on Linux with large memory pages (2 MiB) from 32 MiB on.
 
     With pages of 4 KiB the page faults would take longer than the kernel.
     """
-    # Of torch's functions, this is the fastest.
-    return _on_large_pages(torch.empty_like(x) if x.shape == shape and x.is_contiguous() else x.new_empty(shape))
+    # Of torch's functions, these are the fastest: sizes in a tuple take half a microsecond more.
+    return _on_large_pages(torch.empty_like(x) if x.shape == shape and x.is_contiguous() else x.new_empty(*shape))
 
 
 def _on_large_pages(output: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ from spikeplug.kernels.cpu.verbs import (
     shift_right,
     with_sign,
 )
-from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, SHARE_BITS, STEP_BITS
+from spikeplug.kernels.levels import largest_mantissa
+from spikeplug.operators.linear.levels import SHARE_BITS, STEP_BITS
 from spikeplug.operators.linear.receiver import LOWEST_EXPONENT, RECEIVED_BITS
 
 #: Lanes of a vector on which sums and differences of near neighbours are formed.
@@ -47,8 +48,6 @@ _MOST_SHORT = 64
 _MOST_WHOLE = 128
 #: Rows of a rotation's factor that are summed at once. Every order but 1 and 2 is a multiple of it.
 _ROWS = 4
-#: The largest mantissa that two int8 digits hold.
-MOST_MANTISSA = 127 * 256 + 127
 #: What `levels_of` returns as the step of a row with NaN or infinities.
 UNDEFINED = -1
 #: From this exponent on, an inverse power of two is a float32.
@@ -107,28 +106,11 @@ def _factors(order: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     return torch.tensor([*words, 0], dtype=torch.int64), tuple(held)
 
 
-def largest_mantissa(levels: int, block: int) -> int:
-    """Return the bound of |mantissa| of the levels."""
-    return levels << (SHARE_BITS if block else 0)
-
-
 def largest_step(levels: int, block: int) -> int:
     """Return the bound of a vector's step, as `Levels` holds it."""
     unit = largest_mantissa(levels, block)
     places: int = encoder(levels, block, 0).places
     return -(-(1 << places) // unit)
-
-
-def refused(levels: int, block: int, rotation: int, *, short: bool = True) -> str | None:
-    """Return why the kernels do not encode with these settings, or None; values out of their domain are refused too.
-
-    short: whether mantissas must fit 16 bits. Others have 31 bits, as the magnitudes that the step divides.
-    """
-    if levels < 1 or block < 0 or largest_mantissa(levels, block) > (MOST_MANTISSA if short or block else MOST_LEVELS):
-        return f"levels of {levels} with block={block} do not fit 16 bits"
-    if rotation and (rotation < 2 or rotation > MOST_ROTATION or not factors_of(rotation)):
-        return f"rotation={rotation} is not the order of a Hadamard matrix up to {MOST_ROTATION}"
-    return None
 
 
 def _near(distances: tuple[int, ...]) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikeplug.kernels.cpu.dots import FEW
 from spikeplug.kernels.cpu.launch import launch, new_empty
-from spikeplug.kernels.cpu.levels import encoder, largest_mantissa, largest_step, refused
+from spikeplug.kernels.cpu.levels import encoder, largest_step
 from spikeplug.kernels.cpu.linear_kernel import (
     Buffers,
     Layer,
@@ -19,14 +19,14 @@ from spikeplug.kernels.cpu.linear_kernel import (
     linear_few_kernel,
     linear_scale_kernel,
 )
-from spikeplug.kernels.protocol import DTYPES, EVERY_ROW, NO_AFFINE, Call
+from spikeplug.kernels.levels import largest_mantissa, linear_refusal, linear_settings, products_refused
+from spikeplug.kernels.protocol import EVERY_ROW, Call
 from spikeplug.operators.linear.linear import THRESHOLD_BITS
 
 #: Sums of high digits that are held at a time, in elements.
 _SUMS = 1 << 20
 #: float32 holds every integer up to 2^24.
 _FLOAT_EXACT = 1 << 24
-_DEFAULTS = (None, 127, 0, 0)
 
 
 class Plan(NamedTuple):
@@ -44,17 +44,12 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _plan(levels: Any, block: Any, rotation: Any, inputs: int) -> Plan:
-    reason = refused(levels, block, rotation)
+    reason = products_refused(levels, block, rotation, inputs)
     if reason is not None:
         return Plan(reason)
-    if rotation and inputs % rotation:
-        return Plan(f"rotation={rotation} does not divide {inputs} channels")
     largest = largest_mantissa(levels, block)
-    total = largest * 128 * inputs
-    if total >= 1 << 31:
-        return Plan(f"sums of {inputs} products do not fit 32 bits")
     planes = 1 if largest <= 127 else 2
-    doubles = total * largest_step(levels, block) << THRESHOLD_BITS <= 1 << 53
+    doubles = largest * 128 * inputs * largest_step(levels, block) << THRESHOLD_BITS <= 1 << 53
     widths = Widths(inputs=inputs, planes=planes, doubles=int(doubles))
     return Plan("", planes, encoder(levels, block, rotation) + widths)
 
@@ -63,49 +58,33 @@ class Linear:
     """Compute a linear layer of levels and int8 weights."""
 
     def supports(self, call: Call) -> str | None:
-        x, weight, threshold, unit = call.arguments[:4]
-        bias, levels, block, rotation = _settings(call)
-        if call.weight is not None or call.bias is not None:
-            return NO_AFFINE
-        if weight.dtype is not torch.int8 or threshold.dtype is not torch.int32 or unit.dtype is not torch.int32:
-            return "kernels take int8 weights, int32 thresholds and an int32 unit"
-        if weight.dim() != 2 or threshold.dim() != 1 or unit.dim():
-            return "the weight, its thresholds or its unit have other dimensions"
-        outputs, inputs = weight.shape
-        if x.size(-1) != inputs or threshold.numel() != outputs:
-            return "the input or the thresholds do not fit the weight"
-        if bias is not None and (bias.dtype not in DTYPES or bias.shape != threshold.shape):
-            return "kernels take one float32, bfloat16 or float16 bias per output"
-        return _plan(levels, block, rotation, inputs).reason or None
+        _, levels, block, rotation = linear_settings(call)
+        return linear_refusal(call) or _plan(levels, block, rotation, call.arguments[1].shape[1]).reason or None
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         x, weight, threshold, unit = call.arguments[:4]
-        bias, levels, block, rotation = _settings(call)
+        bias, levels, block, rotation = linear_settings(call)
         outputs, inputs = weight.shape
-        plan = _plan(levels, block, rotation, inputs)
-        rows = (x if x.dtype is torch.float32 else x.to(torch.float32)).contiguous()
+        plan, shape, dtype = _plan(levels, block, rotation, inputs), x.shape, x.dtype
+        rows = (x if dtype is torch.float32 else x.to(torch.float32)).contiguous()
         count = rows.numel() // inputs
         threshold = threshold.contiguous()
         if bias is not None:
             bias = bias.to(torch.float32).contiguous()
-        output = new_empty(rows, (*x.shape[:-1], outputs))
+        output = new_empty(rows, (*shape[:-1], outputs))
         stride, step = weight.stride()
         # In the order of `Layer`, whose names would take a microsecond.
-        addresses = (weight.data_ptr(), stride, threshold.data_ptr(), unit.data_ptr())
-        shift = 0 if bias is None else bias.data_ptr()
-        layer = Layer(rows.data_ptr(), count, output.data_ptr(), outputs, *addresses, shift, call.numerics.bits)
+        layer = (
+            *(rows.data_ptr(), count, output.data_ptr(), outputs),
+            *(weight.data_ptr(), stride, threshold.data_ptr(), unit.data_ptr()),
+            *(0 if bias is None else bias.data_ptr(), call.numerics.bits),
+        )
         held = (rows, weight, threshold, unit, bias, output)
         if count <= FEW and step == 1:
             left = launch(linear_few_kernel, outputs, inputs * count, plan.words + layer, marks=1, held=held)
         else:
-            left = _run_many(plan, layer, weight, output.view(count, outputs), held)
-        return output if output.dtype is x.dtype else output.to(x.dtype), None if left is None else EVERY_ROW
-
-
-def _settings(call: Call) -> tuple[Any, ...]:
-    """Return bias, levels, block and rotation of a call."""
-    given = call.arguments[4:]
-    return given if len(given) == 4 else given + _DEFAULTS[len(given) :]
+            left = _run_many(plan, Layer(*layer), weight, output.view(count, outputs), held)
+        return output if dtype is torch.float32 else output.to(dtype), None if left is None else EVERY_ROW
 
 
 def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tuple[Any, ...]) -> Tensor | None:

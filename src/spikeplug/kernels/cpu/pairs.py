@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,7 +147,8 @@ class Pair:
         a, b = call.arguments
         if call.weight is not None or call.bias is not None:
             return NO_AFFINE
-        if a.dtype is not b.dtype or a.dtype not in DTYPES:
+        dtype = a.dtype
+        if dtype is not b.dtype or dtype not in DTYPES:
             return "kernels take two tensors of one dtype"
         shape: tuple[int, ...] = a.shape
         return None if shape == b.shape or _broadcast(shape, b.shape) else "the shapes do not broadcast"
@@ -161,20 +163,20 @@ class Pair:
             width = shape[-1]
             rows = a.numel() // width
             output = empty_like(a)
-            sizes: tuple[int, ...] = (1, rows)
-            strides: tuple[int, ...] = (0, 0, width, 1, 0, 0, width, 1)
+            steps = _in_one_piece(rows, width)
         else:
-            shape = _broadcast(shape, b.shape)
-            width = shape[-1]
-            rows = math.prod(shape) // width
-            (a, a_strides), (b, b_strides) = _walked(a, shape), _walked(b, shape)
-            sizes, strides = _sizes(shape), a_strides + b_strides
-            output = new_empty(a, shape)
+            wanted, rows, found = _walk(shape, a.stride(), b.shape, b.stride())
+            if found is None:
+                a, b = a.expand(wanted).contiguous(), b.expand(wanted).contiguous()
+            width = wanted[-1]
+            steps = _in_one_piece(rows, width) if found is None else found
+            output = new_empty(a, wanted)
         given = (a.data_ptr(), b.data_ptr(), output.data_ptr(), width, self._product, call.numerics.bits)
-        launch(pair_kernel, rows, width, (*given, *sizes, *strides), marks=1, held=(a, b, output))
+        launch(pair_kernel, rows, width, given + steps, marks=1, held=(a, b, output))
         return output if dtype is torch.float32 else output.to(dtype), None
 
 
+@lru_cache(maxsize=1024)
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of both broadcast; () if they do not. torch's own function takes longer than the kernel."""
     if len(a) < len(b):
@@ -183,25 +185,34 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     shape = tuple([max(x, y) for x, y in zip(a[missing:], b, strict=True)])
     if any(x != y and 1 not in (x, y) for x, y in zip(a[missing:], b, strict=True)):
         return ()
-    return a[:missing] + shape
+    return (*a[:missing], *shape)
 
 
-def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the sizes of the last two of the leading dimensions; 1 for a dimension that is not there."""
-    if len(shape) > _DIMENSIONS + 1:
-        return 1, math.prod(shape[:-1])
-    leading = (1, 1, *shape[:-1])
-    return leading[-2], leading[-1]
+@lru_cache(maxsize=1024)
+def _walk(
+    a: tuple[int, ...], a_strides: tuple[int, ...], b: tuple[int, ...], b_strides: tuple[int, ...]
+) -> tuple[tuple[int, ...], int, tuple[int, ...] | None]:
+    """Return how the kernel walks over two tensors of these shapes and strides: (output's shape, its rows, steps).
 
-
-def _walked(x: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
-    """Return x as a tensor that the kernel reads as one of this shape, and its strides over three dimensions and a row.
-
-    It is x itself, unless x has too many dimensions or a row that does not lie in one piece: then it is a copy.
+    steps: the kernel's words from `middle` on; None if the tensors have to be expanded and contiguous first, because
+    they have too many dimensions, or rows that do not lie in one piece.
     """
-    x = x.expand(shape)
-    if len(shape) > _DIMENSIONS + 1:
-        return x.contiguous(), (0, 0, shape[-1], 1)
-    if x.stride(-1) not in (0, 1):
-        x = x.contiguous()
-    return x, (0,) * (_DIMENSIONS + 1 - len(shape)) + x.stride()
+    shape = _broadcast(a, b)
+    rows = math.prod(shape[:-1])
+    strides = [_expanded(*x, shape) for x in ((a, a_strides), (b, b_strides))]
+    if len(shape) <= _DIMENSIONS + 1 and all(x[-1] in (0, 1) for x in strides):
+        sizes = (1, 1, *shape[:-1])[-2:]
+        return shape, rows, (*sizes, *strides[0], *strides[1])
+    return shape, rows, None
+
+
+def _in_one_piece(rows: int, width: int) -> tuple[int, ...]:
+    """Return the kernel's words from `middle` on for two contiguous tensors."""
+    return 1, rows, 0, 0, width, 1, 0, 0, width, 1
+
+
+def _expanded(shape: tuple[int, ...], strides: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a tensor that is expanded to a wanted shape; over three dimensions and a row at least."""
+    missing = len(wanted) - len(shape)
+    own = [0 if have != want else stride for have, want, stride in zip(shape, wanted[missing:], strides, strict=True)]
+    return (0,) * (max(len(wanted), _DIMENSIONS + 1) - len(own)) + tuple(own)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spikeplug.codes import MOST_PACKED, STEP_BYTES
+from spikeplug.codes import STEP_BYTES
 from spikeplug.kernels.cpu.compile import kernel
-from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, encoder, levels_of, refused, room_of
+from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, encoder, levels_of, room_of
 from spikeplug.kernels.cpu.memory import bytes_at, halves, leave, next_rows, words
 from spikeplug.kernels.cpu.rows import ROWS, Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import decode, inlined, is_normal
-from spikeplug.kernels.protocol import NO_AFFINE, Call
+from spikeplug.kernels.levels import quantise_refusal, quantise_settings
+from spikeplug.kernels.protocol import Call
 
 AT = own_places(Encoder)
 
@@ -89,26 +89,12 @@ class Quantise:
     """Encode vectors in few levels, and return the numbers, or bytes."""
 
     def supports(self, call: Call) -> str | None:
-        if call.weight is not None or call.bias is not None:
-            return NO_AFFINE
-        levels, block, rotation, packed = _given(call)
-        width = call.arguments[0].shape[-1]
-        if rotation and width % rotation:
-            return f"rotation={rotation} does not divide {width} channels"
-        if packed and (block or levels > MOST_PACKED):
-            return "bytes do not hold these levels"
-        return refused(levels, block, rotation, short=False)
+        return quantise_refusal(call)
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
-        x, (levels, block, rotation, packed) = call.arguments[0], _given(call)
+        x, (levels, block, rotation, packed) = call.arguments[0], quantise_settings(call)
         settings = _settings(levels, block, rotation)
         if not packed:
             return by_rows(quantise_kernel, x, settings)
         output = x.new_empty((*x.shape[:-1], x.shape[-1] + STEP_BYTES), dtype=torch.int8)
         return by_rows(pack_kernel, x, settings, output=output)
-
-
-def _given(call: Call) -> tuple[Any, ...]:
-    """Return levels, block, rotation and packed of a call."""
-    given = call.arguments[1:]
-    return given if len(given) == 4 else given + (127, 0, 0, False)[len(given) :]

@@ -73,15 +73,20 @@ def by_rows(
     Returns the output, and the rows that the kernel left: bool, in the shape of x without its last dimension; None if
     there are none.
     """
-    rows = (x if x.dtype is torch.float32 else x.to(torch.float32)).contiguous()
-    dtype, output = (x.dtype, empty_like(rows)) if output is None else (output.dtype, output)
+    shape, given = x.shape, x.dtype
+    rows = (x if given is torch.float32 else x.to(torch.float32)).contiguous()
+    if output is None:
+        output, dtype = empty_like(rows), given
+    else:
+        dtype = output.dtype
     weight, bias = weight if weight is None else weight.contiguous(), bias if bias is None else bias.contiguous()
-    width = x.shape[-1]
+    width = shape[-1]
     count = rows.numel() // width
-    applied = (0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr())
     # In the order of `Rows`, whose names would take half a microsecond.
-    places = (rows.data_ptr(), output.data_ptr(), width, *applied)
-    left = launch(
-        kernel, count, width, places + settings.words, marks=count, held=(rows, output, weight, bias, settings)
+    places = (
+        *(rows.data_ptr(), output.data_ptr(), width),
+        *(0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr()),
     )
-    return output if output.dtype is dtype else output.to(dtype), None if left is None else left.view(x.shape[:-1])
+    held = (rows, output, weight, bias, settings)
+    left = launch(kernel, count, width, places + settings.words, marks=count, held=held)
+    return output if output.dtype is dtype else output.to(dtype), None if left is None else left.view(shape[:-1])

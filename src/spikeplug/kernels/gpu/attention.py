@@ -8,7 +8,7 @@ import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.codes import natural_unit
+from spikeplug.codes import is_packed, levels_of, natural_unit
 from spikeplug.kernels.gpu.attention_codes import KEY_STEP, encode_keys, encode_values, filled, key_ranges, limbs
 from spikeplug.kernels.gpu.attention_rare import rare_kernel
 from spikeplug.kernels.gpu.attention_tiles import attention_kernel
@@ -54,8 +54,8 @@ class Attention:
             return NO_AFFINE
         if not query.dim() == key.dim() == value.dim() == 4:
             return "query, key and value need 4 dimensions"
-        if not (key.dtype in DTYPES and value.dtype in DTYPES):
-            return "keys and values are not floating-point"
+        if not all(x.dtype in DTYPES or is_packed(x) for x in (key, value)):
+            return "keys and values are neither floating-point nor packed"
         if softcap is not None or sinks is not None:
             return "there is a softcap" if sinks is None else "there are sinks"
         if mask is not None and mask.dtype.is_floating_point:
@@ -64,7 +64,7 @@ class Attention:
             return "the numerics have query_key_bits=None; the kernel takes an integer"
         if not numerics.divide_last:
             return "the numerics have divide_last=False; the kernel takes True"
-        if max(query.shape[-1], value.shape[-1]) > _CHANNELS:
+        if max(query.shape[-1], levels_of(value).shape[-1]) > _CHANNELS:
             return f"heads have more than {_CHANNELS} channels"
         # A sum of int8 products is of `limbs` products per key at most, see attention_tiles.py; the whole fits 62 bits.
         keys = key.shape[2]
@@ -73,9 +73,12 @@ class Attention:
         return None
 
     def run(self, call: Call) -> tuple[Tensor, None]:
-        query, key, value, mask, scaling, _, _ = call.arguments
+        query, _, _, mask, scaling, _, _ = call.arguments
         numerics = call.numerics
-        AttentionCall(*call.arguments)  # raises for what the operator refuses
+        # Raises for what the operator refuses. Bytes become numbers, which are encoded again.
+        given = AttentionCall(*call.arguments).unpacked()
+        key, value = given.key, given.value
+        assert value is not None
         visible = None if mask is None else visible_keys(mask, key.shape[2])[(None,) * (4 - mask.dim())]
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         return _attention(query, key, value, visible, float(scaling * natural_unit(numerics)), numerics), None

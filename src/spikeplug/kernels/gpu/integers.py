@@ -12,10 +12,14 @@ from __future__ import annotations
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
+from spikeplug.operators.linear.scaled import GUARD_BITS
+
 #: Bit patterns of float32 from here on, without the sign, are infinities and NaN.
 NONFINITE = tl.constexpr(0x7F800000)
 #: Below every score; stands for -inf. As codes/scores.py has it.
 MASKED = tl.constexpr(-(1 << 30))
+#: Octaves that the smaller operand of a sum may lie below the larger one without losing a bit.
+_GUARD = tl.constexpr(GUARD_BITS)
 
 
 @triton.jit
@@ -258,3 +262,31 @@ def tally(ledger, count):
     """Add the sum of the block `count` to the int64 at the pointer `ledger`, an entry of the ledger of saturations."""
     total = tl.sum(tl.ravel(count).to(tl.int64), 0)
     tl.atomic_add(ledger, total, mask=total > 0, sem="relaxed")
+
+
+@triton.jit
+def coded(value, largest, BITS: tl.constexpr):
+    """Return (mantissa, exponent), int32: value (int64) rounded to a code, as `operators.linear.scaled.coded`.
+
+    largest: int64, the largest |value| of the vector, whose mantissa gets BITS bits. Halves go away from 0.
+    """
+    places = BITS + 1 - bit_length(largest)
+    mantissa = ((shift(tl.abs(value), places) + 1) >> 1).to(tl.int32)
+    return tl.where(value < 0, -mantissa, mantissa), 1 - places
+
+
+@triton.jit
+def sum_of(first, first_exponent, second, second_exponent):
+    """Return (sum, exponent), int64 and int32, of two codes, as `operators.linear.scaled.sum_integers`.
+
+    The operand with the smaller exponent loses what lies _GUARD octaves below the unit of the other one.
+    """
+    exponent = tl.maximum(first_exponent, second_exponent)
+    total = _aligned(first, first_exponent - exponent) + _aligned(second, second_exponent - exponent)
+    return total, exponent - _GUARD
+
+
+@triton.jit
+def _aligned(mantissa, places):
+    size = shift(tl.abs(mantissa).to(tl.int64) << _GUARD, places)
+    return tl.where(mantissa < 0, -size, size)

@@ -29,7 +29,7 @@ from spikeplug.numerics import Numerics
 from spikeplug.presets import PRESETS
 from spikeplug.report.arms import Change
 from spikeplug.report.capture import Watch
-from spikeplug.report.comparison import Comparison, figures_of
+from spikeplug.report.comparison import Comparison, figures_of, perplexity_change
 from spikeplug.report.sections import Row
 
 # Attention rows are compared on this many tokens, as all probabilities of all heads are kept at once.
@@ -160,7 +160,7 @@ def _position(comparison: Comparison, numerics: Numerics) -> dict[str, Any]:
                 "to": inside.stop,
                 "mean_kl": float(kl.mean()),
                 "max_kl": float(kl.max()),
-                "change_percent": 100.0 * float(rise.mean().expm1()),
+                "change_percent": perplexity_change(rise)[0],
             }
         )
     return {"buckets": buckets, **figures_of(found)}

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / "spikeplug"
 # Bottom to top: a layer may import its own files and the layers before it.
 LAYERS = [
     "errors",
+    "memory",
     "progress",
     "english",
     "lazy",

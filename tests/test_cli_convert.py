@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +19,8 @@ import spikeplug.conversion.whole.calibration
 import spikeplug.conversion.whole.recipe
 from spikeplug import cli
 from spikeplug.conversion.whole.coded import CodedPlug
-from spikeplug.measurement import folders
+from spikeplug.conversion.whole.needs import memory_needed
+from spikeplug.measurement import folders, loading
 
 IDS = torch.arange(2, 30)[None]
 
@@ -185,6 +187,28 @@ def test_a_disk_without_room(folder: Path, tmp_path: Path, monkeypatch: pytest.M
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: usage)
     assert_refused(run("convert", folder, tmp_path / "out"), "its disk has 0 MB left: free some space")
+
+
+def test_a_machine_without_memory(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is refused before it is loaded, with what would help; an estimate that fits lets it pass."""
+    command = importlib.import_module("spikeplug.cli.convert")
+    calibrated, nearest = (memory_needed(tiny_model(), how, True) for how in (True, False))
+    assert nearest < calibrated
+    loaded = []
+    monkeypatch.setattr(loading, "_load_as", lambda *_, **__: loaded.append(1))
+    for free, options, message in (
+        (nearest - 1, (), "of memory, but"),
+        (calibrated - 1, (), "or give --calibration none, which needs"),
+        (nearest - 1, ("--calibration", "none"), "end other programs, or use a machine with more."),
+    ):
+        monkeypatch.setattr(command, "available_memory", lambda free=free: free)
+        assert_refused(run("convert", folder, tmp_path / "out", "--recipe", "whole", *options), message)
+    assert not loaded
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(command, "available_memory", lambda: nearest)
+    result = run("convert", folder, tmp_path / "out", "--recipe", "whole", "--calibration", "none")
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("a bug")])

@@ -58,3 +58,16 @@ def test_dead_channels() -> None:
     hessian = Hessian(4)
     hessian.add(torch.tensor([[1.0, 0, 2, 0], [3, 0, 0, 0]]))
     assert hessian.dead_channels() == (1, 3)
+
+
+def test_layers_that_share_inputs_share_one_factor() -> None:
+    hessian = Hessian(12)
+    hessian.add(torch.randn(40, 12, generator=torch.Generator().manual_seed(1)))
+    first = hessian.inverse_factor(0.1, True)
+    assert hessian.inverse_factor(0.1, True) is first
+    for found, expected in zip(first, inverse_factor(hessian.matrix(), 0.1, True), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(hessian.mean_squares(), hessian.matrix().diagonal())
+    assert not torch.equal(hessian.inverse_factor(0.2, True)[1], first[1])
+    hessian.add(torch.ones(1, 12))
+    assert torch.equal(hessian.inverse_factor(0.1, True)[1], inverse_factor(hessian.matrix(), 0.1, True)[1])

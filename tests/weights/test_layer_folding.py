@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from spikeplug.weights import folding
 from spikeplug.weights.folding import LayerChange, as_rows, from_rows, layout_of
 from spikeplug.weights.rotation import Rotation, rotate_online
 
@@ -62,11 +63,37 @@ def test_weights_become_matrices_and_come_back(module: nn.Module, outputs: int, 
     weight = module.get_parameter("weight")
     rows = as_rows(weight, layout_of(module))
     assert rows.shape == (outputs, inputs)
-    assert rows.dtype == torch.float64
-    assert torch.equal(from_rows(rows, weight, layout_of(module)), weight.detach().double())
+    assert torch.equal(from_rows(rows, weight, layout_of(module)), weight)
 
 
 def test_a_bare_parameter_has_its_channels_last() -> None:
     tokens = random(2, 3, 5)
     assert as_rows(tokens, layout_of(None)).shape == (5, 6)
     assert torch.equal(from_rows(as_rows(tokens, "columns"), tokens, "columns"), tokens)
+
+
+CHANGES = {
+    "inputs": LayerChange(gain=random(12), turn_in=Rotation(12, seed=1), online=4),
+    "outputs": LayerChange(centred=True, turn_out=Rotation(8, seed=2)),
+    "both": LayerChange(gain=random(12), online=4, centred=True, turn_out=Rotation(8, seed=2)),
+    "neither": LayerChange(shift=random(12)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("part", [1, 30, 64])
+def test_a_weight_is_changed_in_parts(name: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part is small, gives the same numbers, and the result lies in memory as the weight does."""
+    change, narrow = CHANGES[name], WEIGHT.float()
+    expected = change.weight(narrow)
+    sizes = []
+    for method in ("_input", "_output"):
+        own = getattr(LayerChange, method)
+        monkeypatch.setattr(LayerChange, method, lambda self, x, own=own: sizes.append(x.numel()) or own(self, x))
+    monkeypatch.setattr(folding, "_PART", part)
+    for weight in (narrow, narrow.T.contiguous().T):
+        changed = change.weight(weight, torch.float32)
+        assert changed.stride() == weight.stride()
+        torch.testing.assert_close(changed, expected.float(), rtol=1e-6, atol=1e-6)
+    assert max(sizes, default=0) <= max(part, 12)
+    assert bool(sizes) == (name != "neither")

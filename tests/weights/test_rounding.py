@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.weights import Hessian, Rounded, gptq, rounded, threshold_of
+from spikeplug.weights import Hessian, Rounded, gptq, rounded, rounding, threshold_of
 from spikeplug.weights.rounding import MOST_FACTOR, NIBBLE
 
 
@@ -167,3 +167,20 @@ def test_bad_input() -> None:
         gptq(random(4, 8), Hessian(8))
     with pytest.raises(SpikeplugError, match="its Hessian has 9"):
         gptq(random(4, 8), calibrated(9)[0])
+
+
+def test_rows_are_rounded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are rounded as if they were alone, but for the power of two that their thresholds share."""
+    weight, (hessian, _) = random(23, 16), calibrated(16)
+    weight[[4, 22]] = 0
+    whole, nearest = gptq(weight, hessian), rounded(weight)
+    monkeypatch.setattr(rounding, "ROWS", 5)
+    for found, expected in ((gptq(weight, hessian), whole), (rounded(weight), nearest)):
+        assert found.mantissa.shape == (23, 16)
+        assert found.dead_rows == expected.dead_rows == (4, 22)
+        torch.testing.assert_close(found.threshold, expected.threshold, rtol=1e-4, atol=1e-4)
+    parts = [rounded(part) for part in weight.split(5)]
+    assert torch.equal(rounded(weight).mantissa, torch.cat([part.mantissa for part in parts]))
+    weight[22, 0] = torch.nan
+    with pytest.raises(SpikeplugError, match="layer 3 holds NaN or infinity"):
+        gptq(weight, hessian, name="layer 3")

@@ -33,6 +33,7 @@ from spikeplug.measurement.folders import check_new_folder, check_space, new_fol
 from spikeplug.measurement.loading import (
     DTYPES,
     find_source,
+    is_mapped,
     is_whole,
     load_model,
     load_tokenizer,
@@ -42,6 +43,7 @@ from spikeplug.measurement.loading import (
 from spikeplug.measurement.memory import peak_memory
 from spikeplug.measurement.record import origin, write_record
 from spikeplug.measurement.table import headline, titled
+from spikeplug.memory import available_memory
 from spikeplug.progress import duration, shown_on
 
 if TYPE_CHECKING:
@@ -103,7 +105,8 @@ def convert_command(
             raise SpikeplugError(
                 f"{source.name} is a whole spiking model already: give the float model that it was made from."
             )
-        loaded = load_model(source, dtype or ("float32" if whole else "auto"))
+        check = partial(_check_memory, source=source, calibrated=wanted.recipe.calibrated) if whole else None
+        loaded = load_model(source, dtype or ("float32" if whole else "auto"), check)
         tokenizer = load_tokenizer(source)
     facts = model_facts(loaded, source.name)
     float_bytes = 4 * facts["parameters"]
@@ -119,6 +122,7 @@ def convert_command(
             operators=wanted.operators,
             exclude=exclude,
             unfinished=unfinished,
+            free_early=True,
             progress=progress,
         )
     with console.status(f"Writing {target}"), quiet(), new_folder(target) as inside:
@@ -160,6 +164,20 @@ def convert_command(
     title = f"{headline(facts)} -> {target}, recipe {wanted.recipe.name}"
     table = conversion_table(report.to_dict())
     deliver(writes, [title, table, *report.notes, _table(sizes, found)])
+
+
+def _check_memory(model: PreTrainedModel, source: Source, calibrated: bool) -> None:
+    """Refuse a model that does not fit in memory, given without numbers. Errors: SpikeplugError."""
+    from spikeplug.conversion.whole.needs import memory_needed
+
+    there, mapped = available_memory(), is_mapped(source, model)
+    needed, least = (memory_needed(model, how, mapped) for how in (calibrated, False))
+    if needed > there:
+        less = f", or give --calibration none, which needs {_bytes(least)}" if least <= there else ""
+        raise SpikeplugError(
+            f"converting {source.name} needs about {_bytes(needed)} of memory, but {_bytes(there)} are free: end other "
+            f"programs, or use a machine with more{less}."
+        )
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def convert(
     strict: bool = False,
     sum_once: bool = False,
     keep: bool = True,
+    free_early: bool = False,
     unfinished: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -86,6 +87,8 @@ def convert(
     sum_once   evaluate each temporal-difference operator of a pipeline once per sequence, on the sum of its inputs:
                [f(ΣX), 0, ..., 0] in place of one evaluation per time step (docs/pipelines.md)
     keep       for the recipe "whole": False frees the float weights after all are rounded; `revert` then refuses
+    free_early  with keep=False: free each float weight once its integers are there, which takes the least memory. After
+               an error or an interruption the model lacks these weights, and has to be loaded again
     unfinished  for a calibrated recipe "whole": folder that keeps each layer once it is rounded, so that the same call
                goes on after an interruption; it is yours to remove. None: an interrupted call begins anew
 
@@ -93,7 +96,7 @@ def convert(
     Excluded places and operators that were not chosen are in the report; they are not errors.
     The report is read from the model's code; `audit` shows what is really executed.
 
-    Errors: SpikeplugError, and the model stays as it was:
+    Errors: SpikeplugError, and the model stays as it was (with free_early: but for the weights that were freed):
     - not a torch module; already converted; compiled, traced or scripted
     - an unknown operator, or one that the model does not use
     - an `exclude` that does not compile, matches none of the places to replace, or leaves none of them
@@ -108,6 +111,8 @@ def convert(
     whole = isinstance(wanted, Whole)
     if not keep and not whole:
         raise SpikeplugError('keep=False goes with recipe="whole": other recipes change no weight.')
+    if free_early and keep:
+        raise SpikeplugError("free_early frees the float weights that keep=True keeps: add keep=False.")
     if unfinished is not None and (not whole or calibration is False):
         raise SpikeplugError('unfinished goes with recipe="whole" and a calibration: nothing else takes long.')
     if sum_once and wanted is not None:
@@ -122,7 +127,7 @@ def convert(
             )
         with shown(progress) as tell:
             return _convert(
-                model, numerics, operators, exclude, strict, wanted, given, tell, keep, unfinished, sum_once
+                model, numerics, operators, exclude, strict, wanted, given, tell, keep, free_early, unfinished, sum_once
             )
 
 
@@ -145,6 +150,7 @@ def _convert(
     calibration: Calibration,
     progress: Progress,
     keep: bool = True,
+    free_early: bool = False,
     unfinished: str | os.PathLike[str] | None = None,
     sum_once: bool = False,
 ) -> Report:
@@ -203,15 +209,18 @@ def _convert(
             if isinstance(recipe, Layout):
                 whole.install_empty()
             else:
-                whole.install(calibration.batch, progress, unfinished)
+                whole.install(calibration.batch, progress, unfinished, free_early)
             report = Report(type(model).__name__, whole.entries(entries), tuple(whole.notes))
             if strict:
                 _check_whole(report.entries)
             setattr(model, RECORD, replace(conversion, report=report))
             if not keep:
                 free(model)
-    except BaseException:
+    except BaseException as error:
+        freed = sum(map(is_freed, model.modules())) if free_early else 0
         _restore(model)
+        if freed:
+            error.add_note(f"The float weights of {freed} layers were freed by then: load the model again.")
         raise
     return report
 

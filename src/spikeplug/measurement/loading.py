@@ -5,11 +5,12 @@ No code and no pickle of a model folder is ever run.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import CRITICAL
@@ -148,13 +149,18 @@ def is_whole(source: Source) -> bool:
     return values.get("quant_method") == "spiking" and values.get("layout") is not None
 
 
-def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
+def load_model(
+    source: Source, dtype: str = "float32", check: Callable[[PreTrainedModel], None] | None = None
+) -> PreTrainedModel:
     """Return any model, text or not, of the class its config.json names, on the CPU and in evaluation mode.
 
     dtype   a name out of DTYPES, or "auto": as the weights were saved
+    check   called with the model on the meta device, in the dtype it was saved in, before weights are read; raises an
+            error if they are not to be
 
     Errors: SpikeplugError if the model is missing, damaged or would run code.
     """
+    import torch
     import transformers
 
     options = _options(source)
@@ -162,9 +168,24 @@ def load_model(source: Source, dtype: str = "float32") -> PreTrainedModel:
         config = _config(source, options)
         # The name is looked up among transformers' own classes only.
         name = _saved_class(config, source) or ("AutoModelForCausalLM" if source.gguf_file else "AutoModel")
-        model_class = getattr(transformers, name, transformers.AutoModel)
+        model_class: Any = getattr(transformers, name, transformers.AutoModel)
+        if check is not None:
+            build = model_class.from_config if hasattr(model_class, "from_config") else model_class._from_config
+            with _explained(source, "config"), torch.device("meta"):
+                empty = build(copy.deepcopy(config))
+            check(empty)
         model: PreTrainedModel = _load_as(model_class, source, dtype, options)
     return model
+
+
+def is_mapped(source: Source, model: PreTrainedModel) -> bool:
+    """Return whether transformers leaves weights in their file, and reads them when they are used: safetensors do.
+
+    model   in the dtype it was saved in; weights of another than float32 are converted, in memory
+    """
+    import torch
+
+    return source.kind != "gguf" and model.dtype is torch.float32
 
 
 def model_facts(model: PreTrainedModel, name: str) -> dict[str, Any]:

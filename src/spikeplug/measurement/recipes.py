@@ -131,11 +131,13 @@ class Recipe(Fields):
         operators: Sequence[str] | None = None,
         exclude: str | None = None,
         unfinished: Path | None = None,
+        free_early: bool = False,
         progress: Progress | None = None,
     ) -> Report:
         """Convert the model in place and return the report; arguments and errors as of `spikeplug.convert`.
 
         tokenizer   cuts the calibration text; None: the model has none
+        free_early  keep no float weights of a whole model
         """
         from spikeplug.conversion import convert, recipes
 
@@ -159,6 +161,8 @@ class Recipe(Fields):
             recipe=self.levels(),
             calibration=self._inputs(model, tokenizer),
             exclude=exclude,
+            keep=not free_early,
+            free_early=free_early,
             unfinished=unfinished,
             progress=progress,
         )

@@ -46,18 +46,16 @@ class Weights(Mapping[str, Tensor]):
 
     Keys are the parameters that change. A bias that a norm's bias makes necessary has the name it would have.
     A value has the dtype of the model's parameter, or float32 if that is shorter, and lies on its device.
-    Memory: nothing is kept but some vectors per layer. Asking for a weight takes two or three float64 copies of it.
+    Memory: nothing is kept but some vectors per layer, and none of the model's own weights: whoever replaces these in
+    the model, one after the other, may free them.
 
-    model    the model; it must keep its weights
+    model    the model; what is asked for is made from the weight that its module has then
     changes  by path of a layer, or by name of a bare parameter
     """
 
     def __init__(self, model: nn.Module, changes: Mapping[str, LayerChange]) -> None:
         self._changes = dict(changes)
         self._modules = dict(model.named_modules(remove_duplicate=False))
-        self._parameters = dict(model.named_parameters(remove_duplicate=False)) | dict(
-            model.named_buffers(remove_duplicate=False)
-        )
         self._owners: dict[str, str] = {}
         for owner, change in self._changes.items():
             if owner not in self._modules:
@@ -65,14 +63,14 @@ class Weights(Mapping[str, Tensor]):
                 continue
             if not change.changes_nothing:
                 self._owners[f"{owner}.weight"] = owner
-                if f"{owner}.bias" in self._parameters or change.shift is not None:
+                if self._own(f"{owner}.bias") is not None or change.shift is not None:
                     self._owners[f"{owner}.bias"] = owner
 
     def __getitem__(self, name: str) -> Tensor:
-        wide = self.wide(name)
-        like = self._parameters.get(name, self._parameters.get(f"{self._owners[name]}.weight"))
+        like = self._own(name)
+        like = self._own(f"{self._owners[name]}.weight") if like is None else like
         assert like is not None
-        return wide.to(torch.promote_types(like.dtype, torch.float32))
+        return self._changed(name, torch.promote_types(like.dtype, torch.float32))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._owners)
@@ -82,18 +80,28 @@ class Weights(Mapping[str, Tensor]):
 
     def wide(self, name: str) -> Tensor:
         """Return one weight in float64. Errors: KeyError if it does not change."""
+        return self._changed(name, torch.float64)
+
+    def _changed(self, name: str, dtype: torch.dtype) -> Tensor:
         owner = self._owners[name]
-        change = self._changes[owner]
-        module = self._modules.get(owner)
+        change, module = self._changes[owner], self._modules.get(owner)
         layout = layout_of(module)
-        weight = self._parameters[owner if module is None else f"{owner}.weight"]
+        weight = self._own(owner if module is None else f"{owner}.weight")
+        assert weight is not None
         rows = as_rows(weight, layout)
         if name.endswith(".bias") and module is not None:
-            own = self._parameters.get(name)
+            own = self._own(name)
             bias = change.bias(rows, None if own is None else own.detach().double())
             assert bias is not None
-            return bias
-        return from_rows(change.weight(rows), weight, layout)
+            return bias.to(dtype)
+        return from_rows(change.weight(rows, dtype), weight, layout)
+
+    def _own(self, name: str) -> Tensor | None:
+        """Return the parameter or buffer of that name that the model has now, or None."""
+        path, _, own = name.rpartition(".")
+        module = self._modules[path]
+        found: Tensor | None = module._parameters.get(own, module._buffers.get(own))
+        return found
 
 
 @dataclass(frozen=True)
@@ -199,8 +207,13 @@ def _prepared(model: nn.Module, plan: _Plan, structure: Structure, kept: tuple[s
 def check_finite(model: nn.Module) -> None:
     """Check that no weight is NaN or infinite. Errors: SpikeplugError, with the name of the first that is."""
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not bool(parameter.detach().isfinite().all()):
+        if parameter.is_floating_point() and parameter.numel() and not _is_finite(parameter.detach()):
             raise SpikeplugError(f"the weight {name} holds NaN or infinity: load the model again, or repair it.")
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Return whether all of a tensor is finite. Unlike isfinite, its extremes need no tensor of the same size."""
+    return all(bool(extreme.isfinite()) for extreme in x.aminmax())
 
 
 def _items(structure: Structure, rotate: bool, online: bool) -> frozenset[str]:

@@ -8,6 +8,7 @@ has a single threshold still, so whatever runs int8 weights runs these.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from spikeplug.errors import SpikeplugError
-from spikeplug.weights.hessian import Hessian, inverse_factor
+from spikeplug.weights.hessian import Hessian
 
 #: Bits of the integer in a threshold.
 THRESHOLD_BITS = 16
@@ -32,7 +33,8 @@ _CLIPS = tuple(1 - step / 64 for step in range(1, 24))
 # a factor are tried, from the one that clips nothing in its group downwards. Measured: more gain less than 1 %.
 _PARTS = (1, 29 / 32, 26 / 32)
 _SMALLER = 4
-_ROWS = 2048  # rows that are worked on at once, so that it takes little memory
+#: Rows that are worked on at once, so that it takes little memory.
+ROWS = 2048
 _BLOCK = 32  # inputs that GPTQ rounds one by one before it changes all later ones at once; measured
 
 
@@ -71,10 +73,13 @@ def rounded(
 
     Errors: SpikeplugError for NaN or infinity, and levels or a group out of range.
     """
-    wide = _checked(weight, levels, group, name)
-    threshold, factor = _steps(wide, levels, group, clip, None)
-    mantissa = _nearest(wide, threshold, factor, levels)
-    return Rounded(mantissa.to(torch.int8), threshold.float(), _dead_rows(wide))
+    largest = _largest(weight)
+
+    def nearest(wide: Tensor) -> tuple[Tensor, Tensor]:
+        threshold, factor = _steps(wide, levels, group, clip, None, largest)
+        return _nearest(wide, threshold, factor, levels), threshold
+
+    return _in_parts(nearest, weight, levels, group, name)
 
 
 def gptq(
@@ -102,30 +107,29 @@ def gptq(
     Errors: SpikeplugError as for `rounded`; for a Hessian that was never fed, or of another width.
     Source: Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323).
     """
-    wide = _checked(weight, levels, group, name)
-    matrix = hessian.matrix()
-    if matrix.shape[0] != wide.shape[1]:
+    _check(weight, levels, group, name)
+    if hessian.width != weight.shape[1]:
         raise SpikeplugError(
-            f"{name} has {wide.shape[1]} inputs, but its Hessian has {matrix.shape[0]}: feed it this layer's inputs."
+            f"{name} has {weight.shape[1]} inputs, but its Hessian has {hessian.width}: feed it this layer's inputs."
         )
-    matrix = matrix.to(wide.device)
-    threshold, factor = _steps(wide, levels, group, clip, matrix.diagonal())
-    order, upper = inverse_factor(matrix, damping, act_order)
-    lowest, highest = _range(levels, group)
-    mantissa = torch.empty_like(wide)
-    for rows in torch.arange(wide.shape[0], device=wide.device).split(_ROWS):  # rows do not depend on each other
-        scales = threshold[rows]
-        if factor is not None:
-            scales = (scales[:, None] * factor[rows]).T[order].contiguous()
-        columns = wide[rows].T[order].contiguous()
-        mantissa[rows[:, None], order] = _compensated(columns, upper, scales, lowest, highest).T
-    if factor is not None:
-        mantissa *= factor
+    order, upper = (part.to(weight.device) for part in hessian.inverse_factor(damping, act_order))
+    importance = hessian.mean_squares().to(weight.device)
     dead = hessian.dead_channels()
-    if dead:
-        columns = torch.tensor(dead, device=wide.device)
-        mantissa[:, columns] = _nearest(wide, threshold, factor, levels)[:, columns]
-    return Rounded(mantissa.to(torch.int8), threshold.float(), _dead_rows(wide), dead)
+    columns = torch.tensor(dead, device=weight.device, dtype=torch.int64)
+    largest, (lowest, highest) = _largest(weight), _range(levels, group)
+
+    def compensated(wide: Tensor) -> tuple[Tensor, Tensor]:
+        threshold, factor = _steps(wide, levels, group, clip, importance, largest)
+        scales = threshold if factor is None else (threshold[:, None] * factor).T[order].contiguous()
+        mantissa = torch.empty_like(wide)
+        mantissa[:, order] = _compensated(wide.T[order].contiguous(), upper, scales, lowest, highest).T
+        if factor is not None:
+            mantissa *= factor
+        if dead:
+            mantissa[:, columns] = _nearest(wide, threshold, factor, levels)[:, columns]
+        return mantissa, threshold
+
+    return _in_parts(compensated, weight, levels, group, name, dead)
 
 
 def threshold_of(value: Tensor, largest: Tensor | None = None) -> Tensor:
@@ -164,19 +168,17 @@ def _range(levels: int, group: int | None) -> tuple[int, int]:
 
 
 def _steps(
-    weight: Tensor, levels: int, group: int | None, clip: bool, importance: Tensor | None
+    weight: Tensor, levels: int, group: int | None, clip: bool, importance: Tensor | None, largest: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Return thresholds (out,), and the factor of each weight (out, in), None without groups; float64.
 
     importance  weight of each input's squared error (in,), for the search of a clip; None: all alike. In groups they
                 are: GPTQ makes up for the error of large inputs, and factors chosen for them were worse
+    largest     magnitude of the layer's weights, (), float64
     """
-    parts = weight.split(_ROWS)
     if group is None:
-        return torch.cat([_thresholds(part, levels, clip, importance) for part in parts]), None
-    largest = weight.abs().amax() if weight.numel() else weight.new_zeros(())
-    found = [_factors(part, group, largest) for part in parts]
-    return torch.cat([threshold for threshold, _ in found]), torch.cat([factor for _, factor in found])
+        return _thresholds(weight, levels, clip, importance), None
+    return _factors(weight, group, largest)
 
 
 def _thresholds(weight: Tensor, levels: int, clip: bool, importance: Tensor | None) -> Tensor:
@@ -236,19 +238,48 @@ def _nearest(weight: Tensor, threshold: Tensor, factor: Tensor | None, levels: i
     return torch.round(weight / (threshold[:, None] * factor)).clamp_(*NIBBLE) * factor
 
 
-def _dead_rows(weight: Tensor) -> tuple[int, ...]:
-    return tuple(torch.nonzero(weight.abs().amax(1) == 0).flatten().tolist()) if weight.shape[1] else ()
+def _in_parts(
+    integers_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+    weight: Tensor,
+    levels: int,
+    group: int | None,
+    name: str,
+    dead_channels: tuple[int, ...] = (),
+) -> Rounded:
+    """Round a weight, some rows at a time, so that only these are in float64. Errors: as of `rounded`.
+
+    integers_of  returns integers (rows, in), float64, and thresholds of finite rows (rows, in), float64
+    """
+    _check(weight, levels, group, name)
+    rows, columns = weight.shape
+    # All that stays is allocated first: between the parts, it would keep their memory from being used again.
+    mantissa = weight.new_empty(weight.shape, dtype=torch.int8)
+    threshold = weight.new_empty(rows, dtype=torch.float32)
+    dead = weight.new_zeros(rows, dtype=torch.bool)
+    results = (whole.split(ROWS) for whole in (mantissa, threshold, dead))
+    for part, *into in zip(weight.detach().split(ROWS), *results, strict=True):
+        wide = part.to(torch.float64)
+        if not bool(wide.isfinite().all()):
+            raise SpikeplugError(f"{name} holds NaN or infinity: load the model again, or repair it.")
+        found = (*integers_of(wide), torch.logical_not(wide.any(1)))
+        for result, values in zip(into, found, strict=True):
+            result.copy_(values)
+    dead_rows = tuple(torch.nonzero(dead).flatten().tolist()) if columns else ()
+    return Rounded(mantissa, threshold, dead_rows, dead_channels)
 
 
-def _checked(weight: Tensor, levels: int, group: int | None, name: str) -> Tensor:
-    """Return the weight in float64. Errors: SpikeplugError for what cannot be rounded."""
+def _largest(weight: Tensor) -> Tensor:
+    """Return the largest magnitude of a weight, (), float64, without a copy of the weight."""
+    if not weight.numel():
+        return weight.new_zeros((), dtype=torch.float64)
+    return torch.maximum(weight.detach().amax(), -weight.detach().amin()).to(torch.float64)
+
+
+def _check(weight: Tensor, levels: int, group: int | None, name: str) -> None:
+    """Check shape, levels and group. Errors: SpikeplugError for what cannot be rounded."""
     if weight.dim() != 2 or not weight.is_floating_point():
         raise SpikeplugError(f"{name} is no floating matrix (out, in): its shape is {tuple(weight.shape)}.")
     if not 1 <= levels <= 127:
         raise SpikeplugError(f"levels is {levels}; it must be 1 to 127, so that integers fit int8.")
     if group is not None and group < 1:
         raise SpikeplugError(f"group is {group}; give the number of inputs that share a factor, or None.")
-    wide = weight.detach().to(torch.float64, copy=True)
-    if not bool(wide.isfinite().all()):
-        raise SpikeplugError(f"{name} holds NaN or infinity: load the model again, or repair it.")
-    return wide

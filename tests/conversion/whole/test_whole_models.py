@@ -22,6 +22,7 @@ from spikeplug.conversion.whole import coded, rounding
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.errors import SpikeplugError
 from spikeplug.realisation import Realisation
+from spikeplug.weights import Weights
 
 
 def whole(family: str = "llama", **request: Any) -> tuple[PreTrainedModel, Tensor]:
@@ -33,13 +34,17 @@ def whole(family: str = "llama", **request: Any) -> tuple[PreTrainedModel, Tenso
     return model, exact
 
 
+def layers_in(model: nn.Module) -> list[Any]:
+    """Return the linear layers and embeddings of a model."""
+    return [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))]
+
+
 def test_everything_is_a_code(family: str) -> None:
     model, exact = whole(family)
     with torch.inference_mode(), audit(model, linear=True) as found:
         model(input_ids=tokens())
     assert not found.entries
-    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))]
-    assert {layer.weight.dtype for layer in layers} == {torch.int8}
+    assert {layer.weight.dtype for layer in layers_in(model)} == {torch.int8}
     assert (logits(model, tokens()) - exact).norm() < 0.2 * exact.norm()
 
 
@@ -257,7 +262,7 @@ def test_a_whole_model_in_half_precision_is_saved_as_it_runs(family: str, tmp_pa
 
 def test_freed_weights_are_gone_and_the_model_runs() -> None:
     model = tiny_model(tie_word_embeddings=True)
-    weights = [weakref.ref(layer.weight) for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Embedding))]
+    weights = [weakref.ref(layer.weight) for layer in layers_in(model)]
     kept = copy.deepcopy(model)
     convert(kept, recipe="whole", calibration=tokens())
     convert(model, recipe="whole", calibration=tokens(), keep=False)
@@ -269,6 +274,64 @@ def test_freed_weights_are_gone_and_the_model_runs() -> None:
     assert torch.equal(logits(model, tokens()), logits(kept, tokens()))
     twin = copy.deepcopy(model)
     assert torch.equal(logits(twin, tokens()), logits(kept, tokens()))
+
+
+def test_weights_are_freed_one_by_one() -> None:
+    """With free_early, never more float weights live than layers are left, and the integers are the same."""
+    model = tiny_model(tie_word_embeddings=True)
+    kept = copy.deepcopy(model)
+    convert(kept, recipe="whole", calibration=tokens())
+    weights = {id(layer.weight): weakref.ref(layer.weight) for layer in layers_in(model)}
+    alive: list[tuple[int, int]] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "rounding weights":
+            alive.append((sum(weight() is not None for weight in weights.values()), total - done))
+
+    convert(model, recipe="whole", calibration=tokens(), keep=False, free_early=True, progress=progress)
+    assert len(alive) == len(weights) + 1, "the embedding and the output layer have one weight, rounded twice"
+    assert all(count == left for count, left in alive)
+    assert torch.equal(logits(model, tokens()), logits(kept, tokens()))
+    with pytest.raises(SpikeplugError, match="were freed or never loaded"):
+        revert(model)
+
+
+def test_an_error_after_weights_were_freed_is_told() -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    for early in (False, True):
+        model = tiny_model()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with pytest.raises(KeyboardInterrupt) as caught:
+            convert(model, recipe="whole", calibration=tokens(), keep=False, free_early=early, progress=stop)
+        notes = getattr(caught.value, "__notes__", [])
+        lost = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+        assert len(lost) == (5 if early else 0)
+        assert notes == (["The float weights of 5 layers were freed by then: load the model again."] if early else [])
+        for name, tensor in model.state_dict().items():
+            assert tensor.is_meta or torch.equal(tensor, before[name])
+            assert tensor.shape == before[name].shape
+    with pytest.raises(SpikeplugError, match="add keep=False"):
+        convert(tiny_model(), recipe="whole", calibration=tokens(), free_early=True)
+    with pytest.raises(SpikeplugError, match=r"weight.* on the meta device"):
+        convert(model, recipe="whole", calibration=tokens())
+
+
+def test_few_prepared_weights_are_alive_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folded weight is made when its layer is rounded, and gone before the next one's."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+    own = Weights.__getitem__
+
+    def made(self: Weights, name: str) -> torch.Tensor:
+        assert not any(weight() is not None for weight in alive if name.endswith("weight"))
+        alive.append(weakref.ref(found := own(self, name)))
+        return found
+
+    monkeypatch.setattr(Weights, "__getitem__", made)
+    convert(tiny_model(), recipe="whole", calibration=tokens())
+    assert len(alive) > 10
 
 
 def test_gradients_reach_the_inputs() -> None:

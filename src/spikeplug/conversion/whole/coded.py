@@ -51,8 +51,17 @@ def untie(model: nn.Module) -> None:
 
 
 def restore(module: nn.Module) -> None:
-    """Give a module the parameters back that `exchange` took from it, and tie it again if `untie` untied it."""
-    for name, tensor in (vars(module).pop(KEPT, None) or {}).items():
+    """Give a module the parameters back that `exchange` took from it, and tie it again if `untie` untied it.
+
+    If they were freed, it gets empty ones on the meta device, which no function takes.
+    """
+    if is_freed(module):
+        vars(module)[KEPT] = {
+            name: nn.Parameter(torch.empty_like(parameter, dtype=torch.float32, device="meta"))
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        }
+    for name, tensor in vars(module).pop(KEPT, {}).items():
         (module._buffers if name in module._buffers else module._parameters)[name] = tensor
     if vars(module).pop(TIED, False):
         module.config.tie_word_embeddings = True  # type: ignore[union-attr]
@@ -330,6 +339,12 @@ def coded_plug(module: nn.Module) -> type[CodedPlug] | None:
 def layers_of(model: nn.Module) -> tuple[str, ...]:
     """Return the paths of the model's layers that a plug can run with integer weights."""
     return tuple(path for path, module in model.named_modules() if coded_plug(module) is not None)
+
+
+def columns_of(module: nn.Module) -> int:
+    """Return the number of inputs that each row of a layer's weight has."""
+    weight = cast(Tensor, module._parameters["weight"])
+    return weight.shape[0] if isinstance(module, Conv1D) else weight[0].numel()
 
 
 #: What a subclass may call with its own weight: a plug runs these with integers. `T`: for x @ weight.T.

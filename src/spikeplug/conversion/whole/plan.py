@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from spikeplug.conversion.attention import AttentionPlug
 from spikeplug.conversion.auditing import executed_in_float
@@ -30,7 +29,16 @@ from spikeplug.conversion.patterns import matching
 from spikeplug.conversion.plug import HostPlug, NormPlug, Plug
 from spikeplug.conversion.report import Entry
 from spikeplug.conversion.whole.cache import CachingPlug, packs
-from spikeplug.conversion.whole.coded import CodedPlug, EmbeddingPlug, coded_plug, exchange, free, is_layer, untie
+from spikeplug.conversion.whole.coded import (
+    CodedPlug,
+    EmbeddingPlug,
+    coded_plug,
+    columns_of,
+    exchange,
+    free,
+    is_layer,
+    untie,
+)
 from spikeplug.conversion.whole.layout import Layout
 from spikeplug.conversion.whole.readers import read_otherwise
 from spikeplug.conversion.whole.recipe import Whole
@@ -44,6 +52,7 @@ from spikeplug.operators.linear.levels import MOST_ROTATION, half_places
 from spikeplug.operators.linear.linear import dense
 from spikeplug.progress import Progress, silent
 from spikeplug.weights import Prepared, prepare
+from spikeplug.weights.folding import in_parts
 from spikeplug.weights.inputs import tiny_inputs
 
 #: Least cosine of a weight and its integers: unrelated weights have about 0, weights of three levels about 0.7.
@@ -144,17 +153,22 @@ class WholeConversion:
         }
 
     def install(
-        self, batch: Mapping[str, Any] | None, progress: Progress, unfinished: str | os.PathLike[str] | None = None
+        self,
+        batch: Mapping[str, Any] | None,
+        progress: Progress,
+        unfinished: str | os.PathLike[str] | None = None,
+        freeing: bool = False,
     ) -> None:
         """Round all weights: with the inputs of a run over `batch`, or without (None) each to its nearest level.
 
         unfinished  folder that keeps layers which were rounded with inputs, see `open_unfinished`; None: nothing does
+        freeing     free each float weight once its integers are there
         """
         kept = None
         if batch is not None and unfinished is not None:
             kept = open_unfinished(unfinished, self.model, self.numerics, self.layout, batch)
         untie(self.model)
-        rounding = Rounding(self.layout.recipe, len(self.coded), progress, kept)
+        rounding = Rounding(self.layout.recipe, len(self.coded), progress, kept, freeing)
         grouped = [path for path, plug in self.coded.items() if getattr(plug.module, "groups", 1) > 1]
         for path, plug in self.coded.items():
             plug.path, plug.dense = path, partial(self._dense, path, plug)
@@ -203,7 +217,7 @@ class WholeConversion:
         rows, order = plug.as_rows(weight.detach()), plug.rotation
         if order:
             online = self.prepared is not None and path in self.prepared.online
-            rows = rows if online else apply_hadamard(rows.double(), order).to(rows.dtype)
+            rows = rows if online else in_parts(partial(apply_hadamard, order=order), rows, 0, rows.dtype)
             rows = rows * (2 ** half_places(order) / order**0.5)  # the operator divides by a power of two
         return rows, None if bias is None else bias.detach()
 
@@ -278,8 +292,13 @@ def calibrating(model: nn.Module) -> Iterator[None]:
 
 
 def check_precision(model: nn.Module) -> None:
-    """Raise SpikeplugError if parameters have less than 32 bits: codes of 17 bits and more do not fit into them."""
+    """Raise SpikeplugError if parameters have less than 32 bits: codes of 17 bits and more do not fit into them.
+
+    The same if they have no numbers.
+    """
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise SpikeplugError(f"{name} is on the meta device, without numbers: load the model first.")
         if parameter.is_floating_point() and parameter.element_size() < 4:
             raise SpikeplugError(
                 f"{name} is {parameter.dtype}, which does not hold the codes of a whole spiking model: call "
@@ -388,9 +407,7 @@ def _turned(model: nn.Module, coded: Iterable[str], flat: frozenset[str]) -> dic
     for path in coded:
         module = model.get_submodule(path)
         if path not in flat and not isinstance(module, nn.Embedding) and getattr(module, "groups", 1) == 1:
-            weight = module._parameters["weight"]
-            assert weight is not None
-            widths[path] = weight.shape[0] if isinstance(module, Conv1D) else weight[0].numel()
+            widths[path] = columns_of(module)
     return {path: width for path, width in widths.items() if 1 < width <= MOST_ROTATION and factors_of(width)}
 
 

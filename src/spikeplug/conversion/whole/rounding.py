@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeplug.conversion.whole.coded import CodedPlug
+from spikeplug.conversion.whole.coded import CodedPlug, free
 from spikeplug.conversion.whole.recipe import Whole
 from spikeplug.conversion.whole.unfinished import RoundedLayer, Unfinished
 from spikeplug.errors import SpikeplugError
+from spikeplug.memory import give_back
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.linear import THRESHOLD_BITS, seen
 from spikeplug.primitives.arithmetic import Closed
@@ -23,19 +24,20 @@ from spikeplug.weights import Hessian, gptq, rounded
 class Rounding:
     """Round each layer's weight when its inputs arrive, in one run of the model over the calibration tokens.
 
-        recipe    levels of the weights
-        total     number of layers;  done  how many are rounded
-        progress  is told after each layer
-        kept      where rounded layers are kept, and found again; None: nowhere
-        dead      by path of a layer whose input is not rotated, how many channels were 0 in all of calibration: their
-                  weights are rounded to nearest
-    >>>>>>> elements
+    recipe    levels of the weights
+    total     number of layers;  done  how many are rounded
+    progress  is told after each layer
+    kept      where rounded layers are kept, and found again; None: nowhere
+    freeing   free each float weight once its integers are there
+    dead      by path of a layer whose input is not rotated, how many channels were 0 in all of calibration: their
+              weights are rounded to nearest
     """
 
     recipe: Whole
     total: int
     progress: Progress
     kept: Unfinished | None = None
+    freeing: bool = False
     done: int = 0
     dead: dict[str, int] = field(default_factory=dict)
     _last: tuple[Tensor, tuple[int, int, int], Hessian] | None = None
@@ -53,6 +55,7 @@ class Rounding:
     def _calibrated(self, plug: CodedPlug, x: Tensor) -> None:
         how = (plug.levels, plug.block, plug.rotation)
         if self._last is None or self._last[0] is not x or self._last[1] != how:
+            self._last = None  # frees the Hessian before another is made
             hessian = Hessian(x.shape[-1], plug.path, x.device)
             hessian.add(
                 seen(torch.atleast_2d(x).flatten(0, -2), *how, on=Closed(plug.numerics or Numerics(), "linear"))
@@ -72,6 +75,7 @@ class Rounding:
             raise SpikeplugError(f"the bias of {plug.path} holds NaN or infinity: load the model again, or repair it.")
         how: Any = {"group": self.recipe.weight_group or None, "name": name}
         found = rounded(weight, levels, **how) if hessian is None else gptq(weight, hessian, levels, **how)
+        del weight
         layer = RoundedLayer(
             found.mantissa, *shared_unit(found.threshold), bias, torch.tensor(len(found.dead_channels))
         )
@@ -85,6 +89,9 @@ class Rounding:
             self.dead[plug.path] = dead
         bias = None if layer.bias is None else layer.bias.to(device)
         plug.install(layer.mantissa.to(device), layer.threshold.to(device), layer.unit.to(device), bias)
+        if self.freeing:
+            free(plug.module)
+        give_back()
         self.done += 1
         self.progress("rounding weights", self.done, self.total)
 

@@ -146,6 +146,7 @@ _MODULES = frozenset(
         "kernels",
         "library",
         "measurement",
+        "memory",
         "neurons",
         "nn",
         "numerics",

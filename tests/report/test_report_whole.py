@@ -45,7 +45,10 @@ def test_every_study_is_measured_and_drawn(finished_whole):
     assert list(record["studies"]) == list(STUDIES)
     assert record["arguments"]["recipe"] == {
         "name": "whole",
-        "levels": {"inputs": 256, "weights": 127, "cache": 127, "block": 32, "rotated_block": 0, "rotate": True},
+        "levels": {
+            **{"inputs": 256, "weights": 127, "weight_group": 0, "cache": 127},
+            **{"block": 32, "rotated_block": 0, "rotate": True},
+        },
         "calibration": {"text": None, "tokens": 64},
         "saved": False,
     }

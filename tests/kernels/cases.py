@@ -24,6 +24,21 @@ CONFIGS = {
     "no table": Numerics(bits=8, working_bits=24, fraction_bits=12, segments=4096),
     "most bits of attention's kernel": Numerics(bits=16, working_bits=24, query_key_bits=8, fraction_bits=16),
 }
+#: Shapes of two tensors that broadcast.
+BROADCAST = [
+    ((2, 3, 7, 5), (5,)),
+    ((2, 3, 7, 5), ()),
+    ((2, 3, 7, 5), (2, 1, 7, 5)),
+    ((2, 1, 7, 5), (2, 3, 7, 5)),
+    ((2, 3, 7, 5), (2, 3, 7, 1)),
+    ((1, 1, 5), (4, 1)),
+    ((1,), (1, 1)),
+    ((2, 3, 4, 5, 6), (4, 1, 6)),
+    ((2, 3, 4, 5, 6), (3, 1, 5, 1)),
+    ((1, 64, 33), (1, 64, 33)),
+    ((3, 5000), (3, 5000)),
+    ((3, 5000), (3, 1)),
+]
 SHAPES = ((5,), (1, 1), (3, 7, 5), (123, 123), (2, 3, 1537), (7, 1))
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels.cases import both, by_kernel, closed_form, same_bits
+from kernels.cases import BROADCAST, both, by_kernel, closed_form, same_bits
 from torch import Tensor
 
 from spikeplug import kernels
@@ -240,20 +240,8 @@ def test_rows_of_a_linear_layer_are_computed_by_themselves() -> None:
             assert torch.equal(torch.cat(parts), whole)
 
 
-SHAPES = [
-    ((2, 3, 7, 5), (5,)),
-    ((2, 3, 7, 5), ()),
-    ((2, 3, 7, 5), (2, 1, 7, 5)),
-    ((2, 1, 7, 5), (2, 3, 7, 5)),
-    ((2, 3, 7, 5), (2, 3, 7, 1)),
-    ((1, 1, 5), (4, 1)),
-    ((2, 3, 4, 5, 6), (4, 1, 6)),
-    ((1, 64, 33), (1, 64, 33)),
-]
-
-
 @pytest.mark.parametrize("name", ["add", "multiply"])
-@pytest.mark.parametrize(("a_shape", "b_shape"), SHAPES, ids=str)
+@pytest.mark.parametrize(("a_shape", "b_shape"), BROADCAST, ids=str)
 def test_sums_and_products_broadcast(name: str, a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> None:
     g = torch.Generator().manual_seed(len(a_shape))
     a, b = (

@@ -8,13 +8,12 @@ import torch
 
 from spikeplug.codes import MOST_PACKED
 from spikeplug.hadamard import factors_of
-from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call
+from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call, with_settings
+from spikeplug.operators.linear import linear, quantise
 from spikeplug.operators.linear.levels import MOST_LEVELS, MOST_ROTATION, SHARE_BITS
 
 #: The largest mantissa that two int8 digits hold.
 MOST_MANTISSA = 127 * 256 + 127
-#: Bias, levels, block and rotation of a linear layer; levels, block, rotation and packed of an encoder.
-_LINEAR, _QUANTISE = (None, 127, 0, 0), (127, 0, 0, False)
 
 
 def largest_mantissa(levels: int, block: int) -> int:
@@ -36,14 +35,12 @@ def refused(levels: int, block: int, rotation: int, *, short: bool = True) -> st
 
 def linear_settings(call: Call) -> tuple[Any, ...]:
     """Return bias, levels, block and rotation of a call of `linear`."""
-    given = call.arguments[4:]
-    return given if len(given) == 4 else given + _LINEAR[len(given) :]
+    return with_settings(call.arguments[4:], linear.RECORD.settings)
 
 
 def quantise_settings(call: Call) -> tuple[Any, ...]:
     """Return levels, block, rotation and packed of a call of `quantise`."""
-    given = call.arguments[1:]
-    return given if len(given) == 4 else given + _QUANTISE[len(given) :]
+    return with_settings(call.arguments[1:], quantise.RECORD.settings)
 
 
 def linear_refusal(call: Call) -> str | None:

@@ -28,6 +28,11 @@ EVERY_ROW = torch.ones((), dtype=torch.bool, device="cpu")
 NO_AFFINE = "this kernel applies no weight or bias"
 
 
+def with_settings(given: tuple[Any, ...], settings: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the settings of a call: those that are given, and after them the operator's own."""
+    return given if len(given) == len(settings) else given + settings[len(given) :]
+
+
 class Call(NamedTuple):
     """Hold one call of an operator: its arguments, its numerics, and a weight and bias for its result.
 

@@ -73,7 +73,7 @@ def rounded(
 
     Errors: SpikeplugError for NaN or infinity, and levels or a group out of range.
     """
-    largest = _largest(weight)
+    largest = None if group is None else _largest(weight)
 
     def nearest(wide: Tensor) -> tuple[Tensor, Tensor]:
         threshold, factor = _steps(wide, levels, group, clip, None, largest)
@@ -116,7 +116,8 @@ def gptq(
     importance = hessian.mean_squares().to(weight.device)
     dead = hessian.dead_channels()
     columns = torch.tensor(dead, device=weight.device, dtype=torch.int64)
-    largest, (lowest, highest) = _largest(weight), _range(levels, group)
+    largest = None if group is None else _largest(weight)
+    lowest, highest = _range(levels, group)
 
     def compensated(wide: Tensor) -> tuple[Tensor, Tensor]:
         threshold, factor = _steps(wide, levels, group, clip, importance, largest)
@@ -168,15 +169,15 @@ def _range(levels: int, group: int | None) -> tuple[int, int]:
 
 
 def _steps(
-    weight: Tensor, levels: int, group: int | None, clip: bool, importance: Tensor | None, largest: Tensor
+    weight: Tensor, levels: int, group: int | None, clip: bool, importance: Tensor | None, largest: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return thresholds (out,), and the factor of each weight (out, in), None without groups; float64.
 
     importance  weight of each input's squared error (in,), for the search of a clip; None: all alike. In groups they
                 are: GPTQ makes up for the error of large inputs, and factors chosen for them were worse
-    largest     magnitude of the layer's weights, (), float64
+    largest     magnitude of the layer's weights, (), float64; None: there are no groups
     """
-    if group is None:
+    if group is None or largest is None:
         return _thresholds(weight, levels, clip, importance), None
     return _factors(weight, group, largest)
 
@@ -269,10 +270,9 @@ def _in_parts(
 
 
 def _largest(weight: Tensor) -> Tensor:
-    """Return the largest magnitude of a weight, (), float64, without a copy of the weight."""
-    if not weight.numel():
-        return weight.new_zeros((), dtype=torch.float64)
-    return torch.maximum(weight.detach().amax(), -weight.detach().amin()).to(torch.float64)
+    """Return the largest magnitude of a weight, (), float64, without a copy of the weight; 0 if it is empty."""
+    extremes = weight.detach().aminmax() if weight.numel() else (weight.new_zeros(()),)
+    return torch.stack(extremes).abs().amax().to(torch.float64)
 
 
 def _check(weight: Tensor, levels: int, group: int | None, name: str) -> None:

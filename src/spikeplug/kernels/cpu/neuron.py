@@ -18,7 +18,7 @@ from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.memory import add_at, borrowed, doubles, keep, leave, next_rows, reals, words
 from spikeplug.kernels.cpu.rows import CHUNK, Settings, by_rows, own_places, rows_of
 from spikeplug.kernels.cpu.verbs import compiled, floor, rint
-from spikeplug.kernels.protocol import NO_AFFINE, Call
+from spikeplug.kernels.protocol import NO_AFFINE, Call, with_settings
 from spikeplug.operators.linear.neuron import RECORD, beyond_event, neuron_of
 from spikeplug.saturation import counter
 
@@ -206,4 +206,4 @@ class Neuron:
 
 def _given(call: Call) -> tuple[Any, ...]:
     """Return x, threshold, unit and kind of a call."""
-    return call.arguments if len(call.arguments) == 4 else (*call.arguments, *RECORD.settings)
+    return (*call.arguments[:3], *with_settings(call.arguments[3:], RECORD.settings))

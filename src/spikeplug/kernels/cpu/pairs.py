@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikeplug.kernels.broadcast import NO_BROADCAST, broadcast
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.launch import empty_like, launch, new_empty
 from spikeplug.kernels.cpu.memory import HEADER, floats, next_rows, places_of, words
@@ -151,7 +152,7 @@ class Pair:
         if dtype is not b.dtype or dtype not in DTYPES:
             return "kernels take two tensors of one dtype"
         shape: tuple[int, ...] = a.shape
-        return None if shape == b.shape or _broadcast(shape, b.shape) else "the shapes do not broadcast"
+        return None if shape == b.shape or broadcast(shape, b.shape) else NO_BROADCAST
 
     def run(self, call: Call) -> tuple[Tensor, Tensor | None]:
         a, b = call.arguments
@@ -177,18 +178,6 @@ class Pair:
 
 
 @lru_cache(maxsize=1024)
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of both broadcast; () if they do not. torch's own function takes longer than the kernel."""
-    if len(a) < len(b):
-        a, b = b, a
-    missing = len(a) - len(b)
-    shape = tuple([max(x, y) for x, y in zip(a[missing:], b, strict=True)])
-    if any(x != y and 1 not in (x, y) for x, y in zip(a[missing:], b, strict=True)):
-        return ()
-    return (*a[:missing], *shape)
-
-
-@lru_cache(maxsize=1024)
 def _walk(
     a: tuple[int, ...], a_strides: tuple[int, ...], b: tuple[int, ...], b_strides: tuple[int, ...]
 ) -> tuple[tuple[int, ...], int, tuple[int, ...] | None]:
@@ -197,7 +186,7 @@ def _walk(
     steps: the kernel's words from `middle` on; None if the tensors have to be expanded and contiguous first, because
     they have too many dimensions, or rows that do not lie in one piece.
     """
-    shape = _broadcast(a, b)
+    shape = broadcast(a, b)
     rows = math.prod(shape[:-1])
     strides = [_expanded(*x, shape) for x in ((a, a_strides), (b, b_strides))]
     if len(shape) <= _DIMENSIONS + 1 and all(x[-1] in (0, 1) for x in strides):

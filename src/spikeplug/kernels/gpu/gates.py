@@ -17,6 +17,7 @@ from spikeplug.kernels.gpu.integers import (
     chord,
     decay,
     decode,
+    finite,
     half_to_the,
     is_finite,
     magnitude_bits,
@@ -162,9 +163,9 @@ def _range(x):
 
     Both are int32 (ROWS, 1).
     """
-    finite = is_finite(x)
-    largest = tl.max(tl.where(finite, magnitude_bits(x), 0), 1, keep_dims=True)
-    return largest, tl.sum((~finite).to(tl.int32), 1, keep_dims=True)
+    counted = is_finite(x)
+    largest = tl.max(tl.where(counted, magnitude_bits(x), 0), 1, keep_dims=True)
+    return largest, tl.sum((~counted).to(tl.int32), 1, keep_dims=True)
 
 
 @triton.jit
@@ -186,7 +187,7 @@ def _parts(
     mantissa = round(x·scale). t is 2^-|g(x)| with P fraction bits, g in octaves. factor is 2^P for g >= 0, else t.
     An x that is not finite counts as 0.
     """
-    x = tl.where(is_finite(x), x, 0.0)
+    x = finite(x)
     mantissa = nearest_mantissa(x * scale, P)
     bound: tl.constexpr = float(LIMIT << F)  # at most 31·2^16 < 2^22
     opening = nearest_small(tl.minimum(tl.maximum((x * slope) * (1 << F), -bound), bound))

@@ -219,6 +219,12 @@ def is_finite(x):
 
 
 @triton.jit
+def finite(x):
+    """Return x (float32), and 0 for what is NaN or infinite."""
+    return tl.where(is_finite(x), x, 0.0)
+
+
+@triton.jit
 def excess_places(largest, F: tl.constexpr):
     """Return the least p >= 0 (int32) for which a row's scores·2^-p can be integers with F fraction bits.
 

@@ -16,9 +16,9 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
-from spikeplug.kernels.gpu.integers import bit_length, decode, rounded, shift, widened
+from spikeplug.kernels.gpu.integers import bit_length, decode, finite, rounded, shift, widened
 from spikeplug.kernels.gpu.launch import block_shape, on_device
-from spikeplug.kernels.gpu.rotation import BROKEN, finite, largest_bits, largest_exponent, rotated_codes
+from spikeplug.kernels.gpu.rotation import BROKEN, largest_bits, largest_exponent, rotated_codes
 from spikeplug.operators.linear.levels import SHARE_BITS, STEP_BITS
 
 #: The widest block of channels with a step of its own: one program holds it whole.

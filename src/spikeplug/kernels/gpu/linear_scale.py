@@ -19,6 +19,7 @@ from torch import Tensor
 from spikeplug.kernels.gpu.integers import (
     coded,
     decode,
+    finite,
     is_finite,
     magnitude_bits,
     nearest_mantissa,
@@ -165,5 +166,4 @@ def _encode_bias(bias, codes, exponent, ledger, count, BITS: tl.constexpr, STEP:
     for start in range(0, count, STEP):
         seen = start + index < count
         value = widened(tl.load(bias + start + index, mask=seen, other=0.0))
-        value = tl.where(is_finite(value), value, 0.0)
-        tl.store(codes + start + index, nearest_mantissa(value * power_of_two(-unit), BITS), mask=seen)
+        tl.store(codes + start + index, nearest_mantissa(finite(value) * power_of_two(-unit), BITS), mask=seen)

@@ -12,6 +12,7 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
+from spikeplug.kernels.broadcast import NO_BROADCAST, broadcast
 from spikeplug.kernels.gpu.integers import coded, decode, magnitude_bits, rounded, sum_of, widened
 from spikeplug.kernels.gpu.launch import on_device
 from spikeplug.kernels.protocol import DTYPES, NO_AFFINE, Call
@@ -39,11 +40,7 @@ class Pair:
             return NO_AFFINE
         if not (a.dtype in DTYPES and b.dtype in DTYPES):
             return "kernels take two tensors of floats"
-        missing = abs(a.dim() - b.dim())
-        longer, shorter = (a.shape, b.shape) if a.dim() > b.dim() else (b.shape, a.shape)
-        if any(x != y and 1 not in (x, y) for x, y in zip(longer[missing:], shorter, strict=True)):
-            return "the shapes do not broadcast"
-        return None
+        return None if a.shape == b.shape or broadcast(a.shape, b.shape) else NO_BROADCAST
 
     def run(self, call: Call) -> tuple[Tensor, None]:
         dtype = torch.result_type(*call.arguments)

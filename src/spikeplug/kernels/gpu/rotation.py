@@ -17,7 +17,7 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 
 from spikeplug.hadamard import factors_of, hadamard
-from spikeplug.kernels.gpu.integers import bit_length, decode, is_finite, magnitude_bits, widened
+from spikeplug.kernels.gpu.integers import bit_length, decode, finite, is_finite, magnitude_bits, widened
 from spikeplug.kernels.gpu.launch import block_shape, on_device
 from spikeplug.operators.linear.levels import half_places
 from spikeplug.operators.linear.receiver import LOWEST_EXPONENT, RECEIVED_BITS
@@ -71,12 +71,6 @@ def matrices(order: int, device: torch.device) -> tuple[Tensor, ...]:
         else:
             groups.append(factor)
     return tuple(group.to(torch.float64).to(device) for group in groups)
-
-
-@triton.jit
-def finite(x):
-    """Return x (float32), and 0 for what is NaN or infinite."""
-    return tl.where(is_finite(x), x, 0.0)
 
 
 @triton.jit

@@ -50,12 +50,14 @@ from spikeplug.progress import shown_on
 from spikeplug.report.comparison import perplexity_change
 
 PAGE = "docs/whole-figures.md"
-#: Levels of inputs and of keys and values, with the blocks that suit them.
+#: Levels of inputs, which are those of keys and values unless a name says otherwise, 127 at most; and their blocks.
 RECIPES = {
     "256 (default)": spikeplug.Whole(),
     "127": spikeplug.Whole.of_bits(8),
     "64": spikeplug.Whole(inputs=64, cache=64),
-    "16": spikeplug.Whole(inputs=16, cache=64, block=16, rotated_block=16),
+    "16, blocks of 16, keys and values 64": spikeplug.Whole(inputs=16, cache=64, block=16, rotated_block=16),
+    "16, blocks of 8": spikeplug.Whole(inputs=16, cache=16, block=8, rotated_block=8),
+    "16, blocks of 8, keys and values 64": spikeplug.Whole(inputs=16, cache=64, block=8, rotated_block=8),
     "127, weights to nearest": spikeplug.Whole.of_bits(8),
     "127, nothing rotated": spikeplug.Whole(inputs=127, rotate=False),
 }
@@ -66,42 +68,47 @@ WEIGHTS = {
     "int4, 2,048 calibration tokens": (spikeplug.Whole.of_bits(weight_bits=4), 2048),
     "int4, groups of 32": (spikeplug.Whole(weight_group=32), 512),
 }
+#: Rows of the table of accuracy.
+TORCHAO = "torchao"
+ACCURACY = [*RECIPES, TORCHAO]
 _CONSOLE = Console()
 
 
-def accuracy(tokens: int, contexts: tuple[int, ...]) -> tuple[str, str]:
-    """Return a table, a row per recipe with the change of perplexity and the divergence; and the README's sentence."""
+def accuracy(names: list[str], tokens: int, contexts: tuple[int, ...]) -> Iterator[tuple[list[str], str, str]]:
+    """Yield the heading of the table, a row per name of ACCURACY, and the README's sentence; "" but for the default.
+
+    A row has the change of perplexity and the divergence at each context.
+    """
     model, tokenizer = load(find_source(None))
     ids = encode(tokenizer, english_text())
     unseen = ids[len(ids) // 2 :]  # the second half: thresholds, widths and recipes were chosen on the first
-    rows = []
-    for name, other in _converted(model, tokenizer):
-        cells = [name]
-        for context in contexts:
-            cells += compared(model, other, cut_windows(unseen, context, tokens))
-            _CONSOLE.print(cells)
-        rows.append(cells)
     titles = [f"{kind}, context {context}" for context in contexts for kind in ("perplexity", "KL")]
-    head = f"| levels of inputs | {' | '.join(titles)} |\n|---|{'---:|' * len(titles)}"
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    table = f"SmolLM2-135M, {tokens:,} tokens of the embedded text's second half. {machine()}\n\n{head}\n{lines}"
-    changes = " and ".join(f"{rows[0][1 + 2 * i]} at {context}" for i, context in enumerate(contexts))
-    return table, (
-        "- **Whole models**, SmolLM2-135M, everything between the token ids and the logits spiking, int8 weights: "
-        f"perplexity {changes} tokens of context (`make whole`, [all figures](docs/whole-figures.md))."
-    )
+    heading = [
+        f"SmolLM2-135M, {tokens:,} tokens of the embedded text's second half. {machine()}\n",
+        f"| levels of inputs | {' | '.join(titles)} |",
+        f"|---|{'---:|' * len(titles)}",
+    ]
+    for name in names:
+        for label, other in _converted(name, model, tokenizer):
+            cells = [cell for at in contexts for cell in compared(model, other, cut_windows(unseen, at, tokens))]
+            changes = " and ".join(f"{cells[2 * i]} at {context}" for i, context in enumerate(contexts))
+            sentence = (
+                "- **Whole models**, SmolLM2-135M, everything between the token ids and the logits spiking, int8 "
+                f"weights: perplexity {changes} tokens of context (`make whole`, [all figures](docs/whole-figures.md))."
+            )
+            is_default = RECIPES.get(name) == spikeplug.Whole()
+            yield heading, f"| `{label}` | {' | '.join(cells)} |", sentence if is_default else ""
 
 
-def _converted(model: nn.Module, tokenizer: Any) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the name and the model of each row: a copy of the model by each recipe, and torchao's."""
-    for name, recipe in RECIPES.items():
-        calibration: Any = False if name.endswith("nearest") else text_tokens(tokenizer)
-        whole = copy.deepcopy(model)
-        spikeplug.convert(whole, recipe=recipe, calibration=calibration)
-        yield name, whole
-        del whole
-        gc.collect()
-    yield from torchao_int8(model).items()
+def _converted(name: str, model: nn.Module, tokenizer: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the name and the model of a row: a copy of the model by a recipe, or torchao's; nothing without torchao."""
+    if name not in RECIPES:
+        yield from ((name, rival) for rival in torchao_int8(model).values())
+        return
+    whole = copy.deepcopy(model)
+    calibration: Any = False if name.endswith("nearest") else text_tokens(tokenizer)
+    spikeplug.convert(whole, recipe=RECIPES[name], calibration=calibration)
+    yield name, whole
 
 
 def weights(names: list[str], tokens: int, context: int = 512) -> Iterator[tuple[list[str], str]]:
@@ -375,7 +382,7 @@ def main() -> int:
     )
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--contexts", default="512,2048")
-    parser.add_argument("--rows", nargs="+", choices=list(WEIGHTS), help="of the weights; all by default")
+    parser.add_argument("--rows", nargs="+", choices=[*ACCURACY, *WEIGHTS], help="of accuracy, weights; all by default")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--folder", type=Path, default=Path("results/budget"), help="of the run of the budget")
@@ -385,9 +392,14 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     equal = True
     if arguments.part == "accuracy":
-        text, line = accuracy(arguments.tokens, tuple(map(int, arguments.contexts.split(","))))
-        if arguments.write:
-            pages.write("README.md", "whole", line)
+        contexts = tuple(map(int, arguments.contexts.split(",")))
+        for heading, row, line in accuracy(arguments.rows or ACCURACY, arguments.tokens, contexts):
+            print(row)
+            if arguments.write:
+                pages.write_row(PAGE, "accuracy", heading, row, ACCURACY)
+            if arguments.write and line:
+                pages.write("README.md", "whole", line)
+        return 0
     elif arguments.part == "weights":
         rows = []
         for heading, row in weights(arguments.rows or list(WEIGHTS), arguments.tokens):

@@ -14,9 +14,9 @@ from typing import Any
 from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
-from numba.core.compiler import Compiler
 
 from spikeplug.kernels.cpu.verbs import OPTIONS
+from spikeplug.kernels.cpu.wide import WideCompiler
 
 _LOG = logging.getLogger("spikeplug.kernels")
 _SIGNATURE = ((types.voidptr,), types.void)
@@ -75,7 +75,7 @@ def _compile(function: Callable[..., None]) -> Any:
     return code
 
 
-class _Logged(Compiler):
+class _Logged(WideCompiler):
     """Log that a kernel is compiled, then compile it with Numba. Code that Numba finds on disk is not compiled."""
 
     def define_pipelines(self) -> Any:

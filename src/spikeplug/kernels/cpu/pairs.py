@@ -18,7 +18,7 @@ from spikeplug.kernels.cpu.verbs import (
     as_bits,
     as_double,
     as_integer,
-    compiled,
+    compiled_narrow,
     half_of,
     inlined,
     magnitude_of,
@@ -79,7 +79,7 @@ def _have_codes(a, b):
     return np.int32(max(magnitude_of(as_bits(a)), magnitude_of(as_bits(b)))) < _HUGE_BITS
 
 
-@compiled
+@compiled_narrow
 def _add(a, b, output, half, mask):
     """Set the output (float32) to the codes of a + b."""
     for i in range(output.size):
@@ -92,7 +92,7 @@ def _add(a, b, output, half, mask):
         output[i] = value if _have_codes(a[i], b[i]) else np.float32(a[i] + b[i])
 
 
-@compiled
+@compiled_narrow
 def _multiply(a, b, output, half, mask):
     """Set the output (float32) to the codes of a·b, whose products are exact in doubles."""
     for i in range(output.size):

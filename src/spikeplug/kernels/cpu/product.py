@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from spikeplug.kernels.cpu.verbs import intrinsic
+from spikeplug.kernels.cpu.wide import WIDE_VECTORS
 
-#: Whether the processor has vectors of 512 bits, and instructions on all integers in them; else they have 256.
-_WIDE_VECTORS = bool(llvm.get_host_cpu_features().get("avx512bw"))
 #: Columns of a panel: one vector of 32-bit sums. No result depends on it.
-PANEL = 16 if _WIDE_VECTORS else 8
+PANEL = 16 if WIDE_VECTORS else 8
 #: Rows of factors. Each has two vectors of sums. With a factor and what it is multiplied with they fill 14 of 16
 #: registers, or 20 of 32 where vectors are wide: more rows were no faster.
-ROWS = 8 if _WIDE_VECTORS else 6
+ROWS = 8 if WIDE_VECTORS else 6
 #: Panels that `product_of_rows` multiplies with at once.
 PANELS_AT_ONCE = 2
 #: Limbs of a wide factor.

@@ -14,9 +14,13 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from spikeplug.kernels.cpu.wide import WideCompiler
+
 #: How every function of a kernel is compiled. No fast-math: nothing may be reassociated or contracted.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
-compiled: Any = numba.njit(**OPTIONS)
+compiled: Any = numba.njit(pipeline_class=WideCompiler, **OPTIONS)
+#: Without vectors of 512 bits being asked for: sums in doubles, which have them anyway, became slower (docs/log.md).
+compiled_narrow: Any = numba.njit(**OPTIONS)
 inlined: Any = numba.njit(inline="always", **OPTIONS)
 intrinsic: Any = numba.extending.intrinsic
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -21,6 +21,8 @@ from spikeplug.kernels import Call
 from spikeplug.kernels.cpu import linear as linear_module
 from spikeplug.kernels.cpu import matmul as matmul_module
 from spikeplug.kernels.cpu.dots import FEW, TERMS
+from spikeplug.kernels.cpu.linear_kernel import TOGETHER
+from spikeplug.kernels.cpu.product import ROWS
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.neuron import as_threshold
@@ -209,22 +211,50 @@ def test_thresholds_and_biases_out_of_their_domain_run_in_closed_form(rows: int)
     assert same_bits(ours, closed)
 
 
-def test_the_float_product_is_exact() -> None:
-    g = torch.Generator().manual_seed(0)
-    for rows, inputs, outputs in ((1, 3000, 70), (33, 1025, 5)):
-        a = torch.randint(-128, 128, (rows, inputs), generator=g).to(torch.int8)
-        b = torch.full((inputs, outputs), -128, dtype=torch.int8)
-        for left in (a, torch.full_like(a, -128)):
-            output = torch.empty(rows, outputs, dtype=torch.int32)
-            linear_module.float_product(left, b, output)
-            assert torch.equal(output.long(), left.long() @ b.long())
-
-
-def test_linear_without_an_exact_integer_product(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_int8_product(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let torch's int8 product be inexact, as on processors that add pairs of its products in 16 bits."""
     monkeypatch.setattr(linear_module, "_is_exact", lambda: False)
-    g = torch.Generator().manual_seed(0)
-    arguments = (rows_of(20, 100, g), *layer(70, 100, g), None, 1000, 0, 0)
-    assert same_bits(by_kernel("linear", arguments), closed_form("linear", arguments))
+    linear_module._plan.cache_clear()
+    yield
+    linear_module._plan.cache_clear()
+
+
+@pytest.mark.parametrize("outputs", [1, TOGETHER - 1, TOGETHER, 2 * TOGETHER + 3])
+@pytest.mark.parametrize("inputs", [1, 2, 31, 100])
+@pytest.mark.parametrize("count", [1, 2])
+def test_linear_without_an_exact_int8_product(
+    without_int8_product: None, outputs: int, inputs: int, count: int
+) -> None:
+    g = torch.Generator().manual_seed(outputs + inputs)
+    for rows, levels, block, transposed in ((3, 127, 0, False), (ROWS, 256, 32, False), (2 * ROWS + 1, 32639, 0, True)):
+        weight, threshold, unit = layer(outputs, inputs, g)
+        weight = weight.t().contiguous().t() if transposed else weight
+        bias = torch.randn(outputs, generator=g) if transposed else None
+        arguments = (rows_of(rows, inputs, g), weight, threshold, unit, bias, levels, block, 0)
+        with threads(count):
+            ours, closed = both("linear", arguments)
+        assert same_bits(ours, closed)
+
+
+def test_linear_extremes_without_an_exact_int8_product(without_int8_product: None) -> None:
+    for rows, (levels, block) in ((40, (127, 0)), (1, (1000, 0)), (40, (1000, 0)), (40, (127, 32))):
+        test_linear_extremes(rows, levels, block)
+
+
+@pytest.mark.parametrize(("levels", "block"), [*product(LEVELS, BLOCKS), (4096, 0), (32639, 0)])
+def test_levels_near_halves(levels: int, block: int) -> None:
+    """Elements that lie within few units of float32 of half a level: any bit that is lost before rounding shows."""
+    g = torch.Generator().manual_seed(levels + block)
+    x = torch.randn(300, 64, generator=g) * 2.0 ** torch.randint(-12, 1, (300, 64), generator=g)
+    x[:, 0] = 4 + torch.rand(300, generator=g)  # the largest stays as it is, and so do the steps of its block
+    coded = closed_form("quantise", (x, levels, block, 0))
+    step = coded[:, :1].abs() / levels
+    near = coded + step * 0.5 * (1 + torch.randint(-4, 5, x.shape, generator=g) * 2.0**-23)
+    near = near * torch.where(torch.rand(x.shape, generator=g) < 0.5, -1.0, 1.0)
+    near[:, 0] = x[:, 0]
+    ours, closed = both("quantise", (near, levels, block, 0))
+    assert same_bits(ours, closed)
 
 
 def test_rows_of_a_linear_layer_are_computed_by_themselves() -> None:

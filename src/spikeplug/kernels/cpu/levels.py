@@ -391,7 +391,10 @@ def levels_of(x, bits, codes, wide, levels, block, shares, places, rotation, dya
         exponent, largest = np.int64(LOWEST_EXPONENT), np.int64(0)
         codes[:] = 0
     else:
-        exponent = exponent_of(np.int64(magnitude)) - RECEIVED_BITS
+        # As many bits as the normalised magnitudes have, and one to round: small elements have more than RECEIVED_BITS
+        # leave of them. A rotation is given RECEIVED_BITS.
+        received = np.int64(RECEIVED_BITS) if rotation > 0 else max(np.int64(RECEIVED_BITS), places + 1)
+        exponent = exponent_of(np.int64(magnitude)) - received
         _receive(x, codes, exponent)
         largest = np.int64(np.float64(as_float(magnitude)) * power_of_two(-exponent))
     now = np.int64(0)

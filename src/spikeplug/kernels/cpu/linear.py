@@ -12,11 +12,13 @@ from spikeplug.kernels.cpu.dots import FEW
 from spikeplug.kernels.cpu.launch import launch, new_empty
 from spikeplug.kernels.cpu.levels import encoder, largest_step
 from spikeplug.kernels.cpu.linear_kernel import (
+    TOGETHER,
     Buffers,
     Layer,
     Widths,
     linear_encode_kernel,
     linear_few_kernel,
+    linear_product_kernel,
     linear_scale_kernel,
 )
 from spikeplug.kernels.levels import largest_mantissa, linear_refusal, linear_settings, products_refused
@@ -25,15 +27,13 @@ from spikeplug.operators.linear.linear import THRESHOLD_BITS
 
 #: Sums of high digits that are held at a time, in elements.
 _SUMS = 1 << 20
-#: float32 holds every integer up to 2^24.
-_FLOAT_EXACT = 1 << 24
 
 
 class Plan(NamedTuple):
     """Hold what follows from a layer's settings and number of inputs.
 
     reason  why the kernels cannot run it; "": they can
-    planes  int8 digits of a level
+    planes  int8 digits of a level; 0: a level is one int16
     words   what the kernels' blocks begin with: `Encoder` and `Widths`
     """
 
@@ -48,7 +48,8 @@ def _plan(levels: Any, block: Any, rotation: Any, inputs: int) -> Plan:
     if reason is not None:
         return Plan(reason)
     largest = largest_mantissa(levels, block)
-    planes = 1 if largest <= 127 else 2
+    # For one term, torch's product takes the strides of a weight for those of its transpose, and is wrong.
+    planes = (1 if largest <= 127 else 2) if inputs > 1 and _is_exact() else 0
     doubles = largest * 128 * inputs * largest_step(levels, block) << THRESHOLD_BITS <= 1 << 53
     widths = Widths(inputs=inputs, planes=planes, doubles=int(doubles))
     return Plan("", planes, encoder(levels, block, rotation) + widths)
@@ -66,6 +67,8 @@ class Linear:
         bias, levels, block, rotation = linear_settings(call)
         outputs, inputs = weight.shape
         plan, shape, dtype = _plan(levels, block, rotation, inputs), x.shape, x.dtype
+        if plan.planes == 0:
+            weight = weight.contiguous()
         rows = (x if dtype is torch.float32 else x.to(torch.float32)).contiguous()
         count = rows.numel() // inputs
         threshold = threshold.contiguous()
@@ -94,21 +97,28 @@ def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tu
     """
     rows, outputs = output.shape
     inputs, transposed = weight.shape[1], weight.t()
-    digits = torch.empty(plan.planes, rows, inputs, dtype=torch.int8)
+    if plan.planes == 0:  # int16 levels are read in pairs
+        digits = torch.zeros(rows, inputs + inputs % 2, dtype=torch.int16)
+    else:
+        digits = torch.empty(plan.planes, rows, inputs, dtype=torch.int8)
     scales = torch.empty(rows, 2, dtype=torch.int64)
     buffers = Buffers(digits=digits.data_ptr(), scales=scales.data_ptr(), high=0)
     held = (*held, digits, scales)
     launch(linear_encode_kernel, rows, inputs, plan.words + layer + buffers, marks=1, held=held)
     sums, left = output.view(torch.int32), None
-    if plan.planes == 1:
-        product(digits[0], transposed, sums)
+    if plan.planes == 0:
+        words = plan.words + layer + buffers
+        launch(linear_product_kernel, -(-outputs // TOGETHER), rows * inputs * TOGETHER, words, marks=1, held=held)
+    elif plan.planes == 1:
+        torch._int_mm(digits[0], transposed, out=sums)
+    if plan.planes <= 1:
         return launch(linear_scale_kernel, rows, outputs, plan.words + layer + buffers, marks=1, held=held)
     step = min(rows, max(64, _SUMS // outputs))
     high = torch.empty(step, outputs, dtype=torch.int32)
     for start in range(0, rows, step):
         end = min(start + step, rows)
-        product(digits[0, start:end], transposed, high[: end - start])
-        product(digits[1, start:end], transposed, sums[start:end])
+        torch._int_mm(digits[0, start:end], transposed, out=high[: end - start])
+        torch._int_mm(digits[1, start:end], transposed, out=sums[start:end])
         layer = layer._replace(rows=end - start, output=output[start:].data_ptr())
         buffers = buffers._replace(scales=scales[start:].data_ptr(), high=high.data_ptr())
         found = launch(
@@ -116,33 +126,6 @@ def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tu
         )
         left = left if found is None else found
     return left
-
-
-def product(a: Tensor, b: Tensor, output: Tensor) -> None:
-    """Set the output, int32 (m, n), to a @ b for int8 a (m, k) and b (k, n), exact."""
-    # For one term, torch's product takes the strides of b for those of its transpose, and is wrong.
-    if a.shape[1] > 1 and _is_exact():
-        torch._int_mm(a, b, out=output)
-    else:
-        float_product(a, b, output)
-
-
-def float_product(a: Tensor, b: Tensor, output: Tensor) -> None:
-    """Set the output, int32 (m, n), to a @ b for int8 a (m, k) and b (k, n), by float32 products, exact.
-
-    They are cut along k, so that every partial sum is at most 2^24.
-    """
-    terms = _FLOAT_EXACT // (128 * 128)
-    columns = max(64, _SUMS // a.shape[1])
-    for first in range(0, b.shape[1], columns):
-        part = output[:, first : first + columns]
-        for start in range(0, a.shape[1], terms):
-            end = start + terms
-            sums = a[:, start:end].to(torch.float32) @ b[start:end, first : first + columns].to(torch.float32)
-            if start:
-                part += sums.to(torch.int32)
-            else:
-                part.copy_(sums)
 
 
 @lru_cache(maxsize=1)

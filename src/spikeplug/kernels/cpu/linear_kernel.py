@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spikeplug.kernels.cpu.attention_codes import transpose
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.dots import TERMS, dots
 from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, levels_of, room_of
@@ -14,6 +15,7 @@ from spikeplug.kernels.cpu.memory import (
     bytes_at,
     finished_rows,
     floats,
+    halves,
     integers,
     leave,
     longs,
@@ -22,6 +24,7 @@ from spikeplug.kernels.cpu.memory import (
     taken_rows,
     words,
 )
+from spikeplug.kernels.cpu.product import PANEL, PANELS_AT_ONCE, ROWS, product_of_one, product_of_rows
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     LIFTED,
@@ -48,6 +51,8 @@ from spikeplug.kernels.cpu.verbs import (
 from spikeplug.operators.linear.linear import THRESHOLD_BITS
 from spikeplug.operators.linear.scaled import GUARD_BITS
 
+#: Rows of the weight that are multiplied with at once.
+TOGETHER = PANEL * PANELS_AT_ONCE
 #: The bits of NaN.
 NAN = np.int32(0x7FC00000)
 #: Exponents of an output beyond these give 0 or infinity, as these do.
@@ -62,7 +67,7 @@ class Widths(NamedTuple):
     """Hold the 64-bit words that follow from a layer's settings and number of inputs.
 
     inputs   channels of x
-    planes   int8 digits of a level: 1 or 2
+    planes   int8 digits of a level: 1 or 2; 0: a level is one int16
     doubles  whether a sum times step and threshold is exact in a double
     """
 
@@ -97,7 +102,8 @@ class Layer(NamedTuple):
 class Buffers(NamedTuple):
     """Hold the 64-bit words of what lies between the kernels, where there are several.
 
-    digits  address of int8 (planes, rows, inputs): the levels, or their high and low digits
+    digits  address of int8 (planes, rows, inputs): the levels, or their high and low digits; without planes of int16
+            (rows, inputs and one more if they are odd in number), 0 beyond the inputs
     scales  address of int64 (rows, 2): each row's step and exponent
     high    address of int32 (rows, outputs): the sums of the high digits; those of the others lie in the output
     """
@@ -310,6 +316,13 @@ def _store(codes, digits):
 
 
 @compiled
+def _store_whole(codes, levels):
+    """Set the int16 levels to codes (int32) that fit them."""
+    for i in range(levels.size):
+        levels[i] = np.int16(codes[i])
+
+
+@compiled
 def _store_digits(codes, high, low):
     """Set int8 digits so that 256·high + low are the codes (int32)."""
     eight = np.int32(8)
@@ -325,6 +338,7 @@ def linear_encode_kernel(address):
     block = words(address)
     rows, inputs, planes = block[HEADER.count], block[WIDTHS.inputs], block[WIDTHS.planes]
     digits, scales = bytes_at(block[BUFFERS.digits], planes * rows, inputs), longs(block[BUFFERS.scales], 2 * rows)
+    whole = halves(block[BUFFERS.digits], rows, inputs + inputs % 2)
     codes, wide = room_of(inputs, block, ENCODER)
     first, last = next_rows(block, 0)
     while first < last:
@@ -333,10 +347,57 @@ def linear_encode_kernel(address):
             if step == UNDEFINED:
                 codes[:] = 0
             scales[2 * row], scales[2 * row + 1] = step, exponent
-            if planes == 1:
+            if planes == 0:
+                _store_whole(codes, whole[row, :inputs])
+            elif planes == 1:
                 _store(codes, digits[row])
             else:
                 _store_digits(codes, digits[row], digits[rows + row])
+        first, last = next_rows(block, last - first)
+
+
+@compiled
+def _widen(weight, pairs):
+    """Set pairs (int16) to a row of an int8 weight; what lies beyond it stays."""
+    for i in range(weight.size):
+        pairs[i] = weight[i]
+
+
+@kernel
+def linear_product_kernel(address):
+    """Multiply int16 levels by the weight, into the output as int32; the units of work are TOGETHER rows of the weight.
+
+    These rows become panels, which all rows of levels are multiplied with while they are in cache.
+    """
+    block = words(address)
+    rows, inputs, outputs = block[AT.rows], block[WIDTHS.inputs], block[AT.outputs]
+    width = inputs + inputs % 2
+    levels, sums = halves(block[BUFFERS.digits], rows, width), integers(block[AT.output], rows, outputs)
+    members, panels = np.zeros((PANEL, width), np.int16), np.empty((PANELS_AT_ONCE, width // 2 * PANEL), np.int32)
+    part = np.empty((ROWS, TOGETHER), np.int32)
+    first, last = next_rows(block, 0)
+    while first < last:
+        for unit in range(first, last):
+            start = unit * TOGETHER
+            present = min(TOGETHER, outputs - start)
+            for member in range(TOGETHER):
+                if member < present:
+                    here = block[AT.weight] + (start + member) * block[AT.stride]
+                    _widen(bytes_at(here, 1, inputs)[0], members[member % PANEL, :inputs])
+                else:
+                    members[member % PANEL] = 0
+                if member % PANEL == PANEL - 1:
+                    transpose(members.view(np.int32), panels[member // PANEL])
+            for row in range(0, rows, ROWS):
+                here, count = levels[row:].ctypes.data, min(ROWS, rows - row)
+                if count == ROWS:
+                    product_of_rows(here, width, panels.ctypes.data, width // 2, part.ctypes.data, TOGETHER)
+                else:
+                    for one in range(count):
+                        line = part[one].ctypes.data
+                        product_of_one(here + 2 * width * one, width, panels.ctypes.data, width // 2, line, TOGETHER)
+                for one in range(count):
+                    sums[row + one, start : start + present] = part[one, :present]
         first, last = next_rows(block, last - first)
 
 

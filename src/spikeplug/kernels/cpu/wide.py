@@ -9,13 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.binding as llvm
+from numba import config
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering
 
-#: Whether the processor has vectors of 512 bits, and instructions on all integers in them; else they have 256.
-WIDE_VECTORS = bool(llvm.get_host_cpu_features().get("avx512bw"))
+
+
+def _has_wide_vectors() -> bool:
+    """Return whether Numba compiles for vectors of 512 bits with instructions on all integers; else they have 256."""
+    features: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
+    if features is not None:
+        return "+avx512bw" in features.split(",")
+    return bool(llvm.get_host_cpu_features().get("avx512bw"))
+
+
+WIDE_VECTORS = _has_wide_vectors()
 #: LLVM's function attribute, as its language spells it.
 ATTRIBUTE = '"prefer-vector-width"="512"'
 

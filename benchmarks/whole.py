@@ -2,7 +2,8 @@
 
 accuracy    perplexity and divergence from the exact model, by levels and context, on text that nothing was chosen on
 weights     perplexity, divergence and folder with int8 weights and with int4 groups, at context 512
-speed       prefill, decoding, memory and folder against the exact model, in turns; torch.compile needs a C++ compiler
+speed       prefill, decoding, memory and folder against the exact model, in turns; torch.compile needs a C++ compiler.
+            It has a table of its own where torch's int8 product is inexact, as on processors without VNNI
 simulation  one forward pass neuron by neuron, equal to the closed form, and the audit of linear operations
 counting    the events of one token and of 2,048, predicted; on a few tokens, equal to those of a simulation
 encoders    MiniLM: cosine of each of 1,000 embeddings with the exact one; Whisper: the words it writes
@@ -42,6 +43,7 @@ import spikeplug
 from spikeplug import report
 from spikeplug.conversion.whole.calibration import text_tokens
 from spikeplug.english import english_text
+from spikeplug.kernels.cpu.linear import has_exact_int8_product
 from spikeplug.measurement.loading import find_source, load, model_facts
 from spikeplug.measurement.record import environment
 from spikeplug.measurement.section import Table
@@ -189,7 +191,11 @@ def speed(repeats: int) -> str:
         lines.append(_row(what, [1e3 * seconds for seconds in found.values()], "ms"))
     lines.append(_row("parameters and buffers", [_bytes(arm) / 1e6 for arm in arms.values()], "MB"))
     lines.append(_row("folder", [_folder(arm) / 1e6 for arm in arms.values()], "MB"))
-    return f"Medians of runs in turns; in brackets the ratio to the exact model. {machine()}\n\n" + "\n".join(lines)
+    kind = "exact" if has_exact_int8_product() else "inexact, so int16 panels run"
+    return (
+        f"Medians of runs in turns; in brackets the ratio to the exact model. {machine()} Vectors: "
+        f"{torch.backends.cpu.get_cpu_capability()}; torch's int8 product is {kind}.\n\n" + "\n".join(lines)
+    )
 
 
 def _row(what: str, values: list[float], unit: str) -> str:
@@ -410,6 +416,7 @@ def main() -> int:
         return 0
     elif arguments.part == "speed":
         text = speed(arguments.repeats)
+        arguments.part = "speed" if has_exact_int8_product() else "speed without VNNI"
     elif arguments.part == "simulation":
         text, equal = simulation(min(arguments.tokens, 64))
     elif arguments.part == "budget":

@@ -214,7 +214,7 @@ def test_thresholds_and_biases_out_of_their_domain_run_in_closed_form(rows: int)
 @pytest.fixture
 def without_int8_product(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let torch's int8 product be inexact, as on processors that add pairs of its products in 16 bits."""
-    monkeypatch.setattr(linear_module, "_is_exact", lambda: False)
+    monkeypatch.setattr(linear_module, "has_exact_int8_product", lambda: False)
     linear_module._plan.cache_clear()
     yield
     linear_module._plan.cache_clear()

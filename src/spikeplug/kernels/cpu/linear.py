@@ -49,7 +49,7 @@ def _plan(levels: Any, block: Any, rotation: Any, inputs: int) -> Plan:
         return Plan(reason)
     largest = largest_mantissa(levels, block)
     # For one term, torch's product takes the strides of a weight for those of its transpose, and is wrong.
-    planes = (1 if largest <= 127 else 2) if inputs > 1 and _is_exact() else 0
+    planes = (1 if largest <= 127 else 2) if inputs > 1 and has_exact_int8_product() else 0
     doubles = largest * 128 * inputs * largest_step(levels, block) << THRESHOLD_BITS <= 1 << 53
     widths = Widths(inputs=inputs, planes=planes, doubles=int(doubles))
     return Plan("", planes, encoder(levels, block, rotation) + widths)
@@ -129,7 +129,7 @@ def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tu
 
 
 @lru_cache(maxsize=1)
-def _is_exact() -> bool:
+def has_exact_int8_product() -> bool:
     """Return whether torch's integer product is exact on this machine: some add pairs of products in 16 bits.
 
     The factors are all extremes and their neighbours, against each other, in both layouts of the weight.

@@ -12,11 +12,13 @@ from spikeplug.kernels.cpu.dots import TERMS, dots
 from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, levels_of, room_of
 from spikeplug.kernels.cpu.memory import (
     HEADER,
+    borrowed,
     bytes_at,
     finished_rows,
     floats,
     halves,
     integers,
+    keep,
     leave,
     longs,
     next_rows,
@@ -372,9 +374,9 @@ def linear_product_kernel(address):
     block = words(address)
     rows, inputs, outputs = block[AT.rows], block[WIDTHS.inputs], block[AT.outputs]
     width = inputs + inputs % 2
-    levels, sums = halves(block[BUFFERS.digits], rows, width), integers(block[AT.output], rows, outputs)
-    members, panels = np.zeros((PANEL, width), np.int16), np.empty((PANELS_AT_ONCE, width // 2 * PANEL), np.int32)
-    part = np.empty((ROWS, TOGETHER), np.int32)
+    pairs = width // 2
+    own_members, own_panels = np.zeros((PANEL, width), np.int16), np.empty((PANELS_AT_ONCE, pairs * PANEL), np.int32)
+    members, panels, rest = borrowed(own_members), borrowed(own_panels), np.empty((ROWS, TOGETHER), np.int32)
     first, last = next_rows(block, 0)
     while first < last:
         for unit in range(first, last):
@@ -389,16 +391,25 @@ def linear_product_kernel(address):
                 if member % PANEL == PANEL - 1:
                     transpose(members.view(np.int32), panels[member // PANEL])
             for row in range(0, rows, ROWS):
-                here, count = levels[row:].ctypes.data, min(ROWS, rows - row)
+                count, target = min(ROWS, rows - row), block[AT.output] + 4 * (row * outputs + start)
+                whole = present == TOGETHER
+                sums, pitch = (target, outputs) if whole else (rest.ctypes.data, np.int64(TOGETHER))
+                levels, panel = block[BUFFERS.digits] + 2 * width * row, panels.ctypes.data
                 if count == ROWS:
-                    product_of_rows(here, width, panels.ctypes.data, width // 2, part.ctypes.data, TOGETHER)
+                    product_of_rows(levels, width, panel, pairs, sums, pitch)
                 else:
                     for one in range(count):
-                        line = part[one].ctypes.data
-                        product_of_one(here + 2 * width * one, width, panels.ctypes.data, width // 2, line, TOGETHER)
-                for one in range(count):
-                    sums[row + one, start : start + present] = part[one, :present]
+                        product_of_one(
+                            levels + 2 * width * one, width, panel, width // 2, sums + 4 * pitch * one, pitch
+                        )
+                if not whole:
+                    output = integers(target, count, outputs)
+                    for one in range(count):
+                        for place in range(present):
+                            output[one, place] = rest[one, place]
         first, last = next_rows(block, last - first)
+    keep(own_members)
+    keep(own_panels)
 
 
 @compiled

@@ -16,7 +16,6 @@ from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering
 
 
-
 def _has_wide_vectors() -> bool:
     """Return whether Numba compiles for vectors of 512 bits with instructions on all integers; else they have 256."""
     features: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]

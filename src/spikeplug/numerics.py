@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_type_hints
 from spikeplug.errors import SpikeplugError, shown
 
 #: Raised with every change of an output bit of any operator; see CHANGELOG.md and tests/golden.
-NUMERICS_VERSION = 4
+NUMERICS_VERSION = 5
 
 
 class Fields:

@@ -168,8 +168,11 @@ def compared(model: nn.Module, other: nn.Module, windows: Tensor) -> list[str]:
     return [f"{change:+.2f} ± {error:.2f} %", f"{divergence.mean():.2e}"]
 
 
-def speed(repeats: int) -> str:
-    """Return a table of seconds and bytes: the exact model, whole ones of 9 and 8 bits, torchao's and it compiled."""
+def speed(repeats: int) -> tuple[str, str]:
+    """Return a table of seconds and bytes, and the README's sentence.
+
+    The arms are the exact model, whole ones of 9 and 8 bits, torchao's and it compiled.
+    """
     model, tokenizer = load(find_source(None))
     model.set_attn_implementation("sdpa")
     ids = cut_windows(encode(tokenizer, english_text()), 512, 512)
@@ -186,16 +189,28 @@ def speed(repeats: int) -> str:
         "one token after 512": (_decode, 4 * repeats),
     }
     lines = [f"| | {' | '.join(arms)} |", f"|---|{'---:|' * len(arms)}"]
+    ratios = []
     for what, (make, times) in runs.items():
         found = _in_turns({name: make(arm, ids) for name, arm in arms.items()}, times)
         lines.append(_row(what, [1e3 * seconds for seconds in found.values()], "ms"))
+        exact, nine, eight, *_ = found.values()
+        ratios.append(f"{nine / exact:.2f} (9 bits, the default) and {eight / exact:.2f} (8 bits) for {_named(what)}")
     lines.append(_row("parameters and buffers", [_bytes(arm) / 1e6 for arm in arms.values()], "MB"))
     lines.append(_row("folder", [_folder(arm) / 1e6 for arm in arms.values()], "MB"))
-    kind = "exact" if has_exact_int8_product() else "inexact, so int16 panels run"
-    return (
-        f"Medians of runs in turns; in brackets the ratio to the exact model. {machine()} Vectors: "
-        f"{torch.backends.cpu.get_cpu_capability()}; torch's int8 product is {kind}.\n\n" + "\n".join(lines)
+    sentence = (
+        f"- **Speed of whole models**, SmolLM2-135M, whole / float32 sdpa: {', '.join(ratios)} ({machine()[:-1]}; "
+        "`make whole`, [all figures](docs/whole-figures.md#speed-memory-and-folder))."
     )
+    kind = "exact" if has_exact_int8_product() else "inexact, so int16 panels run"
+    head = (
+        f"Medians of runs in turns; in brackets the ratio to the exact model. {machine()} Vectors: "
+        f"{torch.backends.cpu.get_cpu_capability()}; torch's int8 product is {kind}."
+    )
+    return f"{head}\n\n" + "\n".join(lines), sentence
+
+
+def _named(what: str) -> str:
+    return what if what.startswith("one") else f"the {what}"
 
 
 def _row(what: str, values: list[float], unit: str) -> str:
@@ -415,8 +430,11 @@ def main() -> int:
         print("\n".join([*heading, *rows]))
         return 0
     elif arguments.part == "speed":
-        text = speed(arguments.repeats)
-        arguments.part = "speed" if has_exact_int8_product() else "speed without VNNI"
+        text, sentence = speed(arguments.repeats)
+        if not has_exact_int8_product():
+            arguments.part = "speed without VNNI"
+        elif arguments.write:
+            pages.write("README.md", "whole speed", sentence)
     elif arguments.part == "simulation":
         text, equal = simulation(min(arguments.tokens, 64))
     elif arguments.part == "budget":

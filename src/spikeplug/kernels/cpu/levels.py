@@ -391,8 +391,8 @@ def levels_of(x, bits, codes, wide, levels, block, shares, places, rotation, dya
         exponent, largest = np.int64(LOWEST_EXPONENT), np.int64(0)
         codes[:] = 0
     else:
-        # As many bits as the normalised magnitudes have, and one to round: small elements have more than RECEIVED_BITS
-        # leave of them. A rotation is given RECEIVED_BITS.
+        # As many bits as a normalised magnitude has, and one to round: with fewer, small elements would lose their last
+        # ones. A rotation takes RECEIVED_BITS.
         received = np.int64(RECEIVED_BITS) if rotation > 0 else max(np.int64(RECEIVED_BITS), places + 1)
         exponent = exponent_of(np.int64(magnitude)) - received
         _receive(x, codes, exponent)

@@ -399,9 +399,7 @@ def linear_product_kernel(address):
                     product_of_rows(levels, width, panel, pairs, sums, pitch)
                 else:
                     for one in range(count):
-                        product_of_one(
-                            levels + 2 * width * one, width, panel, width // 2, sums + 4 * pitch * one, pitch
-                        )
+                        product_of_one(levels + 2 * width * one, width, panel, pairs, sums + 4 * pitch * one, pitch)
                 if not whole:
                     output = integers(target, count, outputs)
                     for one in range(count):

@@ -81,6 +81,7 @@ def op(name: str) -> Any:
     return getattr(torch.ops.spikeplug, name).default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_torch_finds_nothing_wrong(name: str) -> None:
     quick = ("test_schema", "test_autograd_registration", "test_faketensor")

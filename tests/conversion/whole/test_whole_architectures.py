@@ -33,6 +33,7 @@ LEFT: dict[str, set[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEFT)
 def test_the_report_names_what_stays_float(name: str) -> None:
     (architecture,) = (each for each in ARCHITECTURES if each.name == name)

@@ -208,6 +208,7 @@ def test_threads_give_the_same_bits() -> None:
     assert len(found) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "15KB"}], ids=["one file", "sharded"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_folder_gives_the_same_bits(family: str, options: dict[str, Any], tied: bool, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from spikeplug.kernels.cpu.memory import (
     places_of,
     words,
 )
-from spikeplug.kernels.cpu.panels import CODES, code_vectors, interleave_vectors, transpose_vectors
+from spikeplug.kernels.cpu.panels import CODES, code_vectors, interleave_vectors, transpose
 from spikeplug.kernels.cpu.product import PANEL, PANELS_AT_ONCE
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
@@ -96,18 +96,6 @@ def code_value(x, unit, magnitude, codes, bits):
     exponent = np.int64(scale_exponent(min(magnitude, np.int32(INFINITE - 1)), bits))
     code(x, codes, np.float32(unit * power_of_two(max(-exponent, -126))), np.float32((1 << (bits - 1)) - 1))
     return exponent, magnitude < INFINITE
-
-
-@compiled
-def transpose(rows, columns):
-    """Transpose int32 `rows` (PANEL, pairs): set columns[j·PANEL + i] to rows[i, j]."""
-    pairs = rows.shape[1]
-    blocks = pairs // PANEL
-    if blocks:
-        transpose_vectors(rows, columns, blocks, pairs)
-    for pair in range(blocks * PANEL, pairs):
-        for member in range(PANEL):
-            columns[pair * PANEL + member] = rows[member, pair]
 
 
 class Panels(NamedTuple):

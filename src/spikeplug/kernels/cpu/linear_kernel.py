@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spikeplug.kernels.cpu.attention_codes import transpose
 from spikeplug.kernels.cpu.compile import kernel
 from spikeplug.kernels.cpu.dots import TERMS, dots
 from spikeplug.kernels.cpu.levels import UNDEFINED, Encoder, levels_of, room_of
@@ -26,6 +25,7 @@ from spikeplug.kernels.cpu.memory import (
     taken_rows,
     words,
 )
+from spikeplug.kernels.cpu.panels import transpose
 from spikeplug.kernels.cpu.product import PANEL, PANELS_AT_ONCE, ROWS, product_of_one, product_of_rows
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,

@@ -1,7 +1,7 @@
 """Turn vectors of float32 into codes, and codes into panels: what LLVM does not make of loops this short by itself.
 
-Each verb takes arrays, contiguous along their last dimension, and does full vectors only; what is left over is its
-caller's.
+Each verb takes arrays, contiguous along their last dimension. Those named after vectors do full ones only; what is left
+over is their caller's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 
 from spikeplug.kernels.cpu.product import HALVES, LONG, PANEL, SUMS, WORD, add_within_pairs, lanes, spread
-from spikeplug.kernels.cpu.verbs import intrinsic
+from spikeplug.kernels.cpu.verbs import compiled, intrinsic
 
 #: Elements that `code_vectors` takes at once: as many codes as fill a vector.
 CODES = 2 * PANEL
@@ -158,3 +158,15 @@ def transpose_vectors(typing_context: Any, rows: Any, columns: Any, count: Any, 
         return context.get_dummy_value()
 
     return types.void(rows, columns, types.int64, types.int64), generate
+
+
+@compiled
+def transpose(rows, columns):
+    """Transpose int32 `rows` (PANEL, pairs): set columns[j·PANEL + i] to rows[i, j]."""
+    pairs = rows.shape[1]
+    blocks = pairs // PANEL
+    if blocks:
+        transpose_vectors(rows, columns, blocks, pairs)
+    for pair in range(blocks * PANEL, pairs):
+        for member in range(PANEL):
+            columns[pair * PANEL + member] = rows[member, pair]

@@ -21,8 +21,7 @@ from spikeplug.kernels import Call
 from spikeplug.kernels.cpu import linear as linear_module
 from spikeplug.kernels.cpu import matmul as matmul_module
 from spikeplug.kernels.cpu.dots import FEW, TERMS
-from spikeplug.kernels.cpu.linear_kernel import TOGETHER
-from spikeplug.kernels.cpu.product import ROWS
+from spikeplug.kernels.cpu.product import COLUMNS, ROWS
 from spikeplug.library import OPERATORS
 from spikeplug.numerics import Numerics
 from spikeplug.operators.linear.neuron import as_threshold
@@ -220,7 +219,7 @@ def without_int8_product(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     linear_module._plan.cache_clear()
 
 
-@pytest.mark.parametrize("outputs", [1, TOGETHER - 1, TOGETHER, 2 * TOGETHER + 3])
+@pytest.mark.parametrize("outputs", [1, COLUMNS - 1, COLUMNS, 2 * COLUMNS + 3])
 @pytest.mark.parametrize("inputs", [1, 2, 31, 100])
 @pytest.mark.parametrize("count", [1, 2])
 def test_linear_without_an_exact_int8_product(

@@ -23,7 +23,7 @@ from spikeplug.kernels.cpu.memory import (
     words,
 )
 from spikeplug.kernels.cpu.panels import CODES, code_vectors, interleave_vectors, transpose
-from spikeplug.kernels.cpu.product import PANEL, PANELS_AT_ONCE
+from spikeplug.kernels.cpu.product import COLUMNS, PANEL, PANELS_AT_ONCE
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     absolute,
@@ -39,7 +39,7 @@ from spikeplug.kernels.cpu.verbs import (
 )
 
 #: Keys whose panels are multiplied with at once: there are as many panels as make full steps.
-STEP_OF_KEYS = PANEL * PANELS_AT_ONCE
+STEP_OF_KEYS = COLUMNS
 
 
 @compiled

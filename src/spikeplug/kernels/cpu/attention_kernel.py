@@ -20,8 +20,7 @@ from spikeplug.kernels.cpu.product import (
     PITCH,
     ROWS,
     TERMS,
-    product_of_one,
-    product_of_rows,
+    product_of,
     wide_product_of_one,
     wide_product_of_rows,
 )
@@ -97,12 +96,7 @@ def score(rows, panels, scales, low, high, present, products):
         end = min(strip + _STRIP, high)
         for key in range(strip, end, STEP_OF_KEYS):
             at, target = panels + 2 * stride * key, products[:, key - strip :].ctypes.data
-            if present == ROWS:
-                product_of_rows(rows.codes.ctypes.data, stride, at, stride // 2, target, _STRIP)
-            else:
-                for member in range(present):
-                    one, its = rows.codes[member].ctypes.data, target + 4 * _STRIP * member
-                    product_of_one(one, stride, at, stride // 2, its, _STRIP)
+            product_of(present, rows.codes.ctypes.data, stride, at, stride // 2, target, _STRIP)
         for member in range(present):
             line = rows.scores[member, strip:end]
             scale_products(products[member, : line.size], scales[strip:end], line, rows.factors[member])

@@ -12,7 +12,6 @@ from spikeplug.kernels.cpu.dots import FEW
 from spikeplug.kernels.cpu.launch import launch, new_empty
 from spikeplug.kernels.cpu.levels import encoder, largest_step
 from spikeplug.kernels.cpu.linear_kernel import (
-    TOGETHER,
     Buffers,
     Layer,
     Widths,
@@ -21,6 +20,7 @@ from spikeplug.kernels.cpu.linear_kernel import (
     linear_product_kernel,
     linear_scale_kernel,
 )
+from spikeplug.kernels.cpu.product import COLUMNS
 from spikeplug.kernels.levels import largest_mantissa, linear_refusal, linear_settings, products_refused
 from spikeplug.kernels.protocol import EVERY_ROW, Call
 from spikeplug.operators.linear.linear import THRESHOLD_BITS
@@ -104,15 +104,15 @@ def _run_many(plan: Plan, layer: Layer, weight: Tensor, output: Tensor, held: tu
     scales = torch.empty(rows, 2, dtype=torch.int64)
     buffers = Buffers(digits=digits.data_ptr(), scales=scales.data_ptr(), high=0)
     held = (*held, digits, scales)
-    launch(linear_encode_kernel, rows, inputs, plan.words + layer + buffers, marks=1, held=held)
+    words = plan.words + layer + buffers
+    launch(linear_encode_kernel, rows, inputs, words, marks=1, held=held)
     sums, left = output.view(torch.int32), None
     if plan.planes == 0:
-        words = plan.words + layer + buffers
-        launch(linear_product_kernel, -(-outputs // TOGETHER), rows * inputs * TOGETHER, words, marks=1, held=held)
+        launch(linear_product_kernel, -(-outputs // COLUMNS), rows * inputs * COLUMNS, words, marks=1, held=held)
     elif plan.planes == 1:
         torch._int_mm(digits[0], transposed, out=sums)
     if plan.planes <= 1:
-        return launch(linear_scale_kernel, rows, outputs, plan.words + layer + buffers, marks=1, held=held)
+        return launch(linear_scale_kernel, rows, outputs, words, marks=1, held=held)
     step = min(rows, max(64, _SUMS // outputs))
     high = torch.empty(step, outputs, dtype=torch.int32)
     for start in range(0, rows, step):

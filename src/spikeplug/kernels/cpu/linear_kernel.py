@@ -26,7 +26,7 @@ from spikeplug.kernels.cpu.memory import (
     words,
 )
 from spikeplug.kernels.cpu.panels import transpose
-from spikeplug.kernels.cpu.product import PANEL, PANELS_AT_ONCE, ROWS, product_of_one, product_of_rows
+from spikeplug.kernels.cpu.product import COLUMNS, PANEL, PANELS_AT_ONCE, ROWS, product_of
 from spikeplug.kernels.cpu.verbs import (
     INFINITE,
     LIFTED,
@@ -53,8 +53,6 @@ from spikeplug.kernels.cpu.verbs import (
 from spikeplug.operators.linear.linear import THRESHOLD_BITS
 from spikeplug.operators.linear.scaled import GUARD_BITS
 
-#: Rows of the weight that are multiplied with at once.
-TOGETHER = PANEL * PANELS_AT_ONCE
 #: The bits of NaN.
 NAN = np.int32(0x7FC00000)
 #: Exponents of an output beyond these give 0 or infinity, as these do.
@@ -311,17 +309,10 @@ def _encode_row(block, row, codes, wide):
 
 
 @compiled
-def _store(codes, digits):
-    """Set the int8 digits to codes (int32) that fit them."""
-    for i in range(digits.size):
-        digits[i] = np.int8(codes[i])
-
-
-@compiled
-def _store_whole(codes, levels):
-    """Set the int16 levels to codes (int32) that fit them."""
-    for i in range(levels.size):
-        levels[i] = np.int16(codes[i])
+def _store(values, target):
+    """Set integers of another width, such as int8 digits, to values that fit them."""
+    for i in range(target.size):
+        target[i] = values[i]
 
 
 @compiled
@@ -350,7 +341,7 @@ def linear_encode_kernel(address):
                 codes[:] = 0
             scales[2 * row], scales[2 * row + 1] = step, exponent
             if planes == 0:
-                _store_whole(codes, whole[row, :inputs])
+                _store(codes, whole[row, :inputs])
             elif planes == 1:
                 _store(codes, digits[row])
             else:
@@ -358,16 +349,9 @@ def linear_encode_kernel(address):
         first, last = next_rows(block, last - first)
 
 
-@compiled
-def _widen(weight, pairs):
-    """Set pairs (int16) to a row of an int8 weight; what lies beyond it stays."""
-    for i in range(weight.size):
-        pairs[i] = weight[i]
-
-
 @kernel
 def linear_product_kernel(address):
-    """Multiply int16 levels by the weight, into the output as int32; the units of work are TOGETHER rows of the weight.
+    """Multiply int16 levels by the weight, into the output as int32; the units of work are COLUMNS rows of the weight.
 
     These rows become panels, which all rows of levels are multiplied with while they are in cache.
     """
@@ -376,30 +360,26 @@ def linear_product_kernel(address):
     width = inputs + inputs % 2
     pairs = width // 2
     own_members, own_panels = np.zeros((PANEL, width), np.int16), np.empty((PANELS_AT_ONCE, pairs * PANEL), np.int32)
-    members, panels, rest = borrowed(own_members), borrowed(own_panels), np.empty((ROWS, TOGETHER), np.int32)
+    members, panels, rest = borrowed(own_members), borrowed(own_panels), np.empty((ROWS, COLUMNS), np.int32)
     first, last = next_rows(block, 0)
     while first < last:
         for unit in range(first, last):
-            start = unit * TOGETHER
-            present = min(TOGETHER, outputs - start)
-            for member in range(TOGETHER):
+            start = unit * COLUMNS
+            present = min(COLUMNS, outputs - start)
+            for member in range(COLUMNS):
                 if member < present:
                     here = block[AT.weight] + (start + member) * block[AT.stride]
-                    _widen(bytes_at(here, 1, inputs)[0], members[member % PANEL, :inputs])
+                    _store(bytes_at(here, 1, inputs)[0], members[member % PANEL, :inputs])
                 else:
                     members[member % PANEL] = 0
                 if member % PANEL == PANEL - 1:
                     transpose(members.view(np.int32), panels[member // PANEL])
             for row in range(0, rows, ROWS):
                 count, target = min(ROWS, rows - row), block[AT.output] + 4 * (row * outputs + start)
-                whole = present == TOGETHER
-                sums, pitch = (target, outputs) if whole else (rest.ctypes.data, np.int64(TOGETHER))
+                whole = present == COLUMNS
+                sums, pitch = (target, outputs) if whole else (rest.ctypes.data, np.int64(COLUMNS))
                 levels, panel = block[BUFFERS.digits] + 2 * width * row, panels.ctypes.data
-                if count == ROWS:
-                    product_of_rows(levels, width, panel, pairs, sums, pitch)
-                else:
-                    for one in range(count):
-                        product_of_one(levels + 2 * width * one, width, panel, pairs, sums + 4 * pitch * one, pitch)
+                product_of(count, levels, width, panel, pairs, sums, pitch)
                 if not whole:
                     output = integers(target, count, outputs)
                     for one in range(count):
@@ -450,8 +430,7 @@ def linear_few_kernel(address):
     for row in range(rows):
         step, exponent = _encode_row(block, row, codes, wide)
         scales[2 * row], scales[2 * row + 1] = step, exponent
-        for i in range(inputs):
-            levels[row, i] = np.int16(codes[i])
+        _store(codes, levels[row])
     sums = integers(block[AT.output], rows, outputs)
     weight, stride = block[AT.weight], block[AT.stride]
     finished = False

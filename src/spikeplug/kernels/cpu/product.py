@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from spikeplug.kernels.cpu.verbs import intrinsic
+from spikeplug.kernels.cpu.verbs import compiled, intrinsic
 from spikeplug.kernels.cpu.wide import WIDE_VECTORS
 
 #: Columns of a panel: one vector of 32-bit sums. No result depends on it.
@@ -21,8 +21,9 @@ PANEL = 16 if WIDE_VECTORS else 8
 #: Rows of factors. Each has two vectors of sums. With a factor and what it is multiplied with they fill 14 of 16
 #: registers, or 20 of 32 where vectors are wide: more rows were no faster.
 ROWS = 8 if WIDE_VECTORS else 6
-#: Panels that `product_of_rows` multiplies with at once.
+#: Panels, and columns, that `product_of` multiplies with at once.
 PANELS_AT_ONCE = 2
+COLUMNS = PANELS_AT_ONCE * PANEL
 #: Limbs of a wide factor.
 LIMBS = 2
 #: Terms of a block of limbs, at most, and 16-bit words from one row of limbs to the next: as many, and a cache line, so
@@ -200,5 +201,15 @@ def _wide(rows: int) -> Any:
     return verb
 
 
-product_of_rows, product_of_one = _narrow(ROWS), _narrow(1)
+_narrow_of_rows, _narrow_of_one = _narrow(ROWS), _narrow(1)
 wide_product_of_rows, wide_product_of_one = _wide(ROWS), _wide(1)
+
+
+@compiled
+def product_of(rows, factors, stride, panels, pairs, output, pitch):
+    """Do what `_narrow` says for rows <= ROWS, with its other arguments."""
+    if rows == ROWS:
+        _narrow_of_rows(factors, stride, panels, pairs, output, pitch)
+    else:
+        for row in range(rows):
+            _narrow_of_one(factors + 2 * stride * row, stride, panels, pairs, output + 4 * pitch * row, pitch)

@@ -91,26 +91,30 @@ def accuracy(names: list[str], tokens: int, contexts: tuple[int, ...]) -> Iterat
         f"|---|{'---:|' * len(titles)}",
     ]
     for name in names:
-        for label, other in _converted(name, model, tokenizer):
-            cells = [cell for at in contexts for cell in compared(model, other, cut_windows(unseen, at, tokens))]
+        other = _converted(name, model, tokenizer)
+        if other is None:
+            continue
+        cells = [cell for at in contexts for cell in compared(model, other, cut_windows(unseen, at, tokens))]
+        del other
+        gc.collect()
+        sentence = ""
+        if RECIPES.get(name) == spikeplug.Whole():
             changes = " and ".join(f"{cells[2 * i]} at {context}" for i, context in enumerate(contexts))
             sentence = (
                 "- **Whole models**, SmolLM2-135M, everything between the token ids and the logits spiking, int8 "
                 f"weights: perplexity {changes} tokens of context (`make whole`, [all figures](docs/whole-figures.md))."
             )
-            is_default = RECIPES.get(name) == spikeplug.Whole()
-            yield heading, f"| `{label}` | {' | '.join(cells)} |", sentence if is_default else ""
+        yield heading, f"| `{name}` | {' | '.join(cells)} |", sentence
 
 
-def _converted(name: str, model: nn.Module, tokenizer: Any) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the name and the model of a row: a copy of the model by a recipe, or torchao's; nothing without torchao."""
-    if name not in RECIPES:
-        yield from ((name, rival) for rival in torchao_int8(model).values())
-        return
+def _converted(name: str, model: nn.Module, tokenizer: Any) -> nn.Module | None:
+    """Return the model of a row: a copy of the model by a recipe, or torchao's; None without torchao."""
+    if name == TORCHAO:
+        return next(iter(torchao_int8(model).values()), None)
     whole = copy.deepcopy(model)
     calibration: Any = False if name.endswith("nearest") else text_tokens(tokenizer)
     spikeplug.convert(whole, recipe=RECIPES[name], calibration=calibration)
-    yield name, whole
+    return whole
 
 
 def weights(names: list[str], tokens: int, context: int = 512) -> Iterator[tuple[list[str], str]]:
@@ -194,11 +198,11 @@ def speed(repeats: int) -> tuple[str, str]:
         found = _in_turns({name: make(arm, ids) for name, arm in arms.items()}, times)
         lines.append(_row(what, [1e3 * seconds for seconds in found.values()], "ms"))
         exact, nine, eight, *_ = found.values()
-        ratios.append(f"{nine / exact:.2f} (9 bits, the default) and {eight / exact:.2f} (8 bits) for {_named(what)}")
+        ratios.append(f"{what} {nine / exact:.2f} with 9 bits, the default, and {eight / exact:.2f} with 8")
     lines.append(_row("parameters and buffers", [_bytes(arm) / 1e6 for arm in arms.values()], "MB"))
     lines.append(_row("folder", [_folder(arm) / 1e6 for arm in arms.values()], "MB"))
     sentence = (
-        f"- **Speed of whole models**, SmolLM2-135M, whole / float32 sdpa: {', '.join(ratios)} ({machine()[:-1]}; "
+        f"- **Speed of whole models**, SmolLM2-135M, whole / float32 sdpa: {'; '.join(ratios)} ({machine()[:-1]}; "
         "`make whole`, [all figures](docs/whole-figures.md#speed-memory-and-folder))."
     )
     kind = "exact" if has_exact_int8_product() else "inexact, so int16 panels run"
@@ -207,10 +211,6 @@ def speed(repeats: int) -> tuple[str, str]:
         f"{torch.backends.cpu.get_cpu_capability()}; torch's int8 product is {kind}."
     )
     return f"{head}\n\n" + "\n".join(lines), sentence
-
-
-def _named(what: str) -> str:
-    return what if what.startswith("one") else f"the {what}"
 
 
 def _row(what: str, values: list[float], unit: str) -> str:
@@ -403,7 +403,7 @@ def main() -> int:
     )
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--contexts", default="512,2048")
-    parser.add_argument("--rows", nargs="+", choices=[*ACCURACY, *WEIGHTS], help="of accuracy, weights; all by default")
+    parser.add_argument("--rows", nargs="+", help="of accuracy or of weights, by name; all by default")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--folder", type=Path, default=Path("results/budget"), help="of the run of the budget")
@@ -411,10 +411,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    names = {"accuracy": ACCURACY, "weights": list(WEIGHTS)}.get(arguments.part, [])
+    if unknown := set(arguments.rows or []) - set(names):
+        parser.error(f"{arguments.part} has no rows {sorted(unknown)}: choose from {names}.")
     equal = True
     if arguments.part == "accuracy":
         contexts = tuple(map(int, arguments.contexts.split(",")))
-        for heading, row, line in accuracy(arguments.rows or ACCURACY, arguments.tokens, contexts):
+        for heading, row, line in accuracy(arguments.rows or names, arguments.tokens, contexts):
             print(row)
             if arguments.write:
                 pages.write_row(PAGE, "accuracy", heading, row, ACCURACY)
@@ -423,7 +426,7 @@ def main() -> int:
         return 0
     elif arguments.part == "weights":
         rows = []
-        for heading, row in weights(arguments.rows or list(WEIGHTS), arguments.tokens):
+        for heading, row in weights(arguments.rows or names, arguments.tokens):
             rows.append(row)
             if arguments.write:
                 pages.write_row(PAGE, "weights", heading, row, list(WEIGHTS))
